@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -152,19 +153,24 @@ class CallbackList(Callback):
             callback.on_batch_end(batch, logs)
 
     def state_dict(self) -> Logs:
-        """The members' states in order, each with the name of its class."""
-        return {
-            f"{index}:{type(callback).__name__}": callback.state_dict() for index, callback in enumerate(self.callbacks)
-        }
+        """The states of the members that remember something, by class name and place among that class."""
+        return {name: state for name, member in self._named() if (state := member.state_dict())}
 
     def load_state_dict(self, state: Logs) -> None:
-        """Give each member its state back.
+        """Give each member its state back; a member without one begins afresh.
 
         Raises:
-            ValueError: the members are not those that were saved.
+            ValueError: a state belongs to a callback that is not here.
         """
-        own = self.state_dict()
-        if own.keys() != state.keys():
-            raise ValueError(f"callbacks are {list(own)}, but the checkpoint holds {list(state)}")
-        for callback, member in zip(self.callbacks, state.values(), strict=True):
-            callback.load_state_dict(member)
+        members = dict(self._named())
+        for name, member_state in state.items():
+            if name not in members:
+                raise ValueError(f"the checkpoint holds a state of {name}, but the callbacks are {list(members)}")
+            members[name].load_state_dict(member_state)
+
+    def _named(self) -> Iterator[tuple[str, Callback]]:
+        seen: Counter[str] = Counter()
+        for callback in self.callbacks:
+            kind = type(callback).__name__
+            yield f"{kind}:{seen[kind]}", callback
+            seen[kind] += 1

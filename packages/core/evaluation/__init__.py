@@ -1,0 +1,1 @@
+"""Judging a diagnoser: metrics with intervals, calibration, the report."""

@@ -1,0 +1,1 @@
+"""Reference networks and the registry that finds them by name."""

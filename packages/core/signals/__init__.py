@@ -1,0 +1,1 @@
+"""Recordings: readers, the simulator, windows, splits, the leak guard and batch-native loaders."""

@@ -1,0 +1,1 @@
+"""Trainers, losses, callbacks, optimizers, schedulers, metrics, search and augmentation."""

@@ -1,0 +1,39 @@
+"""The two checkpoint files of a training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from packages.core.engine.files import load_checkpoint_file, save_checkpoint_file
+
+LAST, BEST = "last.pt", "best.pt"
+FORMAT = 1
+
+
+def save_training(folder: Path, state: dict[str, Any], metadata: dict[str, Any], is_best: bool) -> Path:
+    """Save a training as `last.pt`, and as `best.pt` when `is_best`; each appears whole or not at all.
+
+    Returns:
+        The path of `last.pt`.
+    """
+    checkpoint = {"format": FORMAT, "metadata": metadata, "training": state}
+    if is_best:
+        save_checkpoint_file(folder / BEST, checkpoint)
+    save_checkpoint_file(folder / LAST, checkpoint)
+    return folder / LAST
+
+
+def load_training(path: str | Path, device: torch.device) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The state and the metadata that `save_training` saved.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is broken or no training's checkpoint.
+    """
+    checkpoint = load_checkpoint_file(path, device)
+    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
+        raise ValueError(f"{path}: not a training checkpoint of format {FORMAT}")
+    return checkpoint["training"], checkpoint["metadata"]

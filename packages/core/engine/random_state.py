@@ -1,0 +1,53 @@
+"""Random states of a process and of a data loader, as data that a checkpoint can hold."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def get_random_state(loader: Any = None) -> dict[str, Any]:
+    """States of the generators of Python, NumPy and torch (every CUDA device too) and of `loader`'s own.
+
+    Example:
+        >>> state = get_random_state()
+        >>> first = torch.rand(1)
+        >>> set_random_state(state)
+        >>> bool(torch.rand(1) == first)
+        True
+    """
+    algorithm, keys, *rest = np.random.get_state()  # noqa: NPY002 (what users' data sets draw from)
+    return {
+        "python": random.getstate(),
+        "numpy": [algorithm, torch.from_numpy(np.array(keys, dtype=np.int64)), *rest],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "loader": [generator.get_state() for generator in _generators(loader)],
+    }
+
+
+def set_random_state(state: dict[str, Any], loader: Any = None) -> None:
+    """Take back what `get_random_state` gave, for the same kind of loader.
+
+    On a machine with another number of CUDA devices the devices' own states are left alone.
+    """
+    version, keys, gauss = state["python"]
+    random.setstate((version, tuple(keys), gauss))
+    algorithm, numpy_keys, *rest = state["numpy"]
+    np.random.set_state((algorithm, numpy_keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(state["torch"].cpu())
+    if len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([device_state.cpu() for device_state in state["cuda"]])
+    for generator, saved in zip(_generators(loader), state["loader"], strict=True):
+        generator.set_state(saved.cpu())
+
+
+def _generators(loader: Any) -> list[torch.Generator]:
+    """The generators that decide a DataLoader's order, each once."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    owners = (loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
+    found = [getattr(owner, "generator", None) for owner in owners]
+    return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())

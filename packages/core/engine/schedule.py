@@ -1,0 +1,61 @@
+"""When a learning-rate schedule moves: per optimizer step, per epoch or per validation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from torch.optim import lr_scheduler
+
+Unit = Literal["step", "epoch", "validation"]
+
+
+def scheduler_unit(scheduler: Any) -> Unit:
+    """The unit in which `scheduler` counts.
+
+    A scheduler says so itself with an attribute `step_unit`; of torch's own, one-cycle and cyclic
+    count optimizer steps, plateau counts validations and all others epochs.
+
+    Raises:
+        TypeError: it has no `step` method.
+        ValueError: its `step_unit` is none of the three.
+
+    Example:
+        >>> import torch
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+        >>> scheduler_unit(lr_scheduler.StepLR(optimizer, 10))
+        'epoch'
+    """
+    if not callable(getattr(scheduler, "step", None)):
+        raise TypeError(f"{scheduler!r} is not a learning-rate scheduler: it has no step()")
+    unit = getattr(scheduler, "step_unit", None)
+    if unit is not None:
+        if unit not in ("step", "epoch", "validation"):
+            raise ValueError(f"step_unit is {unit!r}, expected 'step', 'epoch' or 'validation'")
+        return unit
+    if isinstance(scheduler, (lr_scheduler.OneCycleLR, lr_scheduler.CyclicLR)):
+        return "step"
+    return "validation" if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau) else "epoch"
+
+
+def step_scheduler(scheduler: Any, logs: Mapping[str, float] | None = None) -> None:
+    """Move `scheduler` by one of its units.
+
+    A plateau scheduler gets the metric that fits its mode: `val_loss` to be lowered, `val_accuracy` to
+    be raised. A schedule of fixed length holds its last value after its end.
+
+    Raises:
+        ValueError: a plateau scheduler finds no such metric in `logs`.
+    """
+    if scheduler_unit(scheduler) == "validation":
+        metric = "val_accuracy" if getattr(scheduler, "mode", "min") == "max" else "val_loss"
+        if logs is None or metric not in logs:
+            raise ValueError(f"{type(scheduler).__name__} follows {metric!r}, but the logs hold {sorted(logs or ())}")
+        scheduler.step(logs[metric])
+    elif not _is_over(scheduler):
+        scheduler.step()
+
+
+def _is_over(scheduler: Any) -> bool:
+    """OneCycleLR raises when it is stepped past its end; every other schedule holds by itself."""
+    return isinstance(scheduler, lr_scheduler.OneCycleLR) and scheduler.last_epoch >= scheduler.total_steps - 1

@@ -1,0 +1,109 @@
+"""From losses to optimizer steps: accumulate, scale, clip, step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from packages.core.engine.precision import FullPrecision
+
+
+class Updater:
+    """The only caller of `backward`, gradient clipping and `optimizer.step`.
+
+    Accumulation is exact. A window of k micro-batches with n_1 .. n_k samples and mean losses L_i steps
+    with the gradient of the sample-weighted mean, sum(n_i L_i) / sum(n_i), for ragged micro-batches and
+    for an unfinished last window too. As sum(n_i) is known only at the window's end, each loss is
+    weighted by n_i / n_1 and the gradient at last by n_1 / sum(n_i), which keeps float16 in range.
+
+    Args:
+        optimizer: holds the parameters that are trained.
+        accumulation_steps: micro-batches per optimizer step, >= 1.
+        max_grad_norm: bound of the gradient's global 2-norm; None or <= 0 turns clipping off.
+        precision: how to scale and step.
+        on_step: called after each optimizer step, e.g. to move a schedule.
+
+    Attributes:
+        grad_norm: norm before clipping at the last step, a 0-dimensional tensor on the device; None
+            while clipping is off.
+        pending: micro-batches of the unfinished window.
+
+    Raises:
+        ValueError: `accumulation_steps` is no positive whole number.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor(1.0))
+        >>> updater = Updater(torch.optim.SGD([weight], lr=0.1), accumulation_steps=2, max_grad_norm=None)
+        >>> updater(weight * 1.0, 30)
+        >>> updater(weight * 4.0, 10)  # mean gradient (30 * 1 + 10 * 4) / 40 = 1.75
+        >>> round(weight.item(), 4)
+        0.825
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        *,
+        accumulation_steps: int = 1,
+        max_grad_norm: float | None = 1.0,
+        precision: FullPrecision | None = None,
+        on_step: Callable[[], None] | None = None,
+    ) -> None:
+        if not isinstance(accumulation_steps, int) or accumulation_steps < 1:
+            raise ValueError(f"gradient_accumulation_steps is {accumulation_steps!r}, expected a whole number >= 1")
+        self.optimizer = optimizer
+        self.accumulation_steps = accumulation_steps
+        self.max_grad_norm = max_grad_norm if max_grad_norm is not None and max_grad_norm > 0 else None
+        self.precision = precision or FullPrecision()
+        self.on_step = on_step
+        self.grad_norm: torch.Tensor | None = None
+        self.pending = 0
+        self._first_count = self._samples = 0
+
+    def __call__(self, loss: torch.Tensor, count: int) -> None:
+        """Add the gradient of one micro-batch; step when the window is full.
+
+        Args:
+            loss: mean loss of the micro-batch, with its graph.
+            count: samples in the micro-batch.
+        """
+        if self.pending == 0:
+            # At the window's beginning, so that gradients can still be looked at after a step.
+            self.optimizer.zero_grad(set_to_none=True)
+            self._first_count, self._samples = count, 0
+        self.pending += 1
+        self._samples += count
+        self.precision.backward(loss if count == self._first_count else loss * (count / self._first_count))
+        if self.pending == self.accumulation_steps:
+            self._step()
+
+    def flush(self) -> None:
+        """Step an unfinished window, at an epoch's end."""
+        if self.pending:
+            self._step()
+
+    def _step(self) -> None:
+        self.pending = 0
+        self.precision.unscale(self.optimizer)
+        if self._samples != self._first_count:
+            torch._foreach_mul_(_gradients(self._trained()), self._first_count / self._samples)
+        if self.max_grad_norm is not None:
+            self._clip(self.max_grad_norm)
+        self.precision.step(self.optimizer)
+        if self.on_step is not None:
+            self.on_step()
+
+    def _trained(self) -> list[torch.Tensor]:
+        return [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+
+    def _clip(self, max_norm: float) -> None:
+        parameters = self._trained()
+        self.grad_norm = torch.nn.utils.get_total_norm(_gradients(parameters))
+        # On a CPU the norm is at hand without a wait, and a factor of 1 need not be multiplied.
+        if not self.grad_norm.is_cpu or not self.grad_norm <= max_norm:
+            torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, self.grad_norm)
+
+
+def _gradients(parameters: list[torch.Tensor]) -> list[torch.Tensor]:
+    return [p.grad for p in parameters if p.grad is not None]

@@ -1,0 +1,351 @@
+"""The plain trainer, and the base of every other."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from packages.core.engine.batch import Batch, as_batch
+from packages.core.engine.callbacks import Callback, CallbackList
+from packages.core.engine.checkpoint import load_training, save_training
+from packages.core.engine.device import resolve_device
+from packages.core.engine.loop import StepResult, Tally, fit_epochs, run_epoch
+from packages.core.engine.precision import choose_precision
+from packages.core.engine.progress import ProgressBar, is_watched
+from packages.core.engine.random_state import get_random_state, set_random_state
+from packages.core.engine.schedule import scheduler_unit, step_scheduler
+from packages.core.engine.state import TrainingState
+from packages.core.engine.updater import Updater
+
+logger = logging.getLogger(__name__)
+
+History = dict[str, list[float]]
+
+
+class Trainer:
+    """Trains a network: gradient accumulation, clipping, mixed precision, callbacks, exact resume.
+
+    A trainer is data plus a step. Another one overrides `prepare_batch`, `forward`, `compute_loss` or
+    `batches`, never `fit` or the loop (`packages.core.engine.loop`).
+
+    Args:
+        model: the network, `[B, C, T]` to logits `[B, K]`.
+        train_loader: yields `(signals, targets)`, `(signals, targets, metadata)` or a mapping with
+            `signal`, `label` and metadata; targets are int64 `[B]` or float `[B, K]`.
+        val_loader: the same for validation; None leaves it out.
+        optimizer: None is AdamW with a learning rate of 1e-3.
+        criterion: mean loss of `(logits, targets)`; None is cross entropy.
+        device: `'cuda'`, `'cpu'`, `'auto'`, ...; an absent one becomes the CPU with one warning.
+        callbacks: `Callback` objects, or functions called as `f(trainer, logs)` at each epoch's end.
+        gradient_accumulation_steps: micro-batches per optimizer step, >= 1; exact for ragged ones.
+        max_grad_norm: bound of the gradient's 2-norm; None or <= 0 turns clipping off.
+        mixed_precision: True is float16 with scaling on CUDA and bfloat16 on a CPU that has it;
+            `'fp16'` and `'bf16'` choose.
+        lr_scheduler: moved per optimizer step, epoch or validation, as its kind counts.
+        checkpoint_dir: where `last.pt` (after every epoch) and `best.pt` (lowest validation loss) go;
+            None saves nothing.
+
+    Attributes:
+        state: epoch, step, history and stop flag.
+        updater: takes the optimizer steps; `updater.grad_norm` is the norm before clipping.
+
+    Raises:
+        ValueError: an argument out of its range, or a loader without batches.
+        TypeError: a callback that is none.
+
+    Example:
+        >>> signals, targets = torch.randn(64, 1, 128), torch.arange(64) % 2
+        >>> signals[targets == 1] *= 3
+        >>> data = torch.utils.data.TensorDataset(signals.abs().mean(2), targets)
+        >>> loader = torch.utils.data.DataLoader(data, batch_size=16)
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
+        >>> trainer = Trainer(model, loader, loader, torch.optim.Adam(model.parameters(), lr=0.3), device="cpu")
+        >>> history = trainer.fit(20)
+        >>> history["val_accuracy"][-1]
+        1.0
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train_loader: Iterable[Any],
+        val_loader: Iterable[Any] | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+        criterion: nn.Module | Callable[..., torch.Tensor] | None = None,
+        device: str | torch.device = "cuda",
+        callbacks: list[Callback | Callable[..., Any]] | None = None,
+        gradient_accumulation_steps: int = 1,
+        max_grad_norm: float | None = 1.0,
+        mixed_precision: bool | str = False,
+        *,
+        lr_scheduler: Any = None,
+        checkpoint_dir: str | Path | None = None,
+    ) -> None:
+        self.device = resolve_device(device)
+        self.model = model.to(self.device)
+        self.train_loader = train_loader
+        self.val_loader = val_loader
+        self.criterion = criterion if criterion is not None else nn.CrossEntropyLoss()
+        if isinstance(self.criterion, nn.Module):
+            self.criterion.to(self.device)
+        self.optimizer = optimizer or torch.optim.AdamW(model.parameters(), lr=1e-3, fused=_has_fused(self.device))
+        self.lr_scheduler = lr_scheduler
+        self.checkpoint_dir = None if checkpoint_dir is None else Path(checkpoint_dir)
+        self.precision = choose_precision(mixed_precision, self.device)
+        self.updater = Updater(
+            self.optimizer,
+            accumulation_steps=gradient_accumulation_steps,
+            max_grad_norm=max_grad_norm,
+            precision=self.precision,
+            on_step=self._after_step,
+        )
+        self.state = self.new_state()
+        self.callbacks = CallbackList(callbacks or [])
+        if is_watched():
+            self.callbacks.append(ProgressBar())
+        self.callbacks.set_trainer(self)
+        self._schedule_unit = None if lr_scheduler is None else scheduler_unit(lr_scheduler)
+        self._tally: Tally | None = None
+        self._epoch_random: dict[str, Any] | None = None
+
+    def new_state(self) -> TrainingState:
+        """The state that this trainer begins with."""
+        return TrainingState()
+
+    # -- what a trainer may override -------------------------------------------------------------------
+
+    def prepare_batch(self, batch: Any) -> Batch:
+        """Bring what the loader yields to signals, targets and metadata on the device."""
+        return as_batch(batch, self.device)
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Outputs of the network for a batch: logits `[B, K]`."""
+        return self.model(batch.signals)
+
+    def compute_loss(
+        self, outputs: torch.Tensor, targets: torch.Tensor, signal: torch.Tensor, metadata: dict[str, torch.Tensor]
+    ) -> Any:
+        """Mean loss of a batch; a trainer with named parts returns `(loss, {name: detached tensor})`."""
+        return self.criterion(outputs, targets)
+
+    def batches(self, loader: Iterable[Any]) -> Iterable[Any]:
+        """What one epoch goes through."""
+        return loader
+
+    # -- the steps -------------------------------------------------------------------------------------
+
+    def step(self, batch: Any) -> StepResult:
+        """Outputs, loss and hits of one batch; the loop does the rest."""
+        batch = self.prepare_batch(batch)
+        with self.precision.context():
+            outputs = self.forward(batch)
+            loss = self.compute_loss(outputs, batch.targets, batch.signals, batch.metadata)
+        loss, components = loss if isinstance(loss, tuple) else (loss, {})
+        labels = batch.targets.argmax(1) if batch.targets.ndim > 1 else batch.targets
+        correct = (outputs.detach().argmax(1) == labels).sum()
+        return StepResult(loss, len(labels), correct, components)
+
+    def train_epoch(self) -> dict[str, float]:
+        """One pass over the training data.
+
+        Returns:
+            Means over the samples: `loss`, `accuracy` (a fraction) and any component of the loss.
+        """
+        self.model.train()
+        tally, resumed = self._tally or Tally(), self._tally is not None
+        batches = self._rest_of_epoch(tally.n_batches) if resumed else self._whole_epoch()
+        self._tally = tally
+        run_epoch(
+            batches,
+            self.step,
+            self.updater,
+            self.callbacks,
+            tally=tally,
+            interrupted=lambda: self.state.interrupted,
+        )
+        if not self.state.interrupted:
+            self._tally = None
+        return _means(tally, "train_loader")
+
+    def validate_epoch(self) -> dict[str, float]:
+        """One pass over the validation data; the weights stay.
+
+        Returns:
+            Means over the samples: `loss`, `accuracy` (a fraction) and any component of the loss.
+
+        Raises:
+            ValueError: the trainer has no validation data.
+        """
+        if self.val_loader is None:
+            raise ValueError("validate_epoch needs a val_loader, and this trainer has none")
+        self.model.eval()
+        return _means(run_epoch(self.batches(self.val_loader), self.step), "val_loader")
+
+    def fit(self, num_epochs: int, resume_from: str | Path | None = None) -> History:
+        """Train for `num_epochs` epochs; called again, for as many more.
+
+        Args:
+            num_epochs: epochs to run, >= 0.
+            resume_from: a checkpoint of an interrupted run, which is finished up to `num_epochs` in all.
+
+        Returns:
+            The history: one list per logged name, one number an epoch.
+
+        Raises:
+            ValueError: a checkpoint that does not fit this trainer, a scheduler without what it follows.
+        """
+        if num_epochs < 0:
+            raise ValueError(f"num_epochs is {num_epochs}, expected >= 0")
+        if self._schedule_unit == "validation" and self.val_loader is None:
+            raise ValueError(
+                f"{type(self.lr_scheduler).__name__} follows a validation metric, but there is no val_loader"
+            )
+        if resume_from is not None:
+            self.load_checkpoint(resume_from)
+            self.state.num_epochs = num_epochs
+        else:
+            self.state.num_epochs = self.state.epoch + num_epochs
+        self.state.should_stop = self.state.interrupted = False
+        fit_epochs(
+            self.state,
+            train_epoch=self.train_epoch,
+            validate_epoch=None if self.val_loader is None else self.validate_epoch,
+            callbacks=self.callbacks,
+            extra_logs=lambda: {"lr": self.optimizer.param_groups[0]["lr"]},
+            after_epoch=self._after_epoch,
+        )
+        if self.state.interrupted and self.checkpoint_dir is not None:
+            self.save_checkpoint(self.state.epoch, {}, is_best=False)
+        return self.state.history
+
+    # -- checkpoints -----------------------------------------------------------------------------------
+
+    def save_checkpoint(self, epoch: int, val_metrics: dict[str, float], is_best: bool) -> Path:
+        """Save all that an exact resume needs as `last.pt`, and as `best.pt` when `is_best`.
+
+        Args:
+            epoch: finished epochs, kept as metadata.
+            val_metrics: metrics to keep with it.
+            is_best: whether these weights are the best so far.
+
+        Returns:
+            The path of `last.pt`. Files appear whole or not at all.
+
+        Raises:
+            ValueError: the trainer has no `checkpoint_dir`.
+        """
+        if self.checkpoint_dir is None:
+            raise ValueError("save_checkpoint needs a checkpoint_dir, and this trainer has none")
+        metadata = {"epoch": epoch, "val_metrics": dict(val_metrics), "is_best": is_best}
+        return save_training(self.checkpoint_dir, self.state_dict(), metadata, is_best)
+
+    def load_checkpoint(self, checkpoint_path: str | Path) -> dict[str, Any]:
+        """Restore model, optimizer, scheduler, scaler, callbacks, random states and position.
+
+        Returns:
+            The metadata: `epoch`, `val_metrics`, `is_best`.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is broken, or belongs to another network or set of callbacks.
+        """
+        state, metadata = load_training(checkpoint_path, self.device)
+        try:
+            self.load_state_dict(state)
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise ValueError(f"{checkpoint_path}: does not fit this trainer: {error}") from error
+        return metadata
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that an exact resume needs, as tensors and plain data."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.lr_scheduler.state_dict() if self.lr_scheduler is not None else {},
+            "precision": self.precision.state_dict(),
+            "callbacks": self.callbacks.state_dict(),
+            "state": self.state.state_dict(),
+            "random": get_random_state(self.train_loader),
+            "tally": self._tally.state_dict() if self._tally is not None else None,
+            "epoch_random": self._epoch_random if self._tally is not None else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.lr_scheduler is not None:
+            self.lr_scheduler.load_state_dict(state["scheduler"])
+        self.precision.load_state_dict(state["precision"])
+        self.callbacks.load_state_dict(state["callbacks"])
+        self.state.load_state_dict(state["state"])
+        set_random_state(state["random"], self.train_loader)
+        self._epoch_random = state["epoch_random"]
+        self._tally = None
+        if state["tally"] is not None:
+            self._tally = Tally()
+            self._tally.load_state_dict(state["tally"])
+
+    # -- the epoch's bookkeeping -----------------------------------------------------------------------
+
+    def _whole_epoch(self) -> Iterable[Any]:
+        self._epoch_random = get_random_state(self.train_loader)
+        self._set_epoch()
+        return self.batches(self.train_loader)
+
+    def _rest_of_epoch(self, done: int) -> Iterator[Any]:
+        """The batches after the first `done`, in the order that the interrupted epoch had.
+
+        A sampler that knows `start_batch` begins there; of any other loader the first batches are drawn
+        again, from the random state in which the epoch began, and dropped.
+        """
+        now = get_random_state(self.train_loader)
+        set_random_state(self._epoch_random or now, self.train_loader)
+        self._set_epoch()
+        sampler = getattr(self.train_loader, "sampler", None)
+        can_skip = hasattr(sampler, "start_batch")
+        if can_skip:
+            sampler.start_batch = done  # type: ignore[union-attr]
+        batches = iter(self.batches(self.train_loader))
+        for _ in range(0 if can_skip else done):
+            next(batches)
+        set_random_state(now, self.train_loader)
+        try:
+            yield from batches
+        finally:
+            if can_skip:
+                sampler.start_batch = 0  # type: ignore[union-attr]
+
+    def _set_epoch(self) -> None:
+        set_epoch = getattr(getattr(self.train_loader, "sampler", None), "set_epoch", None)
+        if set_epoch is not None:
+            set_epoch(self.state.epoch)
+
+    def _after_step(self) -> None:
+        self.state.global_step += 1
+        if self._schedule_unit == "step":
+            step_scheduler(self.lr_scheduler)
+
+    def _after_epoch(self, logs: dict[str, float], is_best: bool) -> None:
+        if self._schedule_unit in ("epoch", "validation"):
+            step_scheduler(self.lr_scheduler, logs)
+        if self.checkpoint_dir is not None:
+            val_metrics = {name: value for name, value in logs.items() if name.startswith("val_")}
+            self.save_checkpoint(self.state.epoch, val_metrics, is_best)
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in logs.items())
+        logger.info("epoch %d/%d  %s", self.state.epoch, self.state.num_epochs, shown)
+
+
+def _means(tally: Tally, loader_name: str) -> dict[str, float]:
+    if tally.count == 0:
+        raise ValueError(f"{loader_name} yielded no batch")
+    return tally.means()
+
+
+def _has_fused(device: torch.device) -> bool:
+    return device.type in ("cpu", "cuda", "mps")
