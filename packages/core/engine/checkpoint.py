@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from packages.core.engine.files import load_checkpoint_file, save_checkpoint_file
 
@@ -26,7 +27,7 @@ def save_training(folder: Path, state: dict[str, Any], metadata: dict[str, Any],
     return folder / LAST
 
 
-def load_training(path: str | Path, device: torch.device) -> tuple[dict[str, Any], dict[str, Any]]:
+def load_training(path: str | Path, device: str | torch.device) -> tuple[dict[str, Any], dict[str, Any]]:
     """The state and the metadata that `save_training` saved.
 
     Raises:
@@ -37,3 +38,17 @@ def load_training(path: str | Path, device: torch.device) -> tuple[dict[str, Any
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
         raise ValueError(f"{path}: not a training checkpoint of format {FORMAT}")
     return checkpoint["training"], checkpoint["metadata"]
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Put the network's weights of a checkpoint into `model`, and nothing else.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is broken, or holds another network.
+    """
+    state, _ = load_training(path, "cpu")
+    try:
+        model.load_state_dict(state["model"])
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(f"{path}: holds another network: {error}") from error

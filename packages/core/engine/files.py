@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -39,8 +40,10 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
         # mkstemp makes files private; a result is as readable as any other file of the user's.
         Path(aside).chmod(0o666 & ~_umask())
         Path(aside).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(aside).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # "no space left on device" says where
         raise
     _sync_folder(path.parent)
 
@@ -92,8 +95,11 @@ def finite(value: Any) -> Any:
 
 def save_checkpoint_file(path: str | Path, checkpoint: dict[str, Any]) -> None:
     """Save a dictionary of tensors and plain data, whole or not at all."""
+    # Through memory: torch reports a full disk as an obscure RuntimeError, a file as what it is.
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
     with atomic_write(path) as file:
-        torch.save(checkpoint, file)
+        file.write(buffer.getbuffer())
 
 
 def load_checkpoint_file(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:

@@ -1,0 +1,221 @@
+"""The `whirl` command: thin, with every import where it is needed."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="Train and honestly judge machine-fault diagnosers from vibration recordings.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+BAD_INPUT, INTERRUPTED = 2, 130
+
+
+def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn what a user can mend into one line and exit code 2, and Ctrl-C into exit code 130."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        except (ValueError, TypeError, OSError, ImportError) as error:
+            logging.getLogger(__name__).debug("", exc_info=True)
+            typer.echo(f"whirl: {' '.join(_explain(error).split())}", err=True)
+            raise typer.Exit(BAD_INPUT) from None
+
+    return run
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"whirl {version('whirl')}")
+        raise typer.Exit
+
+
+@app.callback()
+def whirl(
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log details, with tracebacks of errors.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False,
+) -> None:
+    """Set up logging: messages go to stderr, results to stdout."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("packages").setLevel(logging.DEBUG if verbose else logging.INFO)
+    logging.captureWarnings(True)
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+@app.command()
+@one_line_errors
+def simulate(
+    out: Annotated[Path, typer.Argument(help="Folder to write; must be new or empty.")],
+    family: Annotated[str, typer.Option(help="journal or rolling.")] = "journal",
+    machines: Annotated[int, typer.Option(help="Machines (specimens), each recorded in every class.")] = 24,
+    recordings: Annotated[int, typer.Option(help="Recordings of each class on each machine.")] = 2,
+    seconds: Annotated[float, typer.Option(help="Length of a recording.")] = 5.0,
+    sampling_rate: Annotated[float, typer.Option(help="Hz.")] = 20480.0,
+    seed: Annotated[int, typer.Option(help="Same seed, same bits.")] = 0,
+) -> None:
+    """Write simulated recordings and their manifest."""
+    from packages.core.pipeline.config import make_config
+    from packages.core.pipeline.data import write_simulation
+
+    settings = {
+        "family": family,
+        "n_machines": machines,
+        "recordings_per_class": recordings,
+        "duration_s": seconds,
+        "sampling_rate_hz": sampling_rate,
+        "seed": seed,
+    }
+    n_written = write_simulation(make_config({"simulation": settings}, "simulate").simulation, out)
+    typer.echo(f"{n_written} recordings in {out}")
+
+
+@app.command()
+@one_line_errors
+def inspect(
+    data: Annotated[Path, typer.Argument(help="Folder of recordings.")],
+    channels: Annotated[str | None, typer.Option(help="Channels to look at, e.g. DE,FE.")] = None,
+    classes: Annotated[str | None, typer.Option(help="Classes to look at.")] = None,
+    sampling_rate: Annotated[float | None, typer.Option(help="Hz of files that do not say theirs.")] = None,
+) -> None:
+    """Show what is in a folder of recordings, and what is suspicious."""
+    from packages.core.pipeline.data import inspect_folder
+
+    typer.echo(str(inspect_folder(data, _names(channels), _names(classes), sampling_rate)))
+
+
+@app.command()
+@one_line_errors
+def train(
+    data: Annotated[Path | None, typer.Argument(help="Folder of recordings; none simulates journal bearings.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Network, e.g. cnn1d, wdcnn, resnet18_1d, patch_transformer.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training windows.")] = None,
+    window: Annotated[int | None, typer.Option(help="Samples per window.")] = None,
+    hop: Annotated[int | None, typer.Option(help="Samples between training windows.")] = None,
+    channels: Annotated[str | None, typer.Option(help="Channels to use, e.g. DE,FE.")] = None,
+    classes: Annotated[str | None, typer.Option(help="Classes to use, e.g. inner_race,ball.")] = None,
+    split: Annotated[str | None, typer.Option(help="specimen, recording or time.")] = None,
+    test_specimens: Annotated[str | None, typer.Option(help="Specimens to test on, e.g. X,Y.")] = None,
+    sampling_rate: Annotated[
+        float | None, typer.Option(help="Hz to bring all to; also of files that do not say theirs.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Windows per step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order and split.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...")] = None,
+    mixed_precision: Annotated[bool | None, typer.Option(help="Reduced precision.")] = None,
+    bearing: Annotated[str | None, typer.Option(help="Bearing whose fault orders the report draws, e.g. 6205.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Loader processes.")] = None,
+    allow_leakage: Annotated[bool | None, typer.Option("--allow-leakage", help="Train on a split that leaks.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings; options on the line win.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; a new one under runs/ by default.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+) -> None:
+    """Train a diagnoser, judge it on unseen specimens, write a report."""
+    options = {
+        "data": None if data is None else str(data),
+        "model": model,
+        "epochs": epochs,
+        "window": window,
+        "hop": hop,
+        "channels": _names(channels),
+        "classes": _names(classes),
+        "split": split,
+        "test_specimens": _names(test_specimens),
+        "sampling_rate_hz": sampling_rate,
+        "batch_size": batch_size,
+        "lr": lr,
+        "seed": seed,
+        "device": device,
+        "mixed_precision": mixed_precision,
+        "bearing": bearing,
+        "num_workers": workers,
+        "allow_leakage": allow_leakage,
+    }
+    import shlex
+
+    from packages.core.pipeline.evaluate import headline
+
+    from packages.core.pipeline.run_folder import settle
+    from packages.core.pipeline.train import train_run
+
+    given = {name: value for name, value in options.items() if value is not None}
+    settings, folder = settle(given, config, out, resume)
+    result = train_run(settings, folder, resume, command=shlex.join(["whirl", *sys.argv[1:]]))
+    if result.metrics is None:
+        typer.echo(f"stopped and saved; go on with: whirl train --resume --out {shlex.quote(str(folder))}")
+        raise typer.Exit(INTERRUPTED)
+    for line in headline(result.metrics, result.folder):
+        typer.echo(line)
+
+
+@app.command()
+@one_line_errors
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Other labelled recordings; none judges on the run's test part.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for metrics.json and report.html.")] = None,
+) -> None:
+    """Judge a trained diagnoser again, on its own test part or on other recordings."""
+    from packages.core.pipeline.evaluate import evaluate_run
+
+    for line in evaluate_run(run, data, out):
+        typer.echo(line)
+
+
+@app.command()
+@one_line_errors
+def predict(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    files: Annotated[list[Path], typer.Argument(help="Recordings to diagnose.")],
+    sampling_rate: Annotated[float | None, typer.Option(help="Hz of files that do not say theirs.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Name the fault of each recording, with its probability."""
+    from packages.core.pipeline.predict import predict_files
+
+    diagnoses = predict_files(run, files, sampling_rate)
+    if as_json:
+        typer.echo(json.dumps([d.as_dict() for d in diagnoses], indent=2))
+    else:
+        for diagnosis in diagnoses:
+            typer.echo(str(diagnosis))
+
+
+def main() -> None:
+    """Entry point of the `whirl` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""Settings of a run: what a user may say, checked, and how it is kept."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from packages.core.engine.files import write_text
+
+
+class SimulationConfig(BaseModel):
+    """What to simulate where no recordings are given.
+
+    Attributes:
+        family: `journal` (11 classes) or `rolling` (4 classes).
+        n_machines: machines (specimens), each recorded in every class.
+        recordings_per_class: recordings of each class on each machine.
+        duration_s: length of a recording in seconds.
+        sampling_rate_hz: samples per second.
+        seed: same seed, same bits.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    family: Literal["journal", "rolling"] = "journal"
+    n_machines: int = Field(24, ge=3)
+    recordings_per_class: int = Field(2, ge=1)
+    duration_s: float = Field(5.0, gt=0)
+    sampling_rate_hz: float = Field(20480.0, gt=0)
+    seed: int = Field(0, ge=0)
+
+
+class RunConfig(BaseModel):
+    """All settings of a training run; None means "chosen from the data" and is resolved in the run folder.
+
+    Attributes:
+        data: folder of recordings; None simulates them.
+        simulation: what to simulate then.
+        model: name of a network in the registry.
+        epochs: passes over the training windows.
+        window: samples per window; None chooses at least 16 revolutions of the slowest recording.
+        hop: samples from one training window to the next; None is half a window.
+        channels: channels to use, by name; None uses all.
+        classes: labels to use; None uses all.
+        sampling_rate_hz: rate to which every recording is brought; None chooses the lowest that holds the
+            band in which the classes differ. Also the rate of files that do not say theirs.
+        split: what a test part must not share with training.
+        test_specimens: specimens of the test part; None draws them.
+        test_fraction: share of the data for testing where specimens are drawn.
+        val_fraction: share of the data for validation.
+        batch_size: windows per step.
+        lr: highest learning rate of the one-cycle schedule.
+        weight_decay: of AdamW.
+        label_smoothing: share of the target spread over all classes.
+        mixed_precision: reduced precision where the device gains from it.
+        bearing: name in the table of bearings, whose fault orders the report draws.
+        seed: of weights, order and split.
+        device: `auto`, `cpu`, `cuda`, ...
+        num_workers: loader processes.
+        allow_leakage: train although test data were seen in training; stamped on the report.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    data: str | None = None
+    simulation: SimulationConfig = SimulationConfig()
+    model: str = "cnn1d"
+    epochs: int = Field(12, ge=1)
+    window: int | None = Field(None, ge=16)
+    hop: int | None = Field(None, ge=1)
+    channels: list[str] | None = None
+    classes: list[str] | None = None
+    sampling_rate_hz: float | None = Field(None, gt=0)
+    split: Literal["specimen", "recording", "time"] = "specimen"
+    test_specimens: list[str] | None = None
+    test_fraction: float = Field(0.25, gt=0, lt=1)
+    val_fraction: float = Field(0.15, gt=0, lt=1)
+    batch_size: int = Field(64, ge=1)
+    lr: float = Field(3e-3, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    mixed_precision: bool = False
+    bearing: str | None = None
+    seed: int = Field(0, ge=0)
+    device: str = "auto"
+    num_workers: int = Field(0, ge=0)
+    allow_leakage: bool = False
+
+    @field_validator("channels", "classes", "test_specimens")
+    @classmethod
+    def _not_empty(cls, names: list[str] | None) -> list[str] | None:
+        if names is not None and (not names or len(set(names)) < len(names)):
+            raise ValueError("expected at least one name and none twice")
+        return names
+
+
+def make_config(settings: dict[str, Any], source: str = "settings") -> RunConfig:
+    """A checked configuration.
+
+    Args:
+        settings: values by name.
+        source: where they come from, for messages.
+
+    Raises:
+        ValueError: a name is unknown (the nearest known one is named) or a value is out of range.
+
+    Example:
+        >>> make_config({"epoch": 3})
+        Traceback (most recent call last):
+        ...
+        ValueError: settings: unknown setting 'epoch'; did you mean 'epochs'?
+    """
+    try:
+        return RunConfig(**settings)
+    except ValidationError as error:
+        raise ValueError(f"{source}: " + "; ".join(_explain(e) for e in error.errors())) from None
+
+
+def _explain(error: Any) -> str:
+    *parents, name = map(str, error["loc"])
+    if error["type"] != "extra_forbidden":
+        return f"{'.'.join([*parents, name])}: {error['msg'].lower()}, got {error['input']!r}"
+    known = (SimulationConfig if parents == ["simulation"] else RunConfig).model_fields
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"did you mean '{nearest[0]}'?" if nearest else f"known are {', '.join(known)}"
+    return f"unknown setting '{name}'; {hint}"
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """Settings from a YAML file; nothing in it is executed.
+
+    Raises:
+        ValueError: there is no such file, or it holds no mapping of names to values.
+    """
+    try:
+        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path}: expected 'name: value' lines, found {type(settings).__name__}")
+    return settings
+
+
+def write_config(path: Path, config: RunConfig) -> None:
+    """Write a configuration as YAML that `whirl train --config` takes."""
+    write_text(path, yaml.safe_dump(config.model_dump(), sort_keys=False))

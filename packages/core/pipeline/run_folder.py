@@ -1,0 +1,123 @@
+"""The folder that a training run leaves behind."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from packages.core.engine.checkpoint import BEST, LAST
+from packages.core.engine.files import write_json
+from packages.core.pipeline.config import RunConfig, make_config, read_settings, write_config
+
+
+class RunFolder:
+    """Where a run keeps its configuration, checkpoints, metrics and report.
+
+    Attributes:
+        path: the folder.
+        config_file: `config.yaml`, everything resolved, re-runnable.
+        data_file: `data.json`: the split by file name, the fingerprint of the recordings.
+        history_file: `history.json`.
+        metrics_file: `metrics.json`.
+        report_file: `report.html`.
+        checkpoints: folder of `last.pt` and `best.pt`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / "config.yaml"
+        self.data_file = self.path / "data.json"
+        self.history_file = self.path / "history.json"
+        self.metrics_file = self.path / "metrics.json"
+        self.report_file = self.path / "report.html"
+        self.checkpoints = self.path / "checkpoints"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """The newest checkpoint, to resume from."""
+        return self.checkpoints / LAST
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The checkpoint of the lowest validation loss; the newest where there is none."""
+        best = self.checkpoints / BEST
+        return best if best.is_file() else self.last_checkpoint
+
+    def check_empty(self) -> None:
+        """Refuse a folder that holds anything.
+
+        Raises:
+            ValueError: it does, or it is no folder.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path}: is a file, expected a folder for the run")
+        if self.path.is_dir() and any(self.path.iterdir()):
+            hint = (
+                "resume it with --resume, or choose another --out"
+                if self.config_file.exists()
+                else "choose another --out"
+            )
+            raise ValueError(f"{self.path}: the output folder is not empty; {hint}")
+
+    def begin(self, config: RunConfig, data: dict[str, Any]) -> None:
+        """Write down what the run is about to do."""
+        write_config(self.config_file, config)
+        write_json(self.data_file, data)
+
+    def read_config(self) -> RunConfig:
+        """The run's configuration.
+
+        Raises:
+            ValueError: the folder is no run's.
+        """
+        if not self.config_file.is_file():
+            raise ValueError(f"{self.path}: not a run folder (it has no config.yaml)")
+        return make_config(read_settings(self.config_file), str(self.config_file))
+
+    def read_data(self) -> dict[str, Any]:
+        """What `begin` noted about the recordings.
+
+        Raises:
+            ValueError: the file is absent or broken.
+        """
+        try:
+            return json.loads(self.data_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{self.data_file}: cannot be read ({error})") from None
+
+
+def settle(
+    options: dict[str, Any], config_file: str | Path | None, out: str | Path | None, resume: bool
+) -> tuple[RunConfig, Path]:
+    """The configuration and the run folder that a command line means.
+
+    Args:
+        options: settings given on the line; they win over the file's.
+        config_file: YAML file of further settings.
+        out: run folder; None is a new one under `runs/`, named by time and network.
+        resume: take the configuration of the run in `out`, which nothing given may contradict.
+
+    Raises:
+        ValueError: a bad setting, or a resumed run that was configured otherwise.
+    """
+    settings = ({} if config_file is None else read_settings(config_file)) | options
+    if settings.get("data") is not None:
+        settings["data"] = str(Path(settings["data"]).resolve())
+    if not resume:
+        config = make_config(settings, str(config_file) if config_file else "options")
+        return config, Path(out or _new_folder(config.model))
+    if out is None:
+        raise ValueError("--resume needs --out, the folder of the run to go on with")
+    config = RunFolder(out).read_config()
+    given = make_config(config.model_dump() | settings)
+    for name in settings:
+        if getattr(given, name) != getattr(config, name):
+            was, asked = getattr(config, name), getattr(given, name)
+            raise ValueError(f"{out}: began with {name} = {was!r}, not {asked!r}; resume without it or start a new run")
+    return config, Path(out)
+
+
+def _new_folder(model: str) -> str:
+    return f"runs/{datetime.now():%Y-%m-%d_%H%M%S}_{model}"

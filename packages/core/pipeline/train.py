@@ -1,0 +1,125 @@
+"""The main job: recordings in, a trained and judged diagnoser out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from packages.core.pipeline.evaluate import judge
+from packages.core.signals.loaders import make_loader
+from torch import nn
+
+from packages.core.engine.callbacks import Callback
+from packages.core.engine.checkpoint import load_weights
+from packages.core.engine.files import write_json
+from packages.core.engine.interrupt import finish_batch_on_interrupt
+from packages.core.models.registry import create_model
+from packages.core.pipeline.config import RunConfig
+from packages.core.pipeline.data import PreparedData, prepare
+from packages.core.pipeline.run_folder import RunFolder
+from packages.core.training.cnn_trainer import CNNTrainer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training run came to.
+
+    Attributes:
+        folder: the run folder.
+        metrics: test metrics, `{"window": {...}, "recording": {...}}`; None when interrupted.
+        interrupted: whether Ctrl-C ended the training; the run can be resumed.
+    """
+
+    folder: RunFolder
+    metrics: dict[str, Any] | None
+    interrupted: bool = False
+
+
+def train_run(
+    config: RunConfig, out: str | Path, resume: bool = False, callbacks: Sequence[Callback] = ()
+) -> TrainResult:
+    """Train as configured, judge on the test part, leave a run folder.
+
+    Args:
+        config: the settings; for a resumed run, those of its folder.
+        out: the run folder: new or empty, or to be resumed.
+        resume: go on from the folder's last checkpoint.
+        callbacks: watch the training besides.
+
+    Raises:
+        ValueError: data, settings or folder that cannot be used; nothing has been written then.
+    """
+    folder = RunFolder(out)
+    if not resume:
+        folder.check_empty()
+    began = time.perf_counter()
+    data = prepare(config)
+    for note in data.notes:
+        logger.info(note)
+    trainer = make_trainer(data, folder, callbacks)
+    if resume:
+        _check_same_data(folder, data)
+    else:
+        folder.begin(data.config, data.summary())
+    _fit(trainer, data.config, folder, resume)
+    write_json(folder.history_file, trainer.state.history)
+    if trainer.state.interrupted:
+        return TrainResult(folder, None, interrupted=True)
+    load_weights(trainer.model, folder.best_checkpoint)
+    metrics = judge(trainer.model, data, folder, trainer.state.history, time.perf_counter() - began)
+    return TrainResult(folder, metrics)
+
+
+def make_trainer(data: PreparedData, folder: RunFolder, callbacks: Sequence[Callback] = ()) -> CNNTrainer:
+    """The network, its optimizer and schedule, and the trainer over the data's windows.
+
+    One-cycle (Smith & Topin 2019): the rate rises over the first 30 % of the steps and then falls to
+    nearly nothing, which trains a small network in few epochs.
+    """
+    config = data.config
+    train_windows = data.windows(data.split.train, config.hop)
+    loader = make_loader(
+        train_windows, config.batch_size, shuffle=True, seed=config.seed, num_workers=config.num_workers
+    )
+    model = new_model(config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=config.epochs * len(loader))
+    return CNNTrainer(
+        model,
+        loader,
+        make_loader(data.windows(data.split.val), config.batch_size),
+        optimizer,
+        nn.CrossEntropyLoss(label_smoothing=config.label_smoothing),
+        config.device,
+        list(callbacks),
+        schedule,
+        mixed_precision=config.mixed_precision,
+        checkpoint_dir=folder.checkpoints,
+    )
+
+
+def new_model(config: RunConfig) -> nn.Module:
+    """The configured network with weights drawn from the run's seed."""
+    torch.manual_seed(config.seed)
+    return create_model(config.model, len(config.classes or ()), len(config.channels or ()))
+
+
+def _fit(trainer: CNNTrainer, config: RunConfig, folder: RunFolder, resume: bool) -> None:
+    n_windows, n_parameters = len(trainer.train_loader.dataset), sum(p.numel() for p in trainer.model.parameters())  # type: ignore[attr-defined]
+    logger.info("training %s (%d parameters) on %d windows", config.model, n_parameters, n_windows)
+    with finish_batch_on_interrupt(trainer.state):
+        trainer.fit(config.epochs, resume_from=folder.last_checkpoint if resume else None)
+
+
+def _check_same_data(folder: RunFolder, data: PreparedData) -> None:
+    if folder.read_data()["fingerprint"] != data.fingerprint:
+        raise ValueError(f"{folder.path}: the recordings are not those the run began with; start a new run")
+    if not folder.last_checkpoint.is_file():
+        raise ValueError(f"{folder.path}: has no checkpoint to resume from; start a new run")
