@@ -114,9 +114,7 @@ def inspect(
 @one_line_errors
 def train(
     data: Annotated[Path | None, typer.Argument(help="Folder of recordings; none simulates journal bearings.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Network, e.g. cnn1d, wdcnn, resnet18_1d, patch_transformer.")
-    ] = None,
+    model: Annotated[str | None, typer.Option(help="cnn1d, wdcnn, resnet18_1d or patch_transformer.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training windows.")] = None,
     window: Annotated[int | None, typer.Option(help="Samples per window.")] = None,
     hop: Annotated[int | None, typer.Option(help="Samples between training windows.")] = None,
@@ -124,9 +122,7 @@ def train(
     classes: Annotated[str | None, typer.Option(help="Classes to use, e.g. inner_race,ball.")] = None,
     split: Annotated[str | None, typer.Option(help="specimen, recording or time.")] = None,
     test_specimens: Annotated[str | None, typer.Option(help="Specimens to test on, e.g. X,Y.")] = None,
-    sampling_rate: Annotated[
-        float | None, typer.Option(help="Hz to bring all to; also of files that do not say theirs.")
-    ] = None,
+    sampling_rate: Annotated[float | None, typer.Option(help="Hz to bring all to; of files that lack theirs.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Windows per step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and split.")] = None,
@@ -163,7 +159,6 @@ def train(
     import shlex
 
     from packages.core.pipeline.evaluate import headline
-
     from packages.core.pipeline.run_folder import settle
     from packages.core.pipeline.train import train_run
 
@@ -181,9 +176,7 @@ def train(
 @one_line_errors
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
-    data: Annotated[
-        Path | None, typer.Option(help="Other labelled recordings; none judges on the run's test part.")
-    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Other labelled recordings than the run's test part.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for metrics.json and report.html.")] = None,
 ) -> None:
     """Judge a trained diagnoser again, on its own test part or on other recordings."""

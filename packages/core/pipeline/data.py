@@ -7,19 +7,21 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from packages.core.signals.dataset import load_dataset
+from packages.core.signals.dataset import load_dataset, save_dataset
+from packages.core.signals.inspect import Inspection, inspect_recordings
 from packages.core.signals.leaks import Leak, guard
-from packages.core.signals.resample import to_common_rate
 from packages.core.signals.splits import Split, split_recordings
-from packages.core.signals.windows import WindowDataset, choose_window
 
 from packages.core.physics.faults import JOURNAL_CLASSES, ROLLING_CLASSES, required_band_hz
 from packages.core.pipeline.config import RunConfig, SimulationConfig
 from packages.core.signals.recording import Recording
-from packages.core.signals.simulate import simulate
+from packages.core.signals.resample import to_common_rate
+from packages.core.signals.simulate import iter_simulated, simulate
+from packages.core.signals.windows import WindowDataset, choose_window
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ class PreparedData:
         classes: label of each class index.
         leaks: what the guard found; empty unless leakage is allowed.
         notes: choices and their reasons, for people.
+        window_reason: why the window is as long as it is.
         fingerprint: hash of all samples and labels.
     """
 
@@ -45,6 +48,7 @@ class PreparedData:
     classes: tuple[str, ...]
     leaks: tuple[Leak, ...]
     notes: tuple[str, ...]
+    window_reason: str
     fingerprint: str
 
     def windows(self, recordings: Sequence[Recording], hop: int | None = None) -> WindowDataset:
@@ -84,7 +88,7 @@ def load_recordings(config: RunConfig) -> list[Recording]:
 
 def simulate_recordings(config: SimulationConfig, classes: Sequence[str] | None = None) -> list[Recording]:
     """Simulated recordings in memory."""
-    family = JOURNAL_CLASSES if config.family == "journal" else ROLLING_CLASSES
+    family = _family(config)
     unknown = [name for name in classes or () if name not in family]
     if unknown:
         raise ValueError(f"class {unknown[0]!r} is not simulated; known are {', '.join(family)}")
@@ -105,6 +109,37 @@ def simulate_recordings(config: SimulationConfig, classes: Sequence[str] | None 
         config.sampling_rate_hz,
         n_samples,
     )
+
+
+def _family(config: SimulationConfig) -> tuple[str, ...]:
+    return JOURNAL_CLASSES if config.family == "journal" else ROLLING_CLASSES
+
+
+def write_simulation(config: SimulationConfig, folder: str | Path) -> int:
+    """Write simulated recordings and their manifest into a new or empty folder, one at a time.
+
+    Returns:
+        The number of recordings.
+    """
+    family, n_samples = _family(config), round(config.duration_s * config.sampling_rate_hz)
+    recordings = iter_simulated(
+        config.n_machines, config.recordings_per_class, family, config.seed, config.sampling_rate_hz, n_samples
+    )
+    save_dataset(recordings, folder)
+    return config.n_machines * config.recordings_per_class * len(family)
+
+
+def inspect_folder(
+    folder: str | Path,
+    channels: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    sampling_rate_hz: float | None = None,
+) -> Inspection:
+    """What is in a folder of recordings, and what is suspicious, even where training would refuse it."""
+    recordings = load_dataset(
+        folder, channels=channels, classes=classes, sampling_rate_hz=sampling_rate_hz, check=False
+    )
+    return inspect_recordings(recordings)
 
 
 def prepare(config: RunConfig) -> PreparedData:
@@ -139,7 +174,7 @@ def prepare(config: RunConfig) -> PreparedData:
         }
     )
     fingerprint = fingerprint_of(recordings)
-    return PreparedData(resolved, split, classes, tuple(leaks), (*notes, *split.notes), fingerprint)
+    return PreparedData(resolved, split, classes, tuple(leaks), (*notes, *split.notes), why_window, fingerprint)
 
 
 def order_classes(recordings: Sequence[Recording]) -> tuple[str, ...]:

@@ -77,15 +77,19 @@ class RunFolder:
         return make_config(read_settings(self.config_file), str(self.config_file))
 
     def read_data(self) -> dict[str, Any]:
-        """What `begin` noted about the recordings.
+        """What `begin` noted about the recordings."""
+        return _read_json(self.data_file)
 
-        Raises:
-            ValueError: the file is absent or broken.
-        """
-        try:
-            return json.loads(self.data_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{self.data_file}: cannot be read ({error})") from None
+    def read_history(self) -> dict[str, list[float | None]]:
+        """One list of numbers per logged name."""
+        return _read_json(self.history_file)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read ({error})") from None
 
 
 def settle(

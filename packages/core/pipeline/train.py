@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from packages.core.pipeline.evaluate import judge
-from packages.core.signals.loaders import make_loader
 from torch import nn
 
 from packages.core.engine.callbacks import Callback
@@ -21,7 +19,9 @@ from packages.core.engine.interrupt import finish_batch_on_interrupt
 from packages.core.models.registry import create_model
 from packages.core.pipeline.config import RunConfig
 from packages.core.pipeline.data import PreparedData, prepare
+from packages.core.pipeline.evaluate import examine, own_examination
 from packages.core.pipeline.run_folder import RunFolder
+from packages.core.signals.loaders import make_loader
 from packages.core.training.cnn_trainer import CNNTrainer
 
 logger = logging.getLogger(__name__)
@@ -33,17 +33,20 @@ class TrainResult:
 
     Attributes:
         folder: the run folder.
-        metrics: test metrics, `{"window": {...}, "recording": {...}}`; None when interrupted.
-        interrupted: whether Ctrl-C ended the training; the run can be resumed.
+        metrics: test metrics, `{"window": {...}, "recording": {...}}`; None when Ctrl-C ended the training,
+            which can then be resumed.
     """
 
     folder: RunFolder
     metrics: dict[str, Any] | None
-    interrupted: bool = False
 
 
 def train_run(
-    config: RunConfig, out: str | Path, resume: bool = False, callbacks: Sequence[Callback] = ()
+    config: RunConfig,
+    out: str | Path,
+    resume: bool = False,
+    callbacks: Sequence[Callback] = (),
+    command: str = "",
 ) -> TrainResult:
     """Train as configured, judge on the test part, leave a run folder.
 
@@ -52,6 +55,7 @@ def train_run(
         out: the run folder: new or empty, or to be resumed.
         resume: go on from the folder's last checkpoint.
         callbacks: watch the training besides.
+        command: what the user typed, kept for the report.
 
     Raises:
         ValueError: data, settings or folder that cannot be used; nothing has been written then.
@@ -67,14 +71,16 @@ def train_run(
     if resume:
         _check_same_data(folder, data)
     else:
-        folder.begin(data.config, data.summary())
+        command = command or f"whirl train --config {folder.config_file}"
+        folder.begin(data.config, data.summary() | {"command": command})
+    prepared = time.perf_counter()
     _fit(trainer, data.config, folder, resume)
     write_json(folder.history_file, trainer.state.history)
     if trainer.state.interrupted:
-        return TrainResult(folder, None, interrupted=True)
+        return TrainResult(folder, None)
     load_weights(trainer.model, folder.best_checkpoint)
-    metrics = judge(trainer.model, data, folder, trainer.state.history, time.perf_counter() - began)
-    return TrainResult(folder, metrics)
+    timings_s = {"preparing the recordings": prepared - began, "training": time.perf_counter() - prepared}
+    return TrainResult(folder, examine(trainer.model, own_examination(data, folder, timings_s), folder))
 
 
 def make_trainer(data: PreparedData, folder: RunFolder, callbacks: Sequence[Callback] = ()) -> CNNTrainer:

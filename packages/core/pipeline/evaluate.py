@@ -1,0 +1,201 @@
+"""Judging a run: on its own test part, or on recordings that came later."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from packages.core.signals.dataset import load_dataset
+from packages.core.signals.leaks import find_leaks
+from packages.core.signals.splits import Split
+from torch import nn
+
+from packages.core.engine.checkpoint import load_weights
+from packages.core.engine.device import resolve_device
+from packages.core.engine.files import write_json
+from packages.core.evaluation.metrics import evaluate
+from packages.core.evaluation.predict import predict, vote
+from packages.core.evaluation.report import Report, write_report
+from packages.core.models.registry import create_model
+from packages.core.physics.rolling_bearing import BEARINGS, FaultOrders, fault_orders
+from packages.core.pipeline.config import RunConfig
+from packages.core.pipeline.data import PreparedData, prepare
+from packages.core.pipeline.run_folder import RunFolder
+from packages.core.signals.recording import Recording
+from packages.core.signals.resample import to_common_rate
+
+Metrics = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Examination:
+    """A network before its examiners.
+
+    Attributes:
+        data: the recordings of the run, with its configuration.
+        test: the recordings to be judged on.
+        source: what those are, in a few words.
+        leaks: what they share with training.
+        notes: choices and warnings to be read with the result.
+        command: what to type to get the same result.
+        history: one list of numbers per logged name.
+        timings_s: seconds, by what they were spent on.
+    """
+
+    data: PreparedData
+    test: Sequence[Recording]
+    source: str
+    leaks: Sequence[str]
+    notes: Sequence[str]
+    command: str
+    history: Mapping[str, Sequence[float | None]]
+    timings_s: Mapping[str, float]
+
+
+def examine(model: nn.Module, examination: Examination, folder: RunFolder) -> Metrics:
+    """Let the network name the test recordings; write `metrics.json` and `report.html`.
+
+    Returns:
+        `{"window": {...}, "recording": {...}}` as of `evaluation.metrics.evaluate`.
+    """
+    data, config = examination.data, examination.data.config
+    windows = predict(model, data.windows(examination.test), resolve_device(config.device))
+    metrics = evaluate(windows, examination.test, data.classes)
+    write_json(folder.metrics_file, metrics)
+    report = Report(
+        title=f"{config.model} on {examination.source}",
+        data=examination.source,
+        command=examination.command,
+        config=config.model_dump(),
+        classes=data.classes,
+        model=config.model,
+        n_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        history=examination.history,
+        metrics=metrics,
+        predictions=vote(windows),
+        parts={"train": data.split.train, "val": data.split.val, "test": examination.test},
+        split_by=config.split,
+        window=config.window or 0,
+        hops={"train": config.hop or config.window or 0},
+        window_reason=data.window_reason,
+        notes=examination.notes,
+        leaks=examination.leaks,
+        orders=bearing_orders(config.bearing),
+        timings_s=examination.timings_s,
+        versions={name: version(name) for name in ("whirl", "torch", "numpy")} | {"python": platform.python_version()},
+    )
+    write_report(folder.report_file, report)
+    return metrics
+
+
+def bearing_orders(name: str | None) -> FaultOrders | None:
+    """Fault orders of a bearing in the table; None for None.
+
+    Raises:
+        ValueError: the table has no such bearing.
+
+    Example:
+        >>> round(bearing_orders("6205").bpfo, 4)
+        3.5848
+    """
+    if name is None:
+        return None
+    if name not in BEARINGS:
+        raise ValueError(f"bearing {name!r} is not in the table; known are {', '.join(BEARINGS)}")
+    return fault_orders(BEARINGS[name])
+
+
+def evaluate_run(run: str | Path, data: str | Path | None = None, out: str | Path | None = None) -> list[str]:
+    """Judge a trained run again.
+
+    Args:
+        run: the run folder.
+        data: other labelled recordings; None is the run's own test part.
+        out: folder for `metrics.json` and `report.html`, new or empty; None is the run folder itself, or
+            with `data` a new one inside it.
+
+    Returns:
+        The result in a few lines.
+
+    Raises:
+        ValueError: recordings that cannot be judged, or that are no longer those of the run.
+    """
+    folder = RunFolder(run)
+    config = folder.read_config()
+    prepared = prepare(config)
+    if folder.read_data()["fingerprint"] != prepared.fingerprint:
+        raise ValueError(f"{config.data}: the recordings are not those that {run} was trained on")
+    model = create_model(config.model, len(prepared.classes), len(config.channels or ()))
+    load_weights(model, folder.best_checkpoint)
+    target = RunFolder(out or (run if data is None else Path(run) / f"evaluation_{Path(data).resolve().name}"))
+    if target.path.resolve() != folder.path.resolve():
+        target.check_empty()
+    examination = own_examination(prepared, folder) if data is None else other_examination(prepared, folder, data)
+    return headline(examine(model, examination, target), target)
+
+
+def own_examination(data: PreparedData, folder: RunFolder, timings_s: Mapping[str, float] | None = None) -> Examination:
+    """The examination on the run's own test part."""
+    return Examination(
+        data=data,
+        test=data.split.test,
+        source=describe(data.config),
+        leaks=[leak.message for leak in data.leaks],
+        notes=data.notes,
+        command=folder.read_data()["command"],
+        history=folder.read_history(),
+        timings_s=timings_s or {},
+    )
+
+
+def other_examination(data: PreparedData, folder: RunFolder, path: str | Path) -> Examination:
+    """An examination on other recordings, with whatever they share with the run's training part."""
+    config = data.config
+    found = load_dataset(path, channels=config.channels, sampling_rate_hz=config.sampling_rate_hz)
+    unknown = next((r for r in found if r.label not in data.classes), None)
+    if unknown is not None:
+        raise ValueError(
+            f"{unknown.name}: label {unknown.label!r} was never seen in training; known are {data.classes}"
+        )
+    test = to_common_rate(found, config.sampling_rate_hz)
+    split = Split(data.split.train, data.split.val, test, by=data.split.by, val_by=data.split.val_by)
+    return Examination(
+        data=data,
+        test=test,
+        source=Path(path).resolve().name,
+        leaks=[leak.message for leak in find_leaks(split) if "test" in (leak.part_a, leak.part_b)],
+        notes=[f"judged on {path}, not on the run's own test part", *data.notes],
+        command=f"whirl evaluate {folder.path} --data {path}",
+        history=folder.read_history(),
+        timings_s={},
+    )
+
+
+def describe(config: RunConfig) -> str:
+    """What the recordings of a run are, in a few words."""
+    if config.data is not None:
+        return Path(config.data).name
+    return f"simulated {config.simulation.family} bearings"
+
+
+def headline(metrics: Metrics, folder: RunFolder) -> list[str]:
+    """A result in a few lines, for a terminal."""
+    recording = metrics["recording"]
+    specimens = f" of {recording['n_specimens']} specimens" if recording["n_specimens"] else ""
+    return [
+        f"tested on {recording['n']} recordings{specimens}",
+        *(f"  {line}" for level in ("recording", "window") for line in _scores(level, metrics[level])),
+        f"report: {folder.report_file}",
+    ]
+
+
+def _scores(level: str, metrics: Mapping[str, Any]) -> Iterator[str]:
+    for name, text in (("accuracy", "accuracy"), ("macro_f1", "macro F1")):
+        interval = metrics["intervals"][name]
+        known = interval["low"] is not None
+        spread = f"  [{interval['low']:.3f}, {interval['high']:.3f}]" if known else ""
+        yield f"{level + ' ' + text:20} {metrics[name]:.3f}{spread}"
