@@ -126,7 +126,7 @@ def test_random_states_survive_a_checkpoint_file(tmp_path):
 
 def test_a_second_interrupt_stops_at_once():
     state = TrainingState()
-    with pytest.raises(KeyboardInterrupt), finish_batch_on_interrupt(state):  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), finish_batch_on_interrupt(state):
         signal.raise_signal(signal.SIGINT)
         assert state.interrupted
         signal.raise_signal(signal.SIGINT)

@@ -301,25 +301,20 @@ class Trainer:
     def _rest_of_epoch(self, done: int) -> Iterator[Any]:
         """The batches after the first `done`, in the order that the interrupted epoch had.
 
-        A sampler that knows `start_batch` begins there; of any other loader the first batches are drawn
-        again, from the random state in which the epoch began, and dropped.
+        A sampler that knows `start_batch` begins its next pass there; of any other loader the first batches
+        are drawn again, from the random state in which the epoch began, and dropped.
         """
         now = get_random_state(self.train_loader)
         set_random_state(self._epoch_random or now, self.train_loader)
         self._set_epoch()
         sampler = getattr(self.train_loader, "sampler", None)
-        can_skip = hasattr(sampler, "start_batch")
-        if can_skip:
-            sampler.start_batch = done  # type: ignore[union-attr]
+        if sampler is not None and hasattr(sampler, "start_batch"):
+            sampler.start_batch, done = done, 0
         batches = iter(self.batches(self.train_loader))
-        for _ in range(0 if can_skip else done):
+        for _ in range(done):
             next(batches)
         set_random_state(now, self.train_loader)
-        try:
-            yield from batches
-        finally:
-            if can_skip:
-                sampler.start_batch = 0  # type: ignore[union-attr]
+        return batches
 
     def _set_epoch(self) -> None:
         set_epoch = getattr(getattr(self.train_loader, "sampler", None), "set_epoch", None)

@@ -1,0 +1,56 @@
+"""Settings: what is accepted, what is refused, what is kept."""
+
+import pytest
+
+from packages.core.pipeline.config import RunConfig, make_config, read_settings, write_config
+from packages.core.pipeline.run_folder import RunFolder, settle
+
+
+def test_a_configuration_survives_its_file(tmp_path):
+    config = make_config({"epochs": 3, "classes": ["a", "b"], "simulation": {"n_machines": 5}})
+    write_config(tmp_path / "c.yaml", config)
+    assert make_config(read_settings(tmp_path / "c.yaml")) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epoch": 1}, "did you mean 'epochs'"),
+        ({"simulation": {"n_machine": 5}}, "did you mean 'n_machines'"),
+        ({"zzzz": 1}, "known are"),
+        ({"epochs": 0}, "epochs"),
+        ({"classes": []}, "classes"),
+        ({"classes": ["a", "a"]}, "classes"),
+        ({"split": "luck"}, "luck"),
+        ({"lr": "fast"}, "fast"),
+    ],
+)
+def test_bad_settings_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        make_config(settings)
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [1\n", "!!python/object/apply:os.system ['true']\n", "just text"])
+def test_a_file_that_is_no_mapping_is_refused_and_never_executed(tmp_path, text):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"c\.yaml"):
+        read_settings(path)
+
+
+def test_options_win_over_the_file_and_a_new_folder_is_named_by_the_network(tmp_path):
+    (tmp_path / "c.yaml").write_text("epochs: 3\nseed: 5\n")
+    config, folder = settle({"epochs": 7, "model": "wdcnn"}, tmp_path / "c.yaml", None, resume=False)
+    assert (config.epochs, config.seed) == (7, 5)
+    assert folder.parts[0] == "runs"
+    assert folder.name.endswith("wdcnn")
+
+
+def test_a_resumed_run_keeps_its_configuration(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.begin(RunConfig(epochs=4), {})
+    assert settle({}, None, folder.path, resume=True)[0].epochs == 4
+    with pytest.raises(ValueError, match="epochs = 4, not 5"):
+        settle({"epochs": 5}, None, folder.path, resume=True)
+    with pytest.raises(ValueError, match="not a run folder"):
+        settle({}, None, tmp_path, resume=True)
