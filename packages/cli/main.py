@@ -32,7 +32,7 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **kwargs)
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
-        except (ValueError, TypeError, OSError, ImportError) as error:
+        except (ValueError, OSError, ImportError) as error:
             logging.getLogger(__name__).debug("", exc_info=True)
             typer.echo(f"whirl: {' '.join(_explain(error).split())}", err=True)
             raise typer.Exit(BAD_INPUT) from None
@@ -105,9 +105,12 @@ def inspect(
     sampling_rate: Annotated[float | None, typer.Option(help="Hz of files that do not say theirs.")] = None,
 ) -> None:
     """Show what is in a folder of recordings, and what is suspicious."""
-    from packages.core.pipeline.data import inspect_folder
+    from packages.core.signals.inspect import inspect_dataset
 
-    typer.echo(str(inspect_folder(data, _names(channels), _names(classes), sampling_rate)))
+    inspection = inspect_dataset(
+        data, channels=_names(channels), classes=_names(classes), sampling_rate_hz=sampling_rate
+    )
+    typer.echo(str(inspection))
 
 
 @app.command()

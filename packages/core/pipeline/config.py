@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from packages.core.engine.files import write_text
+from packages.core.physics.rolling_bearing import BEARINGS
 
 
 class SimulationConfig(BaseModel):
@@ -90,6 +91,13 @@ class RunConfig(BaseModel):
     num_workers: int = Field(0, ge=0)
     allow_leakage: bool = False
 
+    @field_validator("bearing")
+    @classmethod
+    def _known_bearing(cls, name: str | None) -> str | None:
+        if name is not None and name not in BEARINGS:
+            raise ValueError(f"not in the table of bearings; known are {', '.join(BEARINGS)}")
+        return name
+
     @field_validator("channels", "classes", "test_specimens")
     @classmethod
     def _not_empty(cls, names: list[str] | None) -> list[str] | None:
@@ -123,7 +131,7 @@ def make_config(settings: dict[str, Any], source: str = "settings") -> RunConfig
 def _explain(error: Any) -> str:
     *parents, name = map(str, error["loc"])
     if error["type"] != "extra_forbidden":
-        return f"{'.'.join([*parents, name])}: {error['msg'].lower()}, got {error['input']!r}"
+        return f"{'.'.join([*parents, name])}: {error['msg'].removeprefix('Value error, ')}, got {error['input']!r}"
     known = (SimulationConfig if parents == ["simulation"] else RunConfig).model_fields
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f"did you mean '{nearest[0]}'?" if nearest else f"known are {', '.join(known)}"
@@ -147,4 +155,5 @@ def read_settings(path: str | Path) -> dict[str, Any]:
 
 def write_config(path: Path, config: RunConfig) -> None:
     """Write a configuration as YAML that `whirl train --config` takes."""
-    write_text(path, yaml.safe_dump(config.model_dump(), sort_keys=False))
+    unused = {"simulation"} if config.data is not None else set()
+    write_text(path, yaml.safe_dump(config.model_dump(exclude=unused), sort_keys=False))

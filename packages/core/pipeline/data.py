@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from packages.core.signals.dataset import load_dataset, save_dataset
-from packages.core.signals.inspect import Inspection, inspect_recordings
-from packages.core.signals.leaks import Leak, guard
-from packages.core.signals.splits import Split, split_recordings
 
 from packages.core.physics.faults import JOURNAL_CLASSES, ROLLING_CLASSES, required_band_hz
 from packages.core.pipeline.config import RunConfig, SimulationConfig
+from packages.core.signals.dataset import load_dataset, save_dataset
+from packages.core.signals.leaks import Leak, guard
 from packages.core.signals.recording import Recording
 from packages.core.signals.resample import to_common_rate
 from packages.core.signals.simulate import iter_simulated, simulate
+from packages.core.signals.splits import Split, split_recordings
 from packages.core.signals.windows import WindowDataset, choose_window
 
 logger = logging.getLogger(__name__)
@@ -129,19 +128,6 @@ def write_simulation(config: SimulationConfig, folder: str | Path) -> int:
     return config.n_machines * config.recordings_per_class * len(family)
 
 
-def inspect_folder(
-    folder: str | Path,
-    channels: Sequence[str] | None = None,
-    classes: Sequence[str] | None = None,
-    sampling_rate_hz: float | None = None,
-) -> Inspection:
-    """What is in a folder of recordings, and what is suspicious, even where training would refuse it."""
-    recordings = load_dataset(
-        folder, channels=channels, classes=classes, sampling_rate_hz=sampling_rate_hz, check=False
-    )
-    return inspect_recordings(recordings)
-
-
 def prepare(config: RunConfig) -> PreparedData:
     """Load, resample, split and guard the recordings, and settle what the configuration left open.
 
@@ -153,14 +139,17 @@ def prepare(config: RunConfig) -> PreparedData:
     classes = order_classes(recordings)
     rate_hz, why_rate = choose_sampling_rate(recordings, classes, config.sampling_rate_hz)
     recordings = to_common_rate(recordings, rate_hz)
-    window, why_window = choose_window(recordings) if config.window is None else (config.window, "as asked for")
-    notes += [f"sampling rate {rate_hz:g} Hz: {why_rate}", f"window {window} samples: {why_window}"]
+    window, why_window = choose_window(recordings, rate_hz)
+    if config.window is not None:
+        window, why_window = config.window, f"{config.window} samples, as asked for"
+    notes += [f"sampling rate {rate_hz:g} Hz: {why_rate}", f"window: {why_window}"]
     split = split_recordings(
         recordings,
         by=config.split,
         test_specimens=config.test_specimens,
         test_fraction=config.test_fraction,
         val_fraction=config.val_fraction,
+        window_s=window / rate_hz,
         seed=config.seed,
     )
     leaks = guard(split, allow_leakage=config.allow_leakage)
@@ -188,7 +177,7 @@ def order_classes(recordings: Sequence[Recording]) -> tuple[str, ...]:
         unlabelled = next(recording for recording in recordings if recording.label is None)
         raise ValueError(f"{unlabelled.name}: has no label, and training needs one for every recording")
     if len(labels) < 2:
-        raise ValueError(f"training needs at least two classes, found only {next(iter(labels), 'none')!r}")
+        raise ValueError(f"only one class, {next(iter(labels))!r}: training needs at least two")
     known = [label for label in dict.fromkeys((*JOURNAL_CLASSES, *ROLLING_CLASSES)) if label in labels]
     return (*known, *sorted(label for label in labels if label not in known))  # type: ignore[type-var]
 

@@ -9,9 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from packages.core.signals.dataset import load_dataset
-from packages.core.signals.leaks import find_leaks
-from packages.core.signals.splits import Split
 from torch import nn
 
 from packages.core.engine.checkpoint import load_weights
@@ -21,12 +18,15 @@ from packages.core.evaluation.metrics import evaluate
 from packages.core.evaluation.predict import predict, vote
 from packages.core.evaluation.report import Report, write_report
 from packages.core.models.registry import create_model
-from packages.core.physics.rolling_bearing import BEARINGS, FaultOrders, fault_orders
+from packages.core.physics.rolling_bearing import BEARINGS, fault_orders
 from packages.core.pipeline.config import RunConfig
 from packages.core.pipeline.data import PreparedData, prepare
 from packages.core.pipeline.run_folder import RunFolder
+from packages.core.signals.dataset import load_dataset
+from packages.core.signals.leaks import find_leaks
 from packages.core.signals.recording import Recording
 from packages.core.signals.resample import to_common_rate
+from packages.core.signals.splits import Split
 
 Metrics = dict[str, dict[str, Any]]
 
@@ -84,29 +84,12 @@ def examine(model: nn.Module, examination: Examination, folder: RunFolder) -> Me
         window_reason=data.window_reason,
         notes=examination.notes,
         leaks=examination.leaks,
-        orders=bearing_orders(config.bearing),
+        orders=fault_orders(BEARINGS[config.bearing]) if config.bearing else None,
         timings_s=examination.timings_s,
         versions={name: version(name) for name in ("whirl", "torch", "numpy")} | {"python": platform.python_version()},
     )
     write_report(folder.report_file, report)
     return metrics
-
-
-def bearing_orders(name: str | None) -> FaultOrders | None:
-    """Fault orders of a bearing in the table; None for None.
-
-    Raises:
-        ValueError: the table has no such bearing.
-
-    Example:
-        >>> round(bearing_orders("6205").bpfo, 4)
-        3.5848
-    """
-    if name is None:
-        return None
-    if name not in BEARINGS:
-        raise ValueError(f"bearing {name!r} is not in the table; known are {', '.join(BEARINGS)}")
-    return fault_orders(BEARINGS[name])
 
 
 def evaluate_run(run: str | Path, data: str | Path | None = None, out: str | Path | None = None) -> list[str]:

@@ -1,0 +1,196 @@
+"""Reading one recording from one file, whatever its kind."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from packages.core.signals.recording import Recording
+
+# No recorder has more channels; a matrix with more rows than this holds windows, or is no signal.
+MAX_CHANNELS = 256
+
+
+class UnreadableError(ValueError):
+    """Raised by a reader: what is wrong with the file and what to do, without the file's name."""
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """What a file itself says about the recording in it; None or empty where it says nothing.
+
+    Attributes:
+        signal: samples, `[C, N]`, real numbers of any type.
+        sampling_rate_hz: samples per second and channel.
+        channels: name of each channel.
+        unit: unit of the samples.
+        rpm: shaft speed in revolutions per minute.
+        metadata: whatever else the file says, by name.
+    """
+
+    signal: np.ndarray
+    sampling_rate_hz: float | None = None
+    channels: tuple[str, ...] = ()
+    unit: str = ""
+    rpm: float | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+Reader = Callable[[Path], Content]
+
+_READERS: dict[str, Reader] = {}
+
+
+def register_reader(*suffixes: str) -> Callable[[Reader], Reader]:
+    """Register a function as the reader of files that end in one of `suffixes` (lower case).
+
+    A reader takes a path and returns a `Content`; where it can tell what is wrong it raises
+    `UnreadableError`, and any other error of it counts as a broken file. Every module in
+    `packages.core.signals.readers` is imported before the first file is read, so a new format is one
+    small file there; what is slow to import it imports inside the function.
+
+    Example:
+        >>> @register_reader(".counts")
+        ... def read_counts(path: Path) -> Content:
+        ...     return Content(np.fromfile(path, dtype="<i2")[None], sampling_rate_hz=25_600)
+        >>> ".counts" in readable_suffixes()
+        True
+        >>> del _READERS[".counts"]
+    """
+
+    def register(reader: Reader) -> Reader:
+        _READERS.update(dict.fromkeys(suffixes, reader))
+        return reader
+
+    return register
+
+
+def readable_suffixes() -> list[str]:
+    """The suffixes of the files that can be read, in alphabetical order.
+
+    Example:
+        >>> from packages.core.signals.read import readable_suffixes
+        >>> {".mat", ".csv", ".wav"} <= set(readable_suffixes())
+        True
+    """
+    _load_readers()
+    return sorted(_READERS)
+
+
+def read_recording(path: str | Path, *, sampling_rate_hz: float | None = None) -> Recording:
+    r"""Read one file as a recording without a label.
+
+    The suffix chooses the reader. Where a format leaves it free, the longest numeric arrays (or
+    columns) are the channels, the longer axis of a matrix is time, and scalars with the usual names
+    (`fs`, `sampling_rate`, `dt`, `rpm`, ...) or a time column give sampling rate and shaft speed.
+    Nothing is ever unpickled. Samples become float32; NaN and infinities pass.
+
+    Args:
+        path: the file.
+        sampling_rate_hz: the sampling rate to assume where the file states none.
+
+    Returns:
+        The recording; `source` is the path.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is of unknown kind, broken, empty, without a real numeric signal, or does
+            not say its sampling rate; the message names the file and the remedy.
+        ImportError: the format needs an extra that is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> from packages.core.signals.read import read_recording
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "run.csv"
+        ...     _ = path.write_text("time [s];DE [g]\n0,00;0,5\n0,01;-0,5\n0,02;0,25\n")
+        ...     recording = read_recording(path)
+        >>> recording.signal, recording.sampling_rate_hz, recording.channels, recording.unit
+        (array([[ 0.5 , -0.5 ,  0.25]], dtype=float32), 100.0, ('DE',), 'g')
+    """
+    path = Path(path)
+    return to_recording(path, read_content(path), sampling_rate_hz)
+
+
+def to_recording(path: Path, content: Content, sampling_rate_hz: float | None = None, **known: Any) -> Recording:
+    """The recording that `content` describes, with what else is `known` of it (fields of `Recording`).
+
+    Raises:
+        ValueError: the sampling rate is neither in the content nor given.
+    """
+    rate = content.sampling_rate_hz or sampling_rate_hz
+    if rate is None:
+        raise ValueError(
+            f"{path}: the file does not say its sampling rate; "
+            "add a sampling_rate column to manifest.csv or pass --sampling-rate HZ"
+        )
+    return Recording(
+        # One row per channel in memory, so that windows are contiguous.
+        signal=np.ascontiguousarray(content.signal, dtype=np.float32),
+        sampling_rate_hz=rate,
+        channels=content.channels,
+        unit=content.unit,
+        source=str(path),
+        **{"rpm": content.rpm, "metadata": content.metadata, **known},
+    )
+
+
+def read_content(path: Path) -> Content:
+    """What the file says, checked to be a real signal `[C, N]`; errors as in `read_recording`."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    reader = _reader_of(path)
+    try:
+        content = reader(path)
+        _check_signal(content.signal)
+    except UnreadableError as error:
+        raise ValueError(f"{path}: {error}") from error
+    except (ImportError, MemoryError, PermissionError) as error:
+        error.add_note(f"while reading {path}")
+        raise
+    except Exception as error:  # the libraries below raise whatever a broken file makes them raise
+        detail = " ".join(str(error).split())
+        what = f"broken or truncated {path.suffix} file ({type(error).__name__}: {detail})"
+        raise ValueError(f"{path}: {what}; copy or export it again") from error
+    return content
+
+
+def _reader_of(path: Path) -> Reader:
+    suffixes = readable_suffixes()
+    suffix = path.suffix.lower()
+    if suffix not in suffixes:
+        raise ValueError(f"{path}: unknown kind of file {suffix!r}; convert it to one of {', '.join(suffixes)}")
+    return _READERS[suffix]
+
+
+@cache
+def _load_readers() -> None:
+    from packages.core.signals import readers
+
+    for module in pkgutil.iter_modules(readers.__path__):
+        importlib.import_module(f"{readers.__name__}.{module.name}")
+
+
+def _check_signal(signal: np.ndarray) -> None:
+    if signal.dtype.kind == "c":
+        raise UnreadableError("the samples are complex; export the real time signal, not a spectrum")
+    if signal.dtype.kind not in "fiu":
+        raise UnreadableError(f"the samples are {signal.dtype}, not real numbers; export them as plain numbers")
+    if signal.ndim != 2:
+        raise UnreadableError(f"the signal has shape {signal.shape}; export it as [channels, samples]")
+    n_channels, n_samples = signal.shape
+    if n_channels == 0 or n_samples < 2:
+        raise UnreadableError(
+            f"there is no signal in it ({n_channels} channels of {n_samples} samples); record it again"
+        )
+    if n_channels > MAX_CHANNELS:
+        raise UnreadableError(
+            f"{n_channels} channels of {n_samples} samples look like windows cut beforehand; export whole recordings"
+        )

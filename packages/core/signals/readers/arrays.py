@@ -1,0 +1,39 @@
+"""NumPy's .npy and .npz."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from packages.core.signals.read import Content, UnreadableError, register_reader
+from packages.core.signals.readers.conventions import content_from_variables
+
+
+@register_reader(".npy")
+def read_npy(path: Path) -> Content:
+    """One array, or a structured one whose fields are the channels. Mapped, not loaded."""
+    with _objects_refused():
+        # Mode "c": pages come from the disk when they are touched, and nothing is ever written back.
+        array = np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
+    fields = array.dtype.names
+    return content_from_variables({name: array[name] for name in fields} if fields else {"signal": array})
+
+
+@register_reader(".npz")
+def read_npz(path: Path) -> Content:
+    """Named arrays: the signal, and single values such as `fs` and `rpm`."""
+    with _objects_refused(), np.load(path, allow_pickle=False) as archive:
+        return content_from_variables(dict(archive))
+
+
+@contextmanager
+def _objects_refused() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        if not any(words in str(error) for words in ("Object arrays", "Python objects")):
+            raise
+        raise UnreadableError("it holds pickled objects, which are never loaded; save plain numeric arrays") from error
