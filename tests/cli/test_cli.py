@@ -1,5 +1,6 @@
 """The `whirl` command as a user meets it: what it prints, writes and says of bad input."""
 
+import csv
 import json
 import os
 import re
@@ -90,10 +91,14 @@ def test_simulate_writes_a_folder_that_inspect_reads(simulated):
 
 def test_a_run_folder_holds_what_it_promises(run):
     names = {path.name for path in run.iterdir()}
-    assert {"config.yaml", "data.json", "history.json", "metrics.json", "report.html", "checkpoints"} == names
+    files = {"config.yaml", "data.json", "history.json", "metrics.json", "predictions.csv", "report.html"}
+    assert names == files | {"checkpoints"}
     metrics = json.loads((run / "metrics.json").read_text())
     assert set(metrics) == {"window", "recording"}
     assert 0 <= metrics["recording"]["accuracy"] <= 1
+    rows = list(csv.DictReader((run / "predictions.csv").open()))
+    right = sum(row["label"] == row["predicted"] for row in rows)
+    assert right / len(rows) == pytest.approx(metrics["recording"]["accuracy"])
     history = json.loads((run / "history.json").read_text())
     assert len(history["train_loss"]) == 1
     page = (run / "report.html").read_text()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +15,9 @@ from torch import nn
 
 from packages.core.engine.checkpoint import load_weights
 from packages.core.engine.device import resolve_device
-from packages.core.engine.files import write_json
+from packages.core.engine.files import write_json, write_text
 from packages.core.evaluation.metrics import evaluate
-from packages.core.evaluation.predict import predict, vote
+from packages.core.evaluation.predict import Predictions, predict, vote
 from packages.core.evaluation.report import Report, write_report
 from packages.core.models.registry import create_model
 from packages.core.physics.rolling_bearing import BEARINGS, fault_orders
@@ -57,7 +59,7 @@ class Examination:
 
 
 def examine(model: nn.Module, examination: Examination, folder: RunFolder) -> Metrics:
-    """Let the network name the test recordings; write `metrics.json` and `report.html`.
+    """Let the network name the test recordings; write `metrics.json`, `predictions.csv` and `report.html`.
 
     Returns:
         `{"window": {...}, "recording": {...}}` as of `evaluation.metrics.evaluate`.
@@ -65,7 +67,9 @@ def examine(model: nn.Module, examination: Examination, folder: RunFolder) -> Me
     data, config = examination.data, examination.data.config
     windows = predict(model, data.windows(examination.test), resolve_device(config.device))
     metrics = evaluate(windows, examination.test, data.classes)
+    votes = vote(windows)
     write_json(folder.metrics_file, metrics)
+    write_text(folder.predictions_file, predictions_table(votes, examination.test, data.classes))
     report = Report(
         title=f"{config.model} on {examination.source}",
         data=examination.source,
@@ -76,7 +80,7 @@ def examine(model: nn.Module, examination: Examination, folder: RunFolder) -> Me
         n_parameters=sum(parameter.numel() for parameter in model.parameters()),
         history=examination.history,
         metrics=metrics,
-        predictions=vote(windows),
+        predictions=votes,
         parts={"train": data.split.train, "val": data.split.val, "test": examination.test},
         split_by=config.split,
         window=config.window or 0,
@@ -90,6 +94,18 @@ def examine(model: nn.Module, examination: Examination, folder: RunFolder) -> Me
     )
     write_report(folder.report_file, report)
     return metrics
+
+
+def predictions_table(votes: Predictions, recordings: Sequence[Recording], classes: Sequence[str]) -> str:
+    """What was said of each recording, as CSV: its file, specimen, label, and the probability of each class."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["file", "specimen", "label", "predicted", *classes])
+    for row, recording, predicted in zip(votes.probabilities, votes.recording, votes.predicted, strict=True):
+        tested = recordings[recording]
+        about = [tested.source or tested.name, tested.specimen, tested.label, classes[predicted]]
+        table.writerow([*about, *(f"{probability:.6f}" for probability in row)])
+    return text.getvalue()
 
 
 def evaluate_run(run: str | Path, data: str | Path | None = None, out: str | Path | None = None) -> list[str]:

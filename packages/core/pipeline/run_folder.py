@@ -21,6 +21,7 @@ class RunFolder:
         data_file: `data.json`: the split by file name, the fingerprint of the recordings.
         history_file: `history.json`.
         metrics_file: `metrics.json`.
+        predictions_file: `predictions.csv`, a row for each test recording.
         report_file: `report.html`.
         checkpoints: folder of `last.pt` and `best.pt`.
     """
@@ -31,6 +32,7 @@ class RunFolder:
         self.data_file = self.path / "data.json"
         self.history_file = self.path / "history.json"
         self.metrics_file = self.path / "metrics.json"
+        self.predictions_file = self.path / "predictions.csv"
         self.report_file = self.path / "report.html"
         self.checkpoints = self.path / "checkpoints"
 

@@ -25,7 +25,8 @@ def read_npy(path: Path) -> Content:
 @register_reader(".npz")
 def read_npz(path: Path) -> Content:
     """Named arrays: the signal, and single values such as `fs` and `rpm`."""
-    with _objects_refused(), np.load(path, allow_pickle=False) as archive:
+    # Opened here, because NumPy leaves a file open whose archive is broken.
+    with _objects_refused(), path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         return content_from_variables(dict(archive))
 
 
