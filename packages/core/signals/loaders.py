@@ -1,0 +1,139 @@
+"""Loaders whose data set cuts a whole batch at a time: no Python per sample, nothing to collate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from packages.core.signals.windows import Sample, WindowDataset
+
+
+class BatchSampler(Sampler[Tensor]):
+    """Batches of indices in an order that is a pure function of seed and epoch.
+
+    Nothing is remembered from one epoch to the next, so a run resumed in the middle of epoch 7 sees what the
+    uninterrupted run saw: call `set_epoch(7)` and set `start_batch` to the batch to go on with.
+
+    Args:
+        n_samples: number of indices, >= 1.
+        batch_size: indices in a batch, >= 1; the last batch may be smaller.
+        shuffle: a new permutation each epoch, otherwise 0, 1, 2, …
+        seed: of the permutations, >= 0.
+        drop_last: leave a smaller last batch out.
+
+    Attributes:
+        epoch: whose order comes next; set by `set_epoch`.
+        start_batch: first batch of the next pass; counts for one pass only and then is 0 again.
+
+    Raises:
+        ValueError: a number out of range, or `drop_last` with fewer than `batch_size` indices, which leaves no batch.
+
+    Example:
+        >>> sampler = BatchSampler(5, batch_size=2)
+        >>> [batch.tolist() for batch in sampler], len(sampler)
+        ([[0, 1], [2, 3], [4]], 3)
+        >>> sampler.start_batch = 2
+        >>> [batch.tolist() for batch in sampler]
+        [[4]]
+    """
+
+    def __init__(
+        self, n_samples: int, batch_size: int, shuffle: bool = False, seed: int = 0, drop_last: bool = False
+    ) -> None:
+        if n_samples < 1 or batch_size < 1 or seed < 0:
+            raise ValueError(
+                f"n_samples is {n_samples}, batch_size {batch_size}, seed {seed}; expected at least 1, 1 and 0"
+            )
+        if drop_last and n_samples < batch_size:
+            raise ValueError(
+                f"{n_samples} windows do not fill one batch of {batch_size}, and drop_last leaves the rest out: "
+                "choose a smaller batch_size"
+            )
+        self.n_samples = n_samples
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.drop_last = drop_last
+        self.epoch = 0
+        self.start_batch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the next pass; epochs count from 0."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[Tensor]:
+        # a generator, so that nothing is used up before the first batch is asked for: with workers, DataLoader makes an
+        # iterator that it throws away
+        start, self.start_batch = self.start_batch, 0
+        yield from self._order().split(self.batch_size)[start : len(self)]
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch, whatever `start_batch` is."""
+        full, rest = divmod(self.n_samples, self.batch_size)
+        return full if self.drop_last else full + bool(rest)
+
+    def _order(self) -> Tensor:
+        if not self.shuffle:
+            return torch.arange(self.n_samples)
+        mixed = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1, np.uint64)[0]
+        return torch.randperm(self.n_samples, generator=torch.Generator().manual_seed(int(mixed)))
+
+
+def make_loader(
+    dataset: WindowDataset,
+    batch_size: int,
+    shuffle: bool = False,
+    seed: int = 0,
+    num_workers: int = 0,
+    drop_last: bool = False,
+    multiprocessing_context: str | None = None,
+) -> DataLoader[Sample]:
+    """A PyTorch `DataLoader` over windows in which a batch is one gather.
+
+    Its `sampler` is a `BatchSampler` (`loader.sampler.set_epoch(epoch)`) and `len(loader)` the number of batches.
+    Batches and their order do not depend on `num_workers`. Cutting windows costs so little that workers rarely pay.
+    With CUDA, batches are put into pinned memory.
+
+    Args:
+        dataset: the windows.
+        batch_size: windows in a batch, >= 1.
+        shuffle: a new order each epoch.
+        seed: of the order, >= 0.
+        num_workers: processes that cut batches; 0 cuts them in this one.
+        drop_last: leave a smaller last batch out.
+        multiprocessing_context: how workers are started, `"fork"`, `"spawn"` or `"forkserver"`; None is the
+            platform's way.
+
+    Returns:
+        A loader of `(signals [B, C, T], targets [B], metadata)`.
+
+    Raises:
+        ValueError: as `BatchSampler`.
+
+    Example:
+        >>> from packages.core.signals.recording import Recording
+        >>> recording = Recording(np.zeros(8192), sampling_rate_hz=12_000, label="wear")
+        >>> loader = make_loader(WindowDataset([recording], ["wear"], window=1024), batch_size=3)
+        >>> [tuple(signals.shape) for signals, targets, metadata in loader]
+        [(3, 1, 1024), (3, 1, 1024), (2, 1, 1024)]
+    """
+    return DataLoader(
+        dataset,
+        batch_size=None,  # the sampler's index tensors go to the data set as they are
+        sampler=BatchSampler(len(dataset), batch_size, shuffle, seed, drop_last),
+        num_workers=num_workers,
+        collate_fn=_as_it_is,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=num_workers > 0,
+        multiprocessing_context=multiprocessing_context,
+    )
+
+
+def _as_it_is(batch: Any) -> Any:
+    """The batch is complete; a module-level function, because spawned workers unpickle it."""
+    return batch
