@@ -68,7 +68,7 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     data: str | None = None
-    simulation: SimulationConfig = SimulationConfig()
+    simulation: SimulationConfig = Field(default_factory=SimulationConfig)
     model: str = "cnn1d"
     epochs: int = Field(12, ge=1)
     window: int | None = Field(None, ge=16)

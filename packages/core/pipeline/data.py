@@ -160,6 +160,7 @@ def prepare(config: RunConfig) -> PreparedData:
             "classes": list(classes),
             "channels": list(recordings[0].channels),
             "sampling_rate_hz": rate_hz,
+            "bearing": config.bearing or (None if config.data or config.simulation.family == "journal" else "6205"),
         }
     )
     fingerprint = fingerprint_of(recordings)

@@ -138,9 +138,10 @@ def guard(split: Split, allow_leakage: bool = False) -> list[Leak]:
 def find_leaks(split: Split) -> list[Leak]:
     """Everything that two parts of a split share and must not.
 
-    By design a split by recording shares specimens and a split by time shares specimens and files, and so do train and
-    val where `val_by` says so; overlapping samples and copies are leaks in every split. Cuts of one source are judged
-    by their position alone, since a machine that runs steadily does resemble itself.
+    The test part must share no specimen and no file with the others, however it was split off: a bearing seen in
+    training is never in the test set. Validation only chooses the epoch, so train and val may share what `val_by`
+    says: specimens by recording, specimens and files by time. Overlapping samples and copies are leaks everywhere.
+    Cuts of one source are judged by their position alone, since a machine that runs steadily does resemble itself.
 
     Copies with noise 30 dB below the signal are found reliably from 20 000 common samples on, half of them from 4000
     on (in sets of more than 54 million samples in proportion later). Bring the recordings to one sampling rate first
@@ -163,15 +164,15 @@ def find_leaks(split: Split) -> list[Leak]:
     """
     parts = {"train": split.train, "val": split.val, "test": split.test}
     with _one_thread():
-        return _find_leaks(parts, split.by, split.val_by)
+        return _find_leaks(parts, split.val_by)
 
 
-def _find_leaks(parts: dict[str, list[Recording]], by: str, val_by: str) -> list[Leak]:
+def _find_leaks(parts: dict[str, list[Recording]], val_by: str) -> list[Leak]:
     n_samples = sum(recording.signal.size for recordings in parts.values() for recording in recordings)
     reach = max(LANDMARK_REACH, n_samples // (2 * LANDMARK_GRID * MAX_LANDMARKS))
     fingerprints = {name: _fingerprint(recordings, reach) for name, recordings in parts.items()}
     leaks: list[Leak] = []
-    for name_a, name_b, line in (("train", "test", by), ("val", "test", by), ("train", "val", val_by)):
+    for name_a, name_b, by in (("train", "test", "specimen"), ("val", "test", "specimen"), ("train", "val", val_by)):
         a, b = parts[name_a], parts[name_b]
         equal = list(_equal_content(a, b))
         copies = _copies(fingerprints[name_a], fingerprints[name_b]) - {(i, j) for _, i, j, _ in equal}
@@ -182,7 +183,7 @@ def _find_leaks(parts: dict[str, list[Recording]], by: str, val_by: str) -> list
         ]
         leaks += [
             Leak(kind, name_a, name_b, a[i].name, b[j].name, f"{name_a} and {name_b} share {what}")
-            for kind, i, j, what in (*_shared_names(a, b, line), *_overlaps(a, b), *equal, *changed)
+            for kind, i, j, what in (*_shared_names(a, b, by), *_overlaps(a, b), *equal, *changed)
         ]
     return leaks
 
@@ -206,7 +207,7 @@ _Found = tuple[str, int, int, str]
 
 
 def _shared_names(a: Sequence[Recording], b: Sequence[Recording], by: str) -> Iterator[_Found]:
-    """The first pair of each shared specimen and source, unless the split is meant to share it."""
+    """The first pair of each shared specimen and source, unless parts split `by` something else may share it."""
     if by == "specimen":
         for i, j in _first_pairs([r.specimen or "" for r in a], [r.specimen or "" for r in b]):
             yield "specimen", i, j, f"specimen {a[i].specimen!r} ({a[i].name}, {b[j].name})"

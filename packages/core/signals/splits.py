@@ -68,7 +68,8 @@ def split_recordings(
     Args:
         recordings: labelled, of at least two classes.
         by: `"specimen"`; `"recording"`, which keeps only recordings of one source together; or `"time"`, which cuts
-            each recording into train, val and test, the honest name of what is left for a class with one specimen.
+            each recording into train, val and test. The latter two test on specimens seen in training wherever one has
+            several recordings, which the leak guard then says.
         test_specimens: names of the specimens that are the test part; default: chosen by `seed`. Only by specimen.
         val_fraction: wanted share, for validation, of what the test part leaves, 0 < share < 1.
         test_fraction: wanted share of all for test, 0 < share < 1; unused with `test_specimens`.
@@ -367,7 +368,8 @@ def _require(groups: _Groups, count: int, by: By, why: str) -> None:
         names = [name for name, present in zip(groups.names, groups.present[:, rarest], strict=True) if present]
         raise ValueError(
             f"class {groups.classes[rarest]!r} has only {_counted(len(names), by)} ({_named(names)}), "
-            f"and {why}: leave the class out (--classes), or split by time (--split time), which says so honestly"
+            f"and {why}: leave the class out (--classes), or test on known specimens and say so "
+            "(--split time --allow-leakage)"
         )
 
 

@@ -279,7 +279,8 @@ def _classes(profiles: list[Profile]) -> Iterator[Finding]:
             "warning",
             tuple(single),
             f"one specimen only, cannot be split by specimen: {', '.join(single)}",
-            "add recordings of another specimen, leave the class out with --classes, or use --split time and say so",
+            "add recordings of another specimen, leave the class out with --classes, or use --split time "
+            "--allow-leakage, which stamps the report",
         )
 
 
