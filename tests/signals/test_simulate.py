@@ -3,11 +3,12 @@ import json
 import math
 import string
 import time
+from typing import Any
 
 import numpy as np
 import pytest
 
-from packages.core.physics.faults import JOURNAL_CLASSES, ROLLING_CLASSES
+from packages.core.physics.faults import JOURNAL_CLASSES, ROLLING_CLASSES, signature
 from packages.core.physics.journal_bearing import (
     eccentricity_ratio,
     film_thickness_ratio,
@@ -22,10 +23,10 @@ from packages.core.signals.simulate import BEARING_LENGTH_M, JOURNAL_DIAMETER_M,
 FULL = (1.0, 1.0)  # severity
 
 
-def one(label: str, rpm: float = 1800, seed: int = 0, **arguments) -> Recording:
+def one(label: str, rpm: float = 1800, seed: int = 0, **arguments: Any) -> Recording:
     """One recording at a given speed, by default at full severity."""
-    arguments = {"severity_range": FULL, "rpm_range": (rpm, rpm)} | arguments
-    return simulate(1, 1, [label], seed, **arguments)[0]
+    settings: dict[str, Any] = {"severity_range": FULL, "rpm_range": (rpm, rpm)} | arguments
+    return simulate(1, 1, [label], seed, **settings)[0]
 
 
 def order_spectrum(recording: Recording) -> tuple[np.ndarray, np.ndarray]:
@@ -370,6 +371,18 @@ def test_a_healthy_rolling_bearing_shows_no_fault_line() -> None:
         assert max(prominence_db(orders, power, line, 0.05) for line in lines) < 15
 
 
+@pytest.mark.parametrize("label", {*JOURNAL_CLASSES, *ROLLING_CLASSES} - {"clearance", "cavitation_clearance"})
+def test_every_line_that_the_signature_requires_is_there(label: str) -> None:
+    recording = one(label, 2400, seed=3)
+    bands = ((0.40, 0.62), (0.64, 0.92))
+    spectra = {"raw": [order_spectrum(recording)], "envelope": [envelope_spectrum(recording, *band) for band in bands]}
+    found = signature(label, fault_orders(BEARINGS["6205"]))
+    assert found is not None
+    for line in (line for line in found.lines if line.role == "required"):
+        half_width = (line.high_order - line.low_order) / 2
+        assert max(prominence_db(*each, line.order, half_width) for each in spectra[line.spectrum]) > 20, line
+
+
 # ------------------------------------------------------------------------------------------- any rate and length
 
 
@@ -452,7 +465,7 @@ def _unseen_machine_predictions(features: np.ndarray, recordings: list[Recording
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=3000, C=0.1))
     labels = [r.label for r in recordings]
     machines = [r.specimen for r in recordings]
-    return cross_val_predict(model, features, labels, groups=machines, cv=GroupKFold(4))
+    return np.asarray(cross_val_predict(model, features, labels, groups=machines, cv=GroupKFold(4)))
 
 
 def _accuracy(features: np.ndarray, recordings: list[Recording]) -> float:
