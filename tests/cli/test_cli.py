@@ -96,7 +96,7 @@ def test_a_run_folder_holds_what_it_promises(run):
     metrics = json.loads((run / "metrics.json").read_text())
     assert set(metrics) == {"window", "recording"}
     assert 0 <= metrics["recording"]["accuracy"] <= 1
-    rows = list(csv.DictReader((run / "predictions.csv").open()))
+    rows = list(csv.DictReader((run / "predictions.csv").read_text().splitlines()))
     right = sum(row["label"] == row["predicted"] for row in rows)
     assert right / len(rows) == pytest.approx(metrics["recording"]["accuracy"])
     history = json.loads((run / "history.json").read_text())

@@ -28,11 +28,11 @@ class SimulationConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     family: Literal["journal", "rolling"] = "journal"
-    n_machines: int = Field(24, ge=3)
-    recordings_per_class: int = Field(2, ge=1)
-    duration_s: float = Field(5.0, gt=0)
-    sampling_rate_hz: float = Field(20480.0, gt=0)
-    seed: int = Field(0, ge=0)
+    n_machines: int = Field(default=48, ge=3)
+    recordings_per_class: int = Field(default=2, ge=1)
+    duration_s: float = Field(default=5.0, gt=0)
+    sampling_rate_hz: float = Field(default=20480.0, gt=0)
+    seed: int = Field(default=0, ge=0)
 
 
 class RunConfig(BaseModel):
@@ -57,7 +57,7 @@ class RunConfig(BaseModel):
         lr: highest learning rate of the one-cycle schedule.
         weight_decay: of AdamW.
         label_smoothing: share of the target spread over all classes.
-        mixed_precision: reduced precision where the device gains from it.
+        mixed_precision: reduced precision; None uses it where the device has instructions for it.
         bearing: name in the table of bearings, whose fault orders the report draws.
         seed: of weights, order and split.
         device: `auto`, `cpu`, `cuda`, ...
@@ -68,27 +68,27 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     data: str | None = None
-    simulation: SimulationConfig = Field(default_factory=SimulationConfig)
+    simulation: SimulationConfig = SimulationConfig()
     model: str = "cnn1d"
-    epochs: int = Field(12, ge=1)
-    window: int | None = Field(None, ge=16)
-    hop: int | None = Field(None, ge=1)
+    epochs: int = Field(default=8, ge=1)
+    window: int | None = Field(default=None, ge=16)
+    hop: int | None = Field(default=None, ge=1)
     channels: list[str] | None = None
     classes: list[str] | None = None
-    sampling_rate_hz: float | None = Field(None, gt=0)
+    sampling_rate_hz: float | None = Field(default=None, gt=0)
     split: Literal["specimen", "recording", "time"] = "specimen"
     test_specimens: list[str] | None = None
-    test_fraction: float = Field(0.25, gt=0, lt=1)
-    val_fraction: float = Field(0.15, gt=0, lt=1)
-    batch_size: int = Field(64, ge=1)
-    lr: float = Field(3e-3, gt=0)
-    weight_decay: float = Field(1e-2, ge=0)
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    mixed_precision: bool = False
+    test_fraction: float = Field(default=0.25, gt=0, lt=1)
+    val_fraction: float = Field(default=0.15, gt=0, lt=1)
+    batch_size: int = Field(default=64, ge=1)
+    lr: float = Field(default=3e-3, gt=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    mixed_precision: bool | None = None
     bearing: str | None = None
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     device: str = "auto"
-    num_workers: int = Field(0, ge=0)
+    num_workers: int = Field(default=0, ge=0)
     allow_leakage: bool = False
 
     @field_validator("bearing")

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from packages.core.engine.device import resolve_device
+from packages.core.engine.precision import cpu_has_bfloat16
 from packages.core.physics.faults import JOURNAL_CLASSES, ROLLING_CLASSES, required_band_hz
 from packages.core.pipeline.config import RunConfig, SimulationConfig
 from packages.core.signals.dataset import load_dataset, save_dataset
@@ -160,11 +162,19 @@ def prepare(config: RunConfig) -> PreparedData:
             "classes": list(classes),
             "channels": list(recordings[0].channels),
             "sampling_rate_hz": rate_hz,
+            "mixed_precision": _gains_from_less_precision(config),
             "bearing": config.bearing or (None if config.data or config.simulation.family == "journal" else "6205"),
         }
     )
     fingerprint = fingerprint_of(recordings)
     return PreparedData(resolved, split, classes, tuple(leaks), (*notes, *split.notes), why_window, fingerprint)
+
+
+def _gains_from_less_precision(config: RunConfig) -> bool:
+    if config.mixed_precision is not None:
+        return config.mixed_precision
+    device = resolve_device(config.device)
+    return device.type == "cuda" or (device.type == "cpu" and cpu_has_bfloat16())
 
 
 def order_classes(recordings: Sequence[Recording]) -> tuple[str, ...]:
