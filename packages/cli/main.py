@@ -32,7 +32,7 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **kwargs)
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
-        except (ValueError, OSError, ImportError) as error:
+        except (ValueError, OSError, ImportError, MemoryError) as error:
             logging.getLogger(__name__).debug("", exc_info=True)
             typer.echo(f"whirl: {' '.join(_explain(error).split())}", err=True)
             raise typer.Exit(BAD_INPUT) from None
@@ -41,6 +41,8 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _explain(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return f"not enough memory: {error}"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)
@@ -82,7 +84,8 @@ def simulate(
 ) -> None:
     """Write simulated recordings and their manifest."""
     from packages.core.pipeline.config import make_config
-    from packages.core.pipeline.data import write_simulation
+    from packages.core.pipeline.data import simulate_recordings
+    from packages.core.signals.dataset import save_dataset
 
     settings = {
         "family": family,
@@ -92,8 +95,8 @@ def simulate(
         "sampling_rate_hz": sampling_rate,
         "seed": seed,
     }
-    n_written = write_simulation(make_config({"simulation": settings}, "simulate").simulation, out)
-    typer.echo(f"{n_written} recordings in {out}")
+    save_dataset(simulate_recordings(make_config({"simulation": settings}, "simulate").simulation), out)
+    typer.echo(f"recordings and manifest.csv are in {out}")
 
 
 @app.command()
@@ -195,12 +198,13 @@ def predict(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     files: Annotated[list[Path], typer.Argument(help="Recordings to diagnose.")],
     sampling_rate: Annotated[float | None, typer.Option(help="Hz of files that do not say theirs.")] = None,
+    channels: Annotated[str | None, typer.Option(help="Names of the files' channels, in order, e.g. DE,FE.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Name the fault of each recording, with its probability."""
     from packages.core.pipeline.predict import predict_files
 
-    diagnoses = predict_files(run, files, sampling_rate)
+    diagnoses = predict_files(run, files, sampling_rate, _names(channels))
     if as_json:
         typer.echo(json.dumps([d.as_dict() for d in diagnoses], indent=2))
     else:

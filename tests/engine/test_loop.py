@@ -29,7 +29,14 @@ def test_means_are_weighted_by_samples():
     assert tally.means() == {"loss": (30 * 1.0 + 10 * 4.0) / 40, "accuracy": 0.5}
 
 
-def test_a_million_small_losses_sum_exactly_enough():
+def test_a_number_that_some_batches_lack_is_a_mean_over_those_that_have_it():
+    tally = Tally()
+    tally.add(StepResult(torch.tensor(1.0), 10, components={"stft_loss": torch.tensor(4.0)}))
+    tally.add(StepResult(torch.tensor(1.0), 30, torch.tensor(15)))
+    assert tally.means() == {"loss": 1.0, "stft_loss": 4.0, "accuracy": 0.5}
+
+
+def test_many_small_losses_sum_exactly_enough():
     tally = Tally()
     for _ in range(3000):
         tally.add(StepResult(torch.tensor(0.1), count=1000))
@@ -82,7 +89,7 @@ def test_a_nan_gradient_is_not_hidden_by_the_shortcut():
     assert updater.grad_norm.isnan()
 
 
-@pytest.mark.parametrize("steps", [0, -1, 1.5])
+@pytest.mark.parametrize("steps", [0, -1, 1.5, True])
 def test_a_bad_window_length_is_refused(steps):
     with pytest.raises(ValueError, match="gradient_accumulation_steps"):
         Updater(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0), accumulation_steps=steps)

@@ -92,6 +92,17 @@ def test_one_cycle_holds_its_last_value_after_its_end():
     assert rates[2] == rates[3] == rates[5] == pytest.approx(1.0 / 25 / 1e4)
 
 
+def test_cosine_holds_its_last_value_after_its_end():
+    own = optimizer()
+    scheduler = lr_scheduler.CosineAnnealingLR(own, T_max=3, eta_min=0.01)
+    rates = []
+    for _ in range(7):
+        own.step()
+        step_scheduler(scheduler)
+        rates.append(scheduler.get_last_lr()[0])
+    assert rates[2:] == pytest.approx([0.01] * 5)
+
+
 def test_plateau_takes_the_metric_of_its_mode():
     own = optimizer()
     plateau = lr_scheduler.ReduceLROnPlateau(own, mode="max", patience=0, factor=0.5)
@@ -188,6 +199,31 @@ def test_a_list_of_callbacks_keeps_its_members_states_apart():
 def test_a_state_without_its_callback_is_an_error():
     with pytest.raises(ValueError, match="Counter:0"):
         CallbackList([Callback()]).load_state_dict(CallbackList([Counter()]).state_dict())
+
+
+def test_the_members_of_a_nested_list_know_their_trainer():
+    member = Counter()
+    outer = CallbackList([CallbackList([member])])
+    outer.set_trainer("trainer")
+    assert member.trainer == "trainer"
+    assert list(outer) == [member]
+
+
+def test_all_members_hear_of_the_end_although_one_fails():
+    heard = []
+
+    class Ends(Callback):
+        def __init__(self, error=None):
+            self.error = error
+
+        def on_train_end(self, logs=None):
+            heard.append(self)
+            if self.error:
+                raise self.error
+
+    with pytest.raises(OSError, match="disk"):
+        CallbackList([Ends(), Ends(OSError("disk")), Ends()]).on_train_end()
+    assert len(heard) == 3
 
 
 def test_only_overridden_hooks_are_listened_to():

@@ -1,6 +1,10 @@
 """Trainer and CNNTrainer: the same weights as a plain loop, and the same after an interruption."""
 
+import contextlib
+import os
 import signal
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -10,6 +14,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from packages.core.engine.callbacks import Callback
 from packages.core.engine.interrupt import finish_batch_on_interrupt
+from packages.core.signals.loaders import make_loader
+from packages.core.signals.recording import Recording
+from packages.core.signals.windows import WindowDataset
 from packages.core.training.cnn_trainer import CNNTrainer
 from packages.core.training.trainer import Trainer
 
@@ -31,6 +38,16 @@ def data(n=50, seed=1):
 
 def loader(shuffle=True, workers=0, generator=None):
     return DataLoader(data(), batch_size=16, shuffle=shuffle, num_workers=workers, generator=generator)
+
+
+def own_loader():
+    """Our own loader over windows of recordings."""
+    signals, targets = data().tensors
+    recordings = [
+        Recording(signal, 1000.0, label=str(target), source=str(i))
+        for i, (signal, target) in enumerate(zip(signals.numpy(), targets.tolist(), strict=True))
+    ]
+    return make_loader(WindowDataset(recordings, ["0", "1", "2"], window=64), batch_size=16, shuffle=True, seed=4)
 
 
 def adamw(model, lr=0.01):
@@ -130,12 +147,12 @@ def one_cycle(optimizer):
     return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.05, total_steps=12)
 
 
-def new_trainer(folder, callbacks=(), accumulation=1, mixed_precision=False, workers=0, generator=None):
+def new_trainer(folder, callbacks=(), accumulation=1, mixed_precision=False, generator=None, own=False):
     model = small_network()
     optimizer = adamw(model)
     return CNNTrainer(
         model,
-        loader(workers=workers, generator=generator),
+        own_loader() if own else loader(generator=generator),
         loader(False),
         optimizer,
         device="cpu",
@@ -148,7 +165,9 @@ def new_trainer(folder, callbacks=(), accumulation=1, mixed_precision=False, wor
 
 
 @pytest.mark.parametrize("at", [(0, 0), (1, 1), (2, 3)])
-@pytest.mark.parametrize("settings", [{}, {"accumulation": 2}, {"mixed_precision": "bf16"}, {"generator": 5}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"accumulation": 2}, {"mixed_precision": "bf16"}, {"generator": 5}, {"own": True}]
+)
 def test_interrupted_and_resumed_ends_in_the_same_bits(tmp_path, at, settings):
     def make(folder, callbacks=()):
         own = dict(settings)
@@ -212,6 +231,95 @@ def test_a_pickle_in_place_of_a_checkpoint_is_not_executed(tmp_path):
     with pytest.raises(ValueError, match=r"bomb\.pt"):
         new_trainer(tmp_path).load_checkpoint(tmp_path / "bomb.pt")
     assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.Adam])
+def test_a_checkpoint_of_another_optimizer_is_refused_before_anything_is_loaded(tmp_path, make):
+    new_trainer(tmp_path).fit(1)
+    model = small_network(seed=5)
+    before = model.state_dict()["0.weight"].clone()
+    other = Trainer(model, loader(), None, make(model.parameters(), lr=0.1), device="cpu")
+    with pytest.raises(ValueError, match="optimizer is AdamW"):
+        other.fit(2, resume_from=tmp_path / "last.pt")
+    assert torch.equal(before, model.state_dict()["0.weight"])
+
+
+def test_an_interruption_before_training_is_not_forgotten(tmp_path):
+    trainer = new_trainer(tmp_path)
+    with finish_batch_on_interrupt(trainer.state):
+        signal.raise_signal(signal.SIGINT)
+        assert trainer.fit(3) == {}
+    with finish_batch_on_interrupt(trainer.state):
+        assert len(trainer.fit(3)["lr"]) == 3
+
+
+def test_epochs_by_hand_are_shuffled_anew():
+    seen = []
+
+    class Note(nn.Linear):
+        def forward(self, signals):
+            seen.append(signals[:, 0, 0].tolist())
+            return super().forward(signals.flatten(1))
+
+    trainer = Trainer(Note(64, 3), own_loader(), device="cpu")
+    for _ in range(2):
+        trainer.train_epoch()
+    assert seen[0] != seen[len(seen) // 2]
+
+
+def test_after_a_failed_epoch_training_goes_on_unharmed():
+    """An error in the middle of an accumulation window leaves no half window and no half epoch behind."""
+    model = small_network()
+    stumble = [True]
+
+    class Fail(Callback):
+        def on_batch_end(self, batch, logs=None):
+            if stumble and batch == 0:
+                stumble.clear()
+                raise RuntimeError("boom")
+
+    trainer = Trainer(
+        model, loader(), None, adamw(model), device="cpu", callbacks=[Fail()], gradient_accumulation_steps=2
+    )
+    with pytest.raises(RuntimeError, match="boom"):
+        trainer.fit(2)
+    history = trainer.fit(2)
+    assert len(history["train_loss"]) == trainer.state.epoch == 2
+    assert trainer.state.global_step == 2 * 2
+
+
+def read_all(terminal):
+    """What a pseudo-terminal shows, whose other end is closed."""
+    shown = b""
+    with contextlib.suppress(OSError):
+        while part := os.read(terminal, 10_000):
+            shown += part
+    os.close(terminal)
+    return shown.decode()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminal")
+@pytest.mark.parametrize("call", ["fit(2)", "train_epoch()"])
+def test_a_terminal_gets_a_bar_and_a_loader_without_length_is_no_obstacle(call):
+    """In a real pseudo-terminal; the loader is an iterable data set of unknown length."""
+    import pty
+
+    code = f"""
+import torch
+from packages.core.training.trainer import Trainer
+class Endless(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return iter([(torch.zeros(4, 8), torch.zeros(4, dtype=torch.int64))] * 3)
+loader = torch.utils.data.DataLoader(Endless(), batch_size=None)
+model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(8, 2))
+Trainer(model, loader, device="cpu").{call}
+"""
+    ours, theirs = pty.openpty()
+    done = subprocess.run([sys.executable, "-c", code], stderr=theirs, check=False)
+    os.close(theirs)
+    shown = read_all(ours)
+    assert done.returncode == 0, shown
+    assert ("epoch 2/2" in shown) == call.startswith("fit")
 
 
 def test_plain_functions_are_callbacks_and_can_stop():
@@ -286,7 +394,7 @@ def test_bad_arguments_are_named(change, message):
 
 
 @pytest.mark.parametrize(
-    "batches", [[], [torch.zeros(4, 1, 64)], [(torch.zeros(4, 1, 64), torch.zeros(3))], [{"x": 1}]]
+    "batches", [[], [torch.zeros(4, 1, 64)], [(torch.zeros(4, 1, 64), torch.zeros(3, dtype=torch.int64))], [{"x": 1}]]
 )
 def test_bad_batches_are_named(batches):
     with pytest.raises((ValueError, TypeError), match=r"batch|train_loader"):

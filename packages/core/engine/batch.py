@@ -35,7 +35,7 @@ def as_batch(batch: Any, device: torch.device) -> Batch:
         ValueError: signals and targets differ in number.
 
     Example:
-        >>> batch = as_batch((torch.zeros(4, 2048), torch.zeros(4)), torch.device("cpu"))
+        >>> batch = as_batch((torch.zeros(4, 2048), torch.zeros(4, dtype=torch.int32)), torch.device("cpu"))
         >>> batch.signals.shape, batch.targets.dtype
         (torch.Size([4, 1, 2048]), torch.int64)
     """
@@ -43,6 +43,8 @@ def as_batch(batch: Any, device: torch.device) -> Batch:
     if signals.ndim == 2:
         signals = signals.unsqueeze(1)
     if targets.ndim == 1 and targets.dtype != torch.int64:
+        if targets.is_floating_point():
+            raise TypeError("targets [B] are floats: expected class indices, or class weights [B, K]")
         targets = targets.long()
     if len(signals) != len(targets):
         raise ValueError(f"a batch has {len(signals)} signals but {len(targets)} targets")
@@ -60,7 +62,10 @@ def _parts(batch: Any) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
         metadata = {key: value for key, value in batch.items() if key not in ("signal", "label")}
         return batch["signal"], batch["label"], metadata
     if isinstance(batch, (tuple, list)) and len(batch) in (2, 3):
-        return batch[0], batch[1], dict(batch[2]) if len(batch) == 3 else {}
+        metadata = batch[2] if len(batch) == 3 else {}
+        if not isinstance(metadata, Mapping):
+            raise TypeError(f"the third part of a batch is {type(metadata).__name__}, expected tensors by name")
+        return batch[0], batch[1], dict(metadata)
     raise TypeError(
         "a batch is (signals, targets), (signals, targets, metadata) or a mapping with 'signal' and 'label', "
         f"not {type(batch).__name__}" + (f" of {len(batch)}" if isinstance(batch, (tuple, list)) else "")

@@ -101,7 +101,11 @@ class CallbackList(Callback):
             self.append(callback)
 
     def append(self, callback: Callback | Callable[[Any, Logs], Any]) -> None:
-        """Add one at the end."""
+        """Add one at the end; the members of a list one by one."""
+        if isinstance(callback, CallbackList):
+            for member in callback:
+                self.append(member)
+            return
         if not isinstance(callback, Callback):
             if isinstance(callback, type) or not callable(callback):
                 raise TypeError(f"{callback!r} is not a callback: expected a Callback object or a function")
@@ -133,8 +137,15 @@ class CallbackList(Callback):
             callback.on_train_begin(logs)
 
     def on_train_end(self, logs: Logs | None = None) -> None:
+        """Every member hears of the end, also when one before it fails; the first failure is raised then."""
+        failures = []
         for callback in self._hooked["on_train_end"]:
-            callback.on_train_end(logs)
+            try:
+                callback.on_train_end(logs)
+            except Exception as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         for callback in self._hooked["on_epoch_begin"]:

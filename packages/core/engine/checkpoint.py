@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from packages.core.engine.files import load_checkpoint_file, save_checkpoint_file
@@ -27,28 +26,28 @@ def save_training(folder: Path, state: dict[str, Any], metadata: dict[str, Any],
     return folder / LAST
 
 
-def load_training(path: str | Path, device: str | torch.device) -> tuple[dict[str, Any], dict[str, Any]]:
+def load_training(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The state and the metadata that `save_training` saved.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is broken or no training's checkpoint.
     """
-    checkpoint = load_checkpoint_file(path, device)
+    checkpoint = load_checkpoint_file(path)
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
         raise ValueError(f"{path}: not a training checkpoint of format {FORMAT}")
     return checkpoint["training"], checkpoint["metadata"]
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Put the network's weights of a checkpoint into `model`, and nothing else.
+    """Put the network's weights of a training's or a callback's checkpoint into `model`, and nothing else.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is broken, or holds another network.
     """
-    state, _ = load_training(path, "cpu")
+    checkpoint = load_checkpoint_file(path)
     try:
-        model.load_state_dict(state["model"])
-    except (KeyError, RuntimeError) as error:
+        model.load_state_dict(checkpoint.get("training", checkpoint)["model"])
+    except (AttributeError, KeyError, RuntimeError) as error:
         raise ValueError(f"{path}: holds another network: {error}") from error

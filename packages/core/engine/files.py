@@ -102,8 +102,8 @@ def save_checkpoint_file(path: str | Path, checkpoint: dict[str, Any]) -> None:
         file.write(buffer.getbuffer())
 
 
-def load_checkpoint_file(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
-    """Load what `save_checkpoint_file` saved, without executing anything in it.
+def load_checkpoint_file(path: str | Path) -> dict[str, Any]:
+    """Load what `save_checkpoint_file` saved, into main memory, without executing anything in it.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -113,6 +113,6 @@ def load_checkpoint_file(path: str | Path, map_location: str | torch.device = "c
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     try:
-        return torch.load(path, map_location=map_location, weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(f"{path}: not a readable checkpoint ({type(error).__name__}: {error})") from error

@@ -36,6 +36,7 @@ def finish_batch_on_interrupt(state: TrainingState) -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         logger.warning("interrupted: finishing this batch and saving; once more stops at once")
 
+    state.interrupted = False
     previous = signal.signal(signal.SIGINT, request_stop)
     try:
         yield

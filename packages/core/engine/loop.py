@@ -46,41 +46,43 @@ class Tally:
 
     def __init__(self) -> None:
         self.n_batches = 0
-        self.count = 0
+        self.counts: dict[str, int] = {}
         self.sums: dict[str, torch.Tensor] = {}
 
     def add(self, result: StepResult) -> None:
         """Count one batch in."""
         self.n_batches += 1
-        self.count += result.count
-        self._add("loss", result.loss.detach(), result.count)
+        loss = result.loss.detach()
+        self._add("loss", loss, result.count, result.count, loss.device)
         if result.correct is not None:
-            self._add("accuracy", result.correct, 1)
+            self._add("accuracy", result.correct, 1, result.count, loss.device)
         for name, value in result.components.items():
-            self._add(name, value.detach(), result.count)
+            self._add(name, value.detach(), result.count, result.count, loss.device)
 
-    def _add(self, name: str, value: torch.Tensor, weight: int) -> None:
-        total = self.sums.get(name)
-        if total is None:
+    def _add(self, name: str, value: torch.Tensor, weight: int, count: int, device: torch.device) -> None:
+        if name not in self.sums:
             # float64 keeps a million float32 terms exact enough; the MPS backend has none.
-            dtype = torch.float32 if value.device.type == "mps" else torch.float64
-            total = self.sums[name] = torch.zeros((), dtype=dtype, device=value.device)
-        total.add_(value, alpha=weight)
+            dtype = torch.float32 if device.type == "mps" else torch.float64
+            self.sums[name] = torch.zeros((), dtype=dtype, device=device)
+            self.counts[name] = 0
+        self.sums[name].add_(value, alpha=weight)
+        self.counts[name] += count
 
     def means(self) -> dict[str, float]:
-        """Means over all samples so far, in one read from the device; empty before the first batch."""
+        """Means over the samples that had each number, in one read from the device; empty before the first batch."""
         if not self.sums:
             return {}
-        means = torch.stack(list(self.sums.values())) / self.count
-        return dict(zip(self.sums, means.tolist(), strict=True))
+        sums = torch.stack(list(self.sums.values())).tolist()
+        return {name: total / self.counts[name] for name, total in zip(self.sums, sums, strict=True)}
 
     def state_dict(self) -> dict[str, Any]:
         """The sums, for a checkpoint in mid-epoch."""
-        return {"n_batches": self.n_batches, "count": self.count, "sums": dict(self.sums)}
+        return {"n_batches": self.n_batches, "counts": dict(self.counts), "sums": dict(self.sums)}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
-        self.n_batches, self.count, self.sums = state["n_batches"], state["count"], dict(state["sums"])
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Take back what `state_dict` gave, on the device of the losses to come."""
+        self.n_batches, self.counts = state["n_batches"], dict(state["counts"])
+        self.sums = {name: total.to(device) for name, total in state["sums"].items()}
 
 
 def run_epoch(
@@ -111,6 +113,8 @@ def run_epoch(
     """
     tally = Tally() if tally is None else tally
     on_begin = hooks.on_batch_begin if hooks.listens_to("on_batch_begin") else None
+    if updater is not None:
+        updater.begin()
     on_end = hooks.on_batch_end if hooks.listens_to("on_batch_end") else None
     with torch.set_grad_enabled(updater is not None):
         for index, batch in enumerate(batches, start=tally.n_batches):

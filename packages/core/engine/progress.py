@@ -19,11 +19,14 @@ class ProgressBar(Callback):
     In a notebook it is drawn as a widget.
     """
 
+    _bar: Any = None
+
     def on_train_begin(self, logs: Logs | None = None) -> None:
         from tqdm.auto import tqdm
 
-        state, n_batches = self.trainer.state, len(self.trainer.train_loader)
-        self._bar: Any = tqdm(total=state.num_epochs * n_batches, initial=state.epoch * n_batches, unit="batch")
+        state, n_batches = self.trainer.state, _length(self.trainer.train_loader)
+        total = state.num_epochs * n_batches if n_batches else None
+        self._bar = tqdm(total=total, initial=state.epoch * n_batches, unit="batch")
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._bar.set_description(f"epoch {epoch + 1}/{self.trainer.state.num_epochs}")
@@ -36,4 +39,13 @@ class ProgressBar(Callback):
         self._bar.set_postfix(shown)
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _length(loader: Any) -> int:
+    """Batches in an epoch; 0 where the loader does not know."""
+    try:
+        return len(loader)
+    except TypeError:
+        return 0

@@ -57,5 +57,7 @@ def step_scheduler(scheduler: Any, logs: Mapping[str, float] | None = None) -> N
 
 
 def _is_over(scheduler: Any) -> bool:
-    """OneCycleLR raises when it is stepped past its end; every other schedule holds by itself."""
-    return isinstance(scheduler, lr_scheduler.OneCycleLR) and scheduler.last_epoch >= scheduler.total_steps - 1
+    """Past its end OneCycleLR raises and CosineAnnealingLR rises again; torch's others hold by themselves."""
+    if isinstance(scheduler, lr_scheduler.OneCycleLR):
+        return scheduler.last_epoch >= scheduler.total_steps - 1
+    return isinstance(scheduler, lr_scheduler.CosineAnnealingLR) and scheduler.last_epoch >= scheduler.T_max

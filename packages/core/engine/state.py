@@ -13,11 +13,12 @@ class TrainingState:
 
     Attributes:
         epoch: number of finished epochs; within an epoch, its index counted from 0.
-        global_step: number of optimizer steps taken.
+        global_step: number of optimizer steps; float16 steps that the scaler skips count too.
         best_val_loss: lowest validation loss so far; infinity before the first validation.
         history: one list per logged name (`train_loss`, `val_accuracy`, `lr`, ...), one number an epoch.
         should_stop: set by a callback to end training after the current epoch.
-        interrupted: set to end training after the current batch, with the position kept.
+        interrupted: set to end training after the current batch, with the position kept; cleared on
+            entering `finish_batch_on_interrupt`.
         num_epochs: epoch at which the running `fit` ends.
 
     Example:
@@ -36,11 +37,11 @@ class TrainingState:
     def record(self, logs: dict[str, float]) -> bool:
         """Append an epoch's logs to the history; say whether its validation loss is the lowest so far.
 
-        A name that appears late gets NaN for the epochs before.
+        An epoch in which a name is absent gets NaN; what a failed attempt at this epoch left is replaced.
         """
-        for name, value in logs.items():
-            past = self.history.setdefault(name, [math.nan] * self.epoch)
-            past.append(value)
+        for name in {**self.history, **logs}:
+            past = self.history.get(name, [])[: self.epoch]
+            self.history[name] = [*past, *[math.nan] * (self.epoch - len(past)), logs.get(name, math.nan)]
         val_loss = logs.get("val_loss", math.inf)
         is_best = val_loss < self.best_val_loss
         if is_best:
@@ -48,11 +49,10 @@ class TrainingState:
         return is_best
 
     def state_dict(self) -> dict[str, Any]:
-        """All fields as plain data."""
-        return asdict(self)
+        """All that outlives the running `fit`, as plain data."""
+        return {name: value for name, value in asdict(self).items() if name not in ("should_stop", "interrupted")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave; a resumed training is neither stopped nor interrupted."""
+        """Take back what `state_dict` gave."""
         for name, value in state.items():
             setattr(self, name, value)
-        self.should_stop = self.interrupted = False

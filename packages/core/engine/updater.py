@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -30,7 +31,7 @@ class Updater:
         pending: micro-batches of the unfinished window.
 
     Raises:
-        ValueError: `accumulation_steps` is no positive whole number.
+        ValueError: `accumulation_steps` is no positive whole number, or `max_grad_norm` is NaN.
 
     Example:
         >>> weight = torch.nn.Parameter(torch.tensor(1.0))
@@ -50,8 +51,10 @@ class Updater:
         precision: FullPrecision | None = None,
         on_step: Callable[[], None] | None = None,
     ) -> None:
-        if not isinstance(accumulation_steps, int) or accumulation_steps < 1:
+        if type(accumulation_steps) is not int or accumulation_steps < 1:
             raise ValueError(f"gradient_accumulation_steps is {accumulation_steps!r}, expected a whole number >= 1")
+        if max_grad_norm is not None and math.isnan(max_grad_norm):
+            raise ValueError("max_grad_norm is nan, expected a number, or None for no clipping")
         self.optimizer = optimizer
         self.accumulation_steps = accumulation_steps
         self.max_grad_norm = max_grad_norm if max_grad_norm is not None and max_grad_norm > 0 else None
@@ -72,11 +75,15 @@ class Updater:
             # At the window's beginning, so that gradients can still be looked at after a step.
             self.optimizer.zero_grad(set_to_none=True)
             self._first_count, self._samples = count, 0
+        self.precision.backward(loss if count == self._first_count else loss * (count / self._first_count))
         self.pending += 1
         self._samples += count
-        self.precision.backward(loss if count == self._first_count else loss * (count / self._first_count))
         if self.pending == self.accumulation_steps:
             self._step()
+
+    def begin(self) -> None:
+        """Forget a window that a failed epoch left unfinished."""
+        self.pending = 0
 
     def flush(self) -> None:
         """Step an unfinished window, at an epoch's end."""

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from packages.core.engine.files import write_text
+from packages.core.models.registry import check_model_name
 from packages.core.physics.rolling_bearing import BEARINGS
 
 
@@ -25,14 +26,14 @@ class SimulationConfig(BaseModel):
         seed: same seed, same bits.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     family: Literal["journal", "rolling"] = "journal"
     n_machines: int = Field(default=48, ge=3)
     recordings_per_class: int = Field(default=2, ge=1)
-    duration_s: float = Field(default=5.0, gt=0)
-    sampling_rate_hz: float = Field(default=20480.0, gt=0)
-    seed: int = Field(default=0, ge=0)
+    duration_s: float = Field(default=5.0, gt=0, le=3600)
+    sampling_rate_hz: float = Field(default=20480.0, gt=0, le=1e6)
+    seed: int = Field(default=0, ge=0, lt=2**63)
 
 
 class RunConfig(BaseModel):
@@ -49,11 +50,12 @@ class RunConfig(BaseModel):
         classes: labels to use; None uses all.
         sampling_rate_hz: rate to which every recording is brought; None chooses the lowest that holds the
             band in which the classes differ. Also the rate of files that do not say theirs.
+        band_limit_hz: low-pass for all recordings; None sets it where their own rates differ.
         split: what a test part must not share with training.
         test_specimens: specimens of the test part; None draws them.
         test_fraction: share of the data for testing where specimens are drawn.
         val_fraction: share of the data for validation.
-        batch_size: windows per step.
+        batch_size: windows per step, >= 2 for batch normalisation.
         lr: highest learning rate of the one-cycle schedule.
         weight_decay: of AdamW.
         label_smoothing: share of the target spread over all classes.
@@ -65,7 +67,7 @@ class RunConfig(BaseModel):
         allow_leakage: train although test data were seen in training; stamped on the report.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     data: str | None = None
     simulation: SimulationConfig = SimulationConfig()
@@ -76,20 +78,27 @@ class RunConfig(BaseModel):
     channels: list[str] | None = None
     classes: list[str] | None = None
     sampling_rate_hz: float | None = Field(default=None, gt=0)
+    band_limit_hz: float | None = Field(default=None, gt=0)
     split: Literal["specimen", "recording", "time"] = "specimen"
     test_specimens: list[str] | None = None
     test_fraction: float = Field(default=0.25, gt=0, lt=1)
     val_fraction: float = Field(default=0.15, gt=0, lt=1)
-    batch_size: int = Field(default=64, ge=1)
+    batch_size: int = Field(default=64, ge=2)
     lr: float = Field(default=3e-3, gt=0)
     weight_decay: float = Field(default=1e-2, ge=0)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     mixed_precision: bool | None = None
     bearing: str | None = None
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     device: str = "auto"
     num_workers: int = Field(default=0, ge=0)
     allow_leakage: bool = False
+
+    @field_validator("model")
+    @classmethod
+    def _known_model(cls, name: str) -> str:
+        check_model_name(name)
+        return name
 
     @field_validator("bearing")
     @classmethod
@@ -150,6 +159,9 @@ def read_settings(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from None
     if not isinstance(settings, dict):
         raise ValueError(f"{path}: expected 'name: value' lines, found {type(settings).__name__}")
+    strange = [name for name in settings if not isinstance(name, str)]
+    if strange:
+        raise ValueError(f"{path}: unknown setting {strange[0]!r}; names are words")
     return settings
 
 

@@ -5,29 +5,26 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from packages.core.engine.device import resolve_device
 from packages.core.engine.precision import cpu_has_bfloat16
 from packages.core.physics.faults import JOURNAL_CLASSES, ROLLING_CLASSES, required_band_hz
 from packages.core.pipeline.config import RunConfig, SimulationConfig
-from packages.core.signals.dataset import load_dataset, save_dataset
+from packages.core.signals.dataset import load_dataset
 from packages.core.signals.leaks import Leak, guard
 from packages.core.signals.recording import Recording
-from packages.core.signals.resample import to_common_rate
-from packages.core.signals.simulate import iter_simulated, simulate
+from packages.core.signals.resample import ANALYSER_RATIO, common_band_hz, to_common_rate
+from packages.core.signals.simulate import iter_simulated
 from packages.core.signals.splits import Split, split_recordings
 from packages.core.signals.windows import WindowDataset, choose_window
 
 logger = logging.getLogger(__name__)
-
-# A signal is sampled at 2.56 times the highest frequency of interest: the usual margin of analysers' filters.
-SAMPLES_PER_CYCLE = 2.56
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,8 @@ class PreparedData:
         leaks: what the guard found; empty unless leakage is allowed.
         notes: choices and their reasons, for people.
         window_reason: why the window is as long as it is.
-        fingerprint: hash of all samples and labels.
+        fingerprint: of what the recordings were made from, before anything was done to them.
+        device: where to train.
     """
 
     config: RunConfig
@@ -51,6 +49,7 @@ class PreparedData:
     notes: tuple[str, ...]
     window_reason: str
     fingerprint: str
+    device: torch.device
 
     def windows(self, recordings: Sequence[Recording], hop: int | None = None) -> WindowDataset:
         """Windows over recordings of one part; without a `hop` they do not overlap."""
@@ -84,17 +83,20 @@ def load_recordings(config: RunConfig) -> list[Recording]:
             classes=config.classes,
             sampling_rate_hz=config.sampling_rate_hz,
         )
-    return simulate_recordings(config.simulation, config.classes)
+    return list(simulate_recordings(config.simulation, config.classes))
 
 
-def simulate_recordings(config: SimulationConfig, classes: Sequence[str] | None = None) -> list[Recording]:
-    """Simulated recordings in memory."""
-    family = _family(config)
+def simulate_recordings(config: SimulationConfig, classes: Sequence[str] | None = None) -> Iterator[Recording]:
+    """Simulated recordings, one at a time.
+
+    Raises:
+        ValueError: a class that the family does not have.
+    """
+    family = JOURNAL_CLASSES if config.family == "journal" else ROLLING_CLASSES
     unknown = [name for name in classes or () if name not in family]
     if unknown:
         raise ValueError(f"class {unknown[0]!r} is not simulated; known are {', '.join(family)}")
     chosen = [name for name in family if classes is None or name in classes]
-    n_samples = round(config.duration_s * config.sampling_rate_hz)
     logger.info(
         "simulating %d machines x %d classes x %d recordings of %g s",
         config.n_machines,
@@ -102,32 +104,14 @@ def simulate_recordings(config: SimulationConfig, classes: Sequence[str] | None 
         config.recordings_per_class,
         config.duration_s,
     )
-    return simulate(
+    return iter_simulated(
         config.n_machines,
         config.recordings_per_class,
         chosen,
         config.seed,
         config.sampling_rate_hz,
-        n_samples,
+        round(config.duration_s * config.sampling_rate_hz),
     )
-
-
-def _family(config: SimulationConfig) -> tuple[str, ...]:
-    return JOURNAL_CLASSES if config.family == "journal" else ROLLING_CLASSES
-
-
-def write_simulation(config: SimulationConfig, folder: str | Path) -> int:
-    """Write simulated recordings and their manifest into a new or empty folder, one at a time.
-
-    Returns:
-        The number of recordings.
-    """
-    family, n_samples = _family(config), round(config.duration_s * config.sampling_rate_hz)
-    recordings = iter_simulated(
-        config.n_machines, config.recordings_per_class, family, config.seed, config.sampling_rate_hz, n_samples
-    )
-    save_dataset(recordings, folder)
-    return config.n_machines * config.recordings_per_class * len(family)
 
 
 def prepare(config: RunConfig) -> PreparedData:
@@ -137,14 +121,17 @@ def prepare(config: RunConfig) -> PreparedData:
         ValueError: recordings that cannot be used together, or a split that leaks.
     """
     recordings = load_recordings(config)
-    notes: list[str] = []
+    fingerprint = fingerprint_of(config, recordings)
     classes = order_classes(recordings)
     rate_hz, why_rate = choose_sampling_rate(recordings, classes, config.sampling_rate_hz)
-    recordings = to_common_rate(recordings, rate_hz)
+    band_hz = config.band_limit_hz or common_band_hz(recordings)
+    recordings = to_common_rate(recordings, rate_hz, band_hz)
     window, why_window = choose_window(recordings, rate_hz)
     if config.window is not None:
         window, why_window = config.window, f"{config.window} samples, as asked for"
-    notes += [f"sampling rate {rate_hz:g} Hz: {why_rate}", f"window: {why_window}"]
+    notes = [f"sampling rate {rate_hz:g} Hz: {why_rate}", f"window: {why_window}"]
+    if band_hz is not None:
+        notes.append(f"band: all are low-passed at {band_hz:.0f} Hz, so that a recorder's rate tells nothing")
     split = split_recordings(
         recordings,
         by=config.split,
@@ -155,6 +142,7 @@ def prepare(config: RunConfig) -> PreparedData:
         seed=config.seed,
     )
     leaks = guard(split, allow_leakage=config.allow_leakage)
+    device = resolve_device(config.device)
     resolved = config.model_copy(
         update={
             "window": window,
@@ -162,18 +150,17 @@ def prepare(config: RunConfig) -> PreparedData:
             "classes": list(classes),
             "channels": list(recordings[0].channels),
             "sampling_rate_hz": rate_hz,
-            "mixed_precision": _gains_from_less_precision(config),
+            "band_limit_hz": band_hz,
+            "mixed_precision": _gains_from_less_precision(config, device),
             "bearing": config.bearing or (None if config.data or config.simulation.family == "journal" else "6205"),
         }
     )
-    fingerprint = fingerprint_of(recordings)
-    return PreparedData(resolved, split, classes, tuple(leaks), (*notes, *split.notes), why_window, fingerprint)
+    return PreparedData(resolved, split, classes, tuple(leaks), (*notes, *split.notes), why_window, fingerprint, device)
 
 
-def _gains_from_less_precision(config: RunConfig) -> bool:
+def _gains_from_less_precision(config: RunConfig, device: torch.device) -> bool:
     if config.mixed_precision is not None:
         return config.mixed_precision
-    device = resolve_device(config.device)
     return device.type == "cuda" or (device.type == "cpu" and cpu_has_bfloat16())
 
 
@@ -206,9 +193,9 @@ def choose_sampling_rate(
     lowest = min(recording.sampling_rate_hz for recording in recordings)
     speeds = [recording.rpm for recording in recordings if recording.rpm is not None]
     band_hz = required_band_hz(classes, max(speeds)) if len(speeds) == len(recordings) else None
-    if band_hz is None or SAMPLES_PER_CYCLE * band_hz >= lowest:
+    if band_hz is None or ANALYSER_RATIO * band_hz >= lowest:
         return lowest, "the lowest of the recordings; the classes need the whole band"
-    needed = SAMPLES_PER_CYCLE * band_hz
+    needed = ANALYSER_RATIO * band_hz
     return _whole_fraction(lowest, needed), f"the classes differ below {band_hz:.0f} Hz"
 
 
@@ -217,10 +204,24 @@ def _whole_fraction(rate_hz: float, at_least_hz: float) -> float:
     return rate_hz / max(1, int(rate_hz // at_least_hz))
 
 
-def fingerprint_of(recordings: Sequence[Recording]) -> str:
-    """Hash of all samples, labels and specimens, in order."""
+def fingerprint_of(config: RunConfig, recordings: Sequence[Recording]) -> str:
+    """Hash of the recordings as they were loaded, in order; of simulated ones, of what was simulated."""
     digest = hashlib.blake2b(digest_size=16)
+    if config.data is None:
+        digest.update(repr((config.simulation, [recording.source for recording in recordings])).encode())
+        return digest.hexdigest()
     for recording in recordings:
         digest.update(f"{recording.label}|{recording.specimen}|{recording.sampling_rate_hz}".encode())
         digest.update(np.ascontiguousarray(recording.signal).data)
     return digest.hexdigest()
+
+
+def check_same_recordings(config: RunConfig, fingerprint: str, noted: str) -> None:
+    """Refuse recordings that are not those a run began with.
+
+    Raises:
+        ValueError: they differ.
+    """
+    if fingerprint != noted:
+        where = config.data or "the simulation"
+        raise ValueError(f"{where}: the recordings are not those that the run began with; start a new run")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import platform
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,15 +15,14 @@ from typing import Any
 from torch import nn
 
 from packages.core.engine.checkpoint import load_weights
-from packages.core.engine.device import resolve_device
 from packages.core.engine.files import write_json, write_text
 from packages.core.evaluation.metrics import evaluate
 from packages.core.evaluation.predict import Predictions, predict, vote
-from packages.core.evaluation.report import Report, write_report
+from packages.core.evaluation.report import Report, render
 from packages.core.models.registry import create_model
 from packages.core.physics.rolling_bearing import BEARINGS, fault_orders
 from packages.core.pipeline.config import RunConfig
-from packages.core.pipeline.data import PreparedData, prepare
+from packages.core.pipeline.data import PreparedData, check_same_recordings, prepare
 from packages.core.pipeline.run_folder import RunFolder
 from packages.core.signals.dataset import load_dataset
 from packages.core.signals.leaks import find_leaks
@@ -65,11 +65,9 @@ def examine(model: nn.Module, examination: Examination, folder: RunFolder) -> Me
         `{"window": {...}, "recording": {...}}` as of `evaluation.metrics.evaluate`.
     """
     data, config = examination.data, examination.data.config
-    windows = predict(model, data.windows(examination.test), resolve_device(config.device))
+    windows = predict(model, data.windows(examination.test), data.device)
     metrics = evaluate(windows, examination.test, data.classes)
     votes = vote(windows)
-    write_json(folder.metrics_file, metrics)
-    write_text(folder.predictions_file, predictions_table(votes, examination.test, data.classes))
     report = Report(
         title=f"{config.model} on {examination.source}",
         data=examination.source,
@@ -92,7 +90,10 @@ def examine(model: nn.Module, examination: Examination, folder: RunFolder) -> Me
         timings_s=examination.timings_s,
         versions={name: version(name) for name in ("whirl", "torch", "numpy")} | {"python": platform.python_version()},
     )
-    write_report(folder.report_file, report)
+    page = render(report)
+    write_json(folder.metrics_file, metrics)
+    write_text(folder.predictions_file, predictions_table(votes, examination.test, data.classes))
+    write_text(folder.report_file, page)
     return metrics
 
 
@@ -125,29 +126,29 @@ def evaluate_run(run: str | Path, data: str | Path | None = None, out: str | Pat
     """
     folder = RunFolder(run)
     config = folder.read_config()
-    prepared = prepare(config)
-    if folder.read_data()["fingerprint"] != prepared.fingerprint:
-        raise ValueError(f"{config.data}: the recordings are not those that {run} was trained on")
-    model = create_model(config.model, len(prepared.classes), len(config.channels or ()))
-    load_weights(model, folder.best_checkpoint)
     target = RunFolder(out or (run if data is None else Path(run) / f"evaluation_{Path(data).resolve().name}"))
     if target.path.resolve() != folder.path.resolve():
         target.check_empty()
+    prepared = prepare(config)
+    check_same_recordings(config, prepared.fingerprint, folder.read_data()["fingerprint"])
+    model = create_model(config.model, len(prepared.classes), len(config.channels or ()))
+    load_weights(model, folder.best_checkpoint)
     examination = own_examination(prepared, folder) if data is None else other_examination(prepared, folder, data)
     return headline(examine(model, examination, target), target)
 
 
-def own_examination(data: PreparedData, folder: RunFolder, timings_s: Mapping[str, float] | None = None) -> Examination:
+def own_examination(data: PreparedData, folder: RunFolder) -> Examination:
     """The examination on the run's own test part."""
+    noted = folder.read_data()
     return Examination(
         data=data,
         test=data.split.test,
         source=describe(data.config),
         leaks=[leak.message for leak in data.leaks],
         notes=data.notes,
-        command=folder.read_data()["command"],
+        command=noted["command"],
         history=folder.read_history(),
-        timings_s=timings_s or {},
+        timings_s=noted["timings_s"],
     )
 
 
@@ -160,7 +161,7 @@ def other_examination(data: PreparedData, folder: RunFolder, path: str | Path) -
         raise ValueError(
             f"{unknown.name}: label {unknown.label!r} was never seen in training; known are {data.classes}"
         )
-    test = to_common_rate(found, config.sampling_rate_hz)
+    test = to_common_rate(found, config.sampling_rate_hz, config.band_limit_hz)
     split = Split(data.split.train, data.split.val, test, by=data.split.by, val_by=data.split.val_by)
     return Examination(
         data=data,
@@ -168,7 +169,7 @@ def other_examination(data: PreparedData, folder: RunFolder, path: str | Path) -
         source=Path(path).resolve().name,
         leaks=[leak.message for leak in find_leaks(split) if "test" in (leak.part_a, leak.part_b)],
         notes=[f"judged on {path}, not on the run's own test part", *data.notes],
-        command=f"whirl evaluate {folder.path} --data {path}",
+        command=shlex.join(["whirl", "evaluate", str(folder.path), "--data", str(path)]),
         history=folder.read_history(),
         timings_s={},
     )
@@ -184,7 +185,8 @@ def describe(config: RunConfig) -> str:
 def headline(metrics: Metrics, folder: RunFolder) -> list[str]:
     """A result in a few lines, for a terminal."""
     recording = metrics["recording"]
-    specimens = f" of {recording['n_specimens']} specimens" if recording["n_specimens"] else ""
+    n_specimens = recording["n_specimens"]
+    specimens = f" of {n_specimens} specimen{'s' * (n_specimens > 1)}" if n_specimens else ""
     return [
         f"tested on {recording['n']} recordings{specimens}",
         *(f"  {line}" for level in ("recording", "window") for line in _scores(level, metrics[level])),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from packages.core.engine.checkpoint import load_weights
 from packages.core.engine.device import resolve_device
 from packages.core.evaluation.predict import predict, vote
 from packages.core.models.registry import create_model
+from packages.core.pipeline.config import RunConfig
 from packages.core.pipeline.run_folder import RunFolder
 from packages.core.signals.read import read_recording
 from packages.core.signals.recording import Recording
@@ -51,14 +52,18 @@ class Diagnosis:
 
 
 def predict_files(
-    run: str | Path, files: Sequence[str | Path], sampling_rate_hz: float | None = None
+    run: str | Path,
+    files: Sequence[str | Path],
+    sampling_rate_hz: float | None = None,
+    channels: Sequence[str] | None = None,
 ) -> list[Diagnosis]:
-    """Diagnose recordings, each brought to the rate, channels and window that the network was trained on.
+    """Diagnose recordings, each brought to the rate, band, channels and window that the network was trained on.
 
     Args:
         run: a run folder.
         files: recordings of any kind that can be read.
         sampling_rate_hz: rate of files that do not say theirs.
+        channels: names of the files' channels, in their order, where the files do not name them.
 
     Raises:
         ValueError: a file that cannot be read, lacks a channel, is too short or sampled too slowly.
@@ -67,8 +72,7 @@ def predict_files(
     config = folder.read_config()
     classes, window = config.classes or [], config.window or 0
     recordings = [
-        _as_trained(read_recording(file, sampling_rate_hz=sampling_rate_hz), config.channels, config.sampling_rate_hz)
-        for file in files
+        _as_trained(read_recording(file, sampling_rate_hz=sampling_rate_hz), config, channels) for file in files
     ]
     model = create_model(config.model, len(classes), len(config.channels or ()))
     load_weights(model, folder.best_checkpoint)
@@ -86,10 +90,17 @@ def predict_files(
     ]
 
 
-def _as_trained(recording: Recording, channels: Sequence[str] | None, rate_hz: float | None) -> Recording:
-    """The channels by name; where the file names none of them but has as many, in order."""
-    if channels and any(name in recording.channels for name in channels):
-        recording = recording.select_channels(channels)
-    if channels and recording.n_channels != len(channels):
-        raise ValueError(f"{recording.name}: has {recording.n_channels} channels, the network needs {list(channels)}")
-    return recording if rate_hz is None else to_common_rate([recording], rate_hz)[0]
+def _as_trained(recording: Recording, config: RunConfig, channels: Sequence[str] | None) -> Recording:
+    """Channels by name, then rate and band. A single channel without a name can only be the one that is wanted."""
+    wanted = config.channels or []
+    if channels is None and len(wanted) == recording.n_channels == 1 and recording.channels == ("ch0",):
+        channels = wanted
+    if channels is not None:
+        recording = replace(recording, channels=tuple(channels))
+    if not set(wanted) <= set(recording.channels):
+        raise ValueError(
+            f"{recording.name}: its channels are {', '.join(recording.channels)}, the network needs "
+            f"{', '.join(wanted)}; name the file's with --channels"
+        )
+    recording = recording.select_channels(wanted)
+    return to_common_rate([recording], config.sampling_rate_hz, config.band_limit_hz)[0]

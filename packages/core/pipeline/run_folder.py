@@ -56,17 +56,26 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path}: is a file, expected a folder for the run")
         if self.path.is_dir() and any(self.path.iterdir()):
-            hint = (
-                "resume it with --resume, or choose another --out"
-                if self.config_file.exists()
-                else "choose another --out"
-            )
+            hint = "choose another --out" + (" or go on with --resume" if self.last_checkpoint.exists() else "")
             raise ValueError(f"{self.path}: the output folder is not empty; {hint}")
 
     def begin(self, config: RunConfig, data: dict[str, Any]) -> None:
-        """Write down what the run is about to do."""
-        write_config(self.config_file, config)
-        write_json(self.data_file, data)
+        """Write down what the run is about to do, or nothing at all.
+
+        Raises:
+            ValueError: another run has taken the folder meanwhile.
+        """
+        self.check_empty()
+        try:
+            write_json(self.data_file, data)
+            write_config(self.config_file, config)
+        except OSError:
+            self.data_file.unlink(missing_ok=True)
+            raise
+
+    def note(self, **facts: Any) -> None:
+        """Add to what `begin` noted."""
+        write_json(self.data_file, self.read_data() | facts)
 
     def read_config(self) -> RunConfig:
         """The run's configuration.
@@ -109,20 +118,22 @@ def settle(
         ValueError: a bad setting, or a resumed run that was configured otherwise.
     """
     settings = ({} if config_file is None else read_settings(config_file)) | options
-    if settings.get("data") is not None:
-        settings["data"] = str(Path(settings["data"]).resolve())
+    given = _with_absolute_data(make_config(settings, str(config_file) if config_file else "options"))
     if not resume:
-        config = make_config(settings, str(config_file) if config_file else "options")
-        return config, Path(out or _new_folder(config.model))
+        return given, Path(out or _new_folder(given.model))
     if out is None:
         raise ValueError("--resume needs --out, the folder of the run to go on with")
     config = RunFolder(out).read_config()
-    given = make_config(config.model_dump() | settings)
     for name in settings:
         if getattr(given, name) != getattr(config, name):
             was, asked = getattr(config, name), getattr(given, name)
             raise ValueError(f"{out}: began with {name} = {was!r}, not {asked!r}; resume without it or start a new run")
     return config, Path(out)
+
+
+def _with_absolute_data(config: RunConfig) -> RunConfig:
+    """So that a run folder can be judged again from any working directory."""
+    return config if config.data is None else config.model_copy(update={"data": str(Path(config.data).resolve())})
 
 
 def _new_folder(model: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from packages.core.engine.files import write_json
 from packages.core.engine.interrupt import finish_batch_on_interrupt
 from packages.core.models.registry import create_model
 from packages.core.pipeline.config import RunConfig
-from packages.core.pipeline.data import PreparedData, prepare
+from packages.core.pipeline.data import PreparedData, check_same_recordings, prepare
 from packages.core.pipeline.evaluate import examine, own_examination
 from packages.core.pipeline.run_folder import RunFolder
 from packages.core.signals.loaders import make_loader
@@ -68,19 +69,20 @@ def train_run(
     for note in data.notes:
         logger.info(note)
     trainer = make_trainer(data, folder, callbacks)
+    _try_network(trainer.model, data)
     if resume:
-        _check_same_data(folder, data)
+        _check_resumable(folder, data)
     else:
-        command = command or f"whirl train --config {folder.config_file}"
-        folder.begin(data.config, data.summary() | {"command": command})
+        command = command or shlex.join(["whirl", "train", "--config", str(folder.config_file)])
+        folder.begin(data.config, data.summary() | {"command": command, "timings_s": {}})
     prepared = time.perf_counter()
     _fit(trainer, data.config, folder, resume)
-    write_json(folder.history_file, trainer.state.history)
     if trainer.state.interrupted:
         return TrainResult(folder, None)
     load_weights(trainer.model, folder.best_checkpoint)
     timings_s = {"preparing the recordings": prepared - began, "training": time.perf_counter() - prepared}
-    return TrainResult(folder, examine(trainer.model, own_examination(data, folder, timings_s), folder))
+    folder.note(timings_s=timings_s)
+    return TrainResult(folder, examine(trainer.model, own_examination(data, folder), folder))
 
 
 def make_trainer(data: PreparedData, folder: RunFolder, callbacks: Sequence[Callback] = ()) -> CNNTrainer:
@@ -92,7 +94,13 @@ def make_trainer(data: PreparedData, folder: RunFolder, callbacks: Sequence[Call
     config = data.config
     train_windows = data.windows(data.split.train, config.hop)
     loader = make_loader(
-        train_windows, config.batch_size, shuffle=True, seed=config.seed, num_workers=config.num_workers
+        train_windows,
+        config.batch_size,
+        shuffle=True,
+        seed=config.seed,
+        num_workers=config.num_workers,
+        # Batch normalisation cannot learn from a single window.
+        drop_last=len(train_windows) > config.batch_size and len(train_windows) % config.batch_size == 1,
     )
     model = new_model(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
@@ -103,10 +111,10 @@ def make_trainer(data: PreparedData, folder: RunFolder, callbacks: Sequence[Call
         make_loader(data.windows(data.split.val), config.batch_size),
         optimizer,
         nn.CrossEntropyLoss(label_smoothing=config.label_smoothing),
-        config.device,
-        list(callbacks),
+        data.device,
+        [lambda trainer, logs: write_json(folder.history_file, trainer.state.history), *callbacks],
         schedule,
-        mixed_precision=config.mixed_precision,
+        mixed_precision=bool(config.mixed_precision),
         checkpoint_dir=folder.checkpoints,
     )
 
@@ -124,8 +132,15 @@ def _fit(trainer: CNNTrainer, config: RunConfig, folder: RunFolder, resume: bool
         trainer.fit(config.epochs, resume_from=folder.last_checkpoint if resume else None)
 
 
-def _check_same_data(folder: RunFolder, data: PreparedData) -> None:
-    if folder.read_data()["fingerprint"] != data.fingerprint:
-        raise ValueError(f"{folder.path}: the recordings are not those the run began with; start a new run")
+def _try_network(model: nn.Module, data: PreparedData) -> None:
+    """Let the network see one empty batch, so that a window it cannot take is refused before anything is written."""
+    training = model.training
+    with torch.no_grad():
+        model.eval()(torch.zeros(2, len(data.config.channels or ()), data.config.window or 0, device=data.device))
+    model.train(training)
+
+
+def _check_resumable(folder: RunFolder, data: PreparedData) -> None:
+    check_same_recordings(data.config, data.fingerprint, folder.read_data()["fingerprint"])
     if not folder.last_checkpoint.is_file():
         raise ValueError(f"{folder.path}: has no checkpoint to resume from; start a new run")

@@ -113,7 +113,22 @@ def band_limit(recording: Recording, limit_hz: float) -> Recording:
     return replace(recording, signal=filtered + mean)
 
 
-def to_common_rate(recordings: Sequence[Recording], sampling_rate_hz: float | None = None) -> list[Recording]:
+def common_band_hz(recordings: Sequence[Recording]) -> float | None:
+    """What the slowest recorder passes, where recorders of different rates must be made alike; else None.
+
+    Example:
+        >>> fast, slow = (Recording(np.zeros(8), rate) for rate in (48_000, 12_800))
+        >>> common_band_hz([fast, slow]), common_band_hz([slow, slow])
+        (5000.0, None)
+    """
+    rates_hz = [recording.sampling_rate_hz for recording in recordings]
+    is_mixed = max(rates_hz) > min(rates_hz) * (1 + CLOCK_TOLERANCE)
+    return min(rates_hz) / ANALYSER_RATIO if is_mixed else None
+
+
+def to_common_rate(
+    recordings: Sequence[Recording], sampling_rate_hz: float | None = None, band_hz: float | None = None
+) -> list[Recording]:
     """All recordings at one sampling rate and, where their rates differed, with one common band.
 
     Where original rates differ, resampling alone does not make recordings alike: a recorder's anti-alias filter rolls
@@ -124,6 +139,8 @@ def to_common_rate(recordings: Sequence[Recording], sampling_rate_hz: float | No
     Args:
         recordings: any number, of any rates.
         sampling_rate_hz: the common rate, > 0; default: the lowest there is.
+        band_hz: the common band, > 0; default: `common_band_hz` of them. Recordings that come later are
+            brought to the band of those that a network was trained on.
 
     Returns:
         The recordings in the same order. Where all have the common rate already, untouched.
@@ -139,13 +156,10 @@ def to_common_rate(recordings: Sequence[Recording], sampling_rate_hz: float | No
     """
     if not recordings:
         return []
-    lowest_hz = min(recording.sampling_rate_hz for recording in recordings)
-    highest_hz = max(recording.sampling_rate_hz for recording in recordings)
-    common_hz = lowest_hz if sampling_rate_hz is None else sampling_rate_hz
+    common_hz = sampling_rate_hz or min(recording.sampling_rate_hz for recording in recordings)
+    band_hz = band_hz or common_band_hz(recordings)
     resampled = [resample(recording, common_hz) for recording in recordings]
-    if highest_hz <= lowest_hz * (1 + CLOCK_TOLERANCE):
-        return resampled
-    return [band_limit(recording, lowest_hz / ANALYSER_RATIO) for recording in resampled]
+    return resampled if band_hz is None else [band_limit(recording, band_hz) for recording in resampled]
 
 
 def _low_pass_taps(pass_edge: float, stop_edge: float) -> np.ndarray:

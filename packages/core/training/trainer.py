@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class Trainer:
         updater: takes the optimizer steps; `updater.grad_norm` is the norm before clipping.
 
     Raises:
-        ValueError: an argument out of its range, or a loader without batches.
+        ValueError: an argument out of its range.
         TypeError: a callback that is none.
 
     Example:
@@ -106,10 +107,10 @@ class Trainer:
         )
         self.state = self.new_state()
         self.callbacks = CallbackList(callbacks or [])
-        if is_watched():
-            self.callbacks.append(ProgressBar())
         self.callbacks.set_trainer(self)
+        self._hooks = self.callbacks
         self._schedule_unit = None if lr_scheduler is None else scheduler_unit(lr_scheduler)
+        self._passes = 0
         self._tally: Tally | None = None
         self._epoch_random: dict[str, Any] | None = None
 
@@ -164,12 +165,13 @@ class Trainer:
             batches,
             self.step,
             self.updater,
-            self.callbacks,
+            self._hooks,
             tally=tally,
             interrupted=lambda: self.state.interrupted,
         )
         if not self.state.interrupted:
             self._tally = None
+            self._passes += 1
         return _means(tally, "train_loader")
 
     def validate_epoch(self) -> dict[str, float]:
@@ -188,6 +190,9 @@ class Trainer:
 
     def fit(self, num_epochs: int, resume_from: str | Path | None = None) -> History:
         """Train for `num_epochs` epochs; called again, for as many more.
+
+        An interruption (`state.interrupted`) ends the epoch at the next optimizer step and saves the
+        position; one that comes during validation lets it finish.
 
         Args:
             num_epochs: epochs to run, >= 0.
@@ -210,17 +215,23 @@ class Trainer:
             self.state.num_epochs = num_epochs
         else:
             self.state.num_epochs = self.state.epoch + num_epochs
-        self.state.should_stop = self.state.interrupted = False
-        fit_epochs(
-            self.state,
-            train_epoch=self.train_epoch,
-            validate_epoch=None if self.val_loader is None else self.validate_epoch,
-            callbacks=self.callbacks,
-            extra_logs=lambda: {"lr": self.optimizer.param_groups[0]["lr"]},
-            after_epoch=self._after_epoch,
-        )
-        if self.state.interrupted and self.checkpoint_dir is not None:
-            self.save_checkpoint(self.state.epoch, {}, is_best=False)
+        self.state.should_stop = False
+        # The bar belongs to this call, not to what a checkpoint remembers.
+        self._hooks = CallbackList([*self.callbacks, ProgressBar()]) if is_watched() else self.callbacks
+        self._hooks.set_trainer(self)
+        try:
+            fit_epochs(
+                self.state,
+                train_epoch=self.train_epoch,
+                validate_epoch=None if self.val_loader is None else self.validate_epoch,
+                callbacks=self._hooks,
+                extra_logs=lambda: {"lr": self.optimizer.param_groups[0]["lr"]},
+                after_epoch=self._after_epoch,
+            )
+        finally:
+            self._hooks = self.callbacks
+            if self.state.interrupted and self._tally is not None and self.checkpoint_dir is not None:
+                self.save_checkpoint(self.state.epoch, {}, is_best=False)
         return self.state.history
 
     # -- checkpoints -----------------------------------------------------------------------------------
@@ -254,8 +265,9 @@ class Trainer:
             FileNotFoundError: there is no such file.
             ValueError: the file is broken, or belongs to another network or set of callbacks.
         """
-        state, metadata = load_training(checkpoint_path, self.device)
+        state, metadata = load_training(checkpoint_path)
         try:
+            self._check_kinds(state["kinds"])
             self.load_state_dict(state)
         except (KeyError, RuntimeError, ValueError) as error:
             raise ValueError(f"{checkpoint_path}: does not fit this trainer: {error}") from error
@@ -264,6 +276,7 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """All that an exact resume needs, as tensors and plain data."""
         return {
+            "kinds": self._kinds(),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.lr_scheduler.state_dict() if self.lr_scheduler is not None else {},
@@ -271,6 +284,7 @@ class Trainer:
             "callbacks": self.callbacks.state_dict(),
             "state": self.state.state_dict(),
             "random": get_random_state(self.train_loader),
+            "passes": self._passes,
             "tally": self._tally.state_dict() if self._tally is not None else None,
             "epoch_random": self._epoch_random if self._tally is not None else None,
         }
@@ -285,11 +299,20 @@ class Trainer:
         self.callbacks.load_state_dict(state["callbacks"])
         self.state.load_state_dict(state["state"])
         set_random_state(state["random"], self.train_loader)
-        self._epoch_random = state["epoch_random"]
-        self._tally = None
+        self._epoch_random, self._passes, self._tally = state["epoch_random"], state["passes"], None
         if state["tally"] is not None:
             self._tally = Tally()
-            self._tally.load_state_dict(state["tally"])
+            self._tally.load_state_dict(state["tally"], self.device)
+
+    def _kinds(self) -> dict[str, str]:
+        """What kinds of parts a checkpoint's states belong to."""
+        parts = {"optimizer": self.optimizer, "scheduler": self.lr_scheduler, "precision": self.precision}
+        return {name: type(part).__name__ for name, part in parts.items()}
+
+    def _check_kinds(self, saved: dict[str, str]) -> None:
+        for name, kind in self._kinds().items():
+            if saved[name] != kind:
+                raise ValueError(f"its {name} is {saved[name]}, here it is {kind}")
 
     # -- the epoch's bookkeeping -----------------------------------------------------------------------
 
@@ -311,15 +334,16 @@ class Trainer:
         if sampler is not None and hasattr(sampler, "start_batch"):
             sampler.start_batch, done = done, 0
         batches = iter(self.batches(self.train_loader))
-        for _ in range(done):
-            next(batches)
+        if sum(1 for _ in islice(batches, done)) < done:
+            raise ValueError(f"the interrupted epoch had {done} batches done, but train_loader yields fewer")
         set_random_state(now, self.train_loader)
         return batches
 
     def _set_epoch(self) -> None:
-        set_epoch = getattr(getattr(self.train_loader, "sampler", None), "set_epoch", None)
-        if set_epoch is not None:
-            set_epoch(self.state.epoch)
+        for name in ("sampler", "batch_sampler"):
+            set_epoch = getattr(getattr(self.train_loader, name, None), "set_epoch", None)
+            if set_epoch is not None:
+                set_epoch(self._passes)
 
     def _after_step(self) -> None:
         self.state.global_step += 1
@@ -337,7 +361,7 @@ class Trainer:
 
 
 def _means(tally: Tally, loader_name: str) -> dict[str, float]:
-    if tally.count == 0:
+    if tally.n_batches == 0:
         raise ValueError(f"{loader_name} yielded no batch")
     return tally.means()
 
