@@ -1,5 +1,11 @@
 """The order of batches is a pure function of seed and epoch, with any number of workers."""
 
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -119,6 +125,60 @@ def test_workers_resume_in_mid_epoch(dataset):
     rest = [targets for _, targets, _ in loader]
     assert len(rest) == len(whole) - 5
     assert all(torch.equal(a, b) for a, b in zip(rest, whole[5:], strict=True))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_going_through_a_loader_leaves_the_global_generator_alone(dataset, num_workers):
+    loader = make_loader(dataset, 10, shuffle=True, seed=3, num_workers=num_workers)
+    before = torch.get_rng_state()
+    for _ in range(2):
+        assert len(list(loader)) == len(loader)
+        assert torch.equal(torch.get_rng_state(), before)
+
+
+GOES_ON_AFTER_CTRL_C = """
+import signal, sys, time
+import numpy as np
+from packages.core.signals.loaders import make_loader
+from packages.core.signals.recording import Recording
+from packages.core.signals.windows import WindowDataset
+
+if __name__ == "__main__":
+    asked_to_stop = []
+    signal.signal(signal.SIGINT, lambda *_: asked_to_stop.append(True))
+    dataset = WindowDataset([Recording(np.zeros(64 * 50), 12_000, label="A")], ["A"], window=64)
+    loader = make_loader(dataset, 1, num_workers=2, multiprocessing_context=sys.argv[1])
+    n_batches = 0
+    for _ in range(2):
+        for _ in loader:
+            n_batches += 1
+            if n_batches == 2:  # one from each worker: both are up
+                print("ready", flush=True)
+                while not asked_to_stop:
+                    time.sleep(0.01)
+                time.sleep(0.2)  # workers that die of it are dead by now
+    print(n_batches)
+"""
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn", "forkserver"])
+def test_workers_survive_the_ctrl_c_that_reaches_their_whole_process_group(context, tmp_path):
+    script = tmp_path / "goes_on.py"
+    script.write_text(GOES_ON_AFTER_CTRL_C)
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", script, context],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        os.killpg(process.pid, signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output) == (0, "100\n"), errors
 
 
 @pytest.mark.gpu

@@ -1,8 +1,12 @@
 import itertools
 import json
 import math
+import os
 import string
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,6 +83,29 @@ def test_same_seed_same_bits() -> None:
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(a.signal, b.signal)
         assert a.metadata == b.metadata
+
+
+def test_same_seed_same_bits_with_any_number_of_threads() -> None:
+    # a length at which BLAS rounds differently with two threads, in one recording out of ten
+    code = (
+        "import hashlib\n"
+        "from packages.core.signals.simulate import JOURNAL_CLASSES, ROLLING_CLASSES, iter_simulated\n"
+        "bits = hashlib.sha256()\n"
+        "for classes in (JOURNAL_CLASSES, ROLLING_CLASSES):\n"
+        "    for recording in iter_simulated(20, 1, classes, n_samples=10_006):\n"
+        "        bits.update(recording.signal.tobytes())\n"
+        "        bits.update(repr(sorted(recording.metadata.items())).encode())\n"
+        "print(bits.hexdigest())"
+    )
+
+    def bits(n_threads: int) -> str:
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(n_threads))
+        root = Path(__file__).parents[2]
+        return subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root, env=os.environ | threads
+        ).stdout
+
+    assert bits(1) == bits(2)
 
 
 def test_another_seed_is_another_machine() -> None:

@@ -329,6 +329,71 @@ def test_a_resumed_step_schedule_goes_on_where_it_was(tmp_path):
     assert trainer().fit(4, resume_from=tmp_path / "last.pt")["lr"] == whole["lr"]
 
 
+class InterruptIn(Callback):
+    """Ask for an interruption while the batch of this number in epoch 1 is worked on."""
+
+    def __init__(self, batch):
+        self.batch, self.epoch = batch, None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_batch_begin(self, batch, logs=None):
+        if (self.epoch, batch) == (1, self.batch):
+            self.trainer.state.interrupted = True
+
+
+@pytest.mark.parametrize("batch", range(5))
+@pytest.mark.parametrize("in_a_new_trainer", [True, False])
+def test_an_interruption_costs_a_step_schedule_no_step(batch, in_a_new_trainer, tmp_path):
+    def trainer():
+        # 5 batches in windows of 2: the epoch's third step comes after its last batch.
+        return scheduled_trainer(
+            lambda optimizer: lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=12),
+            checkpoint_dir=tmp_path,
+            gradient_accumulation_steps=2,
+        )
+
+    undisturbed, _ = trainer()
+    whole = undisturbed.fit(4)
+    interrupted, scheduler = trainer()
+    interruption = InterruptIn(batch)
+    interrupted.callbacks.append(interruption)
+    interrupted.fit(4)
+    assert interrupted.state.epoch == 1
+    if in_a_new_trainer:
+        resumed, scheduler = trainer()
+        resumed.fit(4, resume_from=tmp_path / "last.pt")
+    else:
+        resumed = interrupted
+        interruption.batch = None
+        resumed.state.interrupted = False
+        resumed.fit(3)
+    assert scheduler.last_epoch == 11
+    assert resumed.state.history["lr"] == whole["lr"]
+    for weight, expected in zip(resumed.model.parameters(), undisturbed.model.parameters(), strict=True):
+        assert torch.equal(weight, expected)
+
+
+def test_a_callback_of_a_finished_training_counts_from_where_the_next_one_stands():
+    first, scheduler = scheduled_trainer(lambda optimizer: lr_scheduler.CyclicLR(optimizer, 0.01, 0.1))
+    first.fit(1)
+    second = Trainer(
+        first.model, first.train_loader, optimizer=first.optimizer, device="cpu", callbacks=list(first.callbacks)
+    )
+    second.fit(1)
+    assert scheduler.last_epoch == 10
+
+
+def test_the_same_scheduler_in_two_callbacks_is_an_error():
+    trainer, scheduler = scheduled_trainer(lambda optimizer: lr_scheduler.StepLR(optimizer, 1))
+    trainer.callbacks.append(LearningRateScheduler(lr_scheduler.StepLR(trainer.optimizer, 1)))
+    trainer.fit(1)
+    trainer.callbacks.append(LearningRateScheduler(scheduler))
+    with pytest.raises(ValueError, match="StepLR is given to a LearningRateScheduler callback and to a Learning"):
+        trainer.fit(1)
+
+
 def test_the_same_scheduler_twice_is_an_error():
     trainer = small_trainer()
     scheduler = lr_scheduler.StepLR(trainer.optimizer, 1)

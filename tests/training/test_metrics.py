@@ -5,6 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 from sklearn import metrics as sklearn_metrics
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from packages.core.training.metrics import (
     MetricsTracker,
@@ -211,6 +213,39 @@ def test_unknown_average_and_number_of_classes_are_named():
         MetricsTracker(num_classes=0)
     with pytest.raises(ValueError, match="num_classes is 0"):
         compute_confusion_matrix([0], [0], 0)
+
+
+class DeviceCopies(TorchDispatchMode):
+    """Notes where tensors are copied to, and whether without waiting."""
+
+    def __init__(self):
+        super().__init__()
+        self.copies = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is torch.ops.aten._to_copy.default:
+            self.copies.append((kwargs["device"].type, kwargs.get("non_blocking", False)))
+        return func(*args, **kwargs)
+
+
+@pytest.mark.parametrize(("there", "other", "waits_not"), [("cpu", "cuda", False), ("cuda", "cpu", True)])
+def test_a_copy_that_the_cpu_reads_is_waited_for_and_one_that_the_device_reads_is_not(there, other, waits_not):
+    with FakeTensorMode():  # needs no device
+        predictions = torch.zeros(4, dtype=torch.int64, device=there)
+        targets = torch.zeros(4, dtype=torch.int64, device=other)
+        with DeviceCopies() as copies:
+            MetricsTracker().update(predictions, targets)
+    assert copies.copies == [(there, waits_not)]
+
+
+@pytest.mark.gpu
+def test_targets_still_to_be_computed_on_the_device_are_waited_for():
+    predictions = torch.randint(0, 3, (1000,))
+    targets = predictions.cuda()
+    torch.cuda._sleep(10**9)  # cycles; what follows waits in the queue for about half a second
+    targets = targets + 0
+    assert compute_accuracy(predictions, targets) == 1
 
 
 @pytest.mark.gpu

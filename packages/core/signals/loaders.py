@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -97,6 +98,8 @@ def make_loader(
 
     Its `sampler` is a `BatchSampler` (`loader.sampler.set_epoch(epoch)`) and `len(loader)` the number of batches.
     Batches and their order do not depend on `num_workers`. Cutting windows costs so little that workers rarely pay.
+    Workers leave Ctrl-C to the process that started them, and going through the loader draws nothing from torch's
+    global generator.
     With CUDA, batches are put into pinned memory.
 
     Args:
@@ -131,7 +134,15 @@ def make_loader(
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
         multiprocessing_context=multiprocessing_context,
+        worker_init_fn=_ignore_interrupts,
+        # DataLoader draws its workers' seed from here: once with persistent workers, in every epoch without
+        generator=torch.Generator().manual_seed(seed),
     )
+
+
+def _ignore_interrupts(worker_id: int) -> None:
+    """Ctrl-C in a terminal reaches the workers too, but whether to stop is the training's decision."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -16,7 +16,7 @@ class Recording:
     Attributes:
         signal: samples, `[C, N]`, float32, in `unit`.
         sampling_rate_hz: samples per second and channel, > 0.
-        channels: name of each of the C channels, e.g. `("DE", "FE")`.
+        channels: name of each of the C channels, all different, e.g. `("DE", "FE")`.
         unit: unit of the samples (`"g"`, `"V"`, `"m/s^2"`); empty when unknown.
         label: name of the fault class; None for a recording to be diagnosed.
         rpm: shaft speed in revolutions per minute, > 0; None when unknown.
@@ -67,6 +67,8 @@ class Recording:
         channels = tuple(self.channels) or tuple(f"ch{i}" for i in range(len(signal)))
         if len(channels) != len(signal):
             raise ValueError(f"{self.name}: {len(signal)} channels of samples but the names {list(channels)}")
+        if repeated := sorted({name for name in channels if channels.count(name) > 1}):
+            raise ValueError(f"{self.name}: several channels are named {repeated}, expected different names")
         object.__setattr__(self, "signal", np.asarray(signal, dtype=np.float32))
         object.__setattr__(self, "channels", channels)
         object.__setattr__(self, "sampling_rate_hz", float(self.sampling_rate_hz))

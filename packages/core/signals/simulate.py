@@ -99,7 +99,7 @@ def iter_simulated(
         recordings_per_class: recordings of each machine in each class, >= 1; rpm, load, oil temperature and
             severity are drawn anew for each.
         classes: some of `JOURNAL_CLASSES`, or some of `ROLLING_CLASSES`; `("healthy",)` alone is a journal machine.
-        seed: same seed, same bits; >= 0.
+        seed: same seed, same bits, with any number of threads; >= 0.
         sampling_rate_hz: > 0.
         n_samples: length of each recording, >= 16.
         rpm_range: shaft speed is uniform between the two, 0 < low <= high.
@@ -243,8 +243,13 @@ class _Scene:
     @cached_property
     def path(self) -> NDArray[np.complex64]:
         """[F] transmission path from bearing to sensor, unit rms gain for white noise."""
-        response = np.float32(0.15) + self.machine.mode_gains.astype(np.float32) @ self.modes
+        response = np.float32(0.15) + self._mix(self.machine.mode_gains)
         return response / np.sqrt(np.mean(np.abs(response) ** 2))
+
+    def _mix(self, shares: NDArray[np.float64]) -> NDArray[np.complex64]:
+        """[F] sum of the modes weighted by shares [3]."""
+        # not `@`: how BLAS rounds depends on the number of its threads
+        return (shares.astype(np.float32)[:, None] * self.modes).sum(axis=0)
 
     def vary(self, spread: float = 0.25) -> float:
         """A lognormal factor about 1."""
@@ -282,7 +287,7 @@ class _Scene:
         np.add.at(pulses, first + 1, force * (position - first))
         # an impulse of 1 sample through jw / (w0^2 - w^2 + 2 j z w0 w) rings as cos(w0 t) / sampling rate
         unit = self.sampling_rate_hz / (4 * np.pi * self.machine.mode_dampings * self.mode_hz)
-        response = (np.asarray(mode_shares) * unit).astype(np.float32) @ self.modes
+        response = self._mix(np.asarray(mode_shares) * unit)
         return _irfft(np.fft.rfft(pulses) * response, self.n_samples)  # wraps round, but rings for 10 ms only
 
     def random_times(self, rate_hz: float) -> NDArray[np.float64]:

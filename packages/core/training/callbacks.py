@@ -203,13 +203,13 @@ class LearningRateScheduler(Callback):
     In a hand-written loop each batch is one optimizer step.
 
     Args:
-        scheduler: a scheduler of `torch.optim.lr_scheduler` or of this package. It belongs either here or to
-            the trainer.
+        scheduler: a scheduler of `torch.optim.lr_scheduler` or of this package. It belongs either to one such
+            callback or to the trainer.
 
     Raises:
         TypeError: it is no scheduler.
-        ValueError: when training begins, the trainer has the same scheduler; at an epoch's end, the metric
-            of a plateau schedule is not in the logs.
+        ValueError: when training begins, the trainer or another callback has the same scheduler; at an epoch's
+            end, the metric of a plateau schedule is not in the logs.
 
     Example:
         >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
@@ -226,12 +226,19 @@ class LearningRateScheduler(Callback):
         self._steps = OptimizerSteps()
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        if self.trainer is not None and getattr(self.trainer, "lr_scheduler", None) is self.scheduler:
+        holders = self._holders()
+        if len(holders) > 1:
             raise ValueError(
-                f"{type(self.scheduler).__name__} is given to the trainer and to a LearningRateScheduler callback "
-                "as well, and would move twice: give it to one of them"
+                f"{type(self.scheduler).__name__} is given to {' and to '.join(holders)}, "
+                "and would move more than once: give it to one of them"
             )
         self._steps.begin(self.trainer)
+
+    def _holders(self) -> list[str]:
+        """Who in this training moves the scheduler."""
+        holders = ["the trainer"] if getattr(self.trainer, "lr_scheduler", None) is self.scheduler else []
+        callbacks = [c for c in getattr(self.trainer, "callbacks", ()) if isinstance(c, LearningRateScheduler)]
+        return holders + ["a LearningRateScheduler callback" for c in callbacks if c.scheduler is self.scheduler]
 
     def on_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         if self.unit == "step":
@@ -246,10 +253,11 @@ class LearningRateScheduler(Callback):
             self.on_batch_end(-1)
 
     def state_dict(self) -> Logs:
-        return {"scheduler": self.scheduler.state_dict()}
+        return {"scheduler": self.scheduler.state_dict(), "steps_seen": self._steps.seen}
 
     def load_state_dict(self, state: Logs) -> None:
         self.scheduler.load_state_dict(state["scheduler"])
+        self._steps.seen = state["steps_seen"]
 
 
 class _Tracker(Callback):
@@ -415,6 +423,9 @@ class MLflowLogger(_Tracker):
 class OptimizerSteps:
     """Counts optimizer steps between batches: the trainer's, or one a batch in a hand-written loop.
 
+    Attributes:
+        seen: steps of the trainer already told of; None before the first.
+
     Example:
         >>> steps = OptimizerSteps()
         >>> steps.begin(None)
@@ -423,19 +434,20 @@ class OptimizerSteps:
     """
 
     def __init__(self) -> None:
-        self._seen = 0
+        self.seen: int | None = None
 
     def begin(self, trainer: Any) -> None:
-        """Count from where training stands."""
-        if trainer is not None:
-            self._seen = trainer.state.global_step
+        """Count from where training stands, or go on from a count that an interruption left behind it."""
+        # A count beyond where training stands belongs to another training.
+        if trainer is not None and (self.seen is None or self.seen > trainer.state.global_step):
+            self.seen = trainer.state.global_step
 
     def since_last_batch(self, trainer: Any) -> int:
         """Steps since it was last asked."""
         if trainer is None:
             return 1
-        steps = trainer.state.global_step - self._seen
-        self._seen += steps
+        steps = trainer.state.global_step - (self.seen or 0)
+        self.seen = trainer.state.global_step
         return steps
 
 

@@ -108,7 +108,7 @@ class GradientMonitor(Callback):
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._epoch = epoch
         # The step of the last epoch's unfinished window is no step of a batch to come.
-        self._steps.begin(self.trainer)
+        self._steps.since_last_batch(self.trainer)
 
     def on_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         self._batches_since_reading += 1

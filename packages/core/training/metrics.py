@@ -275,7 +275,8 @@ def _ratio(numerator: NDArray[np.int64], denominator: NDArray[np.int64]) -> NDAr
 def _label_pair(predictions: Any, targets: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Predicted and true labels, int64 `[B]` each, on the device of the predictions."""
     predicted = _labels(predictions, "predictions")
-    true = _labels(targets, "targets").to(predicted.device, non_blocking=True)
+    # a copy to the CPU is read at once, so it has to be complete; a device keeps the order by itself
+    true = _labels(targets, "targets").to(predicted.device, non_blocking=not predicted.is_cpu)
     _reject_other_length(predicted, true)
     return predicted, true
 
