@@ -39,7 +39,7 @@ def test_there_are_eleven_journal_and_four_rolling_classes() -> None:
     assert ROLLING_CLASSES == ("healthy", "inner_race", "outer_race", "ball")
 
 
-@pytest.mark.parametrize("label", {*JOURNAL_CLASSES, *ROLLING_CLASSES})
+@pytest.mark.parametrize("label", sorted({*JOURNAL_CLASSES, *ROLLING_CLASSES}))
 def test_every_class_has_a_signature_with_sound_windows(label: str) -> None:
     lines = _lines(label)
     assert all(0 < line.low_order < line.high_order for line in lines)

@@ -303,6 +303,7 @@ def read_all(terminal):
 def test_a_terminal_gets_a_bar_and_a_loader_without_length_is_no_obstacle(call):
     """In a real pseudo-terminal; the loader is an iterable data set of unknown length."""
     import pty
+    import termios
 
     code = f"""
 import torch
@@ -315,6 +316,7 @@ model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(8, 2))
 Trainer(model, loader, device="cpu").{call}
 """
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
     done = subprocess.run([sys.executable, "-c", code], stderr=theirs, check=False)
     os.close(theirs)
     shown = read_all(ours)

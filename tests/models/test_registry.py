@@ -1,0 +1,79 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from packages.core.models.registry import create_model, model_names, register_model
+from packages.core.models.wdcnn import WDCNN
+
+BUILT_IN = ["cnn1d", "patch_transformer", "resnet18_1d", "wdcnn"]
+
+
+def test_built_in_networks_are_known_and_sorted():
+    assert [name for name in model_names() if name in BUILT_IN] == BUILT_IN
+
+
+def test_a_name_gives_its_network_with_the_arguments():
+    network = create_model("wdcnn", 7, in_channels=3)
+    assert isinstance(network, WDCNN)
+    assert network(torch.zeros(2, 3, 2048)).shape == (2, 7)
+    assert len(create_model("patch_transformer", 7, depth=2).blocks) == 2  # pyright: ignore
+
+
+def test_an_unknown_name_is_told_the_nearest_and_all_known():
+    with pytest.raises(ValueError, match=r"'wdcn'; did you mean 'wdcnn'\? Known: .*cnn1d, .*resnet18_1d"):
+        create_model("wdcn", 4)
+    with pytest.raises(ValueError, match=r"no model is named '\?\?'; Known: "):
+        create_model("??", 4)
+
+
+def test_an_argument_the_network_does_not_take_is_named():
+    with pytest.raises(TypeError, match="widht"):
+        create_model("patch_transformer", 4, widht=64)
+
+
+def test_a_registered_function_is_called_with_the_counts():
+    @register_model("test_registry_linear")
+    def linear(num_classes: int, in_channels: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * 64, num_classes))
+
+    assert "test_registry_linear" in model_names()
+    assert create_model("test_registry_linear", 5, in_channels=2)(torch.zeros(3, 2, 64)).shape == (3, 5)
+
+
+def test_a_name_belongs_to_one_definition():
+    def define(offset: int) -> None:
+        @register_model("test_registry_again")
+        def network(num_classes: int, in_channels: int) -> nn.Module:
+            return nn.Linear(num_classes + offset, in_channels)
+
+    define(0)
+    define(1)  # as a notebook cell that runs again: the newer definition counts
+    assert create_model("test_registry_again", 4).in_features == 5
+    for taken in ("test_registry_again", "wdcnn"):
+        with pytest.raises(ValueError, match=f"{taken!r} already exists"):
+            register_model(taken)(lambda num_classes, in_channels: nn.Identity())
+
+
+def test_a_built_in_name_is_taken_before_its_module_is_imported():
+    code = """
+from packages.core.models.registry import create_model, register_model
+try:
+    register_model("wdcnn")(dict)
+except ValueError:
+    print(type(create_model("wdcnn", 3)).__module__)
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "packages.core.models.wdcnn"
+
+
+def test_names_are_known_without_importing_torch():
+    code = """
+import sys
+from packages.core.models.registry import model_names
+print("wdcnn" in model_names(), "torch" in sys.modules)
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.split() == ["True", "False"]
