@@ -63,6 +63,7 @@ class RunConfig(BaseModel):
         bearing: name in the table of bearings, whose fault orders the report draws.
         seed: of weights, order and split.
         device: `auto`, `cpu`, `cuda`, ...
+        threads: threads of a step on the CPU; None measures which number is fastest.
         num_workers: loader processes.
         allow_leakage: train although test data were seen in training; stamped on the report.
     """
@@ -91,6 +92,7 @@ class RunConfig(BaseModel):
     bearing: str | None = None
     seed: int = Field(default=0, ge=0, lt=2**63)
     device: str = "auto"
+    threads: int | None = Field(default=None, ge=1)
     num_workers: int = Field(default=0, ge=0)
     allow_leakage: bool = False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import shlex
 import time
@@ -17,6 +18,7 @@ from packages.core.engine.callbacks import Callback
 from packages.core.engine.checkpoint import load_weights
 from packages.core.engine.files import write_json
 from packages.core.engine.interrupt import finish_batch_on_interrupt
+from packages.core.engine.threads import fastest_thread_count
 from packages.core.models.registry import create_model
 from packages.core.pipeline.config import RunConfig
 from packages.core.pipeline.data import PreparedData, check_same_recordings, prepare
@@ -69,12 +71,14 @@ def train_run(
     for note in data.notes:
         logger.info(note)
     trainer = make_trainer(data, folder, callbacks)
-    _try_network(trainer.model, data)
+    threads = _use_threads(trainer, data)
     if resume:
         _check_resumable(folder, data)
     else:
         command = command or shlex.join(["whirl", "train", "--config", str(folder.config_file)])
-        folder.begin(data.config, data.summary() | {"command": command, "timings_s": {}})
+        folder.begin(
+            data.config.model_copy(update={"threads": threads}), data.summary() | {"command": command, "timings_s": {}}
+        )
     prepared = time.perf_counter()
     _fit(trainer, data.config, folder, resume)
     if trainer.state.interrupted:
@@ -132,12 +136,25 @@ def _fit(trainer: CNNTrainer, config: RunConfig, folder: RunFolder, resume: bool
         trainer.fit(config.epochs, resume_from=folder.last_checkpoint if resume else None)
 
 
-def _try_network(model: nn.Module, data: PreparedData) -> None:
-    """Let the network see one empty batch, so that a window it cannot take is refused before anything is written."""
-    training = model.training
-    with torch.no_grad():
-        model.eval()(torch.zeros(2, len(data.config.channels or ()), data.config.window or 0, device=data.device))
-    model.train(training)
+def _use_threads(trainer: CNNTrainer, data: PreparedData) -> int:
+    """Set the number of threads, and return it.
+
+    The network sees an empty batch on the way, so a window it cannot take is refused before anything is written.
+    """
+    config = data.config
+    model = copy.deepcopy(trainer.model)
+    signals = torch.zeros(config.batch_size, len(config.channels or ()), config.window or 0, device=data.device)
+
+    def step() -> None:
+        with trainer.precision.context():
+            outputs = model(signals)
+        torch.autograd.grad(outputs.float().sum(), list(model.parameters()), allow_unused=True)
+
+    with torch.random.fork_rng():
+        step()
+        threads = config.threads or (fastest_thread_count(step) if data.device.type == "cpu" else 1)
+    torch.set_num_threads(threads)
+    return threads
 
 
 def _check_resumable(folder: RunFolder, data: PreparedData) -> None:
