@@ -76,7 +76,7 @@ def _names(text: str | None) -> list[str] | None:
 def simulate(
     out: Annotated[Path, typer.Argument(help="Folder to write; must be new or empty.")],
     family: Annotated[str, typer.Option(help="journal or rolling.")] = "journal",
-    machines: Annotated[int, typer.Option(help="Machines (specimens), each recorded in every class.")] = 48,
+    machines: Annotated[int, typer.Option(help="Machines (specimens), each recorded in every class.")] = 80,
     recordings: Annotated[int, typer.Option(help="Recordings of each class on each machine.")] = 2,
     seconds: Annotated[float, typer.Option(help="Length of a recording.")] = 5.0,
     sampling_rate: Annotated[float, typer.Option(help="Hz.")] = 20480.0,

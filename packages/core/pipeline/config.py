@@ -29,7 +29,7 @@ class SimulationConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     family: Literal["journal", "rolling"] = "journal"
-    n_machines: int = Field(default=48, ge=3)
+    n_machines: int = Field(default=80, ge=3)
     recordings_per_class: int = Field(default=2, ge=1)
     duration_s: float = Field(default=5.0, gt=0, le=3600)
     sampling_rate_hz: float = Field(default=20480.0, gt=0, le=1e6)
@@ -43,7 +43,7 @@ class RunConfig(BaseModel):
         data: folder of recordings; None simulates them.
         simulation: what to simulate then.
         model: name of a network in the registry.
-        epochs: passes over the training windows.
+        epochs: passes over the training windows; None is about 1000 steps, at least 6 epochs and at most 40.
         window: samples per window; None chooses at least 16 revolutions of the slowest recording.
         hop: samples from one training window to the next; None is half a window.
         channels: channels to use, by name; None uses all.
@@ -73,7 +73,7 @@ class RunConfig(BaseModel):
     data: str | None = None
     simulation: SimulationConfig = SimulationConfig()
     model: str = "cnn1d"
-    epochs: int = Field(default=8, ge=1)
+    epochs: int | None = Field(default=None, ge=1)
     window: int | None = Field(default=None, ge=16)
     hop: int | None = Field(default=None, ge=1)
     channels: list[str] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from packages.core.signals.splits import Split, split_recordings
 from packages.core.signals.windows import WindowDataset, choose_window
 
 logger = logging.getLogger(__name__)
+
+WANTED_STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 1000, 6, 40
 
 
 @dataclass(frozen=True)
@@ -143,10 +146,13 @@ def prepare(config: RunConfig) -> PreparedData:
     )
     leaks = guard(split, allow_leakage=config.allow_leakage)
     device = resolve_device(config.device)
+    hop = config.hop or max(1, window // 2)
+    n_windows = sum((recording.n_samples - window) // hop + 1 for recording in split.train)
     resolved = config.model_copy(
         update={
             "window": window,
-            "hop": config.hop or max(1, window // 2),
+            "hop": hop,
+            "epochs": config.epochs or choose_epochs(math.ceil(n_windows / config.batch_size)),
             "classes": list(classes),
             "channels": list(recordings[0].channels),
             "sampling_rate_hz": rate_hz,
@@ -162,6 +168,16 @@ def _gains_from_less_precision(config: RunConfig, device: torch.device) -> bool:
     if config.mixed_precision is not None:
         return config.mixed_precision
     return device.type == "cuda" or (device.type == "cpu" and cpu_has_bfloat16())
+
+
+def choose_epochs(steps_per_epoch: int) -> int:
+    """Epochs that come to about 1000 optimizer steps: small data sets need more passes than large ones.
+
+    Example:
+        >>> [choose_epochs(steps) for steps in (1, 50, 1000)]
+        [40, 20, 6]
+    """
+    return min(max(round(WANTED_STEPS / max(1, steps_per_epoch)), FEWEST_EPOCHS), MOST_EPOCHS)
 
 
 def order_classes(recordings: Sequence[Recording]) -> tuple[str, ...]:

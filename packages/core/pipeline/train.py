@@ -108,7 +108,7 @@ def make_trainer(data: PreparedData, folder: RunFolder, callbacks: Sequence[Call
     )
     model = new_model(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=config.epochs * len(loader))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=(config.epochs or 1) * len(loader))
     return CNNTrainer(
         model,
         loader,
@@ -133,7 +133,7 @@ def _fit(trainer: CNNTrainer, config: RunConfig, folder: RunFolder, resume: bool
     n_windows, n_parameters = len(trainer.train_loader.dataset), sum(p.numel() for p in trainer.model.parameters())  # type: ignore[attr-defined]
     logger.info("training %s (%d parameters) on %d windows", config.model, n_parameters, n_windows)
     with finish_batch_on_interrupt(trainer.state):
-        trainer.fit(config.epochs, resume_from=folder.last_checkpoint if resume else None)
+        trainer.fit(config.epochs or 1, resume_from=folder.last_checkpoint if resume else None)
 
 
 def _use_threads(trainer: CNNTrainer, data: PreparedData) -> int:
