@@ -142,10 +142,15 @@ def row_of(file: str, recording: Recording) -> dict[str, str]:
         "load_unit": recording.load_unit,
         "sampling_rate": repr(recording.sampling_rate_hz),
         "unit": recording.unit,
-        # The bar at the end keeps a single name with a space in it from being taken as two.
-        "channel_names": "".join(f"{name}|" for name in recording.channels),
+        "channel_names": _joined(recording.channels),
     }
     return known | {_column_of(key): _cell_of(value) for key, value in recording.metadata.items()}
+
+
+def _joined(names: Sequence[str]) -> str:
+    """Names with spaces between; with bars behind where a name itself holds a space or another separator."""
+    joined = " ".join(names)
+    return joined if _split_names(joined) == tuple(names) else "".join(f"{name}|" for name in names)
 
 
 def write_manifest(path: Path, rows: list[dict[str, str]]) -> None:
