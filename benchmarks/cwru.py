@@ -56,7 +56,7 @@ def interval(rows: list[dict[str, str]]) -> tuple[float, float]:
     return found["low"], found["high"]
 
 
-def study(data: str, model: str, seeds: int, epochs: int, window: int | None) -> dict[str, dict[str, float]]:
+def study(data: str, model: str, seeds: int, epochs: int | None, window: int | None) -> dict[str, dict[str, float]]:
     base = {
         "data": data, "model": model, "classes": CLASSES, "channels": ["DE"], "sampling_rate_hz": 12_000,
         "epochs": epochs, "window": window,
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("--models", default="wdcnn,cnn1d")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=None)
     parser.add_argument("--window", type=int, default=None)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
