@@ -6,6 +6,7 @@ import functools
 import json
 import logging
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,6 +32,7 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt:
+            typer.echo("whirl: interrupted", err=True)
             raise typer.Exit(INTERRUPTED) from None
         except (ValueError, OSError, ImportError, MemoryError) as error:
             logging.getLogger(__name__).debug("", exc_info=True)
@@ -65,6 +67,7 @@ def whirl(
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("packages").setLevel(logging.DEBUG if verbose else logging.INFO)
     logging.captureWarnings(True)
+    warnings.formatwarning = lambda message, *rest, **more: f"warning: {message}"
 
 
 def _names(text: str | None) -> list[str] | None:
@@ -174,7 +177,7 @@ def train(
     if result.metrics is None:
         typer.echo(f"stopped and saved; go on with: whirl train --resume --out {shlex.quote(str(folder))}")
         raise typer.Exit(INTERRUPTED)
-    for line in headline(result.metrics, result.folder):
+    for line in headline(result.metrics, result.folder, result.warnings):
         typer.echo(line)
 
 

@@ -169,5 +169,9 @@ def read_settings(path: str | Path) -> dict[str, Any]:
 
 def write_config(path: Path, config: RunConfig) -> None:
     """Write a configuration as YAML that `whirl train --config` takes."""
-    unused = {"simulation"} if config.data is not None else set()
-    write_text(path, yaml.safe_dump(config.model_dump(exclude=unused), sort_keys=False))
+    write_text(path, yaml.safe_dump(config.model_dump(exclude=unused_settings(config)), sort_keys=False))
+
+
+def unused_settings(config: RunConfig) -> set[str]:
+    """Names of settings that mean nothing for this run."""
+    return set() if config.data is None else {"simulation"}

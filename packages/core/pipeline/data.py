@@ -23,7 +23,7 @@ from packages.core.signals.recording import Recording
 from packages.core.signals.resample import ANALYSER_RATIO, common_band_hz, to_common_rate
 from packages.core.signals.simulate import iter_simulated
 from packages.core.signals.splits import Split, split_recordings
-from packages.core.signals.windows import WindowDataset, choose_window
+from packages.core.signals.windows import MIN_REVOLUTIONS, MIN_WINDOW, WindowDataset, choose_window
 
 logger = logging.getLogger(__name__)
 
@@ -152,6 +152,7 @@ def prepare(config: RunConfig) -> PreparedData:
         update={
             "window": window,
             "hop": hop,
+            "batch_size": max(2, min(config.batch_size, n_windows)),
             "epochs": config.epochs or choose_epochs(math.ceil(n_windows / config.batch_size)),
             "classes": list(classes),
             "channels": list(recordings[0].channels),
@@ -211,8 +212,10 @@ def choose_sampling_rate(
     band_hz = required_band_hz(classes, max(speeds)) if len(speeds) == len(recordings) else None
     if band_hz is None or ANALYSER_RATIO * band_hz >= lowest:
         return lowest, "the lowest of the recordings; the classes need the whole band"
-    needed = ANALYSER_RATIO * band_hz
-    return _whole_fraction(lowest, needed), f"the classes differ below {band_hz:.0f} Hz"
+    # No lower than leaves a network something to see in the revolutions that a window should hold.
+    floor = MIN_WINDOW / (MIN_REVOLUTIONS * 60 / min(speeds))
+    rate_hz = _whole_fraction(lowest, max(ANALYSER_RATIO * band_hz, floor)) if floor < lowest else lowest
+    return rate_hz, f"the classes differ below {band_hz:.0f} Hz; --sampling-rate keeps more"
 
 
 def _whole_fraction(rate_hz: float, at_least_hz: float) -> float:

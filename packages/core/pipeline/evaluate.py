@@ -21,7 +21,7 @@ from packages.core.evaluation.predict import Predictions, predict, vote
 from packages.core.evaluation.report import Report, render
 from packages.core.models.registry import create_model
 from packages.core.physics.rolling_bearing import BEARINGS, fault_orders
-from packages.core.pipeline.config import RunConfig
+from packages.core.pipeline.config import RunConfig, unused_settings
 from packages.core.pipeline.data import PreparedData, check_same_recordings, prepare
 from packages.core.pipeline.run_folder import RunFolder
 from packages.core.signals.dataset import load_dataset
@@ -57,6 +57,17 @@ class Examination:
     history: Mapping[str, Sequence[float | None]]
     timings_s: Mapping[str, float]
 
+    @property
+    def warnings(self) -> list[str]:
+        """What nobody may overlook who reads the scores."""
+        missing = [label for label in self.data.classes if label not in {recording.label for recording in self.test}]
+        found = [f"the test holds no recording of {', '.join(missing)}"] if missing else []
+        if self.leaks:
+            found.append(f"test data were seen in training ({len(self.leaks)} leaks; the first: {self.leaks[0]})")
+        if any(recording.specimen is None for recording in self.test):
+            found.append("it is not known which recordings are of one specimen: some may be in training and test alike")
+        return found
+
 
 def examine(model: nn.Module, examination: Examination, folder: RunFolder) -> Metrics:
     """Let the network name the test recordings; write `metrics.json`, `predictions.csv` and `report.html`.
@@ -72,7 +83,7 @@ def examine(model: nn.Module, examination: Examination, folder: RunFolder) -> Me
         title=f"{config.model} on {examination.source}",
         data=examination.source,
         command=examination.command,
-        config=config.model_dump(),
+        config=config.model_dump(exclude=unused_settings(config)),
         classes=data.classes,
         model=config.model,
         n_parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -84,7 +95,7 @@ def examine(model: nn.Module, examination: Examination, folder: RunFolder) -> Me
         window=config.window or 0,
         hops={"train": config.hop or config.window or 0},
         window_reason=data.window_reason,
-        notes=examination.notes,
+        notes=[*examination.warnings, *examination.notes],
         leaks=examination.leaks,
         orders=fault_orders(BEARINGS[config.bearing]) if config.bearing else None,
         timings_s=examination.timings_s,
@@ -127,14 +138,14 @@ def evaluate_run(run: str | Path, data: str | Path | None = None, out: str | Pat
     folder = RunFolder(run)
     config = folder.read_config()
     target = RunFolder(out or (run if data is None else Path(run) / f"evaluation_{Path(data).resolve().name}"))
-    if target.path.resolve() != folder.path.resolve():
+    if data is not None or target.path.resolve() != folder.path.resolve():
         target.check_empty()
     prepared = prepare(config)
     check_same_recordings(config, prepared.fingerprint, folder.read_data()["fingerprint"])
     model = create_model(config.model, len(prepared.classes), len(config.channels or ()))
     load_weights(model, folder.best_checkpoint)
     examination = own_examination(prepared, folder) if data is None else other_examination(prepared, folder, data)
-    return headline(examine(model, examination, target), target)
+    return headline(examine(model, examination, target), target, examination.warnings)
 
 
 def own_examination(data: PreparedData, folder: RunFolder) -> Examination:
@@ -159,7 +170,7 @@ def other_examination(data: PreparedData, folder: RunFolder, path: str | Path) -
     unknown = next((r for r in found if r.label not in data.classes), None)
     if unknown is not None:
         raise ValueError(
-            f"{unknown.name}: label {unknown.label!r} was never seen in training; known are {data.classes}"
+            f"{unknown.name}: label {unknown.label!r} was never seen in training; known are {', '.join(data.classes)}"
         )
     test = to_common_rate(found, config.sampling_rate_hz, config.band_limit_hz)
     split = Split(data.split.train, data.split.val, test, by=data.split.by, val_by=data.split.val_by)
@@ -182,14 +193,15 @@ def describe(config: RunConfig) -> str:
     return f"simulated {config.simulation.family} bearings"
 
 
-def headline(metrics: Metrics, folder: RunFolder) -> list[str]:
-    """A result in a few lines, for a terminal."""
+def headline(metrics: Metrics, folder: RunFolder, warnings: Sequence[str] = ()) -> list[str]:
+    """A result in a few lines, for a terminal, with what nobody may overlook."""
     recording = metrics["recording"]
     n_specimens = recording["n_specimens"]
     specimens = f" of {n_specimens} specimen{'s' * (n_specimens > 1)}" if n_specimens else ""
     return [
         f"tested on {recording['n']} recordings{specimens}",
         *(f"  {line}" for level in ("recording", "window") for line in _scores(level, metrics[level])),
+        *(f"  warning: {warning}" for warning in warnings),
         f"report: {folder.report_file}",
     ]
 

@@ -137,4 +137,5 @@ def _with_absolute_data(config: RunConfig) -> RunConfig:
 
 
 def _new_folder(model: str) -> str:
-    return f"runs/{datetime.now():%Y-%m-%d_%H%M%S}_{model}"
+    # To the millisecond, so that two runs started together do not meet.
+    return f"runs/{datetime.now():%Y-%m-%d_%H%M%S.%f}"[:-3] + f"_{model}"

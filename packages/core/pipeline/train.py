@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,12 @@ class TrainResult:
         folder: the run folder.
         metrics: test metrics, `{"window": {...}, "recording": {...}}`; None when Ctrl-C ended the training,
             which can then be resumed.
+        warnings: what nobody may overlook who reads them.
     """
 
     folder: RunFolder
     metrics: dict[str, Any] | None
+    warnings: tuple[str, ...] = ()
 
 
 def train_run(
@@ -71,22 +74,25 @@ def train_run(
     for note in data.notes:
         logger.info(note)
     trainer = make_trainer(data, folder, callbacks)
-    threads = _use_threads(trainer, data)
+    config = data.config.model_copy(update={"threads": _use_threads(trainer, data)})
+    data = replace(data, config=config)
     if resume:
         _check_resumable(folder, data)
     else:
         command = command or shlex.join(["whirl", "train", "--config", str(folder.config_file)])
-        folder.begin(
-            data.config.model_copy(update={"threads": threads}), data.summary() | {"command": command, "timings_s": {}}
-        )
+        folder.begin(config, data.summary() | {"command": command, "timings_s": {}})
     prepared = time.perf_counter()
-    _fit(trainer, data.config, folder, resume)
-    if trainer.state.interrupted:
-        return TrainResult(folder, None)
-    load_weights(trainer.model, folder.best_checkpoint)
-    timings_s = {"preparing the recordings": prepared - began, "training": time.perf_counter() - prepared}
-    folder.note(timings_s=timings_s)
-    return TrainResult(folder, examine(trainer.model, own_examination(data, folder), folder))
+    # A Ctrl-C that comes while the report is made lets it finish: it takes seconds.
+    with finish_batch_on_interrupt(trainer.state):
+        _fit(trainer, config, folder, resume)
+        if trainer.state.interrupted:
+            return TrainResult(folder, None)
+        load_weights(trainer.model, folder.best_checkpoint)
+        folder.note(
+            timings_s={"preparing the recordings": prepared - began, "training": time.perf_counter() - prepared}
+        )
+        examination = own_examination(data, folder)
+        return TrainResult(folder, examine(trainer.model, examination, folder), tuple(examination.warnings))
 
 
 def make_trainer(data: PreparedData, folder: RunFolder, callbacks: Sequence[Callback] = ()) -> CNNTrainer:
@@ -132,8 +138,9 @@ def new_model(config: RunConfig) -> nn.Module:
 def _fit(trainer: CNNTrainer, config: RunConfig, folder: RunFolder, resume: bool) -> None:
     n_windows, n_parameters = len(trainer.train_loader.dataset), sum(p.numel() for p in trainer.model.parameters())  # type: ignore[attr-defined]
     logger.info("training %s (%d parameters) on %d windows", config.model, n_parameters, n_windows)
-    with finish_batch_on_interrupt(trainer.state):
-        trainer.fit(config.epochs or 1, resume_from=folder.last_checkpoint if resume else None)
+    history = trainer.fit(config.epochs or 1, resume_from=folder.last_checkpoint if resume else None)
+    if history and not math.isfinite(history["train_loss"][-1]):
+        raise ValueError(f"{folder.path}: training diverged (its loss is no number); lower --lr and start a new run")
 
 
 def _use_threads(trainer: CNNTrainer, data: PreparedData) -> int:

@@ -126,12 +126,13 @@ def guard(split: Split, allow_leakage: bool = False) -> list[Leak]:
         train and test share specimen 'pump 3' (a.mat, b.mat); --allow-leakage trains all the same
     """
     leaks = find_leaks(split)
-    for leak in leaks if allow_leakage else ():
-        _logger.warning("leak allowed: %s", leak.message)
-    if leaks and not allow_leakage:
-        shown = "; ".join(leak.message for leak in leaks[:3])
-        more = f"; and {len(leaks) - 3} more" if len(leaks) > 3 else ""
+    if not leaks:
+        return leaks
+    shown = "; ".join(leak.message for leak in leaks[:3])
+    more = f"; and {len(leaks) - 3} more" if len(leaks) > 3 else ""
+    if not allow_leakage:
         raise LeakageError(f"{shown}{more}; --allow-leakage trains all the same")
+    _logger.warning("leakage allowed: %s%s", shown, more)
     return leaks
 
 
