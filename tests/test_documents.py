@@ -1,6 +1,8 @@
 """What the documents show runs, and where they point to exists."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,3 +53,11 @@ def test_commands_in_documents_exist():
             r"^\s*(?:\.venv/bin/)?whirl (\w+)", document.read_text(encoding="utf-8"), re.MULTILINE
         ):
             assert command in known, f"{document.name}: whirl {command}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
+def test_examples_run(example):
+    done = subprocess.run([sys.executable, example], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "accuracy" in done.stdout
