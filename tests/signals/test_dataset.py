@@ -146,6 +146,15 @@ def test_a_manifest_that_is_no_text(tmp_path):
         read_manifest(tmp_path)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252"])
+def test_a_manifest_as_excel_writes_it(encoding, tmp_path):
+    write(tmp_path / "a.npz", fs=1)
+    text = "file;label;Prüfer\r\na.npz;Unwucht (groß) – 5 €;Jörg\r\n"
+    (tmp_path / "manifest.csv").write_bytes(text.encode(encoding))
+    (entry,) = read_manifest(tmp_path)
+    assert (entry.label, entry.metadata) == ("Unwucht (groß) – 5 €", {"Prüfer": "Jörg"})
+
+
 def test_reading_the_manifest_opens_no_recording(tmp_path):
     (tmp_path / "a.npz").write_bytes(b"not an archive")
     manifest(tmp_path, "file,label,rpm", "a.npz,x,1500")
@@ -188,11 +197,18 @@ def test_files_that_do_not_fit_into_class_folders(path, message, tmp_path):
     assert str(tmp_path) in one_line(caught)
 
 
+def test_what_windows_and_office_leave_behind_is_skipped(tmp_path):
+    write(tmp_path / "wear" / "a.npz", fs=1)
+    for stray in ("Thumbs.db", "wear/Thumbs.db", "wear/desktop.ini", "~$list.xlsx", "wear/~$a.csv", ".DS_Store"):
+        (tmp_path / stray).write_bytes(b"\0")
+    assert [entry.path.name for entry in list_dataset(tmp_path)] == ["a.npz"]
+
+
 def test_empty_and_absent_folders(tmp_path):
     with pytest.raises(ValueError, match=r"holds no recordings; add a manifest.csv"):
         load_dataset(tmp_path)
     manifest(tmp_path, "file,label")
-    with pytest.raises(ValueError, match=r"holds no recordings"):
+    with pytest.raises(ValueError, match=r"manifest.csv names no recordings; add a row"):
         load_dataset(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"nowhere: no such folder of recordings"):
         load_dataset(tmp_path / "nowhere")
@@ -215,7 +231,8 @@ def test_channels_are_chosen_by_name(tmp_path):
     (recording,) = load_dataset(tmp_path, channels=["Y"])
     np.testing.assert_array_equal(recording.signal, signal[1:])
     assert recording.signal.base is None or recording.signal.base.size == 64, "the other channel is let go"
-    with pytest.raises(ValueError, match=r"a\.npz: no channel 'Z'; it has \['X', 'Y'\]"):
+    remedy = r"name the channels with a channel_names column in manifest\.csv, or .* --channels X,Y$"
+    with pytest.raises(ValueError, match=rf"a\.npz: no channel 'Z'; it has \['X', 'Y'\]; {remedy}"):
         load_dataset(tmp_path, channels=["Z"])
 
 

@@ -26,6 +26,8 @@ from packages.core.signals.recording import Recording
 # What may lie beside recordings in a folder of classes without being one.
 _DOCUMENTS = {".md", ".pdf", ".html", ".json", ".xml", ".yaml", ".yml", ".png", ".jpg", ".jpeg", ".py", ".m", ".ipynb"}
 _DOCUMENT_NAMES = ("readme", "license", "licence", "notes")
+# What Windows and Office leave behind (lock files of open documents), in lower case.
+_LEFTOVERS = ("thumbs.db", "desktop.ini", "~$")
 
 
 def load_dataset(
@@ -74,7 +76,7 @@ def load_dataset(
     for entry in list_dataset(folder, classes):
         recording = entry.read(sampling_rate_hz)
         if channels:
-            recording = recording.select_channels(channels)
+            recording = _select_channels(recording, channels)
         _check_finite(recording)
         recordings.append(recording)
     return _same_channels(folder, recordings)
@@ -86,6 +88,8 @@ def list_dataset(folder: str | Path, classes: Sequence[str] | None = None) -> li
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of recordings")
     entries = read_manifest(folder) if (folder / MANIFEST).is_file() else _class_folders(folder)
+    if not entries and (folder / MANIFEST).is_file():
+        raise ValueError(f"{folder}: {MANIFEST} names no recordings; add a row (file, label) for each")
     if not entries:
         raise ValueError(f"{folder}: holds no recordings; add a {MANIFEST} (columns file, label) or a folder per class")
     if classes is None:
@@ -159,11 +163,21 @@ def _class_folders(folder: Path) -> list[Entry]:
 
 
 def _is_meant(relative: Path) -> bool:
-    """Whether a file is meant to be a recording: not hidden, and no document."""
-    hidden = any(part.startswith(".") for part in relative.parts)
+    """Whether a file is meant to be a recording: not hidden, no leftover, and no document."""
+    hidden = any(part.startswith(".") for part in relative.parts) or relative.name.lower().startswith(_LEFTOVERS)
     is_text = relative.suffix.lower() in ("", ".txt")
     document = relative.suffix.lower() in _DOCUMENTS or (is_text and relative.stem.lower().startswith(_DOCUMENT_NAMES))
     return not (hidden or document)
+
+
+def _select_channels(recording: Recording, names: Sequence[str]) -> Recording:
+    try:
+        return recording.select_channels(names)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; name the channels with a channel_names column in {MANIFEST}, "
+            f"or choose from these with --channels {','.join(recording.channels)}"
+        ) from error
 
 
 def _check_finite(recording: Recording) -> None:

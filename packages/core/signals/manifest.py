@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -196,14 +197,22 @@ def _with_channels(recording: Recording, names: tuple[str, ...]) -> Recording:
 def _read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """Column names, and rows with their line numbers."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
-            file.seek(0)
-            reader = csv.DictReader(file, delimiter=max(",;\t", key=first.count), restval="")
-            rows = [(reader.line_num, {k: v for k, v in row.items() if k}) for row in reader]
+        lines = list(io.StringIO(_decoded(path.read_bytes()), newline=""))
+        reader = csv.DictReader(lines, delimiter=max(",;\t", key=lines[0].count) if lines else ",", restval="")
+        rows = [(reader.line_num, {k: v for k, v in row.items() if k}) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: not a CSV file in UTF-8 ({error}); save it as such") from error
     return list(reader.fieldnames or ()), [(line, row) for line, row in rows if any(row.values())]
+
+
+def _decoded(data: bytes) -> str:
+    """UTF-8, or what a Western Excel writes as CSV; binary data are neither."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        if b"\0" in data:
+            raise
+        return data.decode("cp1252")
 
 
 def _plain(name: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,7 +49,7 @@ def read_text(path: Path) -> Content:
 
     Semicolons, commas, tabs or spaces separate, decimals have a point or a comma. Above the numbers there may
     be notes (`Sampling rate: 25600`), names, and units. Numbers that only the first row has (some
-    recorders put a bias per channel there) are left out.
+    recorders put a bias per channel there) are left out; any other row that does not fit is refused.
     """
     layout = _layout_of(path)
     table = _read_numbers(path, layout)
@@ -77,8 +79,11 @@ def _layout_of(path: Path) -> _Layout:
     rows = [line for line in lines[first:after] if line.strip()]
     separator, decimal = _separator_and_decimal(rows)
     # Not the first row: it may hold more numbers than the columns have.
-    n_columns = len(_split(rows[min(1, len(rows) - 1)], separator))
+    n_columns = Counter(len(_split(row, separator)) for row in rows[1:] or rows).most_common(1)[0][0]
     names, first_name = _names(lines[:first], separator, n_columns)
+    if not names:
+        _check_header(lines[:first], separator, n_columns)
+    _check_above(lines[:first], separator, n_columns, bool(names))
     return _Layout(encoding, separator, decimal, first, n_columns, names, _notes(lines[:first_name]))
 
 
@@ -149,6 +154,40 @@ def _names(above: list[str], separator: str, n_columns: int) -> tuple[list[str],
     return _unique(names), index
 
 
+def _check_header(above: list[str], separator: str, n_columns: int) -> None:
+    """Refuse names that are fewer than the fields of the rows; a title or a note above the rows names nothing."""
+    line = next((line for line in reversed(above) if line.strip()), "")
+    fields = _split(line, separator)
+    is_note = not line or line.startswith(("#", "%")) or any(re.search(r"[:=]|^[-+.\d]", field) for field in fields)
+    is_title = len(fields) == 1 and (separator != "," or " " in split_unit(fields[0])[0])
+    if separator == _SPACES or is_note or is_title or len(fields) >= n_columns:
+        return
+    cause = "most likely decimal commas between commas; export with decimal points, or semicolons between the columns"
+    raise UnreadableError(
+        f"names in its header: {len(fields)}, fields in its rows: {n_columns}; "
+        + (cause if separator == "," else "name every column or none")
+    )
+
+
+def _check_above(above: list[str], separator: str, n_columns: int, named: bool) -> None:
+    """Refuse text amid the rows of numbers; one row of numbers above the names is a note."""
+    rows = [index for index, line in enumerate(above) if _is_row(line, separator, n_columns)]
+    if len(rows) > named:
+        number = next(i for i in range(rows[0], len(above)) if above[i].strip() and not _NUMBERS.fullmatch(above[i]))
+        raise UnreadableError(
+            f"line {number + 1} amid the rows of numbers is {_shown(above[number])}; export columns of numbers only"
+        )
+
+
+def _is_row(line: str, separator: str, n_columns: int) -> bool:
+    fields = _split(line, separator)
+    return len(fields) == n_columns and all(isinstance(_number(field), float) for field in fields)
+
+
+def _shown(line: str) -> str:
+    return repr(line.strip()[:60])
+
+
 def _unique(names: list[str]) -> list[str]:
     """Names that occur more than once, or are empty, are told apart by their column's number."""
     return [name if name and names.count(name) == 1 else f"{name}{i + 1}" for i, name in enumerate(names)]
@@ -175,38 +214,47 @@ def _read_numbers(path: Path, layout: _Layout) -> np.ndarray:
     """The rows of numbers, `[N, columns]`."""
     import pandas as pd
 
+    _check_rows(path, layout)
     columns = list(range(layout.n_columns))
-
-    def parse(dtype: type) -> pd.DataFrame:
+    try:
         return pd.read_csv(
             path, sep=layout.separator, decimal=layout.decimal, encoding=layout.encoding, skiprows=layout.first_row,
-            header=None, names=columns, usecols=columns, index_col=False, dtype=dtype, skipinitialspace=True,
-        )  # fmt: skip
-
-    try:
-        table = parse(np.float64).to_numpy()
+            header=None, names=columns, usecols=columns, index_col=False, dtype=np.float64, skipinitialspace=True,
+        ).to_numpy()  # fmt: skip
     except ValueError as error:
-        raise UnreadableError(_first_word(parse(str), layout)) from error
-    if np.isnan(table[-1]).any() and _breaks_off(path, layout):
-        raise UnreadableError(f"it breaks off in row {len(table)}; copy or export it again")
-    return table
+        raise UnreadableError(_first_word(path, layout)) from error
 
 
-def _first_word(table: Any, layout: _Layout) -> str:
-    import pandas as pd
+def _lines_of_numbers(path: Path, layout: _Layout) -> Iterator[tuple[int, str]]:
+    """Rows with their line numbers, from 1."""
+    with path.open(encoding=layout.encoding, errors="replace") as file:
+        for number, line in enumerate(file, start=1):
+            if number > layout.first_row and not line.isspace():
+                yield number, line
 
-    for column in table:
-        texts: Any = table[column].dropna().str.replace(layout.decimal, ".").str.strip()
-        numbers: Any = pd.to_numeric(texts, errors="coerce")
-        wrong = texts[numbers.isna()]
-        if len(wrong):
-            return f"row {wrong.index[0] + 1} of the numbers holds {wrong.iloc[0]!r}; export columns of numbers only"
+
+def _check_rows(path: Path, layout: _Layout) -> None:
+    """Refuse a row with more or fewer fields than there are columns; pandas would cut or fill it silently."""
+    separator = None if layout.separator == _SPACES else layout.separator
+    for number, line in _lines_of_numbers(path, layout):
+        n_fields = len(line.split(separator))
+        whole = line.endswith("\n")  # only the last line may lack its end
+        if n_fields == layout.n_columns and whole:
+            continue
+        n_filled = len(_split(line.rstrip(), layout.separator))
+        if not whole and n_filled < layout.n_columns:
+            raise UnreadableError(f"it breaks off in line {number}; copy or export it again")
+        has_more = n_filled > layout.n_columns and (layout.names or number > layout.first_row + 1)
+        if n_fields < layout.n_columns or has_more:
+            raise UnreadableError(
+                f"line {number}, {_shown(line)}, has {n_filled} instead of {layout.n_columns} fields; "
+                "mend the line or export the file again"
+            )
+
+
+def _first_word(path: Path, layout: _Layout) -> str:
+    for number, line in _lines_of_numbers(path, layout):
+        for field in _split(line.rstrip(), layout.separator):
+            if field and isinstance(_number(field.replace(layout.decimal, ".")), str):
+                return f"line {number} amid the rows of numbers holds {field!r}; export columns of numbers only"
     return "its rows are not all numbers; export columns of numbers only"
-
-
-def _breaks_off(path: Path, layout: _Layout) -> bool:
-    """Whether the last line lacks its end and fields."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _HEAD_BYTES))
-        tail = file.read().decode(layout.encoding, errors="ignore")
-    return not tail.endswith(("\n", "\r")) and len(_split(tail.splitlines()[-1], layout.separator)) < layout.n_columns
