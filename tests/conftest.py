@@ -1,8 +1,11 @@
 """What all tests share."""
 
+import logging
+import warnings
 from pathlib import Path
 
 import pytest
+import torch
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -13,3 +16,14 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip("the real recordings are not on this machine (they have no licence to be shipped)")
     return REAL_DATA
+
+
+@pytest.fixture(autouse=True)
+def settings_of_the_process():
+    """The command sets up logging, warnings and threads for its process; one test's must not be the next one's."""
+    formatwarning, threads = warnings.formatwarning, torch.get_num_threads()
+    yield
+    logging.getLogger("packages").setLevel(logging.NOTSET)
+    logging.captureWarnings(False)
+    warnings.formatwarning = formatwarning
+    torch.set_num_threads(threads)
