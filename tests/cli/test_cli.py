@@ -110,6 +110,14 @@ def test_a_run_folder_holds_what_it_promises(run):
     assert None not in [config[name] for name in ("window", "hop", "channels", "classes", "sampling_rate_hz")]
 
 
+def test_the_report_says_when_it_cannot_draw_the_lines_of_a_bearing(run, simulated, tmp_path):
+    without = [option for option in QUICK if option not in ("--bearing", "6205")]
+    assert whirl("train", simulated, *without, "--out", tmp_path / "out").exit_code == 0
+    said = "its geometry, which was not given"
+    assert said in (tmp_path / "out" / "report.html").read_text()
+    assert said not in (run / "report.html").read_text()
+
+
 def test_no_test_machine_was_seen_in_training(run):
     parts = json.loads((run / "data.json").read_text())["parts"]
     specimens = {name: {recording["specimen"] for recording in part} for name, part in parts.items()}

@@ -13,6 +13,7 @@ from packages.core.engine.files import write_text
 from packages.core.evaluation import figures
 from packages.core.evaluation.hardest import HardCase, evidence, hardest
 from packages.core.evaluation.predict import Predictions
+from packages.core.physics.faults import ROLLING_CLASSES
 from packages.core.physics.rolling_bearing import FaultOrders
 from packages.core.signals.recording import Recording
 
@@ -101,6 +102,7 @@ def render(report: Report) -> str:
         figures=_figures(report),
         per_class=list(_per_class(report)),
         hard_cases=_hard_cases(report),
+        lacks_bearing=report.orders is None and not {*ROLLING_CLASSES[1:]}.isdisjoint(report.classes),
         parts=[_part(report, name) for name in report.parts],
         class_counts=_class_counts(report),
         settings=list(_flatten(report.config)),
