@@ -52,12 +52,15 @@ def step_scheduler(scheduler: Any, logs: Mapping[str, float] | None = None) -> N
         if logs is None or metric not in logs:
             raise ValueError(f"{type(scheduler).__name__} follows {metric!r}, but the logs hold {sorted(logs or ())}")
         scheduler.step(logs[metric])
-    elif not _is_over(scheduler):
+    elif not is_over(scheduler):
         scheduler.step()
 
 
-def _is_over(scheduler: Any) -> bool:
-    """Past its end OneCycleLR raises and CosineAnnealingLR rises again; torch's others hold by themselves."""
+def is_over(scheduler: Any) -> bool:
+    """Whether `scheduler` stands at its end and must be left alone to hold its value.
+
+    Past their ends torch's OneCycleLR raises and CosineAnnealingLR rises again; all others hold by themselves.
+    """
     if isinstance(scheduler, lr_scheduler.OneCycleLR):
         return scheduler.last_epoch >= scheduler.total_steps - 1
     return isinstance(scheduler, lr_scheduler.CosineAnnealingLR) and scheduler.last_epoch >= scheduler.T_max

@@ -1,0 +1,157 @@
+"""Objectives as CNN training names them, and a factory by name.
+
+The twins of `losses` with other arguments: `FocalLoss` takes one factor instead of class weights,
+`LabelSmoothingCrossEntropy` takes class weights. Both are computed by the functions of `losses`, whose module tells
+of targets, precision and means; `SupConLoss` by `contrastive.supervised_contrastive_loss`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+from typing import Any, final
+
+from torch import Tensor, nn
+
+from packages.core.training.contrastive import supervised_contrastive_loss
+from packages.core.training.losses import (
+    Reduction,
+    check_gamma,
+    check_reduction,
+    check_smoothing,
+    focal_loss,
+    own_class_weights,
+    smoothed_cross_entropy,
+)
+
+
+@final
+class LabelSmoothingCrossEntropy(nn.Module):
+    """`losses.smoothed_cross_entropy`, averaged; called as `criterion(logits, targets)`.
+
+    Args:
+        smoothing: share of the uniform distribution, in [0, 1).
+        weight: weight per class `[K]`, each >= 0; a buffer. None is 1.
+
+    Raises:
+        TypeError: `weight` is no tensor.
+        ValueError: an argument is out of range.
+
+    Example:
+        >>> import torch
+        >>> criterion = LabelSmoothingCrossEntropy(smoothing=0.1, weight=torch.tensor([1.0, 3.0]))
+        >>> criterion(torch.zeros(4, 2), torch.tensor([0, 0, 1, 1]))  # ln 2
+        tensor(0.6931)
+    """
+
+    weight: Tensor | None
+
+    def __init__(self, smoothing: float = 0.1, weight: Tensor | None = None) -> None:
+        super().__init__()
+        check_smoothing(smoothing)
+        self.register_buffer("weight", own_class_weights(weight, "weight"))
+        self.smoothing = smoothing
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return smoothed_cross_entropy(logits, targets, self.smoothing, self.weight)
+
+
+@final
+class FocalLoss(nn.Module):
+    """`losses.focal_loss` with one factor for all classes; called as `criterion(logits, targets)`.
+
+    Args:
+        alpha: factor of the loss, >= 0.
+        gamma: focusing exponent, >= 0.
+        reduction: `'none'`, `'mean'` or `'sum'`.
+
+    Raises:
+        TypeError: `alpha` is a tensor; the loss with class weights is `losses.FocalLoss`.
+        ValueError: an argument is out of range.
+
+    Example:
+        >>> import torch
+        >>> FocalLoss()(torch.zeros(4, 2), torch.tensor([0, 0, 1, 1]))  # 0.25 · (1 - 1/2)² · ln 2
+        tensor(0.0433)
+    """
+
+    def __init__(self, alpha: float = 0.25, gamma: float = 2.0, reduction: Reduction = "mean") -> None:
+        super().__init__()
+        if not isinstance(alpha, (int, float)):
+            raise TypeError(f"alpha is {alpha!r}, expected a number; losses.FocalLoss takes class weights")
+        if not 0 <= alpha < math.inf:
+            raise ValueError(f"alpha is {alpha!r}, expected a number >= 0")
+        check_gamma(gamma)
+        check_reduction(reduction)
+        self.alpha = alpha
+        self.gamma = gamma
+        self.reduction: Reduction = reduction
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return focal_loss(logits, targets, self.alpha, self.gamma, self.reduction)
+
+
+@final
+class SupConLoss(nn.Module):
+    """`contrastive.supervised_contrastive_loss`, averaged; called as `criterion(features, labels)`.
+
+    Features are `[B, D]`, or `[B, V, D]` for V views of each sample; labels are whole numbers `[B]`.
+
+    Args:
+        temperature: divides the cosine similarities, > 0.
+
+    Raises:
+        ValueError: `temperature` is not above 0.
+
+    Example:
+        >>> import torch
+        >>> SupConLoss(temperature=1.0)(torch.eye(4)[[0, 0, 1, 1]], torch.tensor([0, 0, 1, 1]))  # ln(e + 2) - 1
+        tensor(0.5514)
+    """
+
+    def __init__(self, temperature: float = 0.1) -> None:
+        super().__init__()
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature is {temperature!r}, expected a number > 0")
+        self.temperature = temperature
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        return supervised_contrastive_loss(features, labels, self.temperature)
+
+
+_CRITERIA: dict[str, type[nn.Module]] = {
+    "ce": nn.CrossEntropyLoss,
+    "label_smoothing": LabelSmoothingCrossEntropy,
+    "focal": FocalLoss,
+    "supcon": SupConLoss,
+}
+
+
+def create_criterion(name: str, **kwargs: Any) -> nn.Module:
+    """Builds the criterion of that name.
+
+    Args:
+        name: `'ce'` (`torch.nn.CrossEntropyLoss`), `'label_smoothing'`, `'focal'` or `'supcon'`.
+        **kwargs: the criterion's own arguments; see its class.
+
+    Raises:
+        ValueError: no criterion has this name, or an argument is out of range.
+        TypeError: the criterion takes no such argument.
+
+    Example:
+        >>> create_criterion("focal", gamma=1.5).gamma
+        1.5
+        >>> create_criterion("focal", smoothing=0.1)
+        Traceback (most recent call last):
+        TypeError: criterion 'focal' takes no argument 'smoothing'; it takes alpha, gamma, reduction
+    """
+    if name not in _CRITERIA:
+        close = difflib.get_close_matches(name, _CRITERIA, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(f"no criterion is named {name!r}; {hint}known are {', '.join(_CRITERIA)}")
+    accepted = inspect.signature(_CRITERIA[name]).parameters
+    unknown = [repr(keyword) for keyword in kwargs if keyword not in accepted]
+    if unknown:
+        raise TypeError(f"criterion {name!r} takes no argument {', '.join(unknown)}; it takes {', '.join(accepted)}")
+    return _CRITERIA[name](**kwargs)

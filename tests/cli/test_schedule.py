@@ -1,0 +1,68 @@
+"""`whirl schedule`: a schedule is drawn before training."""
+
+import csv
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from packages.cli.main import app
+
+
+def whirl(*arguments):
+    return CliRunner().invoke(app, ["schedule", *map(str, arguments)])
+
+
+def test_prints_the_curve_and_its_rates():
+    done = whirl("warmup_cosine", "--epochs", 50)
+    assert done.exit_code == 0, done.output
+    lines = [line.split() for line in done.stdout.splitlines() if line.startswith("epoch")]
+    assert ["epoch", "0", "0.0001667", "first"] in lines  # a sixth of 1e-3: the warm-up takes a tenth of the epochs
+    assert ["epoch", "5", "0.001", "peak"] in lines
+    assert lines[-1][-1] == "last"
+    assert "█" in done.stdout
+
+
+def test_saves_a_table_of_the_rates_with_the_given_settings(tmp_path):
+    path = tmp_path / "curve.csv"
+    settings = ["--option", "min_lr=1e-2", "--option", "power=1"]
+    done = whirl("polynomial", "--epochs", 4, "--lr", 0.05, "--steps-per-epoch", 1, *settings, "--out", path)
+    assert done.exit_code == 0, done.output
+    with path.open() as file:
+        rates = [float(row["lr"]) for row in csv.DictReader(file)]
+    assert rates == pytest.approx([0.05, 0.04, 0.03, 0.02])
+
+
+def test_saves_a_picture(tmp_path):
+    done = whirl("onecycle", "--epochs", 4, "--out", tmp_path / "curve.png")
+    assert done.exit_code == 0, done.output
+    assert [path.name for path in tmp_path.iterdir()] == ["curve.png"]
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["warmup_cosin"], "did you mean 'warmup_cosine'"),
+        (["cosine", "--option", "T_max=5"], "takes no T_max; its settings are (num_epochs"),
+        (["cosine", "--option", "eta_min"], "expected name=value"),
+        (["cosine", "--option", "eta_min=low"], "eta_min is 'low'"),
+        (["step", "--option", "lr=1"], "lr"),
+        (["cosine", "--lr", "nan"], "lr is nan"),
+        (["plateau"], "follows a validation metric"),
+        (["warmup"], "base_scheduler"),
+        (["cosine", "--out", "curve.xyz"], "curve.xyz"),
+    ],
+)
+def test_bad_input_gets_one_line(arguments, part):
+    done = whirl(*arguments, "--epochs", 5)
+    assert done.exit_code == 2, done.output
+    assert done.stderr.startswith("whirl: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert part in done.stderr
+
+
+def test_help_needs_no_torch():
+    code = "import sys; import packages.cli.main; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
