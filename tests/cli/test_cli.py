@@ -190,6 +190,15 @@ def test_odd_values_in_a_file_are_refused(tmp_path, text):
     assert not (tmp_path / "out").exists()
 
 
+def test_loss_optimizer_schedule_and_augmentation_are_a_word_each(simulated, tmp_path):
+    options = ["--loss", "focal", "--optimizer", "sgd", "--schedule", "warmup_cosine", "--augment", "heavy"]
+    arguments = ["--model", "patch_transformer", "--epochs", "1", *options, "--out", tmp_path / "run"]
+    done = whirl("train", simulated, *arguments)
+    assert done.exit_code == 0, done.output
+    settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert [settings[name] for name in ("loss", "optimizer", "schedule", "augment")] == options[1::2]
+
+
 def test_a_single_window_in_the_last_batch_is_no_obstacle(simulated, run, tmp_path):
     parts = json.loads((run / "data.json").read_text())["parts"]
     n_windows = len(parts["train"]) * (int(0.8 * 20480) // 2048)

@@ -308,6 +308,28 @@ def test_patch_transformer_sees_order_only_through_positions():
     torch.testing.assert_close(unmarked, turned, atol=1e-5, rtol=1e-4)
 
 
+def test_patch_transformer_augments_its_tokens_in_training_only():
+    calls = []
+
+    def reverse(tokens: Tensor, training: bool) -> Tensor:
+        calls.append((tuple(tokens.shape), training))
+        return tokens.flip(1)
+
+    network = trained_looking("patch_transformer")
+    signals, keys = torch.randn(2, 1, 1024), network.state_dict().keys()
+    plain = network(signals)
+    network.patch_augmentation = reverse  # pyright: ignore
+    augmented = network(signals)
+    assert calls == [((2, 16, 128), True)]
+    assert torch.equal(augmented, network.classify(network.embed(signals).flip(1)))  # pyright: ignore
+    assert not torch.allclose(augmented, plain, atol=1e-3)  # order is seen, for positions come after
+    assert network.state_dict().keys() == keys
+    assert torch.equal(network.eval()(signals), plain)
+    assert len(calls) == 1
+    with pytest.raises(TypeError, match="patch_augmentation is 'medium', expected a function"):
+        create_model("patch_transformer", 3, patch_augmentation="medium")
+
+
 def test_patch_transformer_width_must_divide_among_the_heads():
     with pytest.raises(ValueError, match=r"width is 100, expected a multiple of 2 · n_heads = 8"):
         PatchTransformer(3, width=100)

@@ -7,7 +7,8 @@ from packages.core.pipeline.run_folder import RunFolder, settle
 
 
 def test_a_configuration_survives_its_file(tmp_path):
-    config = make_config({"epochs": 3, "classes": ["a", "b"], "simulation": {"n_machines": 5}})
+    policy = [[["time_shift", 1.0, 0.5], ["mixup", 0.5, 0.2]], []]
+    config = make_config({"epochs": 3, "classes": ["a", "b"], "simulation": {"n_machines": 5}, "augment": policy})
     write_config(tmp_path / "c.yaml", config)
     assert make_config(read_settings(tmp_path / "c.yaml")) == config
 
@@ -23,6 +24,12 @@ def test_a_configuration_survives_its_file(tmp_path):
         ({"classes": ["a", "a"]}, "classes"),
         ({"split": "luck"}, "luck"),
         ({"lr": "fast"}, "fast"),
+        ({"augment": "strong"}, "unknown preset 'strong'; known are light, medium, heavy"),
+        ({"augment": [[["flip", 1, 1]]]}, "unknown operation 'flip'"),
+        ({"augment": [[["scale", 2, 1]]]}, "probability is 2"),
+        ({"optimizer": "adamm"}, "optimizer: known are .*adamw.*, got 'adamm'"),
+        ({"schedule": "warmup"}, "schedule: known are cosine, .*, got 'warmup'"),
+        ({"loss": "focal", "label_smoothing": 0.1}, "label_smoothing belongs to the loss 'ce'"),
     ],
 )
 def test_bad_settings_are_named(settings, message):

@@ -78,6 +78,14 @@ def phase(recording: Recording, order: float) -> np.ndarray:
 # ------------------------------------------------------------------------------------------- reproducible
 
 
+def test_noise_is_as_loud_as_asked():
+    """Noise is the one thing in which the two recordings differ: same seed, same draws."""
+    quiet, loud = (one("imbalance", snr_db_range=(snr, snr)) for snr in (60.0, 0.0))
+    assert (quiet.metadata["snr_db"], loud.metadata["snr_db"]) == (60.0, 0.0)
+    noise = loud.signal / loud.metadata["sensor_gain"] - quiet.signal / quiet.metadata["sensor_gain"]
+    assert np.std(noise) == pytest.approx(np.std(quiet.signal / quiet.metadata["sensor_gain"]), rel=0.4)
+
+
 def test_same_seed_same_bits() -> None:
     first, second = simulate(1, 1, seed=5, n_samples=4096), simulate(1, 1, seed=5, n_samples=4096)
     for a, b in zip(first, second, strict=True):
@@ -553,6 +561,8 @@ def test_twenty_recordings_of_five_seconds_a_second_on_one_core(classes: tuple[s
         ({"rpm_range": (2000, 1000)}, "rpm_range"),
         ({"severity_range": (0.5, 1.5)}, "severity_range"),
         ({"severity_range": (0.5, 0.2)}, "severity_range"),
+        ({"snr_db_range": (5, float("inf"))}, "snr_db_range"),
+        ({"snr_db_range": (5, 0)}, "snr_db_range"),
         ({"classes": ()}, "classes"),
         ({"classes": "wear"}, "classes is 'wear'"),
         ({"classes": ("wear", "wear")}, "different class names"),

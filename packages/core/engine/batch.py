@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -53,6 +55,18 @@ def as_batch(batch: Any, device: torch.device) -> Batch:
         targets = targets.to(device, non_blocking=True)
         metadata = {k: v.to(device, non_blocking=True) if torch.is_tensor(v) else v for k, v in metadata.items()}
     return Batch(signals, targets, metadata)
+
+
+def call_model(model: torch.nn.Module, batch: Batch) -> Any:
+    """Outputs of a network for a batch; one whose `forward` has a parameter `metadata` is given the batch's."""
+    if _takes_metadata(type(getattr(model, "module", model))):
+        return model(batch.signals, metadata=batch.metadata)
+    return model(batch.signals)
+
+
+@functools.cache
+def _takes_metadata(kind: type[torch.nn.Module]) -> bool:
+    return "metadata" in inspect.signature(kind.forward).parameters
 
 
 def _parts(batch: Any) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from packages.core.engine.batch import as_batch
+from packages.core.engine.batch import as_batch, call_model
 from packages.core.signals.loaders import make_loader
 from packages.core.signals.windows import WindowDataset
 
@@ -108,12 +108,13 @@ def predict(
     rows: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
     with _judging(model.to(device)), torch.inference_mode():
         for batch in batches:
-            signals, targets, metadata = as_batch(batch, device)
-            if "recording" not in metadata:
+            batch = as_batch(batch, device)
+            if "recording" not in batch.metadata:
                 raise ValueError(
                     "a batch does not name its recordings: expected (signals, targets, {'recording': ...})"
                 )
-            rows.append((model(signals).float().softmax(1), targets, metadata["recording"]))
+            probabilities = call_model(model, batch).float().softmax(1)
+            rows.append((probabilities, batch.targets, batch.metadata["recording"]))
     if not rows:
         raise ValueError("there is no window to predict")
     probabilities, targets, recording = (torch.cat(column).cpu().numpy() for column in zip(*rows, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -41,9 +42,11 @@ class PatchTransformer(nn.Module):
         depth: number of blocks, >= 1.
         n_heads: attention heads, >= 1.
         dropout: probability in [0, 1) of dropping a token's number after the positions and after each half of a block.
+        patch_augmentation: changes the tokens in training, called as `(tokens, training)` and returning tokens, all
+            `[B, P, D]`; an attribute that may be set later and is no part of the state.
 
     Raises:
-        TypeError: a count is not an integer.
+        TypeError: a count is not an integer, or the augmentation cannot be called.
         ValueError: an argument is out of its range; in `forward`, signals are not `[B, C, T]` with T >= patch_length.
 
     Example:
@@ -62,6 +65,7 @@ class PatchTransformer(nn.Module):
         depth: int = 4,
         n_heads: int = 4,
         dropout: float = 0.1,
+        patch_augmentation: Callable[[Tensor, bool], Tensor] | None = None,
     ) -> None:
         super().__init__()
         check_counts(num_classes=num_classes, in_channels=in_channels, patch_length=patch_length)
@@ -69,6 +73,9 @@ class PatchTransformer(nn.Module):
         check_dropout(dropout)
         if width % (2 * n_heads):
             raise ValueError(f"width is {width}, expected a multiple of 2 · n_heads = {2 * n_heads}")
+        if patch_augmentation is not None and not callable(patch_augmentation):
+            raise TypeError(f"patch_augmentation is {patch_augmentation!r}, expected a function of (tokens, training)")
+        self.patch_augmentation = patch_augmentation
         self.patches = nn.Sequential(
             ToRows(in_channels, min_length=patch_length),
             conv(in_channels, width, kernel=patch_length, stride=patch_length),
@@ -80,7 +87,11 @@ class PatchTransformer(nn.Module):
         self.apply(_initialize)
 
     def forward(self, signals: Tensor) -> Tensor:
-        return self.classify(self.embed(signals))
+        tokens = self.embed(signals)
+        if self.training and self.patch_augmentation is not None:
+            # before the positions are added: after them attention could not see that patches were moved
+            tokens = self.patch_augmentation(tokens, True)
+        return self.classify(tokens)
 
     def embed(self, signals: Tensor) -> Tensor:
         """The tokens of the signals, without positions: what patch augmentation works on.
@@ -94,7 +105,7 @@ class PatchTransformer(nn.Module):
         return self.patches(signals).flatten(2).transpose(1, 2)
 
     def classify(self, tokens: Tensor) -> Tensor:
-        """The logits of signals given as tokens; `forward` is `classify(embed(signals))`.
+        """The logits of signals given as tokens; `forward` is `classify(embed(signals))`, but for augmentation.
 
         Args:
             tokens: `[B, P, D]`.

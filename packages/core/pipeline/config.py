@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from packages.core.engine.files import write_text
 from packages.core.models.registry import check_model_name
 from packages.core.physics.rolling_bearing import BEARINGS
+from packages.core.training.cnn_optimizer import optimizer_names
+from packages.core.training.policies import make_augmentation
+from packages.core.training.schedules import schedule_names
 
 
 class SimulationConfig(BaseModel):
@@ -24,6 +27,7 @@ class SimulationConfig(BaseModel):
         duration_s: length of a recording in seconds.
         sampling_rate_hz: samples per second.
         seed: same seed, same bits.
+        snr_db_range: signal over sensor noise, drawn between the two for each recording, in dB.
     """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -34,6 +38,7 @@ class SimulationConfig(BaseModel):
     duration_s: float = Field(default=5.0, gt=0, le=3600)
     sampling_rate_hz: float = Field(default=20480.0, gt=0, le=1e6)
     seed: int = Field(default=0, ge=0, lt=2**63)
+    snr_db_range: tuple[float, float] = (5.0, 20.0)
 
 
 class RunConfig(BaseModel):
@@ -56,9 +61,16 @@ class RunConfig(BaseModel):
         test_fraction: share of the data for testing where specimens are drawn.
         val_fraction: share of the data for validation.
         batch_size: windows per step, >= 2 for batch normalisation.
-        lr: highest learning rate of the one-cycle schedule.
-        weight_decay: of AdamW.
-        label_smoothing: share of the target spread over all classes.
+        loss: `ce`, cross entropy, or `focal`, which weighs windows down that are already told apart.
+        class_weights: weigh each class by the inverse of its number of training windows.
+        label_smoothing: share of the target spread over all classes; of cross entropy.
+        optimizer: name of an optimizer of torch, e.g. `adamw` or `sgd`.
+        lr: highest learning rate.
+        weight_decay: of the optimizer.
+        schedule: of the learning rate, e.g. `onecycle` or `warmup_cosine`, as long as the training.
+        augment: what training windows go through: `light`, `medium`, `heavy`, or sub-policies as lists of
+            `[operation, probability, magnitude]`; None leaves them as they are. A preset also drops, shifts and masks
+            the tokens of a `patch_transformer`.
         mixed_precision: reduced precision; None uses it where the device has instructions for it.
         bearing: name in the table of bearings, whose fault orders the report draws.
         seed: of weights, order and split.
@@ -85,9 +97,14 @@ class RunConfig(BaseModel):
     test_fraction: float = Field(default=0.25, gt=0, lt=1)
     val_fraction: float = Field(default=0.15, gt=0, lt=1)
     batch_size: int = Field(default=64, ge=2)
+    loss: Literal["ce", "focal"] = "ce"
+    class_weights: bool = False
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    optimizer: str = "adamw"
     lr: float = Field(default=3e-3, gt=0)
     weight_decay: float = Field(default=1e-2, ge=0)
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    schedule: str = "onecycle"
+    augment: str | list[list[tuple[str, float, float]]] | None = None
     mixed_precision: bool | None = None
     bearing: str | None = None
     seed: int = Field(default=0, ge=0, lt=2**63)
@@ -101,6 +118,29 @@ class RunConfig(BaseModel):
     def _known_model(cls, name: str) -> str:
         check_model_name(name)
         return name
+
+    @field_validator("augment")
+    @classmethod
+    def _known_augmentation(cls, setting: Any) -> Any:
+        if setting is not None:
+            make_augmentation(setting)
+        return setting
+
+    @field_validator("optimizer", "schedule")
+    @classmethod
+    def _known_optimizer_and_schedule(cls, name: str, info: ValidationInfo) -> str:
+        # A bare warm-up needs another schedule to warm up for.
+        schedules = [known for known in schedule_names() if known != "warmup"]
+        known = optimizer_names() if info.field_name == "optimizer" else schedules
+        if name not in known:
+            raise ValueError(f"known are {', '.join(known)}")
+        return name
+
+    @model_validator(mode="after")
+    def _loss_fits(self) -> RunConfig:
+        if self.loss == "focal" and self.label_smoothing:
+            raise ValueError("label_smoothing belongs to the loss 'ce', and the loss is 'focal'")
+        return self
 
     @field_validator("bearing")
     @classmethod
@@ -140,6 +180,8 @@ def make_config(settings: dict[str, Any], source: str = "settings") -> RunConfig
 
 
 def _explain(error: Any) -> str:
+    if not error["loc"]:
+        return error["msg"].removeprefix("Value error, ")
     *parents, name = map(str, error["loc"])
     if error["type"] != "extra_forbidden":
         return f"{'.'.join([*parents, name])}: {error['msg'].removeprefix('Value error, ')}, got {error['input']!r}"

@@ -114,6 +114,7 @@ def simulate_recordings(config: SimulationConfig, classes: Sequence[str] | None 
         config.seed,
         config.sampling_rate_hz,
         round(config.duration_s * config.sampling_rate_hz),
+        snr_db_range=config.snr_db_range,
     )
 
 

@@ -26,7 +26,12 @@ from packages.core.pipeline.data import PreparedData, check_same_recordings, pre
 from packages.core.pipeline.evaluate import examine, own_examination
 from packages.core.pipeline.run_folder import RunFolder
 from packages.core.signals.loaders import make_loader
+from packages.core.training.cnn_losses import create_criterion
+from packages.core.training.cnn_optimizer import create_optimizer
 from packages.core.training.cnn_trainer import CNNTrainer
+from packages.core.training.losses import FocalLoss, compute_class_weights
+from packages.core.training.policies import make_augmentation
+from packages.core.training.schedules import schedule_training
 
 logger = logging.getLogger(__name__)
 
@@ -98,8 +103,8 @@ def train_run(
 def make_trainer(data: PreparedData, folder: RunFolder, callbacks: Sequence[Callback] = ()) -> CNNTrainer:
     """The network, its optimizer and schedule, and the trainer over the data's windows.
 
-    One-cycle (Smith & Topin 2019): the rate rises over the first 30 % of the steps and then falls to
-    nearly nothing, which trains a small network in few epochs.
+    The default schedule, one-cycle (Smith & Topin 2019), lets the rate rise over the first 30 % of the steps and then
+    fall to nearly nothing, which trains a small network in few epochs.
     """
     config = data.config
     train_windows = data.windows(data.split.train, config.hop)
@@ -113,20 +118,27 @@ def make_trainer(data: PreparedData, folder: RunFolder, callbacks: Sequence[Call
         drop_last=len(train_windows) > config.batch_size and len(train_windows) % config.batch_size == 1,
     )
     model = new_model(config)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=(config.epochs or 1) * len(loader))
+    optimizer = create_optimizer(config.optimizer, model.parameters(), config.lr, config.weight_decay)
     return CNNTrainer(
         model,
         loader,
         make_loader(data.windows(data.split.val), config.batch_size),
         optimizer,
-        nn.CrossEntropyLoss(label_smoothing=config.label_smoothing),
+        _criterion(config, train_windows.targets),
         data.device,
         [lambda trainer, logs: write_json(folder.history_file, trainer.state.history), *callbacks],
-        schedule,
+        schedule_training(config.schedule, optimizer, config.epochs or 1, len(loader)),
         mixed_precision=bool(config.mixed_precision),
         checkpoint_dir=folder.checkpoints,
+        augmentation=None if config.augment is None else make_augmentation(config.augment),
     )
+
+
+def _criterion(config: RunConfig, targets: torch.Tensor) -> nn.Module:
+    weights = compute_class_weights(targets, len(config.classes or ())) if config.class_weights else None
+    if config.loss == "focal":
+        return FocalLoss(weights)
+    return create_criterion("ce", weight=weights, label_smoothing=config.label_smoothing)
 
 
 def new_model(config: RunConfig) -> nn.Module:

@@ -56,6 +56,7 @@ def simulate(
     rpm_range: tuple[float, float] = (1200, 3600),
     severity_range: tuple[float, float] = (0.2, 1.0),
     bearing: BearingGeometry = BEARINGS["6205"],
+    snr_db_range: tuple[float, float] = (5.0, 20.0),
 ) -> list[Recording]:
     """Recordings of `n_machines` machines, each in every class; arguments as of `iter_simulated`.
 
@@ -75,6 +76,7 @@ def simulate(
             rpm_range,
             severity_range,
             bearing,
+            snr_db_range,
         )
     )
 
@@ -89,6 +91,7 @@ def iter_simulated(
     rpm_range: tuple[float, float] = (1200, 3600),
     severity_range: tuple[float, float] = (0.2, 1.0),
     bearing: BearingGeometry = BEARINGS["6205"],
+    snr_db_range: tuple[float, float] = (5.0, 20.0),
 ) -> Iterator[Recording]:
     """Simulate recordings one by one: machine by machine, class by class, repetition by repetition.
 
@@ -105,6 +108,7 @@ def iter_simulated(
         rpm_range: shaft speed is uniform between the two, 0 < low <= high.
         severity_range: severity of faults is uniform between the two, 0 <= low <= high <= 1; healthy is 0.
         bearing: the rolling bearing; journal classes do not use it.
+        snr_db_range: the vibration's power over that of the sensor's noise is uniform between the two, in dB.
 
     Raises:
         ValueError: an argument lies outside its range, or a class is unknown.
@@ -126,6 +130,7 @@ def iter_simulated(
         rpm_range,
         severity_range,
         fault_orders(bearing),
+        snr_db_range,
     )
 
     def recordings() -> Iterator[Recording]:
@@ -151,6 +156,7 @@ class _Setting:
     rpm_range: tuple[float, float]
     severity_range: tuple[float, float]
     orders: FaultOrders
+    snr_db_range: tuple[float, float]
 
     def __post_init__(self) -> None:
         for name, least in (("n_machines", 1), ("recordings_per_class", 1), ("seed", 0), ("n_samples", 16)):
@@ -162,6 +168,8 @@ class _Setting:
             raise ValueError(f"rpm_range is {self.rpm_range}, expected 0 < low <= high")
         if not 0 <= self.severity_range[0] <= self.severity_range[1] <= 1:
             raise ValueError(f"severity_range is {self.severity_range}, expected 0 <= low <= high <= 1")
+        if not -np.inf < self.snr_db_range[0] <= self.snr_db_range[1] < np.inf:
+            raise ValueError(f"snr_db_range is {self.snr_db_range}, expected finite numbers, low <= high")
         if not self.classes or len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes is {self.classes}, expected a list of different class names")
         if not (set(self.classes) <= set(JOURNAL_CLASSES) or set(self.classes) <= set(ROLLING_CLASSES)):
@@ -216,6 +224,7 @@ class _Scene:
     def __init__(self, setting: _Setting, machine: _Machine, label: str, rng: np.random.Generator) -> None:
         self.machine, self.rng, self.orders = machine, rng, setting.orders
         self.sampling_rate_hz, self.n_samples = setting.sampling_rate_hz, setting.n_samples
+        self.snr_db_range = setting.snr_db_range
         self.rate_hz = rng.uniform(*setting.rpm_range) / 60
         # a loaded plain bearing (e > 0.8) does not whirl
         load_share = rng.uniform(0.25, 0.45 if label == "oil_whirl" else 1)
@@ -485,7 +494,7 @@ def _bearing_impacts(scene: _Scene, label: str) -> Signal:
 def _measure(scene: _Scene, vibration: Signal) -> Signal:
     """What a recorder makes of the vibration: noise, mains hum, offset and drift, gain, 12 bits."""
     rng, level = scene.rng, float(np.sqrt(np.mean(vibration**2)))
-    snr_db = float(rng.uniform(5, 20))
+    snr_db = float(rng.uniform(*scene.snr_db_range))
     gain = float(rng.lognormal(0, 0.8))
     scene.truth |= {"snr_db": snr_db, "sensor_gain": gain}
     bins = np.arange(1, scene.n_samples // 2 + 2, dtype=np.float32)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from packages.core.engine.callbacks import Callback
+from packages.core.training.augmentation import Augmentation
 from packages.core.training.trainer import Trainer
 
 
@@ -47,6 +48,8 @@ class CNNTrainer(Trainer):
         gradient_accumulation_steps: int = 1,
         mixed_precision: bool | str = True,
         checkpoint_dir: str | Path | None = None,
+        *,
+        augmentation: Augmentation | Callable[..., Any] | None = None,
     ) -> None:
         super().__init__(
             model,
@@ -61,4 +64,5 @@ class CNNTrainer(Trainer):
             mixed_precision,
             lr_scheduler=lr_scheduler,
             checkpoint_dir=checkpoint_dir,
+            augmentation=augmentation,
         )

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from packages.core.engine.batch import Batch, as_batch
+from packages.core.engine.batch import Batch, as_batch, call_model
 from packages.core.engine.callbacks import Callback, CallbackList
 from packages.core.engine.checkpoint import load_training, save_training
 from packages.core.engine.device import resolve_device
@@ -22,6 +23,7 @@ from packages.core.engine.random_state import get_random_state, set_random_state
 from packages.core.engine.schedule import scheduler_unit, step_scheduler
 from packages.core.engine.state import TrainingState
 from packages.core.engine.updater import Updater
+from packages.core.training.augmentation import Augmentation, as_augmentation
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +52,9 @@ class Trainer:
         lr_scheduler: moved per optimizer step, epoch or validation, as its kind counts.
         checkpoint_dir: where `last.pt` (after every epoch) and `best.pt` (lowest validation loss) go;
             None saves nothing.
+        augmentation: changes training batches on the device: an `Augmentation`, or a function
+            `(signals, targets) -> (signals, targets)`. Where it mixes labels, the criterion gets float targets
+            `[B, K]`, and accuracy counts the dominant label.
 
     Attributes:
         state: epoch, step, history and stop flag.
@@ -86,6 +91,7 @@ class Trainer:
         *,
         lr_scheduler: Any = None,
         checkpoint_dir: str | Path | None = None,
+        augmentation: Augmentation | Callable[..., Any] | None = None,
     ) -> None:
         self.device = resolve_device(device)
         self.model = model.to(self.device)
@@ -97,6 +103,7 @@ class Trainer:
         self.optimizer = optimizer or torch.optim.AdamW(model.parameters(), lr=1e-3, fused=_has_fused(self.device))
         self.lr_scheduler = lr_scheduler
         self.checkpoint_dir = None if checkpoint_dir is None else Path(checkpoint_dir)
+        self.augmentation = None if augmentation is None else as_augmentation(augmentation)
         self.precision = choose_precision(mixed_precision, self.device)
         self.updater = Updater(
             self.optimizer,
@@ -121,12 +128,15 @@ class Trainer:
     # -- what a trainer may override -------------------------------------------------------------------
 
     def prepare_batch(self, batch: Any) -> Batch:
-        """Bring what the loader yields to signals, targets and metadata on the device."""
-        return as_batch(batch, self.device)
+        """Bring what the loader yields to signals, targets and metadata on the device; in training, augment it."""
+        batch = as_batch(batch, self.device)
+        if self.augmentation is None or not self.model.training:
+            return batch
+        return self.augmentation.augment(batch)
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """Outputs of the network for a batch: logits `[B, K]`."""
-        return self.model(batch.signals)
+        """Outputs of the network for a batch: logits `[B, K]`; one whose `forward` takes `metadata` is given it."""
+        return call_model(self.model, batch)
 
     def compute_loss(
         self, outputs: torch.Tensor, targets: torch.Tensor, signal: torch.Tensor, metadata: dict[str, torch.Tensor]
@@ -145,10 +155,11 @@ class Trainer:
         batch = self.prepare_batch(batch)
         with self.precision.context():
             outputs = self.forward(batch)
-            loss = self.compute_loss(outputs, batch.targets, batch.signals, batch.metadata)
+            targets = batch.targets if self.augmentation is None else _as_wide_as(outputs, batch.targets)
+            loss = self.compute_loss(outputs, targets, batch.signals, batch.metadata)
         loss, components = loss if isinstance(loss, tuple) else (loss, {})
-        labels = batch.targets.argmax(1) if batch.targets.ndim > 1 else batch.targets
-        correct = (outputs.detach().argmax(1) == labels).sum()
+        labels = targets.argmax(1) if targets.ndim > 1 else targets
+        correct = (outputs.detach()[: len(labels)].argmax(1) == labels).sum()
         return StepResult(loss, len(labels), correct, components)
 
     def train_epoch(self) -> dict[str, float]:
@@ -318,7 +329,7 @@ class Trainer:
 
     def _whole_epoch(self) -> Iterable[Any]:
         self._epoch_random = get_random_state(self.train_loader)
-        self._set_epoch()
+        set_epoch(self.train_loader, self._passes)
         return self.batches(self.train_loader)
 
     def _rest_of_epoch(self, done: int) -> Iterator[Any]:
@@ -329,7 +340,7 @@ class Trainer:
         """
         now = get_random_state(self.train_loader)
         set_random_state(self._epoch_random or now, self.train_loader)
-        self._set_epoch()
+        set_epoch(self.train_loader, self._passes)
         sampler = getattr(self.train_loader, "sampler", None)
         if sampler is not None and hasattr(sampler, "start_batch"):
             sampler.start_batch, done = done, 0
@@ -338,12 +349,6 @@ class Trainer:
             raise ValueError(f"the interrupted epoch had {done} batches done, but train_loader yields fewer")
         set_random_state(now, self.train_loader)
         return batches
-
-    def _set_epoch(self) -> None:
-        for name in ("sampler", "batch_sampler"):
-            set_epoch = getattr(getattr(self.train_loader, name, None), "set_epoch", None)
-            if set_epoch is not None:
-                set_epoch(self._passes)
 
     def _after_step(self) -> None:
         self.state.global_step += 1
@@ -358,6 +363,21 @@ class Trainer:
             self.save_checkpoint(self.state.epoch, val_metrics, is_best)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in logs.items())
         logger.info("epoch %d/%d  %s", self.state.epoch, self.state.num_epochs, shown)
+
+
+def set_epoch(loader: Iterable[Any], epoch: int) -> None:
+    """Tell the loader's samplers which pass comes next, where they can be told."""
+    for name in ("sampler", "batch_sampler"):
+        tell = getattr(getattr(loader, name, None), "set_epoch", None)
+        if tell is not None:
+            tell(epoch)
+
+
+def _as_wide_as(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mixed targets of a batch that lacked the last classes get their zeros."""
+    if targets.ndim < 2 or outputs.ndim != 2 or targets.shape[1] >= outputs.shape[1]:
+        return targets
+    return F.pad(targets, (0, outputs.shape[1] - targets.shape[1]))
 
 
 def _means(tally: Tally, loader_name: str) -> dict[str, float]:
