@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
@@ -134,6 +135,10 @@ def train(
     sampling_rate: Annotated[float | None, typer.Option(help="Hz to bring all to; of files that lack theirs.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Windows per step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
+    loss: Annotated[str | None, typer.Option(help="ce or focal.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adamw, sgd, rmsprop, ...")] = None,
+    schedule: Annotated[str | None, typer.Option(help="onecycle, warmup_cosine, ...; see whirl schedule.")] = None,
+    augment: Annotated[str | None, typer.Option(help="light, medium or heavy; a policy goes into --config.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and split.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...")] = None,
     mixed_precision: Annotated[bool | None, typer.Option(help="Reduced precision.")] = None,
@@ -158,6 +163,10 @@ def train(
         "sampling_rate_hz": sampling_rate,
         "batch_size": batch_size,
         "lr": lr,
+        "loss": loss,
+        "optimizer": optimizer,
+        "schedule": schedule,
+        "augment": augment,
         "seed": seed,
         "device": device,
         "mixed_precision": mixed_precision,
@@ -213,6 +222,99 @@ def predict(
     else:
         for diagnosis in diagnoses:
             typer.echo(str(diagnosis))
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """The name and the value in `name=value`; what reads as a number is one."""
+    name, found, value = text.partition("=")
+    if not found:
+        raise ValueError(f"--option {text!r}: expected name=value")
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return name, kind(value)
+    return name, value
+
+
+@app.command()
+@one_line_errors
+def schedule(
+    name: Annotated[str, typer.Argument(help="warmup_cosine, onecycle, step, ...")],
+    epochs: Annotated[int, typer.Option(help="Length of the training.")],
+    lr: Annotated[float, typer.Option(help="The optimizer's own rate.")] = 1e-3,
+    steps_per_epoch: Annotated[int, typer.Option(help="Optimizer steps in each epoch.")] = 100,
+    option: Annotated[list[str] | None, typer.Option(help="A setting, e.g. min_lr=1e-5; may be repeated.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Save as .csv, .png, .svg or .pdf instead of printing.")] = None,
+) -> None:
+    """Draw a learning-rate schedule before training with it."""
+    from packages.core.training.schedules import describe_curve, save_curve, simulate_schedule
+
+    settings = dict(map(_setting, option or []))
+    try:
+        curve = simulate_schedule(name, epochs, steps_per_epoch, lr, **settings)
+    except TypeError as error:  # a setting that this schedule does not know
+        raise ValueError(error) from error
+    if out is None:
+        typer.echo(describe_curve(curve))
+    else:
+        save_curve(curve, out, title=name)
+        typer.echo(f"the curve is in {out}")
+
+
+study = typer.Typer(help="Experiments with paired runs and controls.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(study, name="study")
+
+
+@study.command("physics")
+@one_line_errors
+def study_physics(
+    data: Annotated[Path | None, typer.Argument(help="Folder of recordings; none simulates journal bearings.")] = None,
+    arms: Annotated[str, typer.Option(help="Arms to run beside ce.")] = "physics,random_bands,scrambled,features,"
+    "features+physics,evidence,rule",
+    conditions: Annotated[str, typer.Option(help="Of simulated bearings: few, speed_shift, noise.")] = "few",
+    labels: Annotated[int, typer.Option(help="Labelled windows of each class; 0 takes all.")] = 5,
+    seeds: Annotated[int, typer.Option(help="Runs of each arm.")] = 10,
+    first_seed: Annotated[int, typer.Option(help="Seed of the first run.")] = 0,
+    epochs: Annotated[int, typer.Option(help="Passes over the unlabelled windows.")] = 12,
+    weight: Annotated[float, typer.Option(help="Lambda of the frequency term.")] = 1.0,
+    form: Annotated[str, typer.Option(help="log, linear, set or kl.")] = "log",
+    network: Annotated[str, typer.Option(help="Of the arms without evidence features.")] = "wdcnn",
+    bearing: Annotated[str | None, typer.Option(help="Rolling bearing of DATA, e.g. 6205.")] = None,
+    channels: Annotated[str | None, typer.Option(help="Channels to use, e.g. DE.")] = None,
+    classes: Annotated[str | None, typer.Option(help="Classes to use.")] = None,
+    sampling_rate: Annotated[float | None, typer.Option(help="Hz of files that do not say theirs.")] = None,
+    window_s: Annotated[float, typer.Option(help="Length of DATA's windows in seconds.")] = 1.0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    out: Annotated[Path, typer.Option(help="Folder for the results; goes on where it was stopped.")] = Path("study"),
+) -> None:
+    """Measure what physics adds to cross entropy, beside controls that should add nothing."""
+    from packages.core.pipeline import study
+
+    logging.getLogger("packages.core.training").setLevel(logging.WARNING)  # hundreds of trainings, not one
+    setting = study.StudySetting(
+        labels=labels, epochs=epochs, weight=weight, form=form, network=network, bearing=bearing, device=device
+    )
+    names = ["recordings"] if data else _names(conditions) or []
+    if data is None:
+        tasks = functools.partial(study.simulated_task, labels=labels)
+    else:
+        tasks = study.study_folder(
+            data,
+            setting,
+            channels=_names(channels),
+            classes=_names(classes),
+            sampling_rate_hz=sampling_rate,
+            window_s=window_s,
+        )
+    results = study.study_physics(
+        lambda condition, seed: tasks(condition, seed=seed),
+        names,
+        _names(arms) or [],
+        range(first_seed, first_seed + seeds),
+        setting,
+        out,
+    )
+    typer.echo(study.table(results))
+    typer.echo(f"table.md, study.png and results.jsonl are in {out}")
 
 
 def main() -> None:
