@@ -274,7 +274,7 @@ def study_physics(
     labels: Annotated[int, typer.Option(help="Labelled windows of each class; 0 takes all.")] = 5,
     seeds: Annotated[int, typer.Option(help="Runs of each arm.")] = 10,
     first_seed: Annotated[int, typer.Option(help="Seed of the first run.")] = 0,
-    epochs: Annotated[int, typer.Option(help="Passes over the unlabelled windows.")] = 12,
+    epochs: Annotated[int, typer.Option(help="Passes over the unlabelled windows.")] = 10,
     weight: Annotated[float, typer.Option(help="Lambda of the frequency term.")] = 1.0,
     form: Annotated[str, typer.Option(help="log, linear, set or kl.")] = "log",
     network: Annotated[str, typer.Option(help="Of the arms without evidence features.")] = "wdcnn",

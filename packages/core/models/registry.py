@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 # A built-in network's name is its module's name.
-_BUILT_IN = ("cnn1d", "patch_transformer", "resnet18_1d", "wdcnn")
+_BUILT_IN = ("cnn1d", "hybrid_pinn", "order_cnn", "patch_transformer", "resnet18_1d", "wdcnn")
 _FACTORIES: dict[str, Callable[..., nn.Module]] = {}
 
 Factory = TypeVar("Factory", bound="Callable[..., nn.Module]")

@@ -1,0 +1,132 @@
+"""What physics costs beside a network: evidence, presence and compatibility against a training step of `wdcnn`.
+
+Why: evidence that costs as much as the network would halve the speed of training for a term that acts on few epochs.
+One real transform of the signal, envelopes only as long as their bands are wide, and no loop over samples, classes or
+lines keep it small; the last ratio shows what a loop over samples would cost for the same arithmetic.
+
+What: medians over the rounds of the ratio within a round, the rivals taking turns in one process on one thread, in CPU
+time, so that whatever else the machine does hits all alike. Only ratios carry over to other machines.
+
+- `journal_2048`, `journal_20480`, `rolling_2048`, `rolling_20480`: physics over forward, cross entropy and backward of
+  `wdcnn`, on [64, 1, 2048] and on [32, 1, 20480].
+- `journal_loop`, `rolling_loop`: physics of the 64 samples one by one over physics of the batch, at 2048 samples.
+
+Run: `python benchmarks/physics.py`. The last line is one JSON object with the ratios and their goals.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from packages.core.models.registry import create_model
+from packages.core.physics.compatibility import (
+    class_probabilities,
+    default_calibration,
+    expectation_table,
+    log_compatibility,
+    presence,
+)
+from packages.core.physics.evidence import OrderEvidence
+from packages.core.physics.faults import JOURNAL_CLASSES, ROLLING_CLASSES
+from packages.core.physics.rolling_bearing import BEARINGS, fault_orders
+
+SHAPES = ((64, 2048), (32, 20480))
+SAMPLING_RATE_HZ = 12_000
+ORDERS = fault_orders(BEARINGS["6205"])
+GOALS = {
+    **{f"{kind}_{length}": "<= 0.25" for _, length in SHAPES for kind in ("journal", "rolling")},
+    **{f"{kind}_loop": ">= 15" for kind in ("journal", "rolling")},
+}
+
+Work = Callable[[], object]
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    warnings.simplefilter("ignore")  # that 2048 samples cannot part all lines is known
+    ratios: dict[str, float] = {}
+    for size, length in SHAPES:
+        signals, rpm = torch.randn(size, 1, length), torch.linspace(1200, 3600, size)
+        times = interleaved_times({"wdcnn": training_step(signals)} | physics(signals, rpm), rounds=100)
+        ratios |= {f"{name}_{length}": median_ratio(times[name], times["wdcnn"]) for name in ("journal", "rolling")}
+    size, length = SHAPES[0]
+    signals, rpm = torch.randn(size, 1, length), torch.linspace(1200, 3600, size)
+    loops = {f"{name}_loop": looped(name, signals, rpm) for name in ("journal", "rolling")}
+    times = interleaved_times(physics(signals, rpm) | loops, rounds=30)
+    ratios |= {f"{name}_loop": median_ratio(times[f"{name}_loop"], times[name]) for name in ("journal", "rolling")}
+    print(json.dumps({"ratios": {name: round(ratio, 3) for name, ratio in ratios.items()}, "goals": GOALS}))
+
+
+def physics(signals: Tensor, rpm: Tensor) -> dict[str, Work]:
+    """All physics of a batch, for both kinds of machine."""
+    return {
+        "journal": compatibility(OrderEvidence.journal(SAMPLING_RATE_HZ), JOURNAL_CLASSES, signals, rpm),
+        "rolling": compatibility(OrderEvidence.rolling(SAMPLING_RATE_HZ, ORDERS), ROLLING_CLASSES, signals, rpm),
+    }
+
+
+def compatibility(evidence: OrderEvidence, classes: Sequence[str], signals: Tensor, rpm: Tensor) -> Work:
+    table = expectation_table(classes, evidence.features, ORDERS)
+    calibration = default_calibration(evidence.features)
+
+    def work() -> Tensor:
+        there = presence(evidence(signals, rpm), rpm, calibration)
+        return class_probabilities(log_compatibility(there, table))
+
+    return work
+
+
+def looped(name: str, signals: Tensor, rpm: Tensor) -> Work:
+    each = [physics(signals[i : i + 1], rpm[i : i + 1])[name] for i in range(len(signals))]
+    return lambda: [work() for work in each]
+
+
+def training_step(signals: Tensor) -> Work:
+    network = create_model("wdcnn", len(JOURNAL_CLASSES))
+    targets = torch.randint(len(JOURNAL_CLASSES), (len(signals),))
+
+    def step() -> None:
+        F.cross_entropy(network(signals), targets).backward()
+        network.zero_grad()
+
+    return step
+
+
+def interleaved_times(works: dict[str, Work], rounds: int) -> dict[str, list[float]]:
+    """CPU seconds of each work in each round, in an order drawn anew each round."""
+    for work in works.values():
+        for _ in range(3):
+            work()
+    times: dict[str, list[float]] = {name: [] for name in works}
+    order = random.Random(0)
+    for _ in range(rounds):
+        for name in order.sample(list(works), len(works)):
+            start = time.process_time()
+            works[name]()
+            times[name].append(time.process_time() - start)
+    for name, seconds in times.items():
+        print(f"{name:14s} {1e3 * statistics.median(seconds):8.2f} ms")
+    return times
+
+
+def median_ratio(numerator: list[float], denominator: list[float]) -> float:
+    """Median over the rounds of the ratio within a round."""
+    return statistics.median(a / b for a, b in zip(numerator, denominator, strict=True))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,565 @@
+"""Does physics help? Arms with and without it, and controls that should not help, run for run on the same windows."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from packages.core.engine.files import atomic_write, write_text
+from packages.core.evaluation.paired import PairedDifference, compare_arms
+from packages.core.evaluation.predict import predict
+from packages.core.models.registry import create_model
+from packages.core.physics.compatibility import (
+    class_probabilities,
+    default_calibration,
+    expectation_table,
+    log_compatibility,
+    presence,
+)
+from packages.core.physics.evidence import OrderEvidence
+from packages.core.physics.faults import JOURNAL_CLASSES, signature
+from packages.core.physics.rolling_bearing import BEARINGS, FaultOrders, fault_orders
+from packages.core.signals.dataset import load_dataset
+from packages.core.signals.loaders import make_loader
+from packages.core.signals.recording import Recording
+from packages.core.signals.resample import to_common_rate
+from packages.core.signals.simulate import simulate
+from packages.core.signals.windows import WindowDataset
+from packages.core.training.cnn_optimizer import create_optimizer
+from packages.core.training.physics_loss_functions import PhysicalConstraintLoss
+from packages.core.training.pinn_trainer import PINNTrainer
+from packages.core.training.schedules import schedule_training
+from packages.core.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+CONTROL_ARM = "ce"
+FEWEST_HEALTHY = 3  # windows from which the normal level of a line can be told
+
+
+@dataclass(frozen=True)
+class StudySetting:
+    """What all runs of a study have in common.
+
+    Attributes:
+        labels: labelled windows of each class; 0 takes all there are.
+        epochs: passes over the unlabelled windows; every arm takes the same number of steps.
+        batch_size: labelled windows in a step, and as many unlabelled ones.
+        lr: highest learning rate of one-cycle.
+        weight: lambda of the frequency term.
+        form: of the frequency term: `log`, `linear`, `set` or `kl`.
+        schedule: of lambda: `constant`, `linear`, `cosine`, `exponential` or `step`.
+        trust: correct the physics by what the labelled windows say of it.
+        network: of the arms without evidence features.
+        bearing: name in the table of bearings; None is a journal bearing.
+        device: where to train.
+    """
+
+    labels: int = 5
+    epochs: int = 10
+    batch_size: int = 32
+    lr: float = 3e-3
+    weight: float = 1.0
+    form: str = "log"
+    schedule: str = "constant"
+    trust: bool = True
+    network: str = "wdcnn"
+    bearing: str | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.labels < 0 or self.epochs < 1 or self.batch_size < 2:
+            raise ValueError(
+                f"labels is {self.labels}, epochs {self.epochs}, batch_size {self.batch_size}; expected >= 0, 1 and 2"
+            )
+        if self.bearing is not None and self.bearing not in BEARINGS:
+            raise ValueError(f"bearing {self.bearing!r} is not in the table; known are {', '.join(BEARINGS)}")
+
+    @property
+    def orders(self) -> FaultOrders | None:
+        """Fault orders of the bearing."""
+        return None if self.bearing is None else fault_orders(BEARINGS[self.bearing])
+
+
+@dataclass(frozen=True)
+class Task:
+    """The windows of one run.
+
+    Attributes:
+        labelled: windows whose labels are used, `labelled.dataset` those of all training recordings.
+        unlabelled: windows whose labels nobody looks at.
+        test: windows of specimens that neither of the two holds.
+    """
+
+    labelled: Windows
+    unlabelled: Windows
+    test: Windows
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Label of each class index."""
+        return self.test.dataset.classes or ()
+
+    @property
+    def sampling_rate_hz(self) -> float:
+        """Of all windows."""
+        return self.test.dataset.sampling_rate_hz
+
+
+class Windows(torch.utils.data.Dataset):
+    """Some windows of a data set, cut whole batches at a time.
+
+    Args:
+        dataset: all windows.
+        indices: which of them, int64 `[W]`; one may occur several times.
+    """
+
+    def __init__(self, dataset: WindowDataset, indices: Tensor) -> None:
+        self.dataset, self.indices = dataset, indices
+
+    @property
+    def targets(self) -> Tensor:
+        """Class of each window, `[W]`."""
+        return self.dataset.targets[self.indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: Tensor) -> Any:
+        return self.dataset[self.indices[index]]
+
+    def repeated(self, n_windows: int) -> Windows:
+        """The same windows over and over, `n_windows` in all."""
+        times = math.ceil(n_windows / len(self))
+        return Windows(self.dataset, self.indices.repeat(times)[:n_windows])
+
+    def whole(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All signals `[W, C, T]`, targets `[W]` and speeds `[W]`."""
+        signals, targets, metadata = self.dataset[self.indices]
+        return signals, targets, metadata["rpm"]
+
+
+# -- conditions ----------------------------------------------------------------------------------------------
+
+
+SIMULATED = {
+    "few": {},
+    "speed_shift": {"labelled_rpm": (1200, 1800), "test_rpm": (2600, 3600)},
+    "noise": {"snr_db_range": (-6.0, 0.0)},
+}
+"""Conditions of simulated journal bearings: as they are; labels at low and tests at high speed; noise of 0 to 6 dB
+more power than the vibration."""
+
+N_MACHINES, N_TEST_MACHINES, RATE_HZ, WINDOW = 18, 6, 2560, 4096
+
+
+def simulated_task(condition: str, labels: int, seed: int) -> Task:
+    """12 machines to learn from and 6 to be tested on, 2560 Hz, windows of 1.6 s.
+
+    Raises:
+        ValueError: an unknown condition.
+    """
+    if condition not in SIMULATED:
+        raise ValueError(f"unknown condition {condition!r}; known are {', '.join(SIMULATED)}")
+    settings = SIMULATED[condition]
+    recordings = simulate(
+        N_MACHINES,
+        seed=seed,
+        sampling_rate_hz=RATE_HZ,
+        n_samples=2 * WINDOW,
+        snr_db_range=settings.get("snr_db_range", (5.0, 20.0)),
+    )
+    tested = {f"machine{index:02d}" for index in range(N_MACHINES - N_TEST_MACHINES, N_MACHINES)}
+    train = [recording for recording in recordings if recording.specimen not in tested]
+    test = [recording for recording in recordings if recording.specimen in tested]
+    return make_task(
+        train,
+        _between(test, settings.get("test_rpm")),
+        JOURNAL_CLASSES,
+        WINDOW,
+        labels,
+        seed,
+        may_be_labelled=lambda r: _is_between(r, settings.get("labelled_rpm")),
+    )
+
+
+def folder_task(recordings: Sequence[Recording], labels: int, seed: int, window: int) -> Task:
+    """One specimen of each class labelled, one for the test, the others unlabelled; each seed turns the roles by one.
+
+    Specimens are taken in the order of their names, so where the names count sizes, seed 0 labels the smallest of each
+    class and tests the largest. Windows of the labelled specimen are unlabelled windows as well.
+
+    Raises:
+        ValueError: a class with fewer than two specimens.
+    """
+    classes = tuple(sorted({str(recording.label) for recording in recordings}))
+    role: dict[tuple[str, str], str] = {}
+    for label in classes:
+        specimens = sorted({str(r.specimen) for r in recordings if r.label == label})
+        if len(specimens) < 2:
+            raise ValueError(f"class {label!r} has {len(specimens)} specimen; a study needs at least 2: learn and test")
+        turned = specimens[seed % len(specimens) :] + specimens[: seed % len(specimens)]
+        role |= {(label, turned[0]): "labelled", (label, turned[-1]): "test"}
+    roles = [role.get((str(r.label), str(r.specimen)), "unlabelled") for r in recordings]
+    train = [r for r, part in zip(recordings, roles, strict=True) if part != "test"]
+    test = [r for r, part in zip(recordings, roles, strict=True) if part == "test"]
+    return make_task(
+        train,
+        test,
+        classes,
+        window,
+        labels,
+        seed,
+        may_be_labelled=lambda r: role.get((str(r.label), str(r.specimen))) == "labelled",
+    )
+
+
+def make_task(
+    train: Sequence[Recording],
+    test: Sequence[Recording],
+    classes: Sequence[str],
+    window: int,
+    labels: int,
+    seed: int,
+    may_be_labelled: Callable[[Recording], bool] = lambda recording: True,
+) -> Task:
+    """Draw the labelled windows.
+
+    Args:
+        train: recordings to learn from.
+        test: recordings of other specimens.
+        classes: label of each class index.
+        window: samples.
+        labels: labelled windows of each class; 0 takes all that may be.
+        seed: of the draw.
+        may_be_labelled: whether a recording's label may be used.
+
+    Raises:
+        ValueError: a class has too few windows, or there is nothing to test.
+    """
+    if not test:
+        raise ValueError("there is no recording to test on")
+    dataset, tested = WindowDataset(train, classes, window, window // 2), WindowDataset(test, classes, window)
+    allowed = torch.tensor([may_be_labelled(recording) for recording in train])[dataset.recording_index]
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))
+    chosen = []
+    for index, label in enumerate(classes):
+        mine = order[(dataset.targets[order] == index) & allowed[order]]
+        if len(mine) < max(labels, 1):
+            raise ValueError(f"class {label!r} has {len(mine)} windows to label, expected at least {max(labels, 1)}")
+        chosen.append(mine[:labels] if labels else mine)
+    everything = torch.arange(len(dataset))
+    return Task(
+        Windows(dataset, torch.cat(chosen)), Windows(dataset, everything), Windows(tested, torch.arange(len(tested)))
+    )
+
+
+def _between(recordings: Sequence[Recording], rpm: tuple[float, float] | None) -> list[Recording]:
+    return [recording for recording in recordings if _is_between(recording, rpm)]
+
+
+def _is_between(recording: Recording, rpm: tuple[float, float] | None) -> bool:
+    return rpm is None or rpm[0] <= (recording.rpm or 0) <= rpm[1]
+
+
+# -- arms ----------------------------------------------------------------------------------------------------
+
+
+def _trained(
+    network: str | None = None, physics: str | None = None, **options: Any
+) -> Callable[[Task, StudySetting, int], np.ndarray]:
+    """An arm that trains: `network` or the setting's own, with or without the physics term on `physics` windows."""
+
+    def predicted(task: Task, setting: StudySetting, seed: int) -> np.ndarray:
+        torch.manual_seed(seed)
+        model = _new_network(network or setting.network, task, setting)
+        n_windows = max(len(task.unlabelled), len(task.labelled))
+        loader = _loader(task.labelled.repeated(n_windows), setting, seed)
+        optimizer = create_optimizer("adamw", model, lr=setting.lr, weight_decay=1e-2)
+        schedule = schedule_training("onecycle", optimizer, setting.epochs, len(loader))
+        common = {"optimizer": optimizer, "device": setting.device, "lr_scheduler": schedule}
+        if physics is None:
+            Trainer(model, loader, **common).fit(setting.epochs)
+        else:
+            PINNTrainer(
+                model,
+                loader,
+                **common,
+                lambda_freq=setting.weight,
+                lambda_sommerfeld=0,
+                lambda_temporal=0,
+                lambda_schedule=setting.schedule,
+                physics_loss=_physics_loss(task, setting, seed, **options),
+                unlabeled_loader=_loader(task.unlabelled, setting, seed + 1) if physics == "unlabelled" else None,
+            ).fit(setting.epochs)
+        return predict(model, _loader(task.test, setting, None)).predicted
+
+    return predicted
+
+
+def _new_network(name: str, task: Task, setting: StudySetting) -> nn.Module:
+    arguments: dict[str, Any] = {}
+    if name in ("hybrid_pinn", "order_cnn"):
+        arguments["sampling_rate_hz"] = task.sampling_rate_hz
+    if name == "hybrid_pinn" and setting.bearing is not None:
+        arguments["bearing"] = setting.bearing
+    return create_model(name, len(task.classes), task.test.dataset.n_channels, **arguments)
+
+
+def _physics_loss(task: Task, setting: StudySetting, seed: int, **options: Any) -> PhysicalConstraintLoss:
+    """The frequency term; where healthy windows are labelled, they say what is normal."""
+    loss = PhysicalConstraintLoss(
+        setting.weight,
+        0,
+        0,
+        classes=task.classes,
+        sample_rate=task.sampling_rate_hz,
+        orders=setting.orders,
+        control_seed=seed,
+        **{"form": setting.form} | options,
+    )
+    signals, targets, rpm = task.labelled.whole()
+    healthy = torch.tensor([signature(label) == signature("healthy") for label in task.classes])[targets]
+    if healthy.sum() >= FEWEST_HEALTHY:
+        loss.fit_calibration(signals[healthy], rpm[healthy])
+    if setting.trust:
+        loss.fit_trust(signals, targets, {"rpm": rpm})
+    return loss
+
+
+def _loader(windows: Windows, setting: StudySetting, seed: int | None) -> Any:
+    shuffle = seed is not None
+    return make_loader(windows, setting.batch_size, shuffle, seed or 0, drop_last=shuffle)  # type: ignore[arg-type]
+
+
+def _evidence(task: Task, setting: StudySetting, windows: Windows) -> tuple[Tensor, Tensor]:
+    """Evidence `[W, L]` and speeds `[W]`."""
+    search = _evidence_search(task, setting)
+    signals, _, rpm = windows.whole()
+    return torch.cat([search(s, r) for s, r in zip(signals.split(256), rpm.split(256), strict=True)]), rpm
+
+
+def _evidence_search(task: Task, setting: StudySetting) -> OrderEvidence:
+    if setting.orders is None:
+        return OrderEvidence.journal(task.sampling_rate_hz)
+    return OrderEvidence.rolling(task.sampling_rate_hz, setting.orders)
+
+
+def _logistic_regression(task: Task, setting: StudySetting, seed: int) -> np.ndarray:
+    """No network: logistic regression on the evidence of the labelled windows."""
+    try:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+    except ImportError:
+        raise ImportError("the arm 'evidence' needs scikit-learn: pip install 'whirl[study]'") from None
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    known = _evidence(task, setting, task.labelled)[0].nan_to_num(0.0)
+    model.fit(known.numpy(), task.labelled.targets.numpy())
+    return model.predict(_evidence(task, setting, task.test)[0].nan_to_num(0.0).numpy())
+
+
+def _rule(task: Task, setting: StudySetting, seed: int) -> np.ndarray:
+    """No training at all: the class that fits the evidence best."""
+    features = _evidence_search(task, setting).features
+    found, rpm = _evidence(task, setting, task.test)
+    there = presence(found, rpm, default_calibration(features))
+    table = expectation_table(task.classes, features, setting.orders)
+    return class_probabilities(log_compatibility(there, table)).argmax(1).numpy()
+
+
+ARMS: dict[str, Callable[[Task, StudySetting, int], np.ndarray]] = {
+    "ce": _trained(),
+    "physics": _trained(physics="unlabelled"),
+    "random_bands": _trained(physics="unlabelled", control="random_bands"),
+    "scrambled": _trained(physics="unlabelled", control="scrambled"),
+    "kl": _trained(physics="unlabelled", form="kl", temperature=1.0),
+    "labelled_only": _trained(physics="labelled"),
+    "features": _trained("hybrid_pinn"),
+    "features+physics": _trained("hybrid_pinn", physics="unlabelled"),
+    "order": _trained("order_cnn"),
+    "order+physics": _trained("order_cnn", physics="unlabelled"),
+    "evidence": _logistic_regression,
+    "rule": _rule,
+}
+"""Arms of the study: cross entropy alone; the physics loss on unlabelled windows; the same with randomly placed bands,
+or with the classes' signatures handed round (controls); in the form that imitates the physics' own opinion; on the
+labelled windows only; evidence as input of the network,
+without and with the loss; input resampled to orders, without and with it; no network but logistic regression on the
+evidence; no training."""
+
+
+# -- the study -----------------------------------------------------------------------------------------------
+
+
+def study_physics(
+    tasks: Callable[[str, int], Task],
+    conditions: Sequence[str],
+    arms: Sequence[str],
+    seeds: Sequence[int],
+    setting: StudySetting,
+    out: str | Path,
+) -> dict[str, dict[str, PairedDifference]]:
+    """Run every arm on every condition and seed, and compare with cross entropy alone.
+
+    Runs are kept in `results.jsonl` one by one, so that a study that was stopped goes on where it was; `table.md` and
+    `study.png` are written at the end.
+
+    Args:
+        tasks: windows of a condition and a seed.
+        conditions: names.
+        arms: names in `ARMS`; `ce` is always run, for the differences.
+        seeds: one run each.
+        setting: what all runs have in common.
+        out: folder for the results; a study of other settings there is refused.
+
+    Returns:
+        `{condition: {arm: difference in balanced accuracy}}`.
+
+    Raises:
+        ValueError: an unknown arm, or a folder that holds another study.
+    """
+    unknown = [arm for arm in arms if arm not in ARMS]
+    if unknown or not seeds:
+        raise ValueError(f"arms are {list(arms)} and seeds {list(seeds)}; known arms are {', '.join(ARMS)}")
+    folder = Path(out)
+    _begin(folder, setting)
+    names = list(dict.fromkeys((CONTROL_ARM, *arms)))
+    done = {(row["condition"], row["arm"], row["seed"]) for row in _rows(folder)}
+    for condition in conditions:
+        for seed in seeds:
+            todo = [arm for arm in names if (condition, arm, seed) not in done]
+            if todo:
+                _run(tasks(condition, seed), condition, seed, todo, setting, folder)
+    results = _compare(_rows(folder), conditions, names, seeds)
+    write_text(folder / "table.md", table(results))
+    _plot(results, folder / "study.png")
+    return results
+
+
+def _begin(folder: Path, setting: StudySetting) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    file, mine = folder / "setting.json", json.dumps(asdict(setting), indent=2)
+    if file.exists() and file.read_text() != mine:
+        raise ValueError(f"{folder}: holds a study of other settings; choose another --out")
+    write_text(file, mine)
+
+
+def _run(task: Task, condition: str, seed: int, arms: Sequence[str], setting: StudySetting, folder: Path) -> None:
+    targets = task.test.targets.numpy()
+    for arm in arms:
+        began = time.perf_counter()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            predicted = ARMS[arm](task, setting, seed)
+        score = balanced_accuracy(targets, predicted, len(task.classes))
+        row = {"condition": condition, "arm": arm, "seed": seed, "balanced_accuracy": score}
+        with (folder / "results.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row | {"time_s": round(time.perf_counter() - began, 2)}) + "\n")
+        logger.info("%-12s %-17s seed %d  balanced accuracy %.3f", condition, arm, seed, score)
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    file = folder / "results.jsonl"
+    if not file.exists():
+        return []
+    # A killed study may have left half a line at the end.
+    lines = [line for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    return [json.loads(line) for line in lines]
+
+
+def balanced_accuracy(targets: np.ndarray, predicted: np.ndarray, n_classes: int) -> float:
+    """Mean recall of the classes that occur, 0 to 1.
+
+    Example:
+        >>> balanced_accuracy(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), n_classes=3)
+        0.8333333333333333
+    """
+    counts = np.zeros((n_classes, n_classes), dtype=int)
+    np.add.at(counts, (targets, predicted), 1)
+    occurs = counts.sum(1) > 0
+    return float((np.diag(counts)[occurs] / counts[occurs].sum(1)).mean())
+
+
+def _compare(
+    rows: Sequence[dict[str, Any]], conditions: Sequence[str], arms: Sequence[str], seeds: Sequence[int]
+) -> dict[str, dict[str, PairedDifference]]:
+    found: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        if row["seed"] in seeds:
+            found[row["condition"]][row["arm"]][row["seed"]] = row["balanced_accuracy"]
+    return {condition: compare_arms(found[condition], CONTROL_ARM, arms) for condition in conditions}
+
+
+def table(results: dict[str, dict[str, PairedDifference]]) -> str:
+    """The results as a Markdown table."""
+    lines = [
+        "| condition | arm | runs | balanced accuracy | difference to `ce` | 95 % interval | Wilcoxon p |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for condition, arms in results.items():
+        for arm, d in arms.items():
+            first = f"| {condition} | `{arm}` | {d.n_runs} | {d.mean:.3f} |"
+            lines.append(
+                f"{first} | | |"
+                if arm == CONTROL_ARM
+                else f"{first} {d.difference:+.3f} | {d.low:+.3f} to {d.high:+.3f} | {d.p_value:.3f} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _plot(results: dict[str, dict[str, PairedDifference]], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * len(results), 0.4 * max(map(len, results.values())) + 1.4), layout="constrained")
+    panels = figure.subplots(1, len(results), sharey=True, squeeze=False)[0]
+    for panel, (condition, arms) in zip(panels, results.items(), strict=True):
+        names = [arm for arm in arms if arm != CONTROL_ARM]
+        differences = [arms[arm] for arm in names]
+        means = [d.difference for d in differences]
+        errors = [[d.difference - d.low for d in differences], [d.high - d.difference for d in differences]]
+        panel.errorbar(means, range(len(names)), xerr=errors, fmt="o", capsize=3)
+        panel.axvline(0, color="grey", linewidth=1)
+        panel.set_yticks(range(len(names)), names)
+        panel.set_title(f"{condition}: ce alone {arms[CONTROL_ARM].mean:.2f}", fontsize=10)
+        panel.set_xlabel("difference in balanced accuracy")
+    panels[0].invert_yaxis()
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png", dpi=150)
+
+
+def study_folder(
+    data: str | Path,
+    setting: StudySetting,
+    *,
+    channels: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    sampling_rate_hz: float | None = None,
+    window_s: float = 1.0,
+) -> Callable[[str, int], Task]:
+    """Tasks from a folder of recordings, by `folder_task`; recordings of unknown speed are left out.
+
+    Raises:
+        ValueError: the folder cannot be read, or no speed is known.
+    """
+    recordings = load_dataset(data, channels=channels, classes=classes, sampling_rate_hz=sampling_rate_hz)
+    known = [recording for recording in recordings if recording.rpm is not None]
+    if not known:
+        raise ValueError(f"{data}: no recording's rpm is known, and physics needs it; add a column rpm to manifest.csv")
+    if len(known) < len(recordings):
+        logger.info("%d of %d recordings without rpm are left out", len(recordings) - len(known), len(recordings))
+    rate_hz = min(recording.sampling_rate_hz for recording in known)
+    alike = to_common_rate(known, rate_hz, None)
+    return lambda condition, seed: folder_task(alike, setting.labels, seed, round(window_s * rate_hz))
