@@ -9,6 +9,8 @@ time, so that whatever else the machine does hits all alike. Only ratios carry o
 
 - `journal_2048`, `journal_20480`, `rolling_2048`, `rolling_20480`: physics over forward, cross entropy and backward of
   `wdcnn`, on [64, 1, 2048] and on [32, 1, 20480].
+- `terms_2048`, `terms_20480`: all terms of `PhysicalConstraintLoss` for journal bearings and their gradient, over the
+  same step; evidence is most of it.
 - `journal_loop`, `rolling_loop`: physics of the 64 samples one by one over physics of the batch, at 2048 samples.
 
 Run: `python benchmarks/physics.py`. The last line is one JSON object with the ratios and their goals.
@@ -42,12 +44,13 @@ from packages.core.physics.compatibility import (
 from packages.core.physics.evidence import OrderEvidence
 from packages.core.physics.faults import JOURNAL_CLASSES, ROLLING_CLASSES
 from packages.core.physics.rolling_bearing import BEARINGS, fault_orders
+from packages.core.training.physics_loss_functions import PhysicalConstraintLoss
 
 SHAPES = ((64, 2048), (32, 20480))
 SAMPLING_RATE_HZ = 12_000
 ORDERS = fault_orders(BEARINGS["6205"])
 GOALS = {
-    **{f"{kind}_{length}": "<= 0.25" for _, length in SHAPES for kind in ("journal", "rolling")},
+    **{f"{kind}_{length}": "<= 0.25" for _, length in SHAPES for kind in ("journal", "rolling", "terms")},
     **{f"{kind}_loop": ">= 15" for kind in ("journal", "rolling")},
 }
 
@@ -61,14 +64,37 @@ def main() -> None:
     ratios: dict[str, float] = {}
     for size, length in SHAPES:
         signals, rpm = torch.randn(size, 1, length), torch.linspace(1200, 3600, size)
-        times = interleaved_times({"wdcnn": training_step(signals)} | physics(signals, rpm), rounds=100)
-        ratios |= {f"{name}_{length}": median_ratio(times[name], times["wdcnn"]) for name in ("journal", "rolling")}
+        times = interleaved_times(works(signals, rpm), rounds=100)
+        ratios |= {f"{name}_{length}": median_ratio(times[name], times["wdcnn"]) for name in times if name != "wdcnn"}
     size, length = SHAPES[0]
     signals, rpm = torch.randn(size, 1, length), torch.linspace(1200, 3600, size)
     loops = {f"{name}_loop": looped(name, signals, rpm) for name in ("journal", "rolling")}
     times = interleaved_times(physics(signals, rpm) | loops, rounds=30)
     ratios |= {f"{name}_loop": median_ratio(times[f"{name}_loop"], times[name]) for name in ("journal", "rolling")}
     print(json.dumps({"ratios": {name: round(ratio, 3) for name, ratio in ratios.items()}, "goals": GOALS}))
+
+
+def works(signals: Tensor, rpm: Tensor) -> dict[str, Work]:
+    return {"wdcnn": training_step(signals), "terms": terms(signals, rpm)} | physics(signals, rpm)
+
+
+def terms(signals: Tensor, rpm: Tensor) -> Work:
+    """All physics losses of new predictions, with their gradient."""
+    loss, size = PhysicalConstraintLoss(sample_rate=SAMPLING_RATE_HZ), len(signals)
+    metadata = {
+        "rpm": rpm,
+        "sommerfeld": torch.rand(size) + 0.01,
+        "recording": torch.arange(size) // 4,
+        "start": torch.arange(size) * signals.shape[-1],
+    }
+
+    def work() -> object:
+        # Other signals in each round, as in a training: nothing is remembered from the last one.
+        fresh, logits = signals.clone(), torch.zeros(size, len(JOURNAL_CLASSES), requires_grad=True)
+        found = loss.terms(logits, fresh, metadata)
+        return torch.autograd.grad(sum(found.values(), start=logits.new_zeros(())), logits)
+
+    return work
 
 
 def physics(signals: Tensor, rpm: Tensor) -> dict[str, Work]:
@@ -106,17 +132,17 @@ def training_step(signals: Tensor) -> Work:
     return step
 
 
-def interleaved_times(works: dict[str, Work], rounds: int) -> dict[str, list[float]]:
+def interleaved_times(rivals: dict[str, Work], rounds: int) -> dict[str, list[float]]:
     """CPU seconds of each work in each round, in an order drawn anew each round."""
-    for work in works.values():
+    for work in rivals.values():
         for _ in range(3):
             work()
-    times: dict[str, list[float]] = {name: [] for name in works}
+    times: dict[str, list[float]] = {name: [] for name in rivals}
     order = random.Random(0)
     for _ in range(rounds):
-        for name in order.sample(list(works), len(works)):
+        for name in order.sample(list(rivals), len(rivals)):
             start = time.process_time()
-            works[name]()
+            rivals[name]()
             times[name].append(time.process_time() - start)
     for name, seconds in times.items():
         print(f"{name:14s} {1e3 * statistics.median(seconds):8.2f} ms")

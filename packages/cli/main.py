@@ -124,7 +124,11 @@ def inspect(
 @one_line_errors
 def train(
     data: Annotated[Path | None, typer.Argument(help="Folder of recordings; none simulates journal bearings.")] = None,
-    model: Annotated[str | None, typer.Option(help="cnn1d, wdcnn, resnet18_1d or patch_transformer.")] = None,
+    model: Annotated[str | None, typer.Option(help="cnn1d, wdcnn, resnet18_1d, hybrid_pinn, ...")] = None,
+    trainer: Annotated[str | None, typer.Option(help="cnn, or pinn, which holds predictions against physics.")] = None,
+    lambda_freq: Annotated[float | None, typer.Option(help="Weight of the lines that physics expects.")] = None,
+    rpm_from: Annotated[str | None, typer.Option(help="manifest, or signal where that does not tell.")] = None,
+    unlabeled: Annotated[Path | None, typer.Option(help="Folder of recordings for physics alone.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training windows.")] = None,
     window: Annotated[int | None, typer.Option(help="Samples per window.")] = None,
     hop: Annotated[int | None, typer.Option(help="Samples between training windows.")] = None,
@@ -137,12 +141,13 @@ def train(
     lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
     loss: Annotated[str | None, typer.Option(help="ce or focal.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="adamw, sgd, rmsprop, ...")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Of the optimizer.")] = None,
     schedule: Annotated[str | None, typer.Option(help="onecycle, warmup_cosine, ...; see whirl schedule.")] = None,
     augment: Annotated[str | None, typer.Option(help="light, medium or heavy; a policy goes into --config.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and split.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...")] = None,
     mixed_precision: Annotated[bool | None, typer.Option(help="Reduced precision.")] = None,
-    bearing: Annotated[str | None, typer.Option(help="Bearing whose fault orders the report draws, e.g. 6205.")] = None,
+    bearing: Annotated[str | None, typer.Option(help="Rolling bearing, for its fault orders, e.g. 6205.")] = None,
     workers: Annotated[int | None, typer.Option(help="Loader processes.")] = None,
     allow_leakage: Annotated[bool | None, typer.Option("--allow-leakage", help="Train on a split that leaks.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings; options on the line win.")] = None,
@@ -153,6 +158,10 @@ def train(
     options = {
         "data": None if data is None else str(data),
         "model": model,
+        "trainer": trainer,
+        "lambda_freq": lambda_freq,
+        "rpm_from": rpm_from,
+        "unlabeled": None if unlabeled is None else str(unlabeled),
         "epochs": epochs,
         "window": window,
         "hop": hop,
@@ -165,6 +174,7 @@ def train(
         "lr": lr,
         "loss": loss,
         "optimizer": optimizer,
+        "weight_decay": weight_decay,
         "schedule": schedule,
         "augment": augment,
         "seed": seed,
@@ -227,12 +237,30 @@ def predict(
 def _setting(text: str) -> tuple[str, Any]:
     """The name and the value in `name=value`; what reads as a number is one."""
     name, found, value = text.partition("=")
-    if not found:
+    if not (name and found):
         raise ValueError(f"--option {text!r}: expected name=value")
     for kind in (int, float):
         with contextlib.suppress(ValueError):
             return name, kind(value)
     return name, value
+
+
+def _settings(options: list[str]) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for name, value in map(_setting, options):
+        if name in settings:
+            raise ValueError(f"--option {name} is given twice")
+        settings[name] = value
+    return settings
+
+
+def _printable(text: str) -> str:
+    """The text, with plain characters for blocks where the terminal's encoding has none."""
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return text.translate(str.maketrans("▁▂▃▄▅▆▇█", "...ooo##"))
+    return text
 
 
 @app.command()
@@ -246,15 +274,16 @@ def schedule(
     out: Annotated[Path | None, typer.Option(help="Save as .csv, .png, .svg or .pdf instead of printing.")] = None,
 ) -> None:
     """Draw a learning-rate schedule before training with it."""
-    from packages.core.training.schedules import describe_curve, save_curve, simulate_schedule
+    from packages.core.training.schedules import check_settings, describe_curve, save_curve, simulate_schedule
 
-    settings = dict(map(_setting, option or []))
+    settings = _settings(option or [])
     try:
+        check_settings(name, settings)  # before one of them is taken for an argument
         curve = simulate_schedule(name, epochs, steps_per_epoch, lr, **settings)
-    except TypeError as error:  # a setting that this schedule does not know
+    except (TypeError, ArithmeticError) as error:  # an unknown setting, or a number that no float holds
         raise ValueError(error) from error
     if out is None:
-        typer.echo(describe_curve(curve))
+        typer.echo(_printable(describe_curve(curve)))
     else:
         save_curve(curve, out, title=name)
         typer.echo(f"the curve is in {out}")
@@ -282,6 +311,7 @@ def study_physics(
     channels: Annotated[str | None, typer.Option(help="Channels to use, e.g. DE.")] = None,
     classes: Annotated[str | None, typer.Option(help="Classes to use.")] = None,
     sampling_rate: Annotated[float | None, typer.Option(help="Hz of files that do not say theirs.")] = None,
+    without: Annotated[str | None, typer.Option(help="Specimens of DATA to leave out.")] = None,
     window_s: Annotated[float, typer.Option(help="Length of DATA's windows in seconds.")] = 1.0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     out: Annotated[Path, typer.Option(help="Folder for the results; goes on where it was stopped.")] = Path("study"),
@@ -295,7 +325,7 @@ def study_physics(
     )
     names = ["recordings"] if data else _names(conditions) or []
     if data is None:
-        tasks = functools.partial(study.simulated_task, labels=labels)
+        tasks = study.study_simulated(setting)
     else:
         tasks = study.study_folder(
             data,
@@ -303,10 +333,11 @@ def study_physics(
             channels=_names(channels),
             classes=_names(classes),
             sampling_rate_hz=sampling_rate,
+            without=_names(without) or (),
             window_s=window_s,
         )
     results = study.study_physics(
-        lambda condition, seed: tasks(condition, seed=seed),
+        tasks,
         names,
         _names(arms) or [],
         range(first_seed, first_seed + seeds),

@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
-from packages.core.evaluation.hardest import HardCase, evidence, hardest, spectrum_kind
+from packages.core.evaluation.hardest import HardCase, evidence, hardest, physics_says, spectrum_kind
 from packages.core.evaluation.predict import Predictions
 from packages.core.physics.faults import JOURNAL_CLASSES, ROLLING_CLASSES
 from packages.core.physics.rolling_bearing import BEARINGS, fault_orders
@@ -100,3 +102,26 @@ def test_odd_recordings_are_drawn_all_the_same(n_samples: int, label: str, rpm: 
     for samples in (signal, np.zeros((1, n_samples))):
         case = HardCase(Recording(samples, 1000, rpm=rpm), label, "healthy", 0.1, 0.9)
         assert evidence(case, [label, "healthy"], ORDERS).svg.endswith("</svg>")
+
+
+class ByLevel(nn.Module):
+    """Knows the first three of four classes; where a window's first sample is 0 it knows nothing."""
+
+    def forward(self, signals, metadata):
+        assert metadata["rpm"].isfinite().all()
+        odds = torch.tensor([1.0, 6.0, 3.0, 0.0]).where(signals[:, 0, :1] != 0, torch.tensor([1.0, 1, 1, 0]))
+        return odds.log()
+
+
+def test_physics_says_the_mean_of_the_windows_and_nothing_where_it_knows_nothing() -> None:
+    blank, loud = np.zeros(64), np.tile([1.0, -1.0], 32)
+    signals = [np.concatenate(parts) for parts in ((blank, loud), (blank, blank), (loud, loud), (loud, loud), (loud,))]
+    speeds = [1500, 1500, None, 1500, 1500]
+    recordings = [Recording(signal, 1000, rpm=rpm) for signal, rpm in zip(signals, speeds, strict=True)]
+    recordings[-1] = recordings[-1].cut(0, 60)  # no window fits in
+    cases = [HardCase(recording, "a", "b", 0.1, 0.9) for recording in recordings]
+    mixed, *nothing, sure, short = physics_says(cases, ["a", "b", "c", "d"], ByLevel(), window=64)
+    assert [label for label, _ in sure] == [label for label, _ in mixed] == ["b", "c", "a"]
+    assert [probability for _, probability in sure] == pytest.approx([0.6, 0.3, 0.1])
+    assert [probability for _, probability in mixed] == pytest.approx([(q + 1 / 3) / 2 for q in (0.6, 0.3, 0.1)])
+    assert [*nothing, short] == [[], [], []]

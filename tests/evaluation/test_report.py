@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from packages.core.evaluation.report import Report, render, verdict, write_report
 from packages.core.signals.recording import Recording
@@ -198,6 +200,44 @@ def test_what_is_not_known_is_left_out(make_report: MakeReport, fields: dict[str
     assert "nan" not in text.split()
 
 
+class Suspects(nn.Module):
+    """Suspects the first classes most, in every window."""
+
+    def __init__(self, n_classes: int) -> None:
+        super().__init__()
+        self.logits = -torch.arange(n_classes).float()
+
+    def forward(self, signals: torch.Tensor, metadata: dict[str, torch.Tensor]) -> torch.Tensor:
+        return self.logits.expand(len(signals), -1)
+
+
+PHYSICS_HISTORY = {
+    f"{part}_{name}": values
+    for part in ("train", "val")
+    for name, values in {
+        "loss": [3.0, 2.0, 1.0],
+        "classification_loss": [2.0, 1.5, 1.0],
+        "freq_loss": [1.5, 1.2, 1.1],
+        "temporal_loss": [0.0, 0.0, 0.0],
+        "physics_agreement": [0.2, 0.4, 0.6],
+    }.items()
+}
+
+
+def test_what_physics_says_stands_beside_the_prediction(make_report: MakeReport) -> None:
+    page = render(make_report(history=PHYSICS_HISTORY, physics=Suspects(11)))
+    text = Elements(page).text
+    assert page.count("<th>physics alone</th>") == 8
+    # softmax of 0, -1, -2, ...
+    assert text.count("physics alone healthy 63 % misalignment 23 % imbalance 9 %") == 8
+    assert "loss against lines" in page
+    assert "agreement with physics" in page
+    assert "loss of steadiness" not in page
+    silent = make_report(physics=Suspects(11), change=lambda recording: replace(recording, rpm=None))
+    assert "<th>physics alone</th>" not in render(silent)
+    assert "hysics alone" not in render(make_report())
+
+
 # Texts that overlap or stick out of their figure. Slanted names are left to the eye: their boxes overlap, they do not.
 MISPLACED = """
 [...document.querySelectorAll('svg')].flatMap(svg => {
@@ -220,7 +260,8 @@ def test_a_browser_shows_it_without_complaint_or_request(
     make_report: MakeReport, page: Any, tmp_path: Path, kind: str
 ) -> None:
     path = tmp_path / "report.html"
-    write_report(path, make_report(kind, leaks=["a leak"]))
+    physics = Suspects({"journal": 11, "rolling": 4}[kind])
+    write_report(path, make_report(kind, leaks=["a leak"], history=PHYSICS_HISTORY, physics=physics))
     for width, dark in ((1200, False), (1200, True), (390, False)):
         page.open(path, width, dark=dark)
         assert page.errors == []

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from packages.core.signals.recording import Recording
-from packages.core.signals.windows import WindowDataset, choose_window, standardize
+from packages.core.signals.windows import WindowDataset, choose_window, known_quantities, standardize
 
 CLASSES = ("healthy", "wear", "oil_whirl")
 
@@ -60,6 +60,33 @@ def test_batch_has_the_promised_types_and_values(dataset):
     assert (metadata["start"].dtype, metadata["start"].tolist()) == (torch.int64, [50, 0, 650])
     assert metadata["rpm"].dtype == torch.float32
     np.testing.assert_array_equal(metadata["rpm"], np.float32([np.nan, 1797, 900]))
+
+
+def test_what_recordings_know_of_the_operating_point_goes_with_their_windows():
+    recordings = [
+        noise(100, load=2, load_unit="kN", metadata={"sommerfeld": 0.25, "temperature_c": 40, "severity": 1}),
+        noise(100, rpm=900, load=3, load_unit="hp", metadata={"sommerfeld": "low", "temperature": 55.5}),
+        noise(100, load=4, load_unit="N", metadata={"sommerfeld": float("inf"), "temperature": None}),
+    ]
+    dataset = WindowDataset(recordings, CLASSES, window=50)
+    metadata = dataset[torch.tensor([5, 0, 2])][2]
+    assert list(metadata) == ["recording", "start", "rpm", "sommerfeld", "load", "temperature"]
+    expected = {"rpm": [np.nan, np.nan, 900], "sommerfeld": [np.nan, 0.25, np.nan]}
+    expected |= {"load": [4, 2000, np.nan], "temperature": [np.nan, 40, 55.5]}  # a load in hp is no force
+    for name, values in expected.items():
+        assert metadata[name].dtype == torch.float32
+        np.testing.assert_array_equal(metadata[name], np.float32(values))
+    assert {name: values.item() for name, values in dataset[0][2].items()}["load"] == 2000
+    assert len(next(iter(DataLoader(dataset, batch_size=4)))[2]) == 6
+
+
+def test_data_sets_that_go_together_tell_the_same():
+    warm, unknown = noise(100, metadata={"temperature": 40}), noise(100)
+    assert known_quantities([unknown, warm]) == ("temperature",)
+    assert known_quantities([unknown]) == ()
+    metadata = WindowDataset([unknown], CLASSES, 50, quantities=["temperature"])[:][2]
+    assert metadata["temperature"].isnan().tolist() == [True, True]
+    assert list(WindowDataset([warm], CLASSES, 50, quantities=())[0][2]) == ["recording", "start", "rpm"]
 
 
 def test_sizes(dataset):

@@ -133,9 +133,17 @@ def test_a_term_without_a_gradient_stops_training_with_its_name_and_reason(windo
 
 
 def test_the_default_terms_need_their_inputs(windows):
-    trainer = PINNTrainer(create_model("wdcnn", 11), loader(windows), device="cpu", sample_rate=RATE_HZ)
-    with pytest.raises(InertTermError, match="sommerfeld_loss: "):
+    signals, targets, metadata = windows[torch.arange(16)]
+    batches = [(signals, targets, {"rpm": metadata["rpm"]})]
+    trainer = PINNTrainer(create_model("wdcnn", 11), batches, device="cpu", sample_rate=RATE_HZ)
+    with pytest.raises(InertTermError, match=r"sommerfeld_loss: .*temporal_loss: "):
         trainer.fit(1)
+
+
+def test_simulated_recordings_feed_all_three_default_terms(windows):
+    history = new(PINNTrainer, windows, device="cpu", sample_rate=RATE_HZ).fit(2)
+    for name in ("freq_loss", "sommerfeld_loss", "temporal_loss"):
+        assert all(value > 0 for value in history[f"train_{name}"])
 
 
 @pytest.mark.filterwarnings("ignore:.*rpm:UserWarning")
@@ -149,8 +157,8 @@ def test_inert_terms_may_be_allowed(windows):
 
 
 def test_metadata_that_must_be_there(windows):
-    trainer = new(PINNTrainer, windows, metadata_keys=["rpm", "load"], **FREQ_ONLY)
-    with pytest.raises(ValueError, match=r"no metadata 'load'; they have .*'rpm'"):
+    trainer = new(PINNTrainer, windows, metadata_keys=["rpm", "humidity"], **FREQ_ONLY)
+    with pytest.raises(ValueError, match=r"no metadata 'humidity'; they have .*'rpm'"):
         trainer.fit(1)
 
 

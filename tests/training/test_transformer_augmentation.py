@@ -114,7 +114,7 @@ def test_type_stays_under_autocast_too(augment, dtype):
 
 @every_augmentation
 def test_bad_patches_are_named(augment):
-    with pytest.raises(TypeError, match=r"patches are torch.int64, expected a floating-point tensor"):
+    with pytest.raises(TypeError, match=r"type of patches is torch\.int64, expected a floating-point tensor"):
         augment(torch.zeros(2, 3, 4, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"patches have shape \[3, 4\], expected \[batch, patches >= 1, width\]"):
         augment(torch.zeros(3, 4))
@@ -293,7 +293,7 @@ def test_jitter_is_white_gaussian_noise_of_its_deviation():
 @pytest.mark.parametrize(
     ("message", "call"),
     [
-        ("drop_prob is 1.1, expected a probability", lambda p: patch_dropout(p, 1.1)),
+        ("drop_prob is 1.1, expected a number", lambda p: patch_dropout(p, 1.1)),
         ("drop_prob is nan", lambda p: patch_dropout(p, math.nan, training=False)),
         ("max_shift is -1, expected a whole number >= 0", lambda p: temporal_shift_patches(p, -1)),
         ("max_shift is 1.5", lambda p: temporal_shift_patches(p, 1.5)),  # pyright: ignore

@@ -48,10 +48,6 @@ def peak(signal: torch.Tensor) -> tuple[float, float]:
     return at * RATE_HZ / (32 * signal.numel()), 2 * spectrum[at] / window.sum()
 
 
-def fixed(*values: float) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float64)
-
-
 # --- what holds for all
 
 
@@ -123,7 +119,7 @@ def test_nothing_is_read_back_from_the_device(operation):
 def test_wrong_signals_are_named(operation):
     with pytest.raises(TypeError, match="int64"):
         operation(torch.ones(2, 1, 8, dtype=torch.int64))
-    with pytest.raises(ValueError, match=r"\(1, 8\), expected \[batch, channels, samples\]"):
+    with pytest.raises(ValueError, match=r"\[1, 8\], expected \[batch, channels, samples\]"):
         operation(torch.ones(1, 8))
     with pytest.raises(ValueError, match="expected"):
         operation(torch.ones(2, 1, 0))
@@ -132,7 +128,8 @@ def test_wrong_signals_are_named(operation):
 
 
 def test_every_function_says_what_it_keeps_breaks_and_erases():
-    public = [f for name, f in inspect.getmembers(vibration, inspect.isfunction) if not name.startswith("_")]
+    functions = inspect.getmembers(vibration, inspect.isfunction)
+    public = [f for name, f in functions if f.__module__ == vibration.__name__ and not name.startswith("_")]
     assert len(public) == 6
     for function in public:
         assert all(
@@ -141,16 +138,6 @@ def test_every_function_says_what_it_keeps_breaks_and_erases():
 
 
 # --- speed_jitter
-
-
-@pytest.mark.parametrize("change", [0.03, -0.03, 0.0])
-@pytest.mark.parametrize("n_samples", [2048, 1999])
-def test_three_percent_move_200_hz_to_206_hz_within_half_a_bin(change, n_samples):
-    signals = tone(200, n_samples, dtype=torch.float32)
-    read = vibration._read_at(signals, -0.5 * change * n_samples * torch.ones(1), torch.tensor([change]), 0.03)
-    frequency_hz, amplitude = peak(read)
-    assert abs(frequency_hz - 200 * (1 + change)) < 0.5 * RATE_HZ / n_samples
-    assert amplitude == pytest.approx(1, abs=0.01)
 
 
 def test_speed_jitter_moves_lines_as_much_as_rpm():
@@ -167,57 +154,6 @@ def test_speed_jitter_moves_lines_as_much_as_rpm():
     assert 0.97 - 1e-6 <= known.min() < 0.971
     assert 1.029 < known.max() <= 1.03 + 1e-6
     assert kstest(known, "uniform", (0.97, 0.06)).pvalue > 0.01
-
-
-@pytest.mark.parametrize("frequency_hz", [5.0, 207.3, 700.0, 960.0])
-@pytest.mark.parametrize("change", [-0.03, 0.03])
-def test_images_are_80_db_down_away_from_the_edges(frequency_hz, change):
-    signals = tone(frequency_hz, 8192, dtype=torch.float32)
-    read = vibration._read_at(signals, torch.tensor([-change * 4000]), torch.tensor([change]), 0.03)
-    middle = read[0, 0, 2000:6000].numpy() * np.kaiser(4000, 14)
-    spectrum = np.abs(np.fft.rfft(middle))
-    at = round(frequency_hz * (1 + change) * 4000 / RATE_HZ)
-    assert abs(spectrum.argmax() - at) <= 1
-    spectrum[max(at - 8, 0) : at + 9] = 0
-    assert 20 * np.log10(spectrum.max() / np.kaiser(4000, 14).sum() * 2) < -80
-
-
-def test_what_would_pass_half_the_rate_is_removed_and_not_folded():
-    signals = tone(1015, 8192, dtype=torch.float32)  # would come to 1045 Hz and fold to 1003 Hz
-    read = vibration._read_at(signals, torch.tensor([-120.0]), torch.tensor([0.03]), 0.03)
-    assert read[..., 2000:6000].abs().max() < 1e-4
-
-
-def test_speed_jitter_evaluates_the_mirrored_series_exactly():
-    n_samples, k = 301, np.arange(301)
-    coefficients = np.random.default_rng(0).normal(size=(2, n_samples)) * (k < 240)
-
-    def series(time: np.ndarray) -> np.ndarray:  # cosines: what a window mirrored at its ends is made of
-        return (coefficients[:, None] * np.cos(np.pi * k * (time[..., None] + 0.5) / n_samples)).sum(-1)
-
-    signals = torch.from_numpy(series(np.tile(k, (2, 1))))[:, None]
-    read = vibration._read_at(signals, fixed(2.3, -11.7), fixed(-0.1, 0.2), 0.3)[:, 0]
-    expected = series(np.stack((2.3 + 0.9 * k, -11.7 + 1.2 * k)))
-    assert np.abs(read.numpy() - expected).max() < 1e-4 * expected.std()
-
-
-@pytest.mark.parametrize("n_resampled", [2060, 1960])
-def test_speed_jitter_agrees_with_scipy(n_resampled):
-    tones = tone(31, 2000) + tone(250.5, 2000, phase=1) + tone(800, 2000, phase=2)
-    burst = tones * torch.from_numpy(np.kaiser(2000, 20))
-    expected = np.asarray(scipy_signal.resample(burst.numpy(), n_resampled, axis=-1))[..., :1900]
-    read = vibration._read_at(burst, fixed(0), fixed(2000 / n_resampled - 1), 0.03)[..., :1900]
-    np.testing.assert_allclose(read.numpy(), expected, atol=1e-4)
-
-
-def test_long_windows_keep_their_time_axis():
-    n_samples = 200_000
-    read = vibration._read_at(
-        tone(900, n_samples, dtype=torch.float32), torch.zeros(1), torch.tensor([-(2.0**-6)]), 0.03
-    )
-    time = np.arange(n_samples) * (1 - 2**-6)
-    expected = np.sin(2 * np.pi * 900 / RATE_HZ * time + 0.3)
-    assert np.abs(read[0, 0].numpy() - expected)[1000:-1000].max() < 1e-3
 
 
 def test_orders_of_a_simulated_fault_stay_when_rpm_is_scaled():
@@ -401,9 +337,9 @@ S = torch.ones(2, 1, 8)
 WRONG = {
     "change 1": (lambda: vibration.speed_jitter(S, 1.0), "max_change is 1.0"),
     "change nan": (lambda: vibration.speed_jitter(S, math.nan), "max_change"),
-    "rpm length": (lambda: vibration.speed_jitter(S, rpm=torch.ones(3)), r"rpm has shape \(3,\).*\[2\]"),
-    "rate 0": (lambda: vibration.band_stop(S, 0), "sampling rate is 0 Hz"),
-    "rate nan": (lambda: vibration.band_stop(S, math.nan), "sampling rate"),
+    "rpm length": (lambda: vibration.speed_jitter(S, rpm=torch.ones(3)), r"rpm has shape \[3\].*\[2\]"),
+    "rate 0": (lambda: vibration.band_stop(S, 0), "sampling_rate_hz is 0"),
+    "rate nan": (lambda: vibration.band_stop(S, math.nan), "sampling_rate_hz"),
     "width < 0": (lambda: vibration.band_stop(S, 100, -1), "max_width_hz is -1"),
     "width > Nyquist": (lambda: vibration.band_stop(S, 100, 51), "expected 0 to 50"),
     "centre reversed": (lambda: vibration.band_stop(S, 100, 5, (20, 10)), "low <= high"),
@@ -414,8 +350,8 @@ WRONG = {
     "snr nan": (lambda: vibration.additive_machine_noise(S, math.nan), "snr_db is nan"),
     "colour": (lambda: vibration.additive_machine_noise(S, color="brown"), "'brown'"),  # pyright: ignore
     "bank short": (lambda: vibration.additive_machine_noise(S, noise=torch.ones(3, 1, 7)), "at least 8"),
-    "bank channels": (lambda: vibration.additive_machine_noise(S, noise=torch.ones(3, 2, 9)), r"\(3, 2, 9\)"),
-    "probability": (lambda: vibration.polarity_flip(S, 1.5), "1.5, expected 0 to 1"),
+    "bank channels": (lambda: vibration.additive_machine_noise(S, noise=torch.ones(3, 2, 9)), r"\[3, 2, 9\]"),
+    "probability": (lambda: vibration.polarity_flip(S, 1.5), r"1.5, expected a number in \[0, 1\]"),
 }
 
 
@@ -426,7 +362,7 @@ def test_wrong_arguments_are_named(call, message):
 
 
 def test_an_integer_bank_is_refused():
-    with pytest.raises(TypeError, match=r"noise is torch\.int64"):
+    with pytest.raises(TypeError, match=r"type of noise is torch\.int64"):
         vibration.additive_machine_noise(S, noise=torch.ones(3, 1, 9, dtype=torch.int64))
 
 
@@ -439,12 +375,6 @@ def test_a_gpu_gives_the_result_of_the_cpu_but_for_the_draws():
     quarter = torch.tensor([0.25, 0.5, 0.75, 1.0])
     angles = 6 * torch.rand(4, 1, 1001, generator=seeded())
     calls = {
-        "speed": (
-            lambda x, start, change: vibration._read_at(x, start, change, 0.03),
-            signals,
-            quarter,
-            0.03 * quarter,
-        ),
         "band": (vibration._without_band, signals, quarter, 0.1 * quarter),
         "surrogate": (vibration._with_phases, signals, angles),
         "noise": (vibration._add_at, signals, noise(4, 2, 2000, seed=2), 20 * quarter[:, None, None]),

@@ -6,19 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from torch import nn
 
 from packages.core.evaluation.figures import Expectation, shorten, spectrum
-from packages.core.evaluation.predict import Predictions
+from packages.core.evaluation.predict import Predictions, predict, vote
 from packages.core.physics.faults import Line, Signature, signature
 from packages.core.physics.rolling_bearing import FaultOrders
 from packages.core.signals.recording import Recording
 from packages.core.signals.spectra import amplitude_spectrum, most_impulsive_band, squared_envelope_spectrum
+from packages.core.signals.windows import WindowDataset
 
 _RESOLUTION_ORDERS = 0.02  # tells whirl below 0.48 from looseness at 0.5, in spite of the Hann window's width
 _LEAST_ORDERS = 10.0
 _LEAST_ENVELOPE_ORDERS = 6.0
 _ENVELOPE_HZ = 500.0
 _RANGE_DB = 80.0
+_LEAST_DIFFERENCE = 1e-4  # of probabilities; below, they are equal but for rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +72,34 @@ def hardest(
         )
         for row in order
     ]
+
+
+def physics_says(
+    cases: Sequence[HardCase], classes: Sequence[str], physics: nn.Module, window: int, n: int = 3
+) -> list[list[tuple[str, float]]]:
+    """The n most probable classes of each recording by the evidence alone, with their probabilities, 0 to 1.
+
+    Args:
+        cases: the recordings.
+        classes: names of the K classes.
+        physics: judges windows of known speed, `[B, C, T]` and metadata to logits `[B, K]`; equal ones know nothing.
+        window: samples in a window; a recording gets the mean of its windows, as from the network.
+        n: how many classes at most.
+
+    Returns:
+        A list for each case, empty where the speed is not known or nothing follows from the evidence.
+    """
+    said: list[list[tuple[str, float]]] = [[] for _ in cases]
+    known = [index for index, case in enumerate(cases) if case.recording.rpm and case.recording.n_samples >= window]
+    if not known:
+        return said
+    windows = WindowDataset([cases[index].recording for index in known], None, window, quantities=())
+    for index, probabilities in zip(known, vote(predict(physics, windows)).probabilities, strict=True):
+        possible = probabilities[probabilities > 0]
+        if possible.max() - possible.min() > _LEAST_DIFFERENCE:
+            best: list[int] = np.argsort(-probabilities, kind="stable")[: min(n, len(possible))].tolist()
+            said[index] = [(classes[label], float(probabilities[label])) for label in best]
+    return said
 
 
 def spectrum_kind(true: str, predicted: str, classes: Sequence[str], orders: FaultOrders | None) -> str:

@@ -8,16 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from packages.core.engine.files import write_text
 from packages.core.evaluation import figures
-from packages.core.evaluation.hardest import HardCase, evidence, hardest
+from packages.core.evaluation.hardest import HardCase, evidence, hardest, physics_says
 from packages.core.evaluation.predict import Predictions
 from packages.core.physics.faults import ROLLING_CLASSES
 from packages.core.physics.rolling_bearing import FaultOrders
 from packages.core.signals.recording import Recording
 
 TEMPLATES = Path(__file__).parent / "templates"
+# Parts of a physics-informed training's loss, and how far physics and the network agree.
+_PHYSICS_CURVES = {
+    "classification_loss": "loss of classification",
+    "freq_loss": "loss against lines",
+    "sommerfeld_loss": "loss against load ranking",
+    "temporal_loss": "loss of steadiness",
+    "physics_agreement": "agreement with physics",
+}
 _PART_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -33,8 +42,8 @@ class Report:
         classes: names of the K classes.
         model: name of the network.
         n_parameters: number of its trainable weights.
-        history: values per epoch of `train_loss`, `val_loss`, `train_accuracy`, `val_accuracy`, `lr`; any may
-            be absent.
+        history: values per epoch of `train_loss`, `val_loss`, `train_accuracy`, `val_accuracy`, `lr`, and of what a
+            physics-informed training logs; any may be absent.
         metrics: from `metrics.evaluate`.
         predictions: of the test recordings, after the vote; they point into `parts["test"]`.
         parts: recordings of `"train"`, `"val"` and `"test"`; only the last must be there.
@@ -45,6 +54,8 @@ class Report:
         notes: choices and warnings to be read with the result.
         leaks: leaks from training into test data that were allowed; they stamp the report.
         orders: kinematics of the rolling bearing, if there is one.
+        physics: judges windows by the evidence alone, see `hardest.physics_says`; None where physics does not know the
+            classes.
         timings_s: seconds, by what they were spent on.
         versions: of software, by name.
 
@@ -70,6 +81,7 @@ class Report:
     notes: Sequence[str] = ()
     leaks: Sequence[str] = ()
     orders: FaultOrders | None = None
+    physics: nn.Module | None = None
     timings_s: Mapping[str, float] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -210,12 +222,19 @@ def _learning_curves(history: Mapping[str, Sequence[float | None]]) -> Iterator[
     val_loss = np.array(history.get("val_loss", ()), dtype=float)
     best = int(np.nanargmin(val_loss)) if np.isfinite(val_loss).any() else None
     for quantity in ("loss", "accuracy"):
-        names = {"training": f"train_{quantity}", "validation": f"val_{quantity}"}
-        curves = {name: history[key] for name, key in names.items() if _has_values(history.get(key))}
-        if curves:
+        if curves := _in_both_parts(history, quantity):
             yield figures.learning_curve(curves, quantity, best)
     if _has_values(history.get("lr")):
         yield figures.learning_curve({"rate": history["lr"]}, "learning rate", best)
+    for quantity, label in _PHYSICS_CURVES.items():
+        curves = _in_both_parts(history, quantity)
+        if any(any(values) for values in curves.values()):  # a term that is turned off is 0
+            yield figures.learning_curve(curves, label, best)
+
+
+def _in_both_parts(history: Mapping[str, Sequence[float | None]], quantity: str) -> dict[str, Sequence[float | None]]:
+    names = {"training": f"train_{quantity}", "validation": f"val_{quantity}"}
+    return {name: history[key] for name, key in names.items() if _has_values(history.get(key))}
 
 
 def _has_values(values: Sequence[float | None] | None) -> bool:
@@ -238,13 +257,20 @@ def _per_class(report: Report) -> Iterator[dict[str, Any]]:
         }
 
 
-def _hard_cases(report: Report) -> list[tuple[HardCase, Any, Any]]:
-    """The hardest recordings with their spectra, as (case, evidence, svg)."""
+def _hard_cases(report: Report) -> list[tuple[HardCase, Any, Any, list[tuple[str, float]]]]:
+    """The hardest recordings with their spectra and what physics says, as (case, evidence, svg, classes)."""
     from markupsafe import Markup
 
     cases = hardest(report.predictions, report.parts["test"], report.classes)
     seen = [(case, evidence(case, report.classes, report.orders)) for case in cases]
-    return [(case, proof, Markup(proof.svg)) for case, proof in seen]
+    said = _physics_says(cases, report)
+    return [(case, proof, Markup(proof.svg), classes) for (case, proof), classes in zip(seen, said, strict=True)]
+
+
+def _physics_says(cases: Sequence[HardCase], report: Report) -> list[list[tuple[str, float]]]:
+    if report.physics is None:
+        return [[] for _ in cases]
+    return physics_says(cases, report.classes, report.physics, report.window)
 
 
 def _part(report: Report, name: str) -> dict[str, Any]:

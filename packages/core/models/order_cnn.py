@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from packages.core.models.registry import create_model, register_model
-from packages.core.signals.angular import check_positive, to_orders
+from packages.core.signals.angular import to_orders
+from packages.core.signals.checks import check_number
 
 
 @register_model("order_cnn")
@@ -53,8 +54,8 @@ class OrderCNN(nn.Module):
         backbone: str = "cnn1d",
     ) -> None:
         super().__init__()
-        check_positive("sampling_rate_hz", sampling_rate_hz)
-        check_positive("samples_per_revolution", samples_per_revolution)
+        check_number("sampling_rate_hz", sampling_rate_hz, 0, open_ends=True)
+        check_number("samples_per_revolution", samples_per_revolution, 0, open_ends=True)
         self.sampling_rate_hz, self.samples_per_revolution = sampling_rate_hz, samples_per_revolution
         self.network = create_model(backbone, num_classes, in_channels)
 

@@ -151,8 +151,9 @@ def presence(evidence: Tensor, rpm: Tensor | float, calibration: Calibration) ->
         >>> presence(torch.tensor([[0.0], [10.0], [torch.nan]]), 3000, calibration)
         tensor([[0.5000], [0.9998], [0.5000]])
     """
-    speed = torch.as_tensor(rpm, dtype=evidence.dtype, device=evidence.device).expand(len(evidence))
-    normal = calibration.offset + calibration.slope * torch.log(speed / _REFERENCE_RPM)[:, None]
+    speed = torch.as_tensor(rpm, dtype=evidence.dtype, device=evidence.device)
+    log_speed = torch.log(speed / _REFERENCE_RPM)[..., None]
+    normal = torch.addcmul(calibration.offset, log_speed, calibration.slope)
     deviations = (evidence - normal) / calibration.scale
     return torch.sigmoid(_STEEPNESS * (deviations - _PRESENT_AT)).nan_to_num(nan=0.5)
 
@@ -195,8 +196,7 @@ def log_compatibility(presence: Tensor, table: Tensor, weights: Tensor | None = 
         >>> log_compatibility(torch.tensor([[1.0]]), torch.tensor([[0.9], [0.08]])).exp()
         tensor([[0.9000, 0.0800]])
     """
-    r = presence[:, None]
-    terms = torch.log(table * r + (1 - table) * (1 - r))
+    terms = torch.lerp(1 - table, table, presence[:, None]).log_()
     return terms.sum(-1) if weights is None else terms @ weights
 
 

@@ -6,7 +6,8 @@ A line is the strongest bin in its window of orders; its floor is the geometric 
 a few strong neighbours hardly move. 0 dB is what noise alone exceeds in one window of a hundred.
 
 One real transform of the signal serves everything: the Hann window is a sum of three neighbouring bins, and the
-envelope of a band is the inverse transform of its bins alone, as long as the band is wide.
+envelope of a band is the inverse transform of its bins alone, as long as the band is wide. Spectra are handled as real
+and imaginary parts, side by side in the last axis: real arithmetic is several times faster than complex.
 """
 
 from __future__ import annotations
@@ -16,11 +17,10 @@ from collections.abc import Sequence
 from statistics import NormalDist
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from packages.core.physics.features import ABSENT_DB, Feature, Rivalry, journal_features, rolling_features
-from packages.core.physics.line_search import DB, FALSE_ALARM, LineSearch, hann_power, log_of, power_of
+from packages.core.physics.line_search import DB, FALSE_ALARM, LineSearch, hann_power, power_of_
 from packages.core.physics.rolling_bearing import FaultOrders
 
 DEMODULATION_BANDS = ((0.08, 0.32), (0.25, 0.50), (0.45, 0.72), (0.65, 0.95))
@@ -32,6 +32,7 @@ STRUCTURE_BAND = (0.08, 0.95)
 
 _STRETCH_S = 0.05  # stray knocks leave most stretches as long alone, impacts of bearings and bubbles reach all
 _MOST_STRETCHES = 64
+_LEAST_AMPLITUDE = 1e-19  # its square is just above the smallest normal float32
 
 
 class OrderEvidence:
@@ -135,14 +136,14 @@ class OrderEvidence:
         """
         if signals.ndim not in (2, 3) or signals.shape[-1] < 16 or not signals.numel():
             raise ValueError(f"signals have shape {tuple(signals.shape)}, expected [B, C, N] or [B, N] with N >= 16")
-        with torch.autocast(signals.device.type, enabled=False):
-            rows = signals.reshape(-1, signals.shape[-1]).float()
-            n_channels = len(rows) // len(signals)
-            rate_hz = self._rate_hz(rpm, len(signals), rows)
-            plan = self._plan(rows, rate_hz)
-            if n_channels == 1:
-                return plan(rows, rate_hz)
-            return plan(rows, rate_hz.repeat_interleave(n_channels)).view(len(signals), n_channels, -1).amax(1)
+        rows = signals.reshape(-1, signals.shape[-1]).float()
+        rate_hz = self._rate_hz(rpm, len(signals), rows)
+        plan = self._plan(rows, rate_hz)
+        n_channels = len(rows) // len(signals)
+        if n_channels > 1:
+            rate_hz = rate_hz.repeat_interleave(n_channels)
+        found = plan(rows, rate_hz)
+        return found.view(len(signals), n_channels, -1).amax(1) if n_channels > 1 else found
 
     def _rate_hz(self, rpm: Tensor | float, n_signals: int, rows: Tensor) -> Tensor:
         """[B] turns per second, NaN where unknown."""
@@ -150,6 +151,10 @@ class OrderEvidence:
         if speed.shape not in ((), (n_signals,)):
             raise ValueError(f"rpm has shape {tuple(speed.shape)}, expected one speed or one for each, ({n_signals},)")
         slowest = 60 * self.sampling_rate_hz / rows.shape[-1]
+        if rows.device.type == "cpu":
+            low, high = speed.aminmax()  # NaN if any is
+            if slowest <= low.item() and high.item() <= self.max_rpm:
+                return (speed / 60).expand(n_signals)
         out_of_range = (speed < slowest) | (speed > self.max_rpm)
         if rows.device.type == "cpu" and bool(out_of_range.any()):
             self._refuse(speed[out_of_range][0].item(), slowest, rows.shape[-1])
@@ -188,66 +193,99 @@ class _Plan:
         n_modulation = min(widths, default=1)
         search = (lines, bin_hz, int(half), n_modulation, len(widths), evidence.max_rpm / 60, device)
         self.lines = LineSearch(*search) if lines else None
+        self.raw_bins, self.envelope_bins = (self.lines.raw_bins, self.lines.envelope_bins) if self.lines else (0, 0)
         # modulation faster than a band is wide folds back, but not onto the bins that are searched
-        raw_bins, self.envelope_bins = (self.lines.raw_bins, self.lines.envelope_bins) if self.lines else (0, 0)
-        starts = [0] * (raw_bins > 0) + [raw_bins + band * self.envelope_bins for band in range(len(widths))]
-        self.means = torch.tensor(starts if self.envelope_bins else starts[: raw_bins > 0], device=device)
         self.envelope_length = _fast_length(max(widths, default=1) + self.envelope_bins + 1)
-        self.n_levels, self.n_kurtosis = len(level), len(kurtosis)
+        self.n_kurtosis = len(kurtosis)
         bands = [STRUCTURE_BAND, *(window for feature in level for window in feature.windows)]
-        self.averages = _band_averages([_span(band, half) for band in bands], n_samples // 2 + 1).to(device)
-        self.n_stretches = min(max(round(duration_s / _STRETCH_S), 1), _MOST_STRETCHES)
-        self.noise_kurtosis_db = _noise_kurtosis_db(widths, self.n_stretches)
+        different = [*dict.fromkeys(bands)]
+        self.density_spans = [_span(band, half) for band in different]
+        self.per_root_bin = torch.tensor([(stop - start) ** -0.5 for start, stop in self.density_spans], device=device)
+        chosen = torch.tensor([different.index(band) for band in bands], device=device)
+        self.loud, self.quiet = chosen[1::2], chosen[2::2]
+        self.n_stretches = min(max(round(duration_s / _STRETCH_S), 1), _MOST_STRETCHES, self.envelope_length)
+        self.n_each = self.envelope_length // self.n_stretches
+        # decibels from logarithms of the power of lines, the amplitude of levels, and the square root of kurtosis / n
+        units = [DB if feature.is_line else 2 * DB for feature in features]
+        most = DB * math.log(self.n_each) - _noise_kurtosis_db(widths, self.n_stretches)
+        shifts = [most if feature.kind == "kurtosis" else 0.0 for feature in features]
+        self.unit_db, self.shift_db = torch.tensor(units, device=device), torch.tensor(shifts, device=device)
         self.rivalries = [
             (torch.tensor([evidence.names.index(name) for name in rivalry.names], device=device), rivalry)
             for rivalry in evidence.rivalries
         ]
 
     def __call__(self, rows: Tensor, rate_hz: Tensor) -> Tensor:
-        """Evidence [R, L] of rows [R, N]."""
-        spectrum = torch.fft.rfft(rows)
-        spectrum[:, 0] = 0
-        log_density = log_of(F.linear(torch.view_as_real(spectrum).flatten(1).square(), self.averages))
-        spectrum.mul_((-0.5 * log_density[:, :1]).exp())
-        modulations, moments = self._envelopes(spectrum)
-        found = []
-        if self.lines:
-            spectra = torch.cat([spectrum[:, : self.lines.raw_bins], *modulations], 1).index_fill_(1, self.means, 0)
-            found.append(self.lines(hann_power(spectra), rate_hz.nan_to_num(1.0)))
-        if self.n_levels:
-            found.append(DB * (log_density[:, 1::2] - log_density[:, 2::2]))
-        if self.n_kurtosis:
-            found.append(self._kurtosis_db(torch.stack(moments, 1)).expand(-1, self.n_kurtosis))
-        evidence = self._inhibited(torch.cat(found, 1)[:, self.order])
-        return evidence.masked_fill_(rate_hz.isnan()[:, None], torch.nan)
+        """Evidence [R, L] of rows [R, N]; nothing in it is a product of matrices, which autocast would make coarse."""
+        spectrum = torch.view_as_real(torch.fft.rfft(rows))
+        amplitudes = self._amplitudes(spectrum)
+        spectra, sums, norms = self._spectra(spectrum, amplitudes[:, :1, None].reciprocal())
+        # many operations on few numbers: inference mode spares them the bookkeeping, which costs more than the numbers
+        with torch.inference_mode():
+            evidence = self._evidence_db(amplitudes, spectra, sums, norms, rate_hz)
+        return evidence.masked_fill(rate_hz.isnan()[:, None], torch.nan)
 
-    def _envelopes(self, spectrum: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Spectrum [R, envelope_bins] of the squared envelope u of each band, means of u and u^2 [R, 2, stretches].
+    def _amplitudes(self, spectrum: Tensor) -> Tensor:
+        """[R, bands] root mean square of the bins of each band whose density counts, > 0."""
+        bands = [spectrum[:, start:stop] for start, stop in self.density_spans]
+        norms = torch.stack([torch.linalg.vector_norm(band, dim=(1, 2)) for band in bands], 1)
+        return norms.mul_(self.per_root_bin).clamp_min_(_LEAST_AMPLITUDE)
+
+    def _spectra(self, spectrum: Tensor, gain: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """What lines are looked for in, side by side after one empty bin, and how large the envelopes are.
 
         Band after band, because all at once would not fit into the processor's cache.
+
+        Args:
+            spectrum: [R, N / 2 + 1, 2].
+            gain: [R, 1, 1], for the spectrum.
+
+        Returns:
+            Spectra [R, 1 + raw_bins + S * envelope_bins, 2], 0 at frequency 0, of the signal and of the squared
+            envelope u of each band; and of each band sum and norm of u, [R, stretches].
         """
-        modulations, moments = [], []
-        n_each = self.envelope_length // self.n_stretches
+        spectra = spectrum.new_zeros(len(spectrum), 1 + self.raw_bins + len(self.spans) * self.envelope_bins, 2)
+        if self.raw_bins:
+            torch.mul(spectrum[:, 1 : self.raw_bins], gain, out=spectra[:, 2 : self.raw_bins + 1])
+        sums, norms, first = [], [], 1 + self.raw_bins
         for start, stop in self.spans if self.envelope_bins or self.n_kurtosis else ():
             # |z| does not care where on the axis its band lies
-            envelope = power_of(torch.fft.ifft(spectrum[:, start:stop], n=self.envelope_length))
-            modulations.append(torch.fft.rfft(envelope)[:, : self.envelope_bins])
-            stretches = envelope[:, : n_each * self.n_stretches].unflatten(1, (self.n_stretches, n_each))
-            moments.append(torch.stack([stretches.mean(-1), stretches.square().mean(-1)], 1))
-        return modulations, moments
+            band = spectrum.new_zeros(len(spectrum), self.envelope_length, 2)
+            torch.mul(spectrum[:, start:stop], gain, out=band[:, : stop - start])
+            envelope = power_of_(torch.view_as_real(torch.fft.ifft(torch.view_as_complex(band), norm="ortho")))
+            if self.envelope_bins:
+                modulation = torch.view_as_real(torch.fft.rfft(envelope, norm="ortho"))
+                spectra[:, first + 1 : first + self.envelope_bins].copy_(modulation[:, 1 : self.envelope_bins])
+                first += self.envelope_bins
+            stretches = envelope[:, : self.n_each * self.n_stretches].unflatten(1, (self.n_stretches, self.n_each))
+            sums.append(stretches.sum(-1))
+            norms.append(torch.linalg.vector_norm(stretches, dim=-1))
+        return spectra, sums, norms
 
-    def _kurtosis_db(self, moments: Tensor) -> Tensor:
-        """[R, 1] of the band where it is largest; from [R, bands, 2, stretches]."""
-        power = moments[:, :, 0].square().clamp_min_(torch.finfo(moments.dtype).tiny)
-        kurtosis = (moments[:, :, 1] / power).clamp_min_(1).median(-1).values
-        return DB * kurtosis.amax(1, keepdim=True).log() - self.noise_kurtosis_db
+    def _evidence_db(
+        self, amplitudes: Tensor, spectra: Tensor, sums: list[Tensor], norms: list[Tensor], rate_hz: Tensor
+    ) -> Tensor:
+        """[R, L] where the speed is known."""
+        found = [self.lines(hann_power(spectra), rate_hz.nan_to_num(1.0))] if self.lines else []
+        if len(self.loud):
+            levels = amplitudes.log()
+            found.append(levels.index_select(1, self.loud) - levels.index_select(1, self.quiet))
+        if self.n_kurtosis:
+            found += [self._log_peakedness(sums, norms)] * self.n_kurtosis
+        evidence = torch.addcmul(self.shift_db, torch.cat(found, 1).index_select(1, self.order), self.unit_db)
+        return self._inhibited(evidence)
+
+    def _log_peakedness(self, sums: list[Tensor], norms: list[Tensor]) -> Tensor:
+        """[R, 1] log of norm over sum in the band where it is largest; of n equal values it is least, `n^-1/2`."""
+        peakedness = torch.stack(norms, 1).div_(torch.stack(sums, 1).clamp_min_(_LEAST_AMPLITUDE))
+        return peakedness.median(-1).values.amax(1, keepdim=True).clamp_min_(self.n_each**-0.5).log_()
 
     def _inhibited(self, evidence: Tensor) -> Tensor:
         for members, rivalry in self.rivalries:
-            each = evidence[:, members]
+            each = evidence.index_select(1, members)
             strongest = each.nan_to_num(nan=-torch.inf).amax(1, keepdim=True)
-            reduced = each - rivalry.share * (strongest - each - rivalry.leeway_db).relu()
-            evidence[:, members] = reduced.maximum(each.clamp_max(ABSENT_DB))
+            reduced = each.minimum(each.lerp(strongest - rivalry.leeway_db, -rivalry.share))
+            evidence.index_copy_(1, members, reduced.maximum(each.clamp_max(ABSENT_DB)))
         return evidence
 
     def warn_of_unknown(self, rate_hz: Tensor) -> None:
@@ -267,14 +305,6 @@ def _noise_kurtosis_db(widths: Sequence[int], n_stretches: int) -> float:
         return 0.0
     deviation = 2 * math.sqrt((math.pi / 2 if n_stretches > 1 else 1) / min(widths))
     return 10 * math.log10(2 + NormalDist().inv_cdf(1 - FALSE_ALARM / len(widths)) * deviation)
-
-
-def _band_averages(spans: Sequence[tuple[int, int]], n_bins: int) -> Tensor:
-    """[bands, 2 n_bins] weights that average the power of bins, given as squares of real and imaginary parts."""
-    weights = torch.zeros(len(spans), n_bins, 2)
-    for band, (start, stop) in enumerate(spans):
-        weights[band, start:stop] = 1 / (stop - start)
-    return weights.flatten(1)
 
 
 def _span(band: tuple[float, float], half: float) -> tuple[int, int]:

@@ -40,7 +40,8 @@ class LineSearch:
 
     Every window in every spectrum is a place, W in all. Windows are searched at fixed fractions of their width, close
     enough at the fastest speed that no bin is passed over, so that one gather serves a batch of different speeds; the
-    noise beside a window comes from running sums.
+    noise beside a window comes from running sums. All that does not depend on the speed is laid out beforehand, since
+    on short signals the number of operations costs more than their arithmetic.
 
     Args:
         features: all of them lines, at least one.
@@ -86,56 +87,65 @@ class LineSearch:
             return torch.tensor(values, device=device)
 
         starts = [place.band * needed["envelope"] + needed["raw"] if place.band >= 0 else 0 for place in self.places]
-        self.first = tensor(starts)
-        self.last = tensor([float(needed[spectrum] - 2) for spectrum in spectra])  # the last bin lacks a neighbour
+        self.first = tensor([float(start) for start in starts])
+        self.second = self.first + 1
+        self.last = self.first + tensor([float(needed[spectrum] - 2) for spectrum in spectra])  # lacks no neighbour
         self.per_hz, self.fixed = (in_orders / bin_hz).to(device), ((1 - in_orders) / bin_hz).to(device)
         self.fewest = 1 / tensor([place.gap for place in self.places])
         self.most = tensor([limits[spectrum] - 1.0 for spectrum in spectra]) / windows[:, 1].to(device)
         widest = ((windows[:, 1] - windows[:, 0]) * fastest).max().item()
-        fractions = torch.linspace(0, 1, math.ceil(widest) + 1 if widest > 1 else 2)
-        self.points = torch.lerp(windows[:, :1], windows[:, 1:], fractions).to(device)  # [W, n]
-        self.edges = windows.T.repeat_interleave(2, 0).to(device)  # [4, W]: low, low, high, high
-        self.signs = tensor([-1.0, 1.0, -1.0, 1.0])[:, None]
+        fractions = torch.linspace(0, 1, math.ceil(widest) + 1 if widest > 1 else 2)[:, None]
+        low, high = windows.T
+        self.points = torch.lerp(low, high, fractions).to(device)  # [n, W]
+        # [4, W] where sums begin, below and above the window, and where they end; they begin after the bin at the edge
+        self.edges = torch.stack([low, high, low, high]).to(device)
+        self.margin = _LEAKAGE_BINS * tensor([-1.0, 1.0, -1.0, 1.0])[:, None]
         self.outward = tensor([-1.0, 0.0, 0.0, 1.0])[:, None]
-        self.margin = _LEAKAGE_BINS * tensor([-1.0, -1.0, 1.0, 1.0])[:, None]
         self.reach_per_hz, self.reach_bins = (reach_orders / bin_hz).to(device), reach_bins.to(device)
-        self.width = (windows[:, 1] - windows[:, 0]).to(device)
-        self.over_density = tensor([owner.kind == "shaft" for owner in owners])
+        # lines over a density have no noise beside them: their sums are divided by infinity
+        self.least_count = tensor([math.inf if owner.kind == "shaft" else 1.0 for owner in owners])
+        self.offset = tensor([math.log(_HANN_GAIN) if feature.kind == "shaft" else _EULER for feature in features])
         self.has_zero = tensor([float(feature.kind != "shaft") for feature in features])
-        self.is_max = tensor([feature.combine == "max" for feature in features])[:, None]
-        grouping = _grouping(self.features, self.places, n_bands)
-        self.members, self.shares, self.tries = (each.to(device) for each in grouping)
+        self.is_max = tensor([feature.combine == "max" for feature in features])
+        members, shares, tries = _grouping(self.features, self.places, n_bands)
+        self.members, self.shares = members.flatten().to(device), shares.to(device)
+        tries = tries.to(device)
+        width = (high - low).to(device)[:, None] * tries
+        self.fixed_trials = (self.fixed[:, None] * width + tries).sum(0)
+        self.trials_per_hz = (self.per_hz[:, None] * width).sum(0)
 
-    def __call__(self, spectra: Tensor, rate_hz: Tensor) -> Tensor:
+    def __call__(self, power: Tensor, rate_hz: Tensor) -> Tensor:
         """Evidence, of each feature in the spectrum that shows it best.
 
         Args:
-            spectra: output of `hann_power`, `[R, raw_bins + S * envelope_bins]`, of signals scaled such that the power
-                of what lines of kind `"shaft"` are compared with is 1 in each bin without a window.
+            power: output of `hann_power`, `[R, raw_bins + S * envelope_bins]` but for the last bin, of signals scaled
+                such that the power of what lines of kind `"shaft"` are compared with is 1 in each bin without a window;
+                overwritten.
             rate_hz: `[R]`, turns per second.
 
         Returns:
-            `[R, L]` in dB, NaN where a line lies above the spectrum or within a bin of another line.
+            `[R, L]`, natural logarithm of power, NaN where a line lies above the spectrum or within a bin of another
+            line.
         """
-        bins = torch.addcmul(self.fixed, rate_hz[:, None], self.per_hz)  # [R, W] for each unit of the windows
-        log_power = log_of(spectra)
-        floor = self._floor(log_power, bins, rate_hz).masked_fill_(self.over_density, math.log(_HANN_GAIN))
-        at = (bins[..., None] * self.points).round_().clamp_min_(1).minimum(self.last[:, None]).long()
-        peak = log_power.gather(1, at.add_(self.first[:, None]).flatten(1)).view(at.shape).amax(-1)
-        unknown = (bins < self.fewest) | (bins > self.most)
-        ratio = (peak - floor).masked_fill_(unknown, torch.nan)[:, self.members]  # [R, L, S, windows]
-        combined = torch.where(self.is_max, ratio.amax(-1), (ratio * self.shares).sum(-1)).amax(-1)
-        threshold = _log_noise_maximum((self.width * bins + 1) @ self.tries) * self.has_zero
-        return DB * (combined - threshold)
+        rate = rate_hz[:, None]
+        bins = torch.addcmul(self.fixed, rate, self.per_hz)  # [R, W] for each unit of the windows
+        log_power = log_of_(power)
+        at = (bins[:, None] * self.points).round_().add_(self.first).clamp_(self.second, self.last).long()
+        peak = log_power.gather(1, at.flatten(1)).view(at.shape).amax(1)
+        unknown = bins.clamp(self.fewest, self.most) != bins
+        ratio = peak.sub_(self._floor(log_power, bins, rate)).masked_fill_(unknown, torch.nan)
+        each = ratio.index_select(1, self.members).view(-1, *self.shares.shape)  # [R, windows, S, L]
+        combined = torch.where(self.is_max, each.amax(1), (each * self.shares).sum(1)).amax(1)
+        threshold = _log_noise_maximum(torch.addcmul(self.fixed_trials, rate, self.trials_per_hz))
+        return combined.sub_(torch.addcmul(self.offset, threshold, self.has_zero))
 
-    def _floor(self, log_power: Tensor, bins: Tensor, rate_hz: Tensor) -> Tensor:
-        """[R, W] log of the mean noise on both sides of the windows, bin 0 left out."""
-        reach = torch.maximum(rate_hz[:, None] * self.reach_per_hz, self.reach_bins)
+    def _floor(self, log_power: Tensor, bins: Tensor, rate: Tensor) -> Tensor:
+        """[R, W] mean of the log of the noise on both sides of the windows, bin 0 left out; 0 for shaft lines."""
+        reach = (rate * self.reach_per_hz).maximum(self.reach_bins)
         edges = torch.addcmul(self.margin, bins[:, None], self.edges).addcmul_(reach[:, None], self.outward)
-        edges = edges.clamp_min_(0).minimum(self.last).long()  # sums run from the bin after an edge to the next edge
-        counts = (edges * self.signs).sum(1).clamp_min_(1)
-        sums = log_power.cumsum(1).gather(1, (edges + self.first).flatten(1)).view(edges.shape)
-        return (sums * self.signs).sum(1) / counts + _EULER
+        edges = edges.floor_().add_(self.first).clamp_(self.first, self.last)
+        sums = log_power.cumsum(1).gather(1, edges.flatten(1).long()).view(edges.shape)
+        return _between(sums).div_(_between(edges).maximum(self.least_count))
 
     def warn_of_unknown(self, slowest_hz: float, fastest_hz: float) -> None:
         """Say what cannot be known at these speeds, and what would help."""
@@ -182,24 +192,30 @@ def _log_noise_maximum(n_bins: Tensor) -> Tensor:
 
 
 def hann_power(spectra: Tensor) -> Tensor:
-    """Power of Hann-windowed signals, `[R, F]`, from their spectra without a window; the outermost bins are not sound.
+    """Power of Hann-windowed signals, `[R, F - 2]`, of all but the outermost bins.
 
     `X[k] - (X[k - 1] + X[k + 1]) / 2` is twice the spectrum of the signal times `(1 - cos(2 pi t / N)) / 2`.
+
+    Args:
+        spectra: `[R, F, 2]`, real and imaginary part without a window.
     """
-    windowed = spectra.clone()
-    windowed[:, 1:].sub_(spectra[:, :-1], alpha=0.5)
-    windowed[:, :-1].sub_(spectra[:, 1:], alpha=0.5)
-    return power_of(windowed)
+    return power_of_(spectra[:, 1:-1].sub(spectra[:, :-2] + spectra[:, 2:], alpha=0.5))
 
 
-def power_of(values: Tensor) -> Tensor:
-    """Squared magnitude of complex values."""
-    return values.real.square().add_(values.imag.square())  # several times faster than abs or view_as_real
+def power_of_(parts: Tensor) -> Tensor:
+    """Squared magnitude `[...]` of real and imaginary parts `[..., 2]`, which are overwritten."""
+    squares = parts.square_()  # complex arithmetic, and squares of every other number, are several times slower
+    return squares[..., 0] + squares[..., 1]
 
 
-def log_of(power: Tensor) -> Tensor:
-    """Natural logarithm, finite at 0."""
-    return power.clamp_min(torch.finfo(power.dtype).tiny).log_()
+def log_of_(power: Tensor) -> Tensor:
+    """Natural logarithm in place, finite at 0."""
+    return power.clamp_min_(torch.finfo(power.dtype).tiny).log_()
+
+
+def _between(edges: Tensor) -> Tensor:
+    """[R, W] total on both sides of each window, from running totals [R, 4, W] at `LineSearch.edges`."""
+    return (edges[:, 2:] - edges[:, :2]).sum(1)
 
 
 def _places(features: Sequence[Feature], n_bands: int) -> list[_Place]:
@@ -231,19 +247,19 @@ def _grouping(features: Sequence[Feature], places: Sequence[_Place], n_bands: in
     """How places make features.
 
     Returns:
-        Indices [L, S or 1, most] of a feature's windows in each band, the first repeated where there are fewer; the
+        Indices [most, S or 1, L] of a feature's windows in each band, the first repeated where there are fewer; the
         shares of each in a mean; and [W, L], by how much a place adds to the trials that noise has.
     """
     most = max(len(feature.windows) for feature in features)
-    members = torch.zeros(len(features), max(n_bands, 1), most, dtype=torch.long)
+    members = torch.zeros(most, max(n_bands, 1), len(features), dtype=torch.long)
     shares = torch.zeros(members.shape)
     tries = torch.zeros(len(places), len(features))
     for index, feature in enumerate(features):
         n_windows = len(feature.windows)
-        shares[index, :, :n_windows] = 1 / n_windows
+        shares[:n_windows, :, index] = 1 / n_windows
         for band in range(members.shape[1]):
             searched = band if feature.kind == "envelope" else -1
             own = [at for at, place in enumerate(places) if (place.feature, place.band) == (index, searched)]
-            members[index, band] = torch.tensor(own + own[:1] * (most - n_windows))
+            members[:, band, index] = torch.tensor(own + own[:1] * (most - n_windows))
             tries[own, index] = 1 if feature.combine == "max" else 1 / n_windows
     return members, shares, tries

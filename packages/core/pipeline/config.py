@@ -7,14 +7,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from packages.core.engine.files import write_text
 from packages.core.models.registry import check_model_name
 from packages.core.physics.rolling_bearing import BEARINGS
 from packages.core.training.cnn_optimizer import optimizer_names
+from packages.core.training.loss_balancing import LAMBDA_SCHEDULES
 from packages.core.training.policies import make_augmentation
 from packages.core.training.schedules import schedule_names
+
+PHYSICAL_MODELS = ("hybrid_pinn", "order_cnn")
+"""Networks that are told the sampling rate, and look at the speed of the shaft."""
+
+_PINN_ONLY = ("lambda_freq", "lambda_sommerfeld", "lambda_temporal", "lambda_schedule", "unlabeled")
 
 
 class SimulationConfig(BaseModel):
@@ -71,8 +77,17 @@ class RunConfig(BaseModel):
         augment: what training windows go through: `light`, `medium`, `heavy`, or sub-policies as lists of
             `[operation, probability, magnitude]`; None leaves them as they are. A preset also drops, shifts and masks
             the tokens of a `patch_transformer`.
+        trainer: `cnn`, or `pinn`, whose loss also holds predictions against physics.
+        lambda_freq: weight of the lines that physics expects, of `pinn`; 0 turns the term off, as for the next two.
+        lambda_sommerfeld: weight of the severities' ranking by Sommerfeld number, of `pinn`.
+        lambda_temporal: weight of steadiness within a recording, of `pinn`.
+        lambda_schedule: how these weights rise over the epochs: `linear`, `cosine`, `exponential`, `step`, `constant`.
+        unlabeled: folder of recordings, sorted like `data`, whose labels nobody looks at: physics acts on them too.
+        rpm_from: `manifest` takes the speed that manifest or file states; `signal` estimates it where they do not.
+        rpm_range: lowest and highest speed of the shaft, rev/min, in which speeds are estimated; it should not hold a
+            speed and its double. None is what the recordings state.
         mixed_precision: reduced precision; None uses it where the device has instructions for it.
-        bearing: name in the table of bearings, whose fault orders the report draws.
+        bearing: name in the table of bearings, whose fault orders the report draws and physics looks for.
         seed: of weights, order and split.
         device: `auto`, `cpu`, `cuda`, ...
         threads: threads of a step on the CPU; None measures which number is fastest.
@@ -105,6 +120,14 @@ class RunConfig(BaseModel):
     weight_decay: float = Field(default=1e-2, ge=0)
     schedule: str = "onecycle"
     augment: str | list[list[tuple[str, float, float]]] | None = None
+    trainer: Literal["cnn", "pinn"] = "cnn"
+    lambda_freq: float = Field(default=1.0, ge=0)
+    lambda_sommerfeld: float = Field(default=0.0, ge=0)
+    lambda_temporal: float = Field(default=0.0, ge=0)
+    lambda_schedule: str = "linear"
+    unlabeled: str | None = None
+    rpm_from: Literal["manifest", "signal"] = "manifest"
+    rpm_range: tuple[float, float] | None = None
     mixed_precision: bool | None = None
     bearing: str | None = None
     seed: int = Field(default=0, ge=0, lt=2**63)
@@ -112,6 +135,11 @@ class RunConfig(BaseModel):
     threads: int | None = Field(default=None, ge=1)
     num_workers: int = Field(default=0, ge=0)
     allow_leakage: bool = False
+
+    @property
+    def uses_speed(self) -> bool:
+        """Whether training or network look at the speed of the shaft."""
+        return self.trainer == "pinn" or self.model in PHYSICAL_MODELS
 
     @field_validator("model")
     @classmethod
@@ -126,15 +154,52 @@ class RunConfig(BaseModel):
             make_augmentation(setting)
         return setting
 
-    @field_validator("optimizer", "schedule")
+    @field_validator("optimizer")
     @classmethod
-    def _known_optimizer_and_schedule(cls, name: str, info: ValidationInfo) -> str:
+    def _known_optimizer(cls, name: str) -> str:
+        # Muon takes matrices only, and every network here has biases.
+        known = [known for known in optimizer_names() if known != "muon"]
+        if name.lower() not in known:
+            raise ValueError(f"known are {', '.join(known)}")
+        return name.lower()
+
+    @field_validator("schedule")
+    @classmethod
+    def _known_schedule(cls, name: str) -> str:
         # A bare warm-up needs another schedule to warm up for.
-        schedules = [known for known in schedule_names() if known != "warmup"]
-        known = optimizer_names() if info.field_name == "optimizer" else schedules
+        known = [known for known in schedule_names() if known != "warmup"]
         if name not in known:
             raise ValueError(f"known are {', '.join(known)}")
         return name
+
+    @field_validator("lambda_schedule")
+    @classmethod
+    def _known_lambda_schedule(cls, name: str) -> str:
+        if name not in LAMBDA_SCHEDULES:
+            raise ValueError(f"known are {', '.join(LAMBDA_SCHEDULES)}")
+        return name
+
+    @field_validator("unlabeled")
+    @classmethod
+    def _absolute(cls, folder: str | None) -> str | None:
+        # A run folder can then be judged again from any working directory.
+        return None if folder is None else str(Path(folder).resolve())
+
+    @field_validator("rpm_range")
+    @classmethod
+    def _in_order(cls, speeds: tuple[float, float] | None) -> tuple[float, float] | None:
+        if speeds is not None and not 0 < speeds[0] <= speeds[1]:
+            raise ValueError("expected 0 < lowest <= highest")
+        return speeds
+
+    @model_validator(mode="after")
+    def _physics_fits(self) -> RunConfig:
+        strange = [name for name in _PINN_ONLY if getattr(self, name) != type(self).model_fields[name].default]
+        if self.trainer != "pinn" and strange:
+            raise ValueError(f"{strange[0]} belongs to the trainer 'pinn', and the trainer is {self.trainer!r}")
+        if self.rpm_from == "signal" and self.rpm_range is None:
+            raise ValueError("rpm_from 'signal' needs rpm_range, e.g. 'rpm_range: [1200, 2300]' in the --config file")
+        return self
 
     @model_validator(mode="after")
     def _loss_fits(self) -> RunConfig:
@@ -216,4 +281,5 @@ def write_config(path: Path, config: RunConfig) -> None:
 
 def unused_settings(config: RunConfig) -> set[str]:
     """Names of settings that mean nothing for this run."""
-    return set() if config.data is None else {"simulation"}
+    simulation = set() if config.data is None else {"simulation"}
+    return simulation | (set() if config.trainer == "pinn" else {*_PINN_ONLY})

@@ -7,7 +7,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,9 @@ import torch
 
 from packages.core.engine.device import resolve_device
 from packages.core.engine.precision import cpu_has_bfloat16
-from packages.core.physics.faults import JOURNAL_CLASSES, ROLLING_CLASSES, required_band_hz
+from packages.core.physics.faults import JOURNAL_CLASSES, ROLLING_CLASSES, required_band_hz, signature
+from packages.core.physics.rolling_bearing import BEARINGS
+from packages.core.physics.shaft_speed import estimate_rpm
 from packages.core.pipeline.config import RunConfig, SimulationConfig
 from packages.core.signals.dataset import load_dataset
 from packages.core.signals.leaks import Leak, guard
@@ -23,7 +25,13 @@ from packages.core.signals.recording import Recording
 from packages.core.signals.resample import ANALYSER_RATIO, common_band_hz, to_common_rate
 from packages.core.signals.simulate import iter_simulated
 from packages.core.signals.splits import Split, split_recordings
-from packages.core.signals.windows import MIN_REVOLUTIONS, MIN_WINDOW, WindowDataset, choose_window
+from packages.core.signals.windows import (
+    MIN_REVOLUTIONS,
+    MIN_WINDOW,
+    WindowDataset,
+    choose_window,
+    known_quantities,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +51,7 @@ class PreparedData:
         window_reason: why the window is as long as it is.
         fingerprint: of what the recordings were made from, before anything was done to them.
         device: where to train.
+        unlabelled: recordings for the physics terms alone, without labels.
     """
 
     config: RunConfig
@@ -53,24 +62,35 @@ class PreparedData:
     window_reason: str
     fingerprint: str
     device: torch.device
+    unlabelled: tuple[Recording, ...] = ()
 
     def windows(self, recordings: Sequence[Recording], hop: int | None = None) -> WindowDataset:
         """Windows over recordings of one part; without a `hop` they do not overlap."""
         window = self.config.window or 0
-        return WindowDataset(recordings, self.classes, window, hop or window)
+        return WindowDataset(recordings, self.classes, window, hop or window, quantities=self._quantities())
+
+    def _quantities(self) -> tuple[str, ...]:
+        """What all windows tell besides the speed: what the physics terms may use."""
+        if self.config.trainer != "pinn":
+            return ()
+        return known_quantities([*self.split.train, *self.split.val, *self.split.test, *self.unlabelled])
 
     def summary(self) -> dict[str, Any]:
         """What a run folder notes about its recordings."""
-        parts = {"train": self.split.train, "val": self.split.val, "test": self.split.test}
         return {
             "fingerprint": self.fingerprint,
             "classes": list(self.classes),
             "notes": list(self.notes),
             "parts": {
                 name: [{"source": r.source, "label": r.label, "specimen": r.specimen} for r in recordings]
-                for name, recordings in parts.items()
+                for name, recordings in self.parts().items()
             },
         }
+
+    def parts(self) -> dict[str, Sequence[Recording]]:
+        """The recordings of each part, by its name."""
+        known = {"train": self.split.train, "val": self.split.val, "test": self.split.test}
+        return {**known, "unlabelled": self.unlabelled} if self.unlabelled else {**known}
 
 
 def load_recordings(config: RunConfig) -> list[Recording]:
@@ -87,6 +107,36 @@ def load_recordings(config: RunConfig) -> list[Recording]:
             sampling_rate_hz=config.sampling_rate_hz,
         )
     return list(simulate_recordings(config.simulation, config.classes))
+
+
+def load_unlabelled(config: RunConfig, channels: Sequence[str]) -> list[Recording]:
+    """The recordings that physics acts on besides, without their labels.
+
+    Raises:
+        ValueError: a folder, file or manifest that cannot be used.
+    """
+    if config.unlabeled is None:
+        return []
+    found = load_dataset(config.unlabeled, channels=channels, sampling_rate_hz=config.sampling_rate_hz)
+    return [replace(recording, label=None) for recording in found]
+
+
+def with_speeds(recordings: Sequence[Recording], config: RunConfig) -> list[Recording]:
+    """Recordings that do not say their speed get it from their signal, if so configured.
+
+    Raises:
+        ValueError: the range of speeds is empty, or lies too high for the sampling rate.
+    """
+    if config.rpm_from == "manifest" or config.rpm_range is None:
+        return list(recordings)
+    return [
+        recording if recording.rpm else _with_estimated_rpm(recording, config.rpm_range) for recording in recordings
+    ]
+
+
+def _with_estimated_rpm(recording: Recording, rpm_range: tuple[float, float]) -> Recording:
+    signal = torch.from_numpy(recording.signal)[None]
+    return replace(recording, rpm=estimate_rpm(signal, recording.sampling_rate_hz, rpm_range).item())
 
 
 def simulate_recordings(config: SimulationConfig, classes: Sequence[str] | None = None) -> Iterator[Recording]:
@@ -125,17 +175,25 @@ def prepare(config: RunConfig) -> PreparedData:
         ValueError: recordings that cannot be used together, or a split that leaks.
     """
     recordings = load_recordings(config)
-    fingerprint = fingerprint_of(config, recordings)
     classes = order_classes(recordings)
-    rate_hz, why_rate = choose_sampling_rate(recordings, classes, config.sampling_rate_hz)
-    band_hz = config.band_limit_hz or common_band_hz(recordings)
-    recordings = to_common_rate(recordings, rate_hz, band_hz)
-    window, why_window = choose_window(recordings, rate_hz)
+    _check_bearing(config, classes)
+    unlabelled = load_unlabelled(config, recordings[0].channels)
+    fingerprint = fingerprint_of(config, recordings, unlabelled)
+    loaded, n_labelled = [*recordings, *unlabelled], len(recordings)
+    everything = with_speeds(loaded, config)
+    rate_hz, why_rate = choose_sampling_rate(everything, classes, config.sampling_rate_hz)
+    band_hz = config.band_limit_hz or common_band_hz(everything)
+    everything = to_common_rate(everything, rate_hz, band_hz)
+    window, why_window = choose_window(everything, rate_hz)
     if config.window is not None:
         window, why_window = config.window, f"{config.window} samples, as asked for"
     notes = [f"sampling rate {rate_hz:g} Hz: {why_rate}", f"window: {why_window}"]
     if band_hz is not None:
         notes.append(f"band: all are low-passed at {band_hz:.0f} Hz, so that a recorder's rate tells nothing")
+    notes += _notes_on_speed(config, loaded)
+    if config.uses_speed:
+        _check_revolution(everything, window)
+    recordings, unlabelled = everything[:n_labelled], everything[n_labelled:]
     split = split_recordings(
         recordings,
         by=config.split,
@@ -146,6 +204,9 @@ def prepare(config: RunConfig) -> PreparedData:
         seed=config.seed,
     )
     leaks = guard(split, allow_leakage=config.allow_leakage)
+    if unlabelled:
+        beside = Split(unlabelled, [], split.test, by=split.by, val_by=split.val_by)
+        leaks += guard(beside, allow_leakage=config.allow_leakage)
     device = resolve_device(config.device)
     hop = config.hop or max(1, window // 2)
     n_windows = sum((recording.n_samples - window) // hop + 1 for recording in split.train)
@@ -159,11 +220,55 @@ def prepare(config: RunConfig) -> PreparedData:
             "channels": list(recordings[0].channels),
             "sampling_rate_hz": rate_hz,
             "band_limit_hz": band_hz,
+            "rpm_range": config.rpm_range or _span_of_speeds(everything),
             "mixed_precision": _gains_from_less_precision(config, device),
             "bearing": config.bearing or (None if config.data or config.simulation.family == "journal" else "6205"),
         }
     )
-    return PreparedData(resolved, split, classes, tuple(leaks), (*notes, *split.notes), why_window, fingerprint, device)
+    notes += split.notes
+    return PreparedData(
+        resolved, split, classes, tuple(leaks), tuple(notes), why_window, fingerprint, device, tuple(unlabelled)
+    )
+
+
+def _check_bearing(config: RunConfig, classes: Sequence[str]) -> None:
+    """Refuse to look for faults whose lines depend on a geometry that nobody has told."""
+    rolling = [signature(name) for name in ROLLING_CLASSES[1:]]
+    faults = [label for label in classes if signature(label) in rolling]
+    looks = config.model == "hybrid_pinn" or (config.trainer == "pinn" and config.lambda_freq > 0)
+    if faults and looks and config.bearing is None and config.data is not None:
+        raise ValueError(
+            f"the lines of {', '.join(faults)} follow from the geometry of the rolling bearing: name it with --bearing "
+            f"(known are {', '.join(BEARINGS)})"
+        )
+
+
+def _notes_on_speed(config: RunConfig, recordings: Sequence[Recording]) -> list[str]:
+    n_unknown = sum(recording.rpm is None for recording in recordings)
+    if n_unknown and config.rpm_from == "signal" and config.rpm_range:
+        low, high = config.rpm_range
+        said = f"estimated from the signal, between {low:g} and {high:g} rpm"
+    elif n_unknown and config.uses_speed:
+        said = "not known, so physics says nothing of them"
+    else:
+        return []
+    return [f"speed: that of {n_unknown} of {len(recordings)} recordings is {said}"]
+
+
+def _check_revolution(recordings: Sequence[Recording], window: int) -> None:
+    """Refuse windows in which the slowest shaft does not turn once."""
+    for recording in recordings:
+        least = math.ceil(60 * recording.sampling_rate_hz / recording.rpm) if recording.rpm else 0
+        if window < least:
+            raise ValueError(
+                f"windows of {window} samples are shorter than one revolution of {recording.name} at "
+                f"{recording.rpm:g} rpm: expected --window {least} or more"
+            )
+
+
+def _span_of_speeds(recordings: Sequence[Recording]) -> tuple[float, float] | None:
+    speeds = [recording.rpm for recording in recordings if recording.rpm is not None]
+    return (min(speeds), max(speeds)) if speeds else None
 
 
 def _gains_from_less_precision(config: RunConfig, device: torch.device) -> bool:
@@ -224,13 +329,12 @@ def _whole_fraction(rate_hz: float, at_least_hz: float) -> float:
     return rate_hz / max(1, int(rate_hz // at_least_hz))
 
 
-def fingerprint_of(config: RunConfig, recordings: Sequence[Recording]) -> str:
+def fingerprint_of(config: RunConfig, recordings: Sequence[Recording], unlabelled: Sequence[Recording] = ()) -> str:
     """Hash of the recordings as they were loaded, in order; of simulated ones, of what was simulated."""
     digest = hashlib.blake2b(digest_size=16)
     if config.data is None:
         digest.update(repr((config.simulation, [recording.source for recording in recordings])).encode())
-        return digest.hexdigest()
-    for recording in recordings:
+    for recording in [*(() if config.data is None else recordings), *unlabelled]:
         digest.update(f"{recording.label}|{recording.specimen}|{recording.sampling_rate_hz}".encode())
         digest.update(np.ascontiguousarray(recording.signal).data)
     return digest.hexdigest()

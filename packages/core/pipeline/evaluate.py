@@ -19,10 +19,9 @@ from packages.core.engine.files import write_json, write_text
 from packages.core.evaluation.metrics import evaluate
 from packages.core.evaluation.predict import Predictions, predict, vote
 from packages.core.evaluation.report import Report, render
-from packages.core.models.registry import create_model
-from packages.core.physics.rolling_bearing import BEARINGS, fault_orders
+from packages.core.pipeline.build import bearing_orders, new_model, physics_alone
 from packages.core.pipeline.config import RunConfig, unused_settings
-from packages.core.pipeline.data import PreparedData, check_same_recordings, prepare
+from packages.core.pipeline.data import PreparedData, check_same_recordings, prepare, with_speeds
 from packages.core.pipeline.run_folder import RunFolder
 from packages.core.signals.dataset import load_dataset
 from packages.core.signals.leaks import find_leaks
@@ -90,14 +89,15 @@ def examine(model: nn.Module, examination: Examination, folder: RunFolder) -> Me
         history=examination.history,
         metrics=metrics,
         predictions=votes,
-        parts={"train": data.split.train, "val": data.split.val, "test": examination.test},
+        parts=data.parts() | {"test": examination.test},
         split_by=config.split,
         window=config.window or 0,
-        hops={"train": config.hop or config.window or 0},
+        hops=dict.fromkeys(("train", "unlabelled"), config.hop or config.window or 0),
         window_reason=data.window_reason,
         notes=[*examination.warnings, *examination.notes],
         leaks=examination.leaks,
-        orders=fault_orders(BEARINGS[config.bearing]) if config.bearing else None,
+        orders=bearing_orders(config),
+        physics=physics_alone(data),
         timings_s=examination.timings_s,
         versions={name: version(name) for name in ("whirl", "torch", "numpy")} | {"python": platform.python_version()},
     )
@@ -142,7 +142,7 @@ def evaluate_run(run: str | Path, data: str | Path | None = None, out: str | Pat
         target.check_empty()
     prepared = prepare(config)
     check_same_recordings(config, prepared.fingerprint, folder.read_data()["fingerprint"])
-    model = create_model(config.model, len(prepared.classes), len(config.channels or ()))
+    model = new_model(prepared.config)
     load_weights(model, folder.best_checkpoint)
     examination = own_examination(prepared, folder) if data is None else other_examination(prepared, folder, data)
     return headline(examine(model, examination, target), target, examination.warnings)
@@ -172,8 +172,9 @@ def other_examination(data: PreparedData, folder: RunFolder, path: str | Path) -
         raise ValueError(
             f"{unknown.name}: label {unknown.label!r} was never seen in training; known are {', '.join(data.classes)}"
         )
-    test = to_common_rate(found, config.sampling_rate_hz, config.band_limit_hz)
-    split = Split(data.split.train, data.split.val, test, by=data.split.by, val_by=data.split.val_by)
+    test = to_common_rate(with_speeds(found, config), config.sampling_rate_hz, config.band_limit_hz)
+    seen = [*data.split.train, *data.unlabelled]
+    split = Split(seen, data.split.val, test, by=data.split.by, val_by=data.split.val_by)
     return Examination(
         data=data,
         test=test,

@@ -10,9 +10,11 @@ from typing import Any
 from packages.core.engine.checkpoint import load_weights
 from packages.core.engine.device import resolve_device
 from packages.core.evaluation.predict import predict, vote
-from packages.core.models.registry import create_model
+from packages.core.pipeline.build import new_model
 from packages.core.pipeline.config import RunConfig
+from packages.core.pipeline.data import with_speeds
 from packages.core.pipeline.run_folder import RunFolder
+from packages.core.signals.manifest import MANIFEST, read_manifest
 from packages.core.signals.read import read_recording
 from packages.core.signals.recording import Recording
 from packages.core.signals.resample import to_common_rate
@@ -61,7 +63,8 @@ def predict_files(
 
     Args:
         run: a run folder.
-        files: recordings of any kind that can be read.
+        files: recordings of any kind that can be read. A network that looks at the speed takes it from the manifest in
+            their folder, or up to two above, where that lists them, else from the files.
         sampling_rate_hz: rate of files that do not say theirs.
         channels: names of the files' channels, in their order, where the files do not name them.
 
@@ -71,10 +74,13 @@ def predict_files(
     folder = RunFolder(run)
     config = folder.read_config()
     classes, window = config.classes or [], config.window or 0
-    recordings = [
-        _as_trained(read_recording(file, sampling_rate_hz=sampling_rate_hz), config, channels) for file in files
-    ]
-    model = create_model(config.model, len(classes), len(config.channels or ()))
+    speeds = _listed_speeds(files) if config.uses_speed else {}
+    recordings = []
+    for file in files:
+        recording = read_recording(file, sampling_rate_hz=sampling_rate_hz)
+        rpm = speeds.get(Path(file).resolve()) or recording.rpm
+        recordings.append(_as_trained(replace(recording, rpm=rpm), config, channels))
+    model = new_model(config)
     load_weights(model, folder.best_checkpoint)
     windows = predict(model, WindowDataset(recordings, None, window, window), resolve_device(config.device))
     votes = vote(windows)
@@ -90,6 +96,13 @@ def predict_files(
     ]
 
 
+def _listed_speeds(files: Sequence[str | Path]) -> dict[Path, float | None]:
+    """Speeds that manifests near the files tell, by file."""
+    above = (folder for file in files for folder in Path(file).resolve().parents[:3])
+    folders = [folder for folder in dict.fromkeys(above) if (folder / MANIFEST).is_file()]
+    return {entry.path.resolve(): entry.rpm for folder in folders for entry in read_manifest(folder)}
+
+
 def _as_trained(recording: Recording, config: RunConfig, channels: Sequence[str] | None) -> Recording:
     """Channels by name, then rate and band. A single channel without a name can only be the one that is wanted."""
     wanted = config.channels or []
@@ -102,5 +115,5 @@ def _as_trained(recording: Recording, config: RunConfig, channels: Sequence[str]
             f"{recording.name}: its channels are {', '.join(recording.channels)}, the network needs "
             f"{', '.join(wanted)}; name the file's with --channels"
         )
-    recording = recording.select_channels(wanted)
-    return to_common_rate([recording], config.sampling_rate_hz, config.band_limit_hz)[0]
+    recordings = with_speeds([recording.select_channels(wanted)], config)
+    return to_common_rate(recordings, config.sampling_rate_hz, config.band_limit_hz)[0]

@@ -32,6 +32,7 @@ from packages.core.physics.evidence import OrderEvidence
 from packages.core.physics.faults import JOURNAL_CLASSES, signature
 from packages.core.physics.rolling_bearing import BEARINGS, FaultOrders, fault_orders
 from packages.core.signals.dataset import load_dataset
+from packages.core.signals.features import evidence_features
 from packages.core.signals.loaders import make_loader
 from packages.core.signals.recording import Recording
 from packages.core.signals.resample import to_common_rate
@@ -320,6 +321,7 @@ def _new_network(name: str, task: Task, setting: StudySetting) -> nn.Module:
 
 def _physics_loss(task: Task, setting: StudySetting, seed: int, **options: Any) -> PhysicalConstraintLoss:
     """The frequency term; where healthy windows are labelled, they say what is normal."""
+    chosen: dict[str, Any] = {"form": setting.form} | options
     loss = PhysicalConstraintLoss(
         setting.weight,
         0,
@@ -328,7 +330,7 @@ def _physics_loss(task: Task, setting: StudySetting, seed: int, **options: Any) 
         sample_rate=task.sampling_rate_hz,
         orders=setting.orders,
         control_seed=seed,
-        **{"form": setting.form} | options,
+        **chosen,
     )
     signals, targets, rpm = task.labelled.whole()
     healthy = torch.tensor([signature(label) == signature("healthy") for label in task.classes])[targets]
@@ -342,13 +344,6 @@ def _physics_loss(task: Task, setting: StudySetting, seed: int, **options: Any) 
 def _loader(windows: Windows, setting: StudySetting, seed: int | None) -> Any:
     shuffle = seed is not None
     return make_loader(windows, setting.batch_size, shuffle, seed or 0, drop_last=shuffle)  # type: ignore[arg-type]
-
-
-def _evidence(task: Task, setting: StudySetting, windows: Windows) -> tuple[Tensor, Tensor]:
-    """Evidence `[W, L]` and speeds `[W]`."""
-    search = _evidence_search(task, setting)
-    signals, _, rpm = windows.whole()
-    return torch.cat([search(s, r) for s, r in zip(signals.split(256), rpm.split(256), strict=True)]), rpm
 
 
 def _evidence_search(task: Task, setting: StudySetting) -> OrderEvidence:
@@ -366,17 +361,17 @@ def _logistic_regression(task: Task, setting: StudySetting, seed: int) -> np.nda
     except ImportError:
         raise ImportError("the arm 'evidence' needs scikit-learn: pip install 'whirl[study]'") from None
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-    known = _evidence(task, setting, task.labelled)[0].nan_to_num(0.0)
-    model.fit(known.numpy(), task.labelled.targets.numpy())
-    return model.predict(_evidence(task, setting, task.test)[0].nan_to_num(0.0).numpy())
+    search = _evidence_search(task, setting)
+    model.fit(evidence_features(task.labelled, search).numpy(), task.labelled.targets.numpy())
+    return model.predict(evidence_features(task.test, search).numpy())
 
 
 def _rule(task: Task, setting: StudySetting, seed: int) -> np.ndarray:
     """No training at all: the class that fits the evidence best."""
-    features = _evidence_search(task, setting).features
-    found, rpm = _evidence(task, setting, task.test)
-    there = presence(found, rpm, default_calibration(features))
-    table = expectation_table(task.classes, features, setting.orders)
+    search = _evidence_search(task, setting)
+    found = evidence_features(task.test, search, unknown_db=math.nan)
+    there = presence(found, task.test.whole()[2], default_calibration(search.features))
+    table = expectation_table(task.classes, search.features, setting.orders)
     return class_probabilities(log_compatibility(there, table)).argmax(1).numpy()
 
 
@@ -455,6 +450,7 @@ def _begin(folder: Path, setting: StudySetting) -> None:
     if file.exists() and file.read_text() != mine:
         raise ValueError(f"{folder}: holds a study of other settings; choose another --out")
     write_text(file, mine)
+    write_text(folder / "results.jsonl", "".join(_whole_lines(folder)))
 
 
 def _run(task: Task, condition: str, seed: int, arms: Sequence[str], setting: StudySetting, folder: Path) -> None:
@@ -472,12 +468,14 @@ def _run(task: Task, condition: str, seed: int, arms: Sequence[str], setting: St
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in _whole_lines(folder)]
+
+
+def _whole_lines(folder: Path) -> list[str]:
+    """The lines of `results.jsonl`; a killed study may have left half a line at the end."""
     file = folder / "results.jsonl"
-    if not file.exists():
-        return []
-    # A killed study may have left half a line at the end.
-    lines = [line for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
-    return [json.loads(line) for line in lines]
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.exists() else []
+    return [line for line in lines if line.endswith("\n")]
 
 
 def balanced_accuracy(targets: np.ndarray, predicted: np.ndarray, n_classes: int) -> float:
@@ -540,6 +538,11 @@ def _plot(results: dict[str, dict[str, PairedDifference]], path: Path) -> None:
         figure.savefig(file, format="png", dpi=150)
 
 
+def study_simulated(setting: StudySetting) -> Callable[[str, int], Task]:
+    """Tasks from simulated journal bearings, by `simulated_task`."""
+    return lambda condition, seed: simulated_task(condition, setting.labels, seed)
+
+
 def study_folder(
     data: str | Path,
     setting: StudySetting,
@@ -547,14 +550,25 @@ def study_folder(
     channels: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     sampling_rate_hz: float | None = None,
+    without: Sequence[str] = (),
     window_s: float = 1.0,
 ) -> Callable[[str, int], Task]:
     """Tasks from a folder of recordings, by `folder_task`; recordings of unknown speed are left out.
+
+    Args:
+        data: folder of recordings.
+        setting: of the study.
+        channels: names; None uses all.
+        classes: labels; None uses all.
+        sampling_rate_hz: of files that do not say theirs.
+        without: specimens to leave out.
+        window_s: length of a window in seconds.
 
     Raises:
         ValueError: the folder cannot be read, or no speed is known.
     """
     recordings = load_dataset(data, channels=channels, classes=classes, sampling_rate_hz=sampling_rate_hz)
+    recordings = [recording for recording in recordings if recording.specimen not in without]
     known = [recording for recording in recordings if recording.rpm is not None]
     if not known:
         raise ValueError(f"{data}: no recording's rpm is known, and physics needs it; add a column rpm to manifest.csv")

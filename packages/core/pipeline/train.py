@@ -20,7 +20,7 @@ from packages.core.engine.checkpoint import load_weights
 from packages.core.engine.files import write_json
 from packages.core.engine.interrupt import finish_batch_on_interrupt
 from packages.core.engine.threads import fastest_thread_count
-from packages.core.models.registry import create_model
+from packages.core.pipeline.build import new_model, new_physics_loss
 from packages.core.pipeline.config import RunConfig
 from packages.core.pipeline.data import PreparedData, check_same_recordings, prepare
 from packages.core.pipeline.evaluate import examine, own_examination
@@ -30,8 +30,10 @@ from packages.core.training.cnn_losses import create_criterion
 from packages.core.training.cnn_optimizer import create_optimizer
 from packages.core.training.cnn_trainer import CNNTrainer
 from packages.core.training.losses import FocalLoss, compute_class_weights
+from packages.core.training.pinn_trainer import PINNTrainer
 from packages.core.training.policies import make_augmentation
 from packages.core.training.schedules import schedule_training
+from packages.core.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +71,8 @@ def train_run(
         command: what the user typed, kept for the report.
 
     Raises:
-        ValueError: data, settings or folder that cannot be used; nothing has been written then.
+        ValueError: data, settings or folder that cannot be used, or physics terms that have nothing to say of the
+            data; nothing has been written then.
     """
     folder = RunFolder(out)
     if not resume:
@@ -79,6 +82,8 @@ def train_run(
     for note in data.notes:
         logger.info(note)
     trainer = make_trainer(data, folder, callbacks)
+    if isinstance(trainer, PINNTrainer):
+        _try_physics(trainer)
     config = data.config.model_copy(update={"threads": _use_threads(trainer, data)})
     data = replace(data, config=config)
     if resume:
@@ -100,7 +105,7 @@ def train_run(
         return TrainResult(folder, examine(trainer.model, examination, folder), tuple(examination.warnings))
 
 
-def make_trainer(data: PreparedData, folder: RunFolder, callbacks: Sequence[Callback] = ()) -> CNNTrainer:
+def make_trainer(data: PreparedData, folder: RunFolder, callbacks: Sequence[Callback] = ()) -> Trainer:
     """The network, its optimizer and schedule, and the trainer over the data's windows.
 
     The default schedule, one-cycle (Smith & Topin 2019), lets the rate rise over the first 30 % of the steps and then
@@ -117,21 +122,49 @@ def make_trainer(data: PreparedData, folder: RunFolder, callbacks: Sequence[Call
         # Batch normalisation cannot learn from a single window.
         drop_last=len(train_windows) > config.batch_size and len(train_windows) % config.batch_size == 1,
     )
+    torch.manual_seed(config.seed)
     model = new_model(config)
     optimizer = create_optimizer(config.optimizer, model.parameters(), config.lr, config.weight_decay)
-    return CNNTrainer(
-        model,
-        loader,
-        make_loader(data.windows(data.split.val), config.batch_size),
-        optimizer,
-        _criterion(config, train_windows.targets),
-        data.device,
-        [lambda trainer, logs: write_json(folder.history_file, trainer.state.history), *callbacks],
-        schedule_training(config.schedule, optimizer, config.epochs or 1, len(loader)),
-        mixed_precision=bool(config.mixed_precision),
-        checkpoint_dir=folder.checkpoints,
-        augmentation=None if config.augment is None else make_augmentation(config.augment),
-    )
+    parts: dict[str, Any] = {
+        "model": model,
+        "train_loader": loader,
+        "val_loader": make_loader(data.windows(data.split.val), config.batch_size),
+        "optimizer": optimizer,
+        "criterion": _criterion(config, train_windows.targets),
+        "device": data.device,
+        "callbacks": [lambda trainer, logs: write_json(folder.history_file, trainer.state.history), *callbacks],
+        "lr_scheduler": schedule_training(config.schedule, optimizer, config.epochs or 1, len(loader)),
+        "mixed_precision": bool(config.mixed_precision),
+        "checkpoint_dir": folder.checkpoints,
+        "augmentation": None if config.augment is None else make_augmentation(config.augment),
+    }
+    return CNNTrainer(**parts) if config.trainer == "cnn" else PINNTrainer(**parts, **_physics(data))
+
+
+def _physics(data: PreparedData) -> dict[str, Any]:
+    """What a `PINNTrainer` needs besides."""
+    config = data.config
+    loader = None
+    if data.unlabelled:
+        # Another seed, or windows would always meet the same labelled ones where both parts are equally long.
+        windows = data.windows(data.unlabelled, config.hop)
+        loader = make_loader(windows, config.batch_size, shuffle=True, seed=config.seed + 1)
+    return {
+        "lambda_freq": config.lambda_freq,
+        "lambda_sommerfeld": config.lambda_sommerfeld,
+        "lambda_temporal": config.lambda_temporal,
+        "lambda_schedule": config.lambda_schedule,
+        "physics_loss": new_physics_loss(data),
+        "unlabeled_loader": loader,
+    }
+
+
+def _try_physics(trainer: PINNTrainer) -> None:
+    """Refuse what physics has nothing to say of, or cannot take, before anything is written."""
+    with torch.random.fork_rng():
+        batch = trainer.prepare_batch(next(iter(trainer.batches(trainer.train_loader))))
+        outputs = batch.signals.new_zeros(len(batch.signals), trainer.physics_loss.frequency.n_classes)
+        trainer.compute_loss(outputs, batch.targets, batch.signals, batch.metadata)
 
 
 def _criterion(config: RunConfig, targets: torch.Tensor) -> nn.Module:
@@ -141,13 +174,7 @@ def _criterion(config: RunConfig, targets: torch.Tensor) -> nn.Module:
     return create_criterion("ce", weight=weights, label_smoothing=config.label_smoothing)
 
 
-def new_model(config: RunConfig) -> nn.Module:
-    """The configured network with weights drawn from the run's seed."""
-    torch.manual_seed(config.seed)
-    return create_model(config.model, len(config.classes or ()), len(config.channels or ()))
-
-
-def _fit(trainer: CNNTrainer, config: RunConfig, folder: RunFolder, resume: bool) -> None:
+def _fit(trainer: Trainer, config: RunConfig, folder: RunFolder, resume: bool) -> None:
     n_windows, n_parameters = len(trainer.train_loader.dataset), sum(p.numel() for p in trainer.model.parameters())  # type: ignore[attr-defined]
     logger.info("training %s (%d parameters) on %d windows", config.model, n_parameters, n_windows)
     history = trainer.fit(config.epochs or 1, resume_from=folder.last_checkpoint if resume else None)
@@ -155,7 +182,7 @@ def _fit(trainer: CNNTrainer, config: RunConfig, folder: RunFolder, resume: bool
         raise ValueError(f"{folder.path}: training diverged (its loss is no number); lower --lr and start a new run")
 
 
-def _use_threads(trainer: CNNTrainer, data: PreparedData) -> int:
+def _use_threads(trainer: Trainer, data: PreparedData) -> int:
     """Set the number of threads, and return it.
 
     The network sees an empty batch on the way, so a window it cannot take is refused before anything is written.

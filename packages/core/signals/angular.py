@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from packages.core.signals.checks import check_batch, check_count, check_number
 from packages.core.signals.interpolate import interpolate
 
 
@@ -49,7 +50,10 @@ def to_orders(
         >>> torch.fft.rfft(over_angle).abs().argmax(-1).flatten() / (1024 / 64)  # order
         tensor([2., 2.])
     """
-    _check(signals, rpm, sampling_rate_hz, samples_per_revolution, n_samples_out)
+    check_batch(signals, rpm)
+    check_number("sampling_rate_hz", sampling_rate_hz, 0, open_ends=True)
+    check_number("samples_per_revolution", samples_per_revolution, 0, open_ends=True)
+    check_count("n_samples_out", n_samples_out)
     work = signals if signals.dtype == torch.float64 else signals.float()
     rpm = rpm.to(work)
     slowest, unchanged = 60 * sampling_rate_hz / signals.shape[-1], 60 * sampling_rate_hz / samples_per_revolution
@@ -59,29 +63,6 @@ def to_orders(
     step = unchanged / rpm.where(known, unchanged)
     over_angle = interpolate(work, torch.zeros_like(step), step, n_samples_out)
     return over_angle.masked_fill(~known[:, None, None], torch.nan).to(signals.dtype)
-
-
-def _check(signals: Tensor, rpm: Tensor, rate_hz: float, samples_per_revolution: float, n_samples_out: int) -> None:
-    if not signals.is_floating_point():
-        raise TypeError(f"signals are {signals.dtype}, expected floating point")
-    if signals.ndim != 3 or 0 in signals.shape:
-        raise ValueError(f"signals have shape {list(signals.shape)}, expected [batch, channels, samples], none empty")
-    if rpm.shape != signals.shape[:1]:
-        raise ValueError(f"rpm has shape {list(rpm.shape)}, expected one speed per sample: [{len(signals)}]")
-    for name, value in (("sampling_rate_hz", rate_hz), ("samples_per_revolution", samples_per_revolution)):
-        check_positive(name, value)
-    if n_samples_out < 1:
-        raise ValueError(f"n_samples_out is {n_samples_out}, expected at least 1")
-
-
-def check_positive(name: str, value: float) -> None:
-    """Refuses what is not a finite number > 0.
-
-    Raises:
-        ValueError: it names the number.
-    """
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} is {value!r}, expected > 0 and finite")
 
 
 def _refuse(rpm: float, slowest: float, n_samples: int) -> None:

@@ -54,19 +54,30 @@ def interpolate(signals: Tensor, start: Tensor, step: Tensor, n_samples_out: int
     return read
 
 
+def raised_cosine(rise: Tensor) -> Tensor:
+    """The smooth step `(1 - cos(pi r)) / 2`: 0 up to r = 0, 1 from r = 1 on.
+
+    Args:
+        rise: r, float of any shape.
+
+    Returns:
+        As `rise`, in [0, 1].
+
+    Example:
+        >>> raised_cosine(torch.tensor([-3.0, 0.0, 0.5, 1.0, 3.0]))
+        tensor([0.0000, 0.0000, 0.5000, 1.0000, 1.0000])
+    """
+    return 0.5 - 0.5 * torch.cos(math.pi * rise.clamp(0, 1))
+
+
 def _grid(signals: Tensor, step: Tensor) -> Tensor:
     """`[B, C, 4 T]` mirrored signals at twice the rate, divided by what the kernel will do to their spectrum."""
     n_samples = signals.shape[-1]
     bins = torch.arange(n_samples + 1, device=signals.device, dtype=signals.dtype)
     where_it_goes = bins * step[:, None] / n_samples  # in units of half the new rate
-    gain = _raised_cosine((1 - where_it_goes) / _ROLL_OFF) * (2 / _kernel_spectrum(bins * (math.pi / (2 * n_samples))))
+    gain = raised_cosine((1 - where_it_goes) / _ROLL_OFF) * (2 / _kernel_spectrum(bins * (math.pi / (2 * n_samples))))
     mirrored = torch.cat((signals, signals.flip(-1)), -1)  # has no jump between its ends
     return torch.fft.irfft(torch.fft.rfft(mirrored) * gain[:, None], n=4 * n_samples)
-
-
-def _raised_cosine(rise: Tensor) -> Tensor:
-    """From 0 at and below 0 to 1 at and above 1."""
-    return 0.5 - 0.5 * torch.cos(math.pi * rise.clamp(0, 1))
 
 
 def _fixed_point(values: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,14 @@ FALLBACK_RPM = 1500.0
 Sample = tuple[Tensor, Tensor, dict[str, Tensor]]
 """Signals, targets, metadata: of one window, or of a batch of them."""
 
+_NEWTONS = {"N": 1.0, "kN": 1000.0, "lbf": 4.4482216}
+# A load in another unit, such as hp, is no force on the bearing.
+_QUANTITIES: dict[str, Callable[[Recording], Any]] = {
+    "sommerfeld": lambda recording: recording.metadata.get("sommerfeld"),
+    "load": lambda recording: (recording.load or math.nan) * _NEWTONS.get(recording.load_unit, math.nan),
+    "temperature": lambda recording: recording.metadata.get("temperature", recording.metadata.get("temperature_c")),
+}
+
 
 class WindowDataset(Dataset[Sample]):
     """Equally long windows of recordings, as tensors ready for a network.
@@ -37,7 +46,9 @@ class WindowDataset(Dataset[Sample]):
     - signals, float32 `[B, C, T]`;
     - targets, int64 `[B]`: position of the label in `classes`, -1 where there is none;
     - metadata: `"recording"`, int64 `[B]`, position in the list of recordings; `"start"`, int64 `[B]`, the window's
-      first sample within that recording; `"rpm"`, float32 `[B]`, NaN where unknown.
+      first sample within that recording; `"rpm"`, float32 `[B]`, NaN where unknown; and, where a recording knows them,
+      float32 `[B]`, NaN for the others: `"sommerfeld"`, the bearing's Sommerfeld number, `"load"` on it in N, and
+      `"temperature"` of its oil in deg C, from the recordings' `load` and `metadata`.
 
     `dataset[int]` gives the same of one window without the batch axis, so a plain `DataLoader(dataset, batch_size=32)`
     works; `loaders.make_loader` is several times as fast.
@@ -51,6 +62,8 @@ class WindowDataset(Dataset[Sample]):
             and no sample weighs more than another.
         standardize: each window and channel is brought to mean 0 and (population) standard deviation 1, so that sensor
             offset and recorder gain, which often give the class away, are gone. A constant window becomes zeros.
+        quantities: which of `"sommerfeld"`, `"load"` and `"temperature"` to hand out, for data sets that go together;
+            None is `known_quantities`.
 
     Attributes:
         classes: as given.
@@ -80,6 +93,7 @@ class WindowDataset(Dataset[Sample]):
         window: int,
         hop: int | None = None,
         standardize: bool = True,
+        quantities: Sequence[str] | None = None,
     ) -> None:
         self.classes = None if classes is None else tuple(classes)
         self.window = window
@@ -94,7 +108,10 @@ class WindowDataset(Dataset[Sample]):
         self._windows = _window_view(recordings, self.window)
         # one row per window, so that a batch looks everything up at once
         self._table = _window_table(recordings, self.window, self.hop, self.classes or ())
-        self._rpm = torch.tensor([recording.rpm or math.nan for recording in recordings], dtype=torch.float32)
+        names = known_quantities(recordings) if quantities is None else quantities
+        self._names = ("rpm", *names)
+        speeds = [recording.rpm or math.nan for recording in recordings]
+        self._quantities = torch.tensor([speeds, *(_quantity(recordings, name) for name in names)], dtype=torch.float32)
 
     @property
     def targets(self) -> Tensor:
@@ -151,7 +168,28 @@ class WindowDataset(Dataset[Sample]):
         signals = self._windows.index_select(0, position)
         if self.standardize:
             signals = standardize(signals)
-        return signals, target, {"recording": recording, "start": start, "rpm": self._rpm.index_select(0, recording)}
+        quantities = self._quantities.index_select(1, recording).unbind()
+        known = dict(zip(self._names, quantities, strict=True))
+        return signals, target, {"recording": recording, "start": start, **known}
+
+
+def known_quantities(recordings: Iterable[Recording]) -> tuple[str, ...]:
+    """Which of `"sommerfeld"`, `"load"` and `"temperature"` at least one recording knows as a number.
+
+    Example:
+        >>> recording = Recording(np.zeros(8), 12_000, load=2, load_unit="kN", metadata={"temperature_c": "warm"})
+        >>> known_quantities([recording])
+        ('load',)
+    """
+    recordings = list(recordings)
+    return tuple(name for name in _QUANTITIES if not all(map(math.isnan, _quantity(recordings, name))))
+
+
+def _quantity(recordings: Sequence[Recording], name: str) -> list[float]:
+    """Its value in each recording, NaN where it is not known or no number."""
+    values = [_QUANTITIES[name](recording) for recording in recordings]
+    usable = [isinstance(value, (int, float)) and math.isfinite(value) for value in values]
+    return [float(value) if known else math.nan for value, known in zip(values, usable, strict=True)]
 
 
 def standardize(signals: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from packages.core.engine.batch import Batch
+from packages.core.signals.checks import check_count, check_floating, check_number
 from packages.core.signals.masks import draw_spans, draw_starts, mask_of_spans, zero_spans
 from packages.core.training.augmentation import Augmentation
 from packages.core.training.label_mixing import as_distributions, beta_weights, mix_labels
@@ -121,8 +121,7 @@ def cutmix_batch(
         >>> mixed.shape, weights.shape
         (torch.Size([4, 1, 16]), torch.Size([4, 3]))
     """
-    if not 0 <= prob <= 1:
-        raise ValueError(f"prob is {prob!r}, expected 0 to 1")
+    check_number("prob", prob, 0, 1)
     batch = _as_batch(signals)
     distributions = as_distributions(_labels_of(batch, labels), num_classes)
     partners = torch.randperm(len(batch), generator=generator, device=batch.device)
@@ -154,8 +153,7 @@ class MixupAugmentation(Augmentation):
     """
 
     def __init__(self, alpha: float = 1.0, *, num_classes: int | None = None) -> None:
-        if not 0 < alpha < math.inf:
-            raise ValueError(f"alpha is {alpha!r}, expected a number > 0")
+        check_number("alpha", alpha, 0, open_ends=True)
         self.alpha, self.num_classes = alpha, num_classes
 
     def augment(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
@@ -204,7 +202,7 @@ def adversarial_augmentation(
         >>> adversarial_augmentation(model, torch.zeros(1, 1, 4), torch.tensor([0]), epsilon=0.5)
         tensor([[[-0.5000,  0.5000,  0.0000,  0.0000]]])
     """
-    _require_number("epsilon", epsilon)
+    check_number("epsilon", epsilon, 0)
     _require_signal(signal)
     gradient = _input_gradient(model, signal, _labels_of(signal, label), criterion or _cross_entropy)
     return signal + epsilon * gradient.sign()
@@ -257,8 +255,8 @@ def time_masking(
         >>> bool((masked == 0).sum(-1).max() <= 16)
         True
     """
-    _require_whole("mask_param", mask_param)
-    _require_whole("num_masks", num_masks)
+    check_count("mask_param", mask_param, 0)
+    check_count("num_masks", num_masks, 0)
     batch = _as_batch(signal)
     n, _, length = batch.shape
     starts, widths = draw_spans(n, length, min(mask_param, length // 4), num_masks, generator=generator,
@@ -291,7 +289,7 @@ def gaussian_noise_augmentation(
         >>> bool(1.9 < noisy.std() < 2.1)
         True
     """
-    _require_number("noise_std", noise_std)
+    check_number("noise_std", noise_std, 0)
     _require_signal(signal)
     noise = torch.randn(signal.shape, generator=generator, dtype=signal.dtype, device=signal.device)
     return torch.add(signal, noise, alpha=noise_std)
@@ -352,7 +350,7 @@ def time_shift(signal: Tensor, shift_max: int = 1000, *, generator: torch.Genera
         >>> shifted.sort().values
         tensor([0., 1., 2., 3.])
     """
-    _require_whole("shift_max", shift_max)
+    check_count("shift_max", shift_max, 0)
     batch = _as_batch(signal)
     steps = torch.randint(-shift_max, shift_max + 1, (len(batch), 1), generator=generator, device=batch.device)
     return _roll(batch, steps % batch.shape[-1]).view(signal.shape)
@@ -452,9 +450,7 @@ def _labels_of(batch: Tensor, label: Labels) -> Tensor:
 
 
 def _require_signal(signal: Tensor) -> None:
-    if not isinstance(signal, Tensor) or not signal.is_floating_point():
-        kind = signal.dtype if isinstance(signal, Tensor) else type(signal).__name__
-        raise TypeError(f"the signal is {kind}, expected a floating-point tensor")
+    check_floating("signal", signal)
     if signal.ndim == 0 or signal.numel() == 0:
         raise ValueError(f"the signal has shape {list(signal.shape)}, expected [B, C, T], each >= 1")
 
@@ -465,13 +461,3 @@ def _as_batch(signal: Tensor) -> Tensor:
     if signal.ndim == 3:
         return signal
     return signal.flatten(1, -2) if signal.ndim > 3 else signal.reshape(-1, 1, signal.shape[-1])
-
-
-def _require_number(name: str, value: float) -> None:
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name} is {value!r}, expected a number >= 0")
-
-
-def _require_whole(name: str, value: int) -> None:
-    if not isinstance(value, Integral) or value < 0:
-        raise ValueError(f"{name} is {value!r}, expected a whole number >= 0")

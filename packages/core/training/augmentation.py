@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from packages.core.engine.batch import Batch, as_batch
+from packages.core.signals.checks import check_number
 from packages.core.training.label_mixing import as_distributions
 
 Function = Callable[..., tuple[Tensor, Tensor]]
@@ -99,8 +100,7 @@ class RandomApply(Augmentation):
     """
 
     def __init__(self, augmentation: Augmentation | Function, probability: float = 0.5) -> None:
-        if not 0 <= probability <= 1:
-            raise ValueError(f"probability is {probability!r}, expected 0 to 1")
+        check_number("probability", probability, 0, 1)
         self.augmentation = as_augmentation(augmentation)
         self.probability = probability
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
+
+from packages.core.signals.checks import check_number
 
 
 def as_distributions(labels: Tensor, num_classes: int | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -116,8 +116,7 @@ def beta_weights(
         >>> beta_weights(3, 1.0, generator=torch.Generator().manual_seed(0)).shape
         torch.Size([3])
     """
-    if not 0 < alpha < math.inf:
-        raise ValueError(f"alpha is {alpha!r}, expected a number > 0")
+    check_number("alpha", alpha, 0, open_ends=True)
     if alpha == 1:
         return torch.rand(n, generator=generator, device=device)
     alpha = min(max(alpha, 1e-30), 1e30)  # beyond, single precision cannot tell the distribution from its limit

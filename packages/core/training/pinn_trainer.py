@@ -266,7 +266,7 @@ class PINNTrainer(Trainer):
             reasons = "; ".join(f"{name}: {self.physics_loss.why_inert(name, signal, metadata)}" for name in inert)
             raise InertTermError(
                 f"physics terms without a gradient on the first batch: {reasons}. Set their lambda to 0, "
-                "or pass allow_inert=True"
+                "or allow_inert to True"
             )
 
     def _with_known_metadata(self, batch: Batch) -> Batch:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from packages.core.engine.batch import Batch
+from packages.core.signals.checks import check_number
 from packages.core.training import advanced_augmentation as reference
 from packages.core.training import vibration_augmentation as vibration
 from packages.core.training.augmentation import Augmentation, Compose, RandomApply
@@ -132,9 +132,8 @@ class Operation(Augmentation):
     def __init__(self, name: str, probability: float, magnitude: float) -> None:
         if name not in OPERATIONS:
             raise ValueError(f"unknown operation {name!r}; known are {', '.join(OPERATIONS)}")
-        for word, value in (("probability", probability), ("magnitude", magnitude)):
-            if not isinstance(value, Real) or not 0 <= value <= 1:
-                raise ValueError(f"{name}: {word} is {value!r}, expected 0 to 1")
+        check_number(f"{name}: probability", probability, 0, 1)
+        check_number(f"{name}: magnitude", magnitude, 0, 1)
         if name in ("mixup", "cutmix") and magnitude == 0:
             raise ValueError(f"{name}: magnitude is 0, expected the alpha of a Beta distribution, > 0 and <= 1")
         self.name, self.probability, self.magnitude = name, probability, magnitude

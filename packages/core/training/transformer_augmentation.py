@@ -9,13 +9,12 @@ input is never changed, gradients flow to what is left of it, and the type stays
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from numbers import Integral
 
 import torch
 from torch import Tensor
 
+from packages.core.signals.checks import check_count, check_floating, check_number
 from packages.core.signals.masks import mask_out, span_mask
 from packages.core.training.label_mixing import beta_weights, mix_labels
 
@@ -44,7 +43,7 @@ def patch_dropout(
                 [0., 1., 0., 1., 0., 0.]])
     """
     _require_patches(patches)
-    _require_probability("drop_prob", drop_prob)
+    check_number("drop_prob", drop_prob, 0, 1)
     if not training:
         return patches
     dropped = torch.rand(patches.shape[:2], generator=generator, device=patches.device) < drop_prob
@@ -128,7 +127,7 @@ def temporal_shift_patches(
                 [0., 1., 2., 3.]])
     """
     _require_patches(patches)
-    _require_whole("max_shift", max_shift)
+    check_count("max_shift", max_shift, 0)
     n, n_patches, _ = patches.shape
     longest = max_shift if circular else min(max_shift, n_patches - 1)
     shifts = torch.randint(-longest, longest + 1, (n, 1), generator=generator, device=patches.device)
@@ -163,8 +162,8 @@ def patch_cutout(
                 [0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1]], dtype=torch.int32)
     """
     _require_patches(patches)
-    _require_whole("n_holes", n_holes)
-    _require_whole("hole_size", hole_size)
+    check_count("n_holes", n_holes, 0)
+    check_count("hole_size", hole_size, 0)
     n, n_patches, _ = patches.shape
     most = n_patches // 4
     size = min(hole_size, most)
@@ -200,7 +199,7 @@ def patch_permutation(
                 [4., 1., 0., 3., 5., 2.]])
     """
     _require_patches(patches)
-    _require_probability("permute_prob", permute_prob)
+    check_number("permute_prob", permute_prob, 0, 1)
     draws = torch.rand(patches.shape[:2], generator=generator, device=patches.device)
     chosen = (draws < permute_prob).sum(1, keepdim=True)
     round_ = draws.argsort(1)  # chosen ones first, and in random order
@@ -230,8 +229,7 @@ def patch_jitter(patches: Tensor, noise_std: float = 0.01, *, generator: torch.G
         tensor(0.5000)
     """
     _require_patches(patches)
-    if not 0 <= noise_std < math.inf:
-        raise ValueError(f"noise_std is {noise_std!r}, expected a number >= 0")
+    check_number("noise_std", noise_std, 0)
     noise = torch.randn(patches.shape, generator=generator, dtype=patches.dtype, device=patches.device)
     return torch.add(patches, noise, alpha=noise_std)
 
@@ -282,11 +280,10 @@ class PatchAugmentation:
 
     def __post_init__(self) -> None:
         for name in ("dropout_prob", "permute_prob"):
-            _require_probability(name, getattr(self, name))
+            check_number(name, getattr(self, name), 0, 1)
         for name in ("cutout_holes", "cutout_size", "max_shift"):
-            _require_whole(name, getattr(self, name))
-        if not 0 <= self.jitter_std < math.inf:
-            raise ValueError(f"jitter_std is {self.jitter_std!r}, expected a number >= 0")
+            check_count(name, getattr(self, name), 0)
+        check_number("jitter_std", self.jitter_std, 0)
 
     def __call__(self, patches: Tensor, training: bool = True, *, generator: torch.Generator | None = None) -> Tensor:
         """The augmented patches.
@@ -353,18 +350,6 @@ def _rearrange(patches: Tensor, source: Tensor) -> Tensor:
 
 
 def _require_patches(patches: Tensor) -> None:
-    if not isinstance(patches, Tensor) or not patches.is_floating_point():
-        kind = patches.dtype if isinstance(patches, Tensor) else type(patches).__name__
-        raise TypeError(f"patches are {kind}, expected a floating-point tensor [batch, patches, width]")
+    check_floating("patches", patches)
     if patches.ndim != 3 or patches.shape[1] == 0:
         raise ValueError(f"patches have shape {list(patches.shape)}, expected [batch, patches >= 1, width]")
-
-
-def _require_probability(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} is {value!r}, expected a probability from 0 to 1")
-
-
-def _require_whole(name: str, value: int) -> None:
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{name} is {value!r}, expected a whole number >= 0")

@@ -16,10 +16,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-_HALF_TAPS = 3  # of the interpolation kernel, on a grid of twice the rate: images are 90 dB down
-_SHAPE = 1.5 * math.pi  # of the same kernel, best for twice the rate
-_ROLL_OFF = 0.02  # of half the rate: without it, what is cut off there would ring through the whole window
-_ONE = 2**32  # one step of that grid in fixed point: float32 could not tell 0.01 sample apart at 100 000
+from packages.core.signals.checks import check_batch, check_floating, check_number
+from packages.core.signals.interpolate import interpolate, raised_cosine
 
 Noise = Literal["white", "pink"]
 
@@ -29,10 +27,9 @@ def speed_jitter(
 ) -> tuple[Tensor, Tensor | None]:
     """Windows as if the time axis ran faster or slower: `y(t) = x(a t)` moves every frequency f to a f.
 
-    The factor a is uniform in 1 ± `max_change`, one per sample. With `rpm` scaled by it all fault orders stay. The
-    interpolation is band-limited (non-uniform FFT of the mirrored window; Keiner, Kunis & Potts 2009, ACM TOMS 36:19):
-    amplitudes are kept to 0.01 %, images are 80 dB down, and what a faster time axis would push above half the
-    sampling rate is removed, over the last 2 % below it gradually, not folded back.
+    The factor a is uniform in 1 ± `max_change`, one per sample. With `rpm` scaled by it all fault orders stay.
+    Band-limited, by `packages.core.signals.interpolate`: what a faster time axis would push above half the sampling
+    rate is removed, not folded back.
 
     The length stays. A slower axis (a < 1) needs a share a of the window, read from a random offset. A faster one needs
     more samples than there are: a share of at most `max_change` of the window, split at random between its ends, is
@@ -67,16 +64,15 @@ def speed_jitter(
         >>> torch.fft.rfft(changed * torch.hann_window(2048)).abs().argmax(-1).flatten()
         tensor([200, 203, 195, 196])
     """
-    _require_signals(signals)
+    check_batch(signals, rpm)
     if not 0 <= max_change < 1:
         raise ValueError(f"max_change is {max_change!r}, expected at least 0 and below 1")
-    if rpm is not None and rpm.shape != signals.shape[:1]:
-        raise ValueError(f"rpm has shape {tuple(rpm.shape)}, expected one speed per sample: [{len(signals)}]")
     change, share = _uniform(-1, 1, (2, len(signals)), signals, generator)
-    change = max_change * change
-    start = (signals.shape[-1] - 1) * change * (share - 1) / 2  # share of the unused (or missing) time before it
-    read = _read_at(_at_least_float32(signals), start, change, max_change).to(signals.dtype)
-    return read, None if rpm is None else rpm * (1 + change)
+    factor = 1 + max_change * change
+    # of the time that is left over (or missing) a random share lies before the window
+    start = (signals.shape[-1] - 1) * (1 - factor) * (1 - share) / 2
+    read = interpolate(_at_least_float32(signals), start, factor, signals.shape[-1]).to(signals.dtype)
+    return read, None if rpm is None else rpm * factor
 
 
 def band_stop(
@@ -122,9 +118,8 @@ def band_stop(
         >>> bool(gain[..., 995:1005].max() < 1e-4), round(float(gain[..., 1300]), 3)
         (True, 1.0)
     """
-    _require_signals(signals)
-    if not (math.isfinite(sampling_rate_hz) and sampling_rate_hz > 0):
-        raise ValueError(f"sampling rate is {sampling_rate_hz} Hz, expected > 0")
+    check_batch(signals)
+    check_number("sampling_rate_hz", sampling_rate_hz, 0, open_ends=True)
     nyquist_hz = sampling_rate_hz / 2
     max_width_hz = nyquist_hz / 10 if max_width_hz is None else max_width_hz
     if not 0 <= max_width_hz <= nyquist_hz:
@@ -172,7 +167,7 @@ def random_phase_surrogate(signals: Tensor, *, generator: torch.Generator | None
         >>> torch.allclose(kept, power, rtol=1e-4), bool(surrogate.abs().max() < 5)
         (True, True)
     """
-    _require_signals(signals)
+    check_batch(signals)
     n_bins = signals.shape[-1] // 2 + 1
     angles = _uniform(0, 2 * math.pi, (len(signals), 1, n_bins), signals, generator)
     return _with_phases(_at_least_float32(signals), angles).to(signals.dtype)
@@ -209,10 +204,9 @@ def sensor_gain_and_offset(
         >>> (20 * louder[..., 1].log10()).flatten().round(decimals=2)  # dB
         tensor([-0.0400,  3.2200])
     """
-    _require_signals(signals)
-    for name, value in (("gain_db", gain_db), ("offset", offset)):
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{name} is {value!r}, expected a finite number >= 0")
+    check_batch(signals)
+    check_number("gain_db", gain_db, 0)
+    check_number("offset", offset, 0)
     drawn_db, share = _uniform(-1, 1, (2, *signals.shape[:2], 1), signals, generator)
     work = _at_least_float32(signals)
     bias = offset * share * _rms(_centered(work))
@@ -260,7 +254,7 @@ def additive_machine_noise(
         >>> round(float(10 * torch.log10(tone.var() / added.var())), 3)  # dB
         20.0
     """
-    _require_signals(signals)
+    check_batch(signals)
     low_db, high_db = (snr_db, snr_db) if isinstance(snr_db, (int, float)) else snr_db
     if not (math.isfinite(low_db) and math.isfinite(high_db) and low_db <= high_db):
         raise ValueError(f"snr_db is {snr_db!r}, expected a finite number, or two with the lower first")
@@ -300,18 +294,10 @@ def polarity_flip(signals: Tensor, probability: float = 0.5, *, generator: torch
         >>> polarity_flip(torch.ones(5, 1, 1), generator=torch.Generator().manual_seed(0)).flatten()
         tensor([-1.,  1., -1., -1., -1.])
     """
-    _require_signals(signals)
-    if not 0 <= probability <= 1:
-        raise ValueError(f"probability is {probability!r}, expected 0 to 1")
+    check_batch(signals)
+    check_number("probability", probability, 0, 1)
     flipped = _uniform(0, 1, (len(signals), 1, 1), signals, generator) < probability
     return signals * (1 - 2 * flipped.to(signals.dtype))
-
-
-def _require_signals(signals: Tensor) -> None:
-    if not signals.is_floating_point():
-        raise TypeError(f"signals are {signals.dtype}, expected floating point")
-    if signals.ndim != 3 or 0 in signals.shape:
-        raise ValueError(f"signals have shape {tuple(signals.shape)}, expected [batch, channels, samples], none empty")
 
 
 def _at_least_float32(signals: Tensor) -> Tensor:
@@ -337,59 +323,13 @@ def _amplitude(level_db: Tensor) -> Tensor:
     return torch.pow(10, level_db / 20)
 
 
-def _raised_cosine(rise: Tensor) -> Tensor:
-    """From 0 at and below 0 to 1 at and above 1."""
-    return 0.5 - 0.5 * torch.cos(math.pi * rise.clamp(0, 1))
-
-
-def _read_at(signals: Tensor, start: Tensor, change: Tensor, max_change: float) -> Tensor:
-    """Band-limited signals `[B, C, T]` at the times `start + (1 + change) n`, in samples; start, change: `[B]`.
-
-    A non-uniform FFT: the spectrum, divided by that of the kernel, becomes a grid of twice the rate, which the kernel
-    then interpolates; the division undoes what the kernel does to the amplitudes.
-    """
-    n_samples = signals.shape[-1]
-    bins = torch.arange(n_samples + 1, device=signals.device, dtype=signals.dtype)
-    where_it_goes = bins * (1 + change)[:, None] / n_samples  # in units of half the rate
-    gain = _raised_cosine((1 - where_it_goes) / _ROLL_OFF) * (2 / _kernel_spectrum(bins * (math.pi / (2 * n_samples))))
-    mirrored = torch.cat((signals, signals.flip(-1)), -1)  # has no jump between its ends
-    grid = torch.fft.irfft(torch.fft.rfft(mirrored) * gain[:, None], n=4 * n_samples)
-    margin = math.ceil(2 * max_change * (n_samples - 1)) + _HALF_TAPS  # read beyond either end
-    grid = torch.cat((grid[..., -margin:], grid[..., : 2 * n_samples + margin]), -1)
-
-    steps = torch.arange(n_samples, device=signals.device)
-    position = _fixed_point(2 * start) + (2 * _ONE + _fixed_point(2 * change)) * steps  # [B, 1, T]
-    first = (position >> 32) + (margin + 1 - _HALF_TAPS)
-    fraction = (position & (_ONE - 1)).to(signals.dtype) / _ONE
-    read = torch.zeros_like(signals)
-    for tap in range(2 * _HALF_TAPS):
-        samples = grid.gather(-1, (first + tap).expand(signals.shape))
-        read = torch.addcmul(read, samples, _kernel(fraction + (_HALF_TAPS - 1 - tap)))
-    return read
-
-
-def _fixed_point(values: Tensor) -> Tensor:
-    return (values * _ONE).round().long()[:, None, None]
-
-
-def _kernel(distance: Tensor) -> Tensor:
-    """The interpolation kernel at distances of at most `_HALF_TAPS` grid steps (Keiner, Kunis & Potts, app. B)."""
-    root = (_HALF_TAPS**2 - distance.square()).clamp(min=1e-6).sqrt()
-    return (_SHAPE * root).sinh() / (math.pi * root)
-
-
-def _kernel_spectrum(angular_frequency: Tensor) -> Tensor:
-    """Fourier transform of `_kernel` at radians per grid step, 0 to pi / 2."""
-    return torch.special.i0(_HALF_TAPS * (_SHAPE**2 - angular_frequency.square()).sqrt())
-
-
 def _without_band(signals: Tensor, center: Tensor, width: Tensor) -> Tensor:
     """Signals without a band of centre and width `[B]`, in units of half the sampling rate."""
     n_samples = signals.shape[-1]
     frequency = torch.arange(n_samples // 2 + 1, device=signals.device, dtype=signals.dtype) * (2 / n_samples)
     distance = (frequency - center[:, None]).abs()
     half_width = width[:, None].clamp(min=torch.finfo(width.dtype).tiny) / 2
-    gain = _raised_cosine((distance / half_width - 0.8) / 0.2)
+    gain = raised_cosine((distance / half_width - 0.8) / 0.2)
     return torch.fft.irfft(torch.fft.rfft(signals) * gain[:, None], n=n_samples)
 
 
@@ -413,12 +353,11 @@ def _pink(like: Tensor, generator: torch.Generator | None) -> Tensor:
 
 def _stretches(bank: Tensor, signals: Tensor, generator: torch.Generator | None) -> Tensor:
     """A random stretch `[C, T]` of a random row of the bank `[M, C, N]` for each sample."""
-    if not bank.is_floating_point():
-        raise TypeError(f"noise is {bank.dtype}, expected floating point")
+    check_floating("noise", bank)
     n_samples = signals.shape[-1]
     if bank.ndim != 3 or len(bank) == 0 or bank.shape[1] != signals.shape[1] or bank.shape[2] < n_samples:
         raise ValueError(
-            f"noise has shape {tuple(bank.shape)}, expected [rows, {signals.shape[1]}, at least {n_samples}]"
+            f"noise has shape {list(bank.shape)}, expected [rows, {signals.shape[1]}, at least {n_samples}]"
         )
     stretches = bank.unfold(-1, n_samples, 1).transpose(1, 2)  # [M, N - T + 1, C, T], a view
     row, place = (

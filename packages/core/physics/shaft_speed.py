@@ -1,0 +1,48 @@
+"""The speed of the shaft, where no tachometer was read."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_NEIGHBOURS = 31  # bins whose mean level is the noise beside a line
+
+
+def estimate_rpm(signals: Tensor, sample_rate: float, rpm_range: tuple[float, float], n_harmonics: int = 5) -> Tensor:
+    """Speed of the shaft from its harmonics in the spectrum, `[B]` in rev/min.
+
+    The speed whose first harmonics stand highest over the noise beside them, in the sum of logarithms (the harmonic
+    product spectrum, Schroeder 1968). Twice or half the speed are usual errors, so the range should not hold both.
+
+    Args:
+        signals: `[B, N]` or `[B, channels, N]`.
+        sample_rate: in Hz.
+        rpm_range: lowest and highest speed, 0 < low < high.
+        n_harmonics: how many are looked at, >= 1.
+
+    Raises:
+        ValueError: the range is empty, or the harmonics lie above half the sampling rate.
+
+    Example:
+        >>> time_s = torch.arange(8192) / 8192
+        >>> noise = torch.randn(8192, generator=torch.Generator().manual_seed(0))
+        >>> signal = sum(torch.sin(2 * torch.pi * 30 * h * time_s) for h in (1, 2, 3)) + 0.1 * noise
+        >>> estimate_rpm(signal[None], sample_rate=8192, rpm_range=(1200, 2300), n_harmonics=3)
+        tensor([1800.])
+    """
+    low_hz, high_hz = (speed / 60 for speed in rpm_range)
+    if not 0 < low_hz < high_hz < sample_rate / 2 / n_harmonics:
+        raise ValueError(
+            f"rpm_range is {rpm_range}: expected 0 < low < high, and {n_harmonics} harmonics in the spectrum"
+        )
+    n = signals.shape[-1]
+    centred = signals.float() - signals.float().mean(-1, keepdim=True)
+    spectrum = torch.fft.rfft(centred * torch.hann_window(n, device=signals.device)).view(len(signals), -1, n // 2 + 1)
+    level = spectrum.abs().clamp_min(torch.finfo(torch.float32).tiny).log()
+    level = level - F.avg_pool1d(level, _NEIGHBOURS, 1, _NEIGHBOURS // 2, count_include_pad=False)
+    rate_hz = torch.arange(low_hz, high_hz, sample_rate / n / 8, device=signals.device)
+    position = rate_hz * torch.arange(1, n_harmonics + 1, device=signals.device)[:, None] * n / sample_rate
+    below = position.long()
+    heights = torch.lerp(level[..., below], level[..., below + 1], position - below)
+    return 60 * rate_hz[heights.sum((1, 2)).argmax(1)]

@@ -1,0 +1,121 @@
+"""What a resolved configuration builds: its network, and the physics of its classes."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from packages.core.models.registry import create_model
+from packages.core.physics.faults import signature
+from packages.core.physics.rolling_bearing import BEARINGS, FaultOrders, fault_orders
+from packages.core.pipeline.config import PHYSICAL_MODELS, RunConfig
+from packages.core.pipeline.data import PreparedData
+from packages.core.training.physics_loss_functions import EvidenceConsistencyLoss, PhysicalConstraintLoss
+
+FEWEST_HEALTHY, MOST_HEALTHY = 3, 512  # windows from which the normal level of a line is told
+
+_USUAL_MAX_RPM = 6000.0
+_HEADROOM = 1.1  # augmentation changes the speed by up to a tenth
+
+
+def new_model(config: RunConfig) -> nn.Module:
+    """The configured network with fresh weights, drawn from torch's global generator."""
+    arguments: dict[str, Any] = {}
+    if config.model in PHYSICAL_MODELS:
+        arguments["sampling_rate_hz"] = config.sampling_rate_hz
+    if config.model == "hybrid_pinn":
+        arguments |= {"bearing": config.bearing, "max_rpm": max_rpm(config)}
+    if config.model == "order_cnn" and config.rpm_range:
+        # The speed at which resampling changes nothing is the slowest: nothing is cut off, nothing mirrored.
+        arguments["samples_per_revolution"] = 60 * (config.sampling_rate_hz or 0) / config.rpm_range[0]
+    return create_model(config.model, len(config.classes or ()), len(config.channels or ()), **arguments)
+
+
+def max_rpm(config: RunConfig) -> float:
+    """Fastest speed of the shaft that physics looks for."""
+    return max(_USUAL_MAX_RPM, _HEADROOM * config.rpm_range[1] if config.rpm_range else 0.0)
+
+
+def bearing_orders(config: RunConfig) -> FaultOrders | None:
+    """Kinematics of the configured rolling bearing."""
+    return None if config.bearing is None else fault_orders(BEARINGS[config.bearing])
+
+
+def new_physics_loss(data: PreparedData) -> PhysicalConstraintLoss:
+    """The physics terms for the classes of a run; healthy training windows, if there are any, say what is normal."""
+    config = data.config
+    loss = PhysicalConstraintLoss(
+        config.lambda_freq,
+        config.lambda_sommerfeld,
+        config.lambda_temporal,
+        classes=data.classes,
+        sample_rate=config.sampling_rate_hz or 0,
+        orders=bearing_orders(config),
+        max_rpm=max_rpm(config),
+    )
+    healthy = _healthy_windows(data)
+    if healthy is not None:
+        loss.fit_calibration(*healthy)
+    return loss
+
+
+def _healthy_windows(data: PreparedData) -> tuple[Tensor, Tensor] | None:
+    """Signals `[M, C, T]` and speeds `[M]` of healthy training windows."""
+    duration_s = (data.config.window or 0) / (data.config.sampling_rate_hz or 1)
+    usable = [
+        recording
+        for recording in data.split.train
+        if signature(recording.label or "") == signature("healthy") and (recording.rpm or 0) * duration_s >= 60
+    ]
+    if not usable:
+        return None
+    windows = data.windows(usable)
+    if len(windows) < FEWEST_HEALTHY:
+        return None
+    signals, _, metadata = windows[:: math.ceil(len(windows) / MOST_HEALTHY)]
+    return signals, metadata["rpm"]
+
+
+class PhysicsAlone(nn.Module):
+    """Judges windows by the evidence in them, as if physics were a network.
+
+    Args:
+        loss: whose distribution over the judged classes it gives; the other classes get none of the probability.
+    """
+
+    def __init__(self, loss: EvidenceConsistencyLoss) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, signals: Tensor, metadata: Mapping[str, Tensor]) -> Tensor:
+        """Logits `[B, K]` of signals `[B, C, T]`; equal ones where the evidence cannot be had at the speed `rpm`."""
+        search = self.loss.search
+        if search is None:
+            raise ValueError("no class has expected lines to judge by")
+        rpm, slowest = metadata["rpm"], 60 * search.sampling_rate_hz / signals.shape[-1]
+        rpm = rpm.masked_fill((rpm < slowest) | (rpm > search.max_rpm), torch.nan)
+        logits = signals.new_full((len(signals), self.loss.n_classes), -torch.inf)
+        with _quietly():
+            logits[:, self.loss.judged] = self.loss.probabilities(signals, {"rpm": rpm}).log()
+        return logits
+
+
+def physics_alone(data: PreparedData) -> PhysicsAlone | None:
+    """Physics as a judge of the run's classes; None where it can tell none of them from another."""
+    with _quietly():
+        loss = new_physics_loss(data).frequency
+    return PhysicsAlone(loss) if loss.search is not None and len(loss.judged) > 1 else None
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Which lines the windows are too short for concerns who trains with physics, and is said there."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield

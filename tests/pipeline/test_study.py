@@ -1,0 +1,127 @@
+"""The study: who is labelled, who is tested, that it goes on where it was stopped, and what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import balanced_accuracy_score
+
+from packages.core.pipeline.study import (
+    ARMS,
+    StudySetting,
+    balanced_accuracy,
+    folder_task,
+    simulated_task,
+    study_physics,
+    table,
+)
+from packages.core.signals.recording import Recording
+
+RNG = np.random.default_rng(0)
+
+
+def recordings(labels=("a", "b"), specimens=3, n=2):
+    return [
+        Recording(
+            RNG.standard_normal(512), 1000.0, label=label, specimen=f"{label}{i}", rpm=600.0, source=f"{label}{i}{j}"
+        )
+        for label in labels
+        for i in range(specimens)
+        for j in range(n)
+    ]
+
+
+def specimens_of(windows, pool):
+    return {pool[index].specimen for index in windows.dataset.recording_index[windows.indices].tolist()}
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+def test_roles_turn_and_no_specimen_has_two(seed):
+    pool = recordings()
+    task = folder_task(pool, labels=2, seed=seed, window=128)
+    train = [r for r in pool if r.specimen not in {f"{label}{(seed - 1) % 3}" for label in "ab"}]
+    test = [r for r in pool if r not in train]
+    assert specimens_of(task.test, test) == {f"a{(seed - 1) % 3}", f"b{(seed - 1) % 3}"}
+    assert specimens_of(task.labelled, train) == {f"a{seed % 3}", f"b{seed % 3}"}
+    assert specimens_of(task.unlabelled, train).isdisjoint(specimens_of(task.test, test))
+    assert np.bincount(task.labelled.targets).tolist() == [2, 2]
+
+
+def test_a_speed_shift_labels_slow_and_tests_fast():
+    task = simulated_task("speed_shift", labels=3, seed=1)
+    _, _, slow = task.labelled.whole()
+    _, _, fast = task.test.whole()
+    _, _, every = task.unlabelled.whole()
+    assert slow.max() <= 1800
+    assert fast.min() >= 2600
+    assert every.max() > 2600
+    assert np.bincount(task.labelled.targets).tolist() == [3] * 11
+
+
+def test_balanced_accuracy_is_scikit_learns():
+    targets, predicted = RNG.integers(0, 4, 200), RNG.integers(0, 4, 200)
+    assert balanced_accuracy(targets, predicted, 6) == pytest.approx(balanced_accuracy_score(targets, predicted))
+
+
+@pytest.fixture(scope="module")
+def task():
+    return simulated_task("few", labels=3, seed=0)
+
+
+def test_a_study_keeps_its_runs_and_goes_on(task, tmp_path):
+    asked = []
+
+    def tasks(condition, seed):
+        asked.append(seed)
+        return task
+
+    arguments = (["few"], ["evidence", "rule", "physics"])
+    setting = StudySetting(labels=3, epochs=1, device="cpu")
+    study_physics(tasks, *arguments, [0], setting, tmp_path)
+    results = study_physics(tasks, *arguments, [0, 1], setting, tmp_path)
+    assert asked == [0, 1]
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert sorted((row["arm"], row["seed"]) for row in rows) == sorted(
+        (arm, seed) for arm in ("ce", *arguments[1]) for seed in (0, 1)
+    )
+    found = {row["arm"]: row["balanced_accuracy"] for row in rows if row["seed"] == 0}
+    assert results["few"]["rule"].mean == pytest.approx(found["rule"])  # the rule draws nothing
+    assert found["evidence"] > 0.5
+    assert (tmp_path / "study.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "table.md").read_text() == table(results)
+    assert table(results).count("\n") == 2 + 4
+
+
+def test_half_a_line_of_a_killed_study_is_run_again(task, tmp_path):
+    setting = StudySetting(labels=3, epochs=1, device="cpu")
+    study_physics(lambda c, s: task, ["few"], ["rule"], [0], setting, tmp_path)
+    file = tmp_path / "results.jsonl"
+    whole = file.read_text().splitlines(keepends=True)
+    file.write_text(whole[0] + whole[1][:20])
+    results = study_physics(lambda c, s: task, ["few"], ["rule"], [0], setting, tmp_path)
+    assert results["few"]["rule"].n_runs == 1
+    assert len(file.read_text().splitlines()) == 2
+
+
+def test_what_a_study_refuses(task, tmp_path):
+    study_physics(lambda c, s: task, ["few"], ["rule"], [0], StudySetting(epochs=1, device="cpu"), tmp_path)
+    with pytest.raises(ValueError, match="holds a study of other settings"):
+        study_physics(lambda c, s: task, ["few"], ["rule"], [0], StudySetting(epochs=2), tmp_path)
+    with pytest.raises(ValueError, match="known arms are ce, physics"):
+        study_physics(lambda c, s: task, ["few"], ["magic"], [0], StudySetting(), tmp_path)
+    with pytest.raises(ValueError, match="unknown condition 'x'; known are few"):
+        simulated_task("x", 5, 0)
+    with pytest.raises(ValueError, match="class 'a' has 1 specimen"):
+        folder_task(recordings(specimens=1), 2, 0, 128)
+    with pytest.raises(ValueError, match=r"class 'a' has .* windows to label, expected at least 500"):
+        folder_task(recordings(), 500, 0, 128)
+    with pytest.raises(ValueError, match="bearing '1' is not in the table"):
+        StudySetting(bearing="1")
+
+
+def test_every_arm_is_run(task):
+    setting = StudySetting(labels=3, epochs=1, batch_size=64, device="cpu")
+    for name, arm in ARMS.items():
+        predicted = arm(task, setting, 0)
+        assert predicted.shape == (len(task.test),), name
+        assert set(predicted) <= set(range(11))
