@@ -1,6 +1,7 @@
 """`whirl schedule`: a schedule is drawn before training."""
 
 import csv
+import os
 import subprocess
 import sys
 
@@ -48,7 +49,15 @@ def test_saves_a_picture(tmp_path):
         (["cosine", "--option", "T_max=5"], "takes no T_max; its settings are (num_epochs"),
         (["cosine", "--option", "eta_min"], "expected name=value"),
         (["cosine", "--option", "eta_min=low"], "eta_min is 'low'"),
-        (["step", "--option", "lr=1"], "lr"),
+        (["cosine", "--option", "=5"], "'=5': expected name=value"),
+        (["step", "--option", "gamma=0.1", "--option", "gamma=0.2"], "gamma is given twice"),
+        (["step", "--option", "lr=1"], "takes no lr; its settings are (step_size"),
+        (["step", "--option", "name=cosine"], "takes no name"),
+        (["step", "--option", "optimizer=sgd"], "takes no optimizer"),
+        (["plateau", "--option", "metrics=1"], "takes no metrics"),
+        (["exponential", "--option", "gamma=1e300"], "is inf, expected a finite number"),
+        (["noam", "--option", "d_model=1", "--option", f"warmup_steps=1{'0' * 400}"], "too large"),
+        (["step", "--lr", "inf"], "lr is inf"),
         (["cosine", "--lr", "nan"], "lr is nan"),
         (["plateau"], "follows a validation metric"),
         (["warmup"], "base_scheduler"),
@@ -63,6 +72,29 @@ def test_bad_input_gets_one_line(arguments, part):
     assert part in done.stderr
 
 
+def test_rates_near_the_largest_float_are_drawn():
+    done = whirl("cosine", "--epochs", 5, "--lr", "1e308")
+    assert done.exit_code == 0, done.output
+    assert "1e+308" in done.stdout
+
+
+def test_a_terminal_without_block_characters_gets_others():
+    command = [sys.executable, "-m", "packages.cli.main", "schedule", "cosine", "--epochs", "5"]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "cp1252"})
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"0.001 |####" in done.stdout
+
+
 def test_help_needs_no_torch():
-    code = "import sys; import packages.cli.main; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+    code = """
+import sys
+from packages.cli.main import main
+sys.argv = ["whirl", "schedule", "--help"]
+try:
+    main()
+except SystemExit as done:
+    print(done.code, "torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "--steps-per-epoch" in done.stdout
+    assert done.stdout.splitlines()[-1] == "0 False"

@@ -58,6 +58,10 @@ def test_fp16_scaling_gives_the_same_step_as_fp32():
     assert weights == [0.5, 0.5]
 
 
+def sequence(own, last):
+    return lr_scheduler.SequentialLR(own, [lr_scheduler.LinearLR(own, 0.5, total_iters=2), last], [2])
+
+
 @pytest.mark.parametrize(
     ("make", "unit"),
     [
@@ -66,6 +70,8 @@ def test_fp16_scaling_gives_the_same_step_as_fp32():
         (lambda o: lr_scheduler.OneCycleLR(o, 1.0, 5), "step"),
         (lambda o: lr_scheduler.CyclicLR(o, 0.1, 1.0, cycle_momentum=False), "step"),
         (lambda o: lr_scheduler.ReduceLROnPlateau(o), "validation"),
+        (lambda o: lr_scheduler.ChainedScheduler([lr_scheduler.OneCycleLR(o, 1.0, 5)]), "step"),
+        (lambda o: sequence(o, lr_scheduler.CosineAnnealingLR(o, 4)), "epoch"),
     ],
 )
 def test_schedulers_know_their_unit(make, unit):
@@ -79,6 +85,15 @@ def test_a_scheduler_may_say_its_unit_itself():
     scheduler.step_unit = "fortnight"
     with pytest.raises(ValueError, match="fortnight"):
         scheduler_unit(scheduler)
+
+
+def test_parts_of_different_units_need_a_word():
+    own = optimizer()
+    scheduler = sequence(own, lr_scheduler.OneCycleLR(own, 1.0, 5))
+    with pytest.raises(ValueError, match="LinearLR per epoch, OneCycleLR per step: give it an attribute step_unit"):
+        scheduler_unit(scheduler)
+    scheduler.step_unit = "step"
+    assert scheduler_unit(scheduler) == "step"
 
 
 def test_one_cycle_holds_its_last_value_after_its_end():
@@ -101,6 +116,31 @@ def test_cosine_holds_its_last_value_after_its_end():
         step_scheduler(scheduler)
         rates.append(scheduler.get_last_lr()[0])
     assert rates[2:] == pytest.approx([0.01] * 5)
+
+
+def rates_over_epochs(own, scheduler, n_epochs):
+    rates = []
+    for _ in range(n_epochs):
+        rates.append(own.param_groups[0]["lr"])
+        own.step()
+        step_scheduler(scheduler)
+    assert scheduler.get_last_lr() == [own.param_groups[0]["lr"]]
+    return rates
+
+
+def test_the_last_of_a_sequence_holds_its_value():
+    own = optimizer()
+    own.param_groups[0]["lr"] = 1.0
+    rates = rates_over_epochs(own, sequence(own, lr_scheduler.CosineAnnealingLR(own, 2)), 8)
+    assert rates == pytest.approx([0.5, 0.75, 1.0, 0.5, 0, 0, 0, 0])
+
+
+def test_a_part_of_a_chain_holds_its_value_while_another_moves_on():
+    own = optimizer()
+    own.param_groups[0]["lr"] = 1.0
+    parts = [lr_scheduler.CosineAnnealingLR(own, 2, eta_min=0.5), lr_scheduler.StepLR(own, 4)]
+    rates = rates_over_epochs(own, lr_scheduler.ChainedScheduler(parts), 9)
+    assert rates == pytest.approx([1.0, 0.75, 0.5, 0.5, 0.05, 0.05, 0.05, 0.05, 0.005])
 
 
 def test_plateau_takes_the_metric_of_its_mode():

@@ -1,11 +1,16 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 from torch.autograd import gradcheck
 
 from packages.core.training import losses
-from packages.core.training.cnn_losses import FocalLoss, LabelSmoothingCrossEntropy, SupConLoss, create_criterion
+from packages.core.training.cnn_losses import (
+    CrossEntropyLoss,
+    FocalLoss,
+    LabelSmoothingCrossEntropy,
+    SupConLoss,
+    create_criterion,
+)
 from packages.core.training.contrastive import supervised_contrastive_loss
 
 K = 4
@@ -38,12 +43,25 @@ def test_twins_agree(logits, targets):
 @each_target
 def test_class_weights_of_smoothing_are_torchs(logits, targets):
     ours = LabelSmoothingCrossEntropy(0.1, WEIGHT)(logits, targets)
-    assert torch.equal(ours, F.cross_entropy(logits, targets, WEIGHT.double(), label_smoothing=0.1))
+    theirs = F.cross_entropy(logits, targets, WEIGHT.double(), label_smoothing=0.1)
+    torch.testing.assert_close(ours, theirs, rtol=1e-14, atol=0)
+    for reduction in ("none", "mean", "sum"):
+        ours = CrossEntropyLoss(WEIGHT, 0.1, reduction)(logits, targets)
+        theirs = torch.nn.CrossEntropyLoss(WEIGHT.double(), label_smoothing=0.1, reduction=reduction)(logits, targets)
+        torch.testing.assert_close(ours, theirs, rtol=1e-14, atol=0)
+
+
+def test_cross_entropy_of_half_precision_is_finite_and_takes_any_whole_number():
+    logits = torch.full((64, K), -1e4, dtype=torch.float16)
+    logits[:, 0] = 1e4
+    assert create_criterion("ce")(logits, torch.ones(64, dtype=torch.int32)).item() == 2e4
 
 
 @each_target
 @pytest.mark.parametrize(
-    "criterion", [FocalLoss(), LabelSmoothingCrossEntropy(0.1, WEIGHT)], ids=["focal", "smoothing"]
+    "criterion",
+    [FocalLoss(), LabelSmoothingCrossEntropy(0.1, WEIGHT), CrossEntropyLoss(WEIGHT)],
+    ids=["focal", "smoothing", "ce"],
 )
 def test_gradient(criterion, logits, targets):
     assert gradcheck(lambda x: criterion(x, targets), logits.requires_grad_())
@@ -67,7 +85,7 @@ def test_class_weights_move_with_the_module():
 @pytest.mark.parametrize(
     ("name", "kind", "kwargs"),
     [
-        ("ce", nn.CrossEntropyLoss, {"label_smoothing": 0.2, "reduction": "sum"}),
+        ("ce", CrossEntropyLoss, {"label_smoothing": 0.2, "reduction": "sum"}),
         ("label_smoothing", LabelSmoothingCrossEntropy, {"smoothing": 0.2}),
         ("focal", FocalLoss, {"alpha": 0.5, "gamma": 1.5, "reduction": "none"}),
         ("supcon", SupConLoss, {"temperature": 0.3}),
@@ -85,19 +103,30 @@ def test_factory_passes_every_keyword_on(name, kind, kwargs):
         (
             lambda: create_criterion("focl"),
             ValueError,
-            "'focl'; did you mean 'focal'\\? known are ce, label_smoothing, ",
+            "'focl'; did you mean 'focal'\\? Known: ce, label_smoothing, ",
         ),
-        (lambda: create_criterion("zzz"), ValueError, "'zzz'; known are ce, label_smoothing, focal, supcon"),
+        (lambda: create_criterion("zzz"), ValueError, "'zzz'. Known: ce, label_smoothing, focal, supcon"),
         (lambda: create_criterion("focal", gama=2), TypeError, "no argument 'gama'; it takes alpha, gamma, reduction"),
         (lambda: create_criterion("ce", smoothing=0.1), TypeError, "'smoothing'; .*label_smoothing"),
         (lambda: FocalLoss(alpha=WEIGHT), TypeError, "losses.FocalLoss takes class weights"),
+        (lambda: create_criterion("ce", label_smoothing=-0.1), ValueError, "smoothing is -0.1"),
+        (lambda: create_criterion("ce", weight=[1, 2]), TypeError, r"weight is \[1, 2\]"),
+        (lambda: create_criterion("ce", reduction="avg"), ValueError, "reduction is 'avg'"),
+        (
+            lambda: create_criterion("ce")(torch.zeros(1, K), torch.tensor([-100])),
+            ValueError,
+            "label -100 lies outside",
+        ),
+        (lambda: create_criterion("ce")(torch.zeros(1, K), torch.tensor([K])), ValueError, "label 4 lies outside"),
         (lambda: FocalLoss(alpha=-1), ValueError, "alpha is -1"),
+        (lambda: FocalLoss(alpha="1"), TypeError, "alpha is '1'"),
         (lambda: FocalLoss(gamma=-1), ValueError, "gamma is -1"),
         (lambda: FocalLoss(reduction="avg"), ValueError, "reduction is 'avg'"),
         (lambda: LabelSmoothingCrossEntropy(1.5), ValueError, "smoothing is 1.5"),
         (lambda: LabelSmoothingCrossEntropy(0.1, "sum"), TypeError, "weight is 'sum'"),
         (lambda: LabelSmoothingCrossEntropy(0.1, -WEIGHT), ValueError, "finite weights >= 0"),
         (lambda: SupConLoss(temperature=0), ValueError, "temperature is 0"),
+        (lambda: SupConLoss(temperature=torch.nn.Parameter(torch.ones(()))), TypeError, "expected a number"),
     ],
 )
 def test_bad_arguments(call, error, message):
@@ -107,5 +136,6 @@ def test_bad_arguments(call, error, message):
 
 @pytest.mark.parametrize("weight", [torch.ones(3), torch.ones(5)])
 def test_class_weights_of_another_length(logits, weight):
-    with pytest.raises(ValueError, match=rf"weight has the shape \[{len(weight)}\], expected \[4\]"):
-        LabelSmoothingCrossEntropy(weight=weight)(logits, LABELS)
+    for criterion in (LabelSmoothingCrossEntropy(weight=weight), CrossEntropyLoss(weight)):
+        with pytest.raises(ValueError, match=rf"weight has the shape \[{len(weight)}\], expected \[4\]"):
+            criterion(logits, LABELS)

@@ -1,8 +1,10 @@
 import copy
 import inspect
+import io
 import pickle
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -107,11 +109,34 @@ def test_parameters_come_as_network_iterator_names_or_groups():
     assert [group["lr"] for group in single.param_groups] == [0.5, 1e-3]
 
 
+def test_numbers_of_numpy_become_plain_ones_that_a_safe_checkpoint_holds():
+    tenth = np.float64(0.1)
+    for optimizer in (
+        create_optimizer("adamw", two_layers(), betas=(tenth, np.float32(0.5)), eps=tenth),
+        create_optimizer("sgd", two_layers(), lr=tenth, momentum=tenth, nesterov=np.True_),
+        create_optimizer("rmsprop", [{"params": two_layers().parameters(), "lr": tenth, "eps": tenth}], alpha=tenth),
+    ):
+        file = io.BytesIO()
+        torch.save(optimizer.state_dict(), file)
+        file.seek(0)
+        assert torch.load(file, weights_only=True)["param_groups"] == optimizer.state_dict()["param_groups"]
+        assert 0.1 in [value for group in optimizer.param_groups for key, value in group.items() if key != "params"]
+
+
+def group(key, value):
+    return [{"params": [nn.Parameter(torch.ones(2))], key: value}]
+
+
 @pytest.mark.parametrize(
     ("error", "message", "arguments"),
     [
-        (ValueError, "no optimizer 'adamm'; known are adadelta, .*, adamw, .*, sgd", {"optimizer_type": "adamm"}),
-        (TypeError, "optimizer_type is None", {"optimizer_type": None}),
+        (
+            ValueError,
+            "no optimizer is named 'adamm'; did you mean 'adam'.* Known: adadelta, .*, adamw, .*, sgd",
+            {"optimizer_type": "Adamm"},
+        ),
+        (TypeError, "optimizer_type is a NoneType", {"optimizer_type": None}),
+        (TypeError, "optimizer_type is a Sequential, expected a name", {"optimizer_type": two_layers()}),
         (TypeError, "AdamW has no argument beta, momentum; it has lr, betas", {"beta": 1, "momentum": 0.9}),
         (TypeError, "SGD has no argument betas; it has lr, momentum", {"optimizer_type": "sgd", "betas": (0.9, 0.99)}),
         (TypeError, "model_params is missing", {"model_params": None}),
@@ -124,13 +149,27 @@ def test_parameters_come_as_network_iterator_names_or_groups():
         (ValueError, "no parameter to optimise", {"model_params": [{"params": []}]}),
         (ValueError, "no parameter to optimise", {"model_params": nn.ReLU()}),
         (ValueError, r"a parameter group has no 'params', only \['lr'\]", {"model_params": [{"lr": 0.1}]}),
-        (ValueError, "lr is 0, expected a number > 0", {"lr": 0}),
+        (TypeError, "'params' of a parameter group holds a Linear", {"model_params": [{"params": nn.Linear(2, 2)}]}),
+        (TypeError, "'params' of a parameter group holds a int", {"model_params": [{"params": [3]}]}),
+        (TypeError, "'params' of a parameter group holds a str", {"model_params": [{"params": "abc"}]}),
+        (
+            TypeError,
+            "a parameter group has no argument weightdecay; it has params",
+            {"model_params": group("weightdecay", 1)},
+        ),
+        (ValueError, "lr is -1.0, expected a finite number >= 0", {"model_params": group("lr", -1.0)}),
+        (ValueError, "lr is 0, expected a finite number > 0", {"lr": 0}),
         (ValueError, "lr is nan", {"lr": float("nan")}),
-        (TypeError, "lr is '1e-3', expected a number", {"lr": "1e-3"}),
-        (ValueError, "weight_decay is -0.1, expected a number >= 0", {"weight_decay": -0.1}),
+        (ValueError, "lr is '1e-3', expected a finite number", {"lr": "1e-3"}),
+        (ValueError, "weight_decay is -0.1, expected a finite number >= 0", {"weight_decay": -0.1}),
+        (ValueError, r"betas is \[0.9\], expected two numbers", {"betas": [0.9]}),
+        (ValueError, "betas is 1.0, expected a number in", {"betas": (1.0, 0.9)}),
+        (ValueError, "momentum is 1.5", {"optimizer_type": "sgd", "momentum": 1.5}),
+        (ValueError, "momentum is nan", {"optimizer_type": "sgd", "momentum": float("nan")}),
+        (ValueError, r"momentum is 1, expected a number in \[0, 1\)", {"optimizer_type": "rmsprop", "momentum": 1}),
         (ValueError, "Rprop knows no weight decay, but weight_decay is 0.0001", {"optimizer_type": "rprop"}),
         (ValueError, r"Muon takes only matrices.* 2 of 4 .*shape \[16\]", {"optimizer_type": "muon"}),
-        (ValueError, "alpha is 1.5, expected 0 <= alpha < 1", {"optimizer_type": "rmsprop", "alpha": 1.5}),
+        (ValueError, r"alpha is 1.5, expected a number in \[0, 1", {"optimizer_type": "rmsprop", "alpha": 1.5}),
     ],
 )
 def test_bad_input_is_named(error, message, arguments):
@@ -266,6 +305,32 @@ def test_only_the_decaying_group_shrinks_where_there_is_no_gradient():
     assert torch.equal(model.bias, before.bias)
 
 
+@pytest.mark.parametrize(
+    ("name", "decays"),
+    [("norm1", False), ("post_norm", False), ("Norm", False), ("bias", False), ("abnormal_head", True),
+     ("normal_branch", True), ("debiased", True)],
+)  # fmt: skip
+def test_a_keyword_is_a_whole_word(name, decays):
+    model = nn.ModuleDict({name: nn.Linear(2, 2, bias=False)})
+    assert list(names_by_decay(model)) == [0.05 if decays else 0.0]
+
+
+def test_keywords_of_several_words_and_none():
+    model = nn.ModuleDict({"pos_embed": nn.Linear(2, 2, bias=False), "pos": nn.Linear(2, 2, bias=False)})
+    assert names_by_decay(model, no_decay_keywords=["pos_embed"]) == {0.05: ["pos.weight"], 0.0: ["pos_embed.weight"]}
+    for keyword, error in (("", ValueError), ("1", ValueError), (1, TypeError)):
+        with pytest.raises(error, match=f"no_decay_keywords holds {keyword!r}"):
+            names_by_decay(model, no_decay_keywords=[keyword])
+
+
+def test_parameters_without_a_shape_are_refused():
+    model = nn.Sequential(nn.LazyLinear(3))
+    with pytest.raises(ValueError, match="pass a batch through the network first"):
+        get_parameter_groups(model, 0.1, 0.1)
+    model(torch.ones(1, 2))
+    assert list(names_by_decay(model)) == [0.05, 0.0]
+
+
 def test_an_empty_group_is_left_out_and_no_parameter_is_an_error():
     assert list(names_by_decay(nn.Linear(2, 2, bias=False))) == [0.05]
     assert list(names_by_decay(nn.BatchNorm1d(2))) == [0.0]
@@ -291,7 +356,13 @@ def test_presets_train_and_cannot_be_changed(name):
     assert all(optimizer.defaults[key] == value for key, value in preset.items() if key != "optimizer_type")
     found = losses(network, optimizer, 20)
     assert found[-1] < found[0]
-    for change in (lambda: preset.update(lr=1), lambda: preset.pop("lr"), lambda: preset.__ior__({"lr": 1})):
+    assert hash(preset) == hash(getattr(OptimizerConfig, name)())
+    for change in (
+        lambda: preset.update(lr=1),
+        lambda: preset.pop("lr"),
+        lambda: preset.__ior__({"lr": 1}),
+        lambda: preset.__init__(lr=1),
+    ):
         with pytest.raises(TypeError, match="OptimizerConfig cannot be changed"):
             change()
     assert preset == getattr(OptimizerConfig, name)()

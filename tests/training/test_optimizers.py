@@ -33,6 +33,11 @@ def test_its_defaults_and_its_warning_at_the_caller():
     assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (1e-3, 0)
 
 
+def test_swapped_arguments_name_the_other_factory():
+    with pytest.raises(TypeError, match=r"model is a str, .*cnn_optimizer.create_optimizer takes the name first"):
+        create_optimizer("adam", torch.nn.Linear(3, 2))  # pyright: ignore
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "settings"),
     [

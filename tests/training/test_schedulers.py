@@ -4,6 +4,7 @@ import csv
 import io
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -19,6 +20,7 @@ from packages.core.training.schedules import (
     plot_schedule,
     save_curve,
     schedule_names,
+    schedule_training,
     simulate_schedule,
 )
 from packages.core.training.trainer import Trainer
@@ -33,11 +35,16 @@ def rates_of(optimizer):
     return [group["lr"] for group in optimizer.param_groups]
 
 
-def trace(optimizer, scheduler, n_steps, metrics=None):
+def moved_of(optimizer):
+    """Rate and momentum of each group."""
+    return [(group["lr"], group["momentum"]) for group in optimizer.param_groups]
+
+
+def trace(optimizer, scheduler, n_steps, metrics=None, see=rates_of):
     """Rates of each group at steps 0 .. n_steps - 1, stepped as a hand-written loop steps."""
     rates = []
     for step in range(n_steps):
-        rates.append(rates_of(optimizer))
+        rates.append(see(optimizer))
         optimizer.step()
         scheduler.step(*([] if metrics is None else [metrics[step]]))
     return rates
@@ -116,7 +123,9 @@ def test_oracles_and_twins(ours, other):
     rates = []
     for scheduler in (ours, other):
         optimizer = sgd(1.0, 0.1, momentum=0.9)
-        rates.append(trace(optimizer, scheduler(optimizer), 8))  # torch's own do not hold after their ends
+        rates.append(
+            trace(optimizer, scheduler(optimizer), 8, see=moved_of)
+        )  # torch's own do not hold after their ends
     assert torch.allclose(torch.tensor(rates[0]), torch.tensor(rates[1]), rtol=1e-6, atol=1e-9)
 
 
@@ -156,9 +165,20 @@ def test_a_plateau_stops_at_the_lowest_rate():
     assert rates_of(optimizer) == pytest.approx([0.001, 0.001])
 
 
-def test_a_rate_of_zero_stays_zero_in_a_warmed_cosine():
+LOWEST = {"cosine": "eta_min", "cosine_restarts": "eta_min", "cosine_warmrestarts": "eta_min", "plateau": "min_lr",
+          "polynomial": "min_lr", "warmup_cosine": "min_lr"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(set(schedule_names()) - {"warmup"}))
+def test_a_rate_of_zero_stays_zero_under_every_schedule(name):
     optimizer = sgd(0.0, 1.0)
-    assert all(rates[0] == 0 for rates in trace(optimizer, WarmupCosineScheduler(optimizer, 1, 4, 0.1), 6))
+    scheduler = schedule_training(name, optimizer, 5, 1, **({LOWEST[name]: 0.1} if name in LOWEST else {}))
+    rates = trace(optimizer, scheduler, 8, [0.0] * 8 if name == "plateau" else None)
+    assert [rate for rate, _ in rates] == [0.0] * 8
+    assert len({rate for _, rate in rates}) > 1
+    other = sgd(0.0, 1.0)
+    make("onecycle", other, max_lr=1.0, total_steps=4)
+    assert rates_of(other) == pytest.approx([0.0, 0.04])
 
 
 def test_a_rate_in_a_tensor_stays_in_that_tensor():
@@ -251,15 +271,15 @@ def test_resumes_to_the_same_bits_at_every_step(build, with_optimizer):
     metrics, expected, states = metrics_for(scheduler), [], []
     for step in range(12):
         states.append(through_a_file({"scheduler": scheduler.state_dict(), "optimizer": whole.state_dict()}))
-        expected += trace(whole, scheduler, 1, metrics and metrics[step:])
+        expected += trace(whole, scheduler, 1, metrics and metrics[step:], moved_of)
     for step, state in enumerate(states):
         optimizer = sgd(1.0, 0.1, momentum=0.9)
         resumed = build(optimizer)
         if with_optimizer:
             optimizer.load_state_dict(state["optimizer"])
         resumed.load_state_dict(state["scheduler"])
-        assert resumed.get_last_lr() == expected[step]
-        assert trace(optimizer, resumed, 12 - step, metrics and metrics[step:]) == expected[step:]
+        assert resumed.get_last_lr() == [rate for rate, _ in expected[step]]
+        assert trace(optimizer, resumed, 12 - step, metrics and metrics[step:], moved_of) == expected[step:]
 
 
 @pytest.mark.parametrize("build", ALL.values(), ids=ALL)
@@ -269,9 +289,58 @@ def test_goes_back_to_an_earlier_state_of_its_own(build):
     metrics = metrics_for(scheduler)
     trace(optimizer, scheduler, 2, metrics)
     state = through_a_file(scheduler.state_dict())
-    first = trace(optimizer, scheduler, 8, metrics)
+    first = trace(optimizer, scheduler, 8, metrics, moved_of)
     scheduler.load_state_dict(state)
-    assert trace(optimizer, scheduler, 8, metrics) == first
+    assert trace(optimizer, scheduler, 8, metrics, moved_of) == first
+
+
+def test_the_state_of_another_schedule_is_refused():
+    states = {name: build(sgd(momentum=0.9)).state_dict() for name, build in ALL.items()}
+    for name, build in ALL.items():
+        for other, state in states.items():
+            scheduler = build(sgd(momentum=0.9))
+            if name.replace("torch's ", "") == other.replace("torch's ", ""):
+                scheduler.load_state_dict(state)
+                continue
+            before = scheduler.state_dict()
+            with pytest.raises(ValueError, match="is that of another schedule: it holds"):
+                scheduler.load_state_dict(state)
+            assert scheduler.state_dict() == before
+    with pytest.raises(ValueError, match=r"it holds base_lrs, gamma, .*, step_size, that of a Cosine here T_max, "):
+        make("cosine", sgd(), num_epochs=5).load_state_dict(make("step", sgd()).state_dict())
+
+
+@pytest.mark.parametrize("build", ALL.values(), ids=ALL)
+def test_a_state_for_another_number_of_groups_is_refused(build):
+    with pytest.raises(ValueError, match="for 2 parameter groups, the optimizer has 1"):
+        build(sgd(momentum=0.9)).load_state_dict(build(sgd(1.0, 0.1, momentum=0.9)).state_dict())
+
+
+TENTH = np.float64(0.1)
+NUMPY = [
+    ("cosine", {"num_epochs": np.int64(5), "eta_min": TENTH}),
+    ("cosine_restarts", {"T_0": np.int64(5), "T_mult": np.int64(2), "eta_min": TENTH}),
+    ("onecycle", {"max_lr": TENTH, "total_steps": np.int64(5), "pct_start": np.float32(0.5)}),
+    ("onecycle", {"max_lr": [TENTH], "total_steps": 5}),
+    ("step", {"step_size": np.int64(5), "gamma": TENTH}),
+    ("exponential", {"gamma": TENTH}),
+    ("plateau", {"factor": TENTH, "patience": np.int64(3), "min_lr": TENTH}),
+    ("polynomial", {"total_epochs": np.int64(5), "power": TENTH, "min_lr": TENTH}),
+    ("warmup_cosine", {"warmup_epochs": np.int64(1), "total_epochs": np.int64(5), "min_lr": TENTH}),
+    ("warmup_linear", {"warmup_epochs": np.int64(1), "total_epochs": np.int64(5)}),
+    ("noam", {"d_model": np.int64(16), "warmup_steps": np.int64(5)}),
+]
+
+
+@pytest.mark.parametrize(("name", "settings"), NUMPY, ids=[f"{row[0]}{i}" for i, row in enumerate(NUMPY)])
+def test_numbers_of_numpy_become_plain_ones_that_a_safe_checkpoint_holds(name, settings):
+    optimizer = sgd()
+    scheduler = WarmupScheduler(optimizer, np.int64(1), make(name, optimizer, **settings))
+    for _ in range(3):
+        optimizer.step()
+        scheduler.step(*([TENTH] if name == "plateau" else []))
+    states = {"scheduler": scheduler.state_dict(), "optimizer": optimizer.state_dict()}
+    assert through_a_file(states) == states
 
 
 def test_a_state_inside_a_schedule_of_torchs_own_leaves_the_rates_alone():
@@ -408,11 +477,14 @@ def test_a_warmed_plateau_in_a_trainer_that_is_interrupted(mode, tmp_path):
         ("cosine_restarts", {"T_mult": 0}, ValueError, ["T_mult is 0"]),
         ("onecycle", {"max_lr": 0, "total_steps": 5}, ValueError, ["max_lr is 0"]),
         ("onecycle", {"max_lr": [1, 2], "total_steps": 5}, ValueError, ["max_lr"]),
-        ("onecycle", {"max_lr": 1, "total_steps": -5}, ValueError, ["total_steps is -5"]),
+        ("onecycle", {"max_lr": 1, "total_steps": 3}, ValueError, ["total_steps is 3", ">= 4"]),
+        ("onecycle", {"max_lr": 1, "total_steps": 5, "pct_start": 0.1}, ValueError, ["pct_start is 0.1", ">= 0.2"]),
+        ("onecycle", {"max_lr": [-1.0], "total_steps": 5}, ValueError, ["max_lr is -1.0"]),
         ("onecycle", {"max_lr": 1, "total_steps": 5, "pct_start": 1.5}, ValueError, ["pct_start is 1.5", "[0, 1]"]),
         ("step", {"step_size": 0}, ValueError, ["step_size is 0"]),
         ("step", {"gamma": "much"}, ValueError, ["gamma is 'much'"]),
-        ("exponential", {"gamma": 0}, ValueError, ["gamma is 0", "(0, inf)"]),
+        ("exponential", {"gamma": True}, ValueError, ["gamma is True"]),
+        ("exponential", {"gamma": 0}, ValueError, ["gamma is 0", "> 0"]),
         ("plateau", {"mode": "up"}, ValueError, ["mode is 'up'", "'max' or 'min'"]),
         ("plateau", {"factor": 1.0}, ValueError, ["factor is 1.0"]),
         ("plateau", {"patience": -1}, ValueError, ["patience is -1"]),
@@ -454,6 +526,67 @@ def test_a_warm_up_of_another_optimizer():
         WarmupScheduler(sgd(), 2, make("step", sgd()))
 
 
+# -- over a whole training ---------------------------------------------------------------------------------
+
+
+def rates_over(name, epochs, steps_per_epoch=1, **settings):
+    metrics = [0.5] * epochs if name == "plateau" else None
+    return [rate for _, rate in simulate_schedule(name, epochs, steps_per_epoch, lr=0.1, metrics=metrics, **settings)]
+
+
+def test_noam_peaks_at_the_optimizers_rate_after_a_tenth_of_the_steps():
+    rates = rates_over("noam", 10, 100)
+    assert max(rates) == rates[99] == pytest.approx(0.1)
+    assert rates[9] == pytest.approx(0.01)
+    assert rates[999] == pytest.approx(0.1 * math.sqrt(100 / 1000))
+    assert rates_over("noam", 10, 100, warmup_steps=400)[399] == pytest.approx(0.1)
+    assert rates_over("noam", 10, 100, d_model=16)[99] == pytest.approx(0.1 * 1600**-0.5)
+
+
+@pytest.mark.parametrize(("epochs", "drops"), [(9, [3, 6]), (10, [4, 8]), (50, [17, 34]), (1, []), (2, [1])])
+def test_steps_are_a_third_of_the_training(epochs, drops):
+    rates = rates_over("step", epochs)
+    assert [epoch for epoch in range(1, epochs) if rates[epoch] < rates[epoch - 1]] == drops
+    assert len(set(rates_over("step", epochs, step_size=epochs))) == 1
+
+
+@pytest.mark.parametrize(("epochs", "restart"), [(6, 2), (50, 17), (11, 4), (3, 1)])
+def test_cosines_restart_once_in_a_training(epochs, restart):
+    rates = rates_over("cosine_restarts", epochs, eta_min=0.0)
+    assert [epoch for epoch in range(1, epochs) if rates[epoch] == 0.1] == [restart]
+    # the second period is twice the first and ends with the training, but for the rounding
+    assert rates[-1] == pytest.approx(0.05 * (1 + math.cos(math.pi * (epochs - 1 - restart) / (2 * restart))))
+    assert 0 <= 3 * restart - epochs <= 2
+    assert rates_over("cosine_restarts", 6, T_mult=1)[3] == 0.1
+    assert rates_over("cosine_restarts", 6, T_0=5)[5] == 0.1
+
+
+def test_a_plateau_is_patient_for_a_tenth_of_the_training():
+    # the first epoch is an improvement, the next 3 are borne, the one after them brings the drop
+    rates = rates_over("plateau", 30, factor=0.5)
+    assert [rates.index(0.1 * 0.5**n) for n in range(3)] == [0, 5, 9]
+    assert rates_over("plateau", 30, patience=30)[-1] == 0.1
+
+
+def test_a_warm_up_takes_a_tenth_of_the_training_and_an_epoch_at_least():
+    assert rates_over("warmup_linear", 30).index(0.1) == 3
+    assert rates_over("warmup_linear", 5)[:2] == [0.05, 0.1]
+
+
+def test_one_cycle_peaks_at_the_rate_of_each_group():
+    optimizer = sgd(1e-3, 1e-5, momentum=0.9)
+    rates = trace(optimizer, schedule_training("onecycle", optimizer, 4, 10), 40)
+    assert [max(group) for group in zip(*rates, strict=True)] == pytest.approx([1e-3, 1e-5])
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 3])
+def test_a_training_too_short_for_a_cycle_keeps_its_rate(n_steps):
+    assert rates_over("onecycle", 1, n_steps) == [0.1] * n_steps
+    with pytest.raises(ValueError, match=f"total_steps is {n_steps}, expected a whole number >= 4"):
+        rates_over("onecycle", 1, n_steps, total_steps=n_steps)
+    assert rates_over("onecycle", 1, 4)[0] == pytest.approx(0.004)
+
+
 # -- drawing -----------------------------------------------------------------------------------------------
 
 
@@ -488,6 +621,12 @@ def test_what_cannot_be_drawn(wrong):
         simulate_schedule("step", **wrong)
 
 
+def test_rates_beyond_all_floats():
+    with pytest.raises(ValueError, match=r"the rate of the schedule 'exponential' at epoch 2 is inf"):
+        simulate_schedule("exponential", 5, 1, gamma=1e300)
+    assert "1e+308" in describe_curve(simulate_schedule("cosine", 5, 1, lr=1e308))
+
+
 def test_the_figure_and_the_table_hold_the_curve(tmp_path):
     curve = simulate_schedule("noam", 3, 4)
     (line,) = plot_schedule("noam", 3, steps_per_epoch=4).axes[0].lines
@@ -504,6 +643,6 @@ def test_the_curve_in_characters():
     assert plot == ["     0.001 |  ██▃▃", "         0 |██████▅▅"]
     assert first.split() == ["epoch", "0", "0.0005", "first"]
     assert third.split() == ["epoch", "2", "0.0006667"]
-    constant = describe_curve(simulate_schedule("step", 4, 1), 3, 1)
+    constant = describe_curve(simulate_schedule("step", 4, 1, gamma=1), 3, 1)
     assert constant.splitlines()[0] == "     0.001 |███"
     assert "first  peak" in constant

@@ -1,32 +1,68 @@
 """Objectives as CNN training names them, and a factory by name.
 
 The twins of `losses` with other arguments: `FocalLoss` takes one factor instead of class weights,
-`LabelSmoothingCrossEntropy` takes class weights. Both are computed by the functions of `losses`, whose module tells
-of targets, precision and means; `SupConLoss` by `contrastive.supervised_contrastive_loss`.
+`LabelSmoothingCrossEntropy` takes class weights, and `CrossEntropyLoss` has the arguments of torch's. They are computed
+by the functions of `losses`, whose module tells of targets, precision and means; `SupConLoss` by
+`contrastive.supervised_contrastive_loss`.
 """
 
 from __future__ import annotations
 
-import difflib
 import inspect
-import math
-from typing import Any, final
+from typing import Any
 
 from torch import Tensor, nn
 
+from packages.core.signals.checks import check_name
 from packages.core.training.contrastive import supervised_contrastive_loss
 from packages.core.training.losses import (
     Reduction,
+    check_factor,
     check_gamma,
     check_reduction,
     check_smoothing,
+    check_temperature,
     focal_loss,
     own_class_weights,
     smoothed_cross_entropy,
 )
 
 
-@final
+class CrossEntropyLoss(nn.Module):
+    """`losses.smoothed_cross_entropy` with the arguments of torch's; called as `criterion(logits, targets)`.
+
+    Beside torch's it checks what it gets, computes half precision in float32, and leaves out no label.
+
+    Args:
+        weight: weight per class `[K]`, each >= 0; a buffer. None is 1.
+        label_smoothing: share of the uniform distribution, in [0, 1).
+        reduction: `'none'`, `'mean'` (weighted over labels) or `'sum'`.
+
+    Raises:
+        TypeError: `weight` is no tensor, or `label_smoothing` no number.
+        ValueError: an argument is out of range.
+
+    Example:
+        >>> import torch
+        >>> CrossEntropyLoss()(torch.zeros(4, 2), torch.tensor([0, 0, 1, 1]))  # ln 2
+        tensor(0.6931)
+    """
+
+    weight: Tensor | None
+
+    def __init__(
+        self, weight: Tensor | None = None, label_smoothing: float = 0.0, reduction: Reduction = "mean"
+    ) -> None:
+        super().__init__()
+        self.label_smoothing = check_smoothing(label_smoothing)
+        check_reduction(reduction)
+        self.register_buffer("weight", own_class_weights(weight, "weight"))
+        self.reduction: Reduction = reduction
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return smoothed_cross_entropy(logits, targets, self.label_smoothing, self.weight, self.reduction)
+
+
 class LabelSmoothingCrossEntropy(nn.Module):
     """`losses.smoothed_cross_entropy`, averaged; called as `criterion(logits, targets)`.
 
@@ -35,7 +71,7 @@ class LabelSmoothingCrossEntropy(nn.Module):
         weight: weight per class `[K]`, each >= 0; a buffer. None is 1.
 
     Raises:
-        TypeError: `weight` is no tensor.
+        TypeError: `weight` is no tensor, or `smoothing` no number.
         ValueError: an argument is out of range.
 
     Example:
@@ -49,15 +85,13 @@ class LabelSmoothingCrossEntropy(nn.Module):
 
     def __init__(self, smoothing: float = 0.1, weight: Tensor | None = None) -> None:
         super().__init__()
-        check_smoothing(smoothing)
+        self.smoothing = check_smoothing(smoothing)
         self.register_buffer("weight", own_class_weights(weight, "weight"))
-        self.smoothing = smoothing
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         return smoothed_cross_entropy(logits, targets, self.smoothing, self.weight)
 
 
-@final
 class FocalLoss(nn.Module):
     """`losses.focal_loss` with one factor for all classes; called as `criterion(logits, targets)`.
 
@@ -67,7 +101,7 @@ class FocalLoss(nn.Module):
         reduction: `'none'`, `'mean'` or `'sum'`.
 
     Raises:
-        TypeError: `alpha` is a tensor; the loss with class weights is `losses.FocalLoss`.
+        TypeError: `alpha` is a tensor (the loss with class weights is `losses.FocalLoss`), or a number is none.
         ValueError: an argument is out of range.
 
     Example:
@@ -78,21 +112,17 @@ class FocalLoss(nn.Module):
 
     def __init__(self, alpha: float = 0.25, gamma: float = 2.0, reduction: Reduction = "mean") -> None:
         super().__init__()
-        if not isinstance(alpha, (int, float)):
+        if isinstance(alpha, Tensor):
             raise TypeError(f"alpha is {alpha!r}, expected a number; losses.FocalLoss takes class weights")
-        if not 0 <= alpha < math.inf:
-            raise ValueError(f"alpha is {alpha!r}, expected a number >= 0")
-        check_gamma(gamma)
+        self.alpha = check_factor(alpha, "alpha")
+        self.gamma = check_gamma(gamma)
         check_reduction(reduction)
-        self.alpha = alpha
-        self.gamma = gamma
         self.reduction: Reduction = reduction
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         return focal_loss(logits, targets, self.alpha, self.gamma, self.reduction)
 
 
-@final
 class SupConLoss(nn.Module):
     """`contrastive.supervised_contrastive_loss`, averaged; called as `criterion(features, labels)`.
 
@@ -102,7 +132,8 @@ class SupConLoss(nn.Module):
         temperature: divides the cosine similarities, > 0.
 
     Raises:
-        ValueError: `temperature` is not above 0.
+        TypeError: `temperature` is no number.
+        ValueError: `temperature` is not finite and above 0.
 
     Example:
         >>> import torch
@@ -112,16 +143,14 @@ class SupConLoss(nn.Module):
 
     def __init__(self, temperature: float = 0.1) -> None:
         super().__init__()
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"temperature is {temperature!r}, expected a number > 0")
-        self.temperature = temperature
+        self.temperature = check_temperature(temperature)
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         return supervised_contrastive_loss(features, labels, self.temperature)
 
 
 _CRITERIA: dict[str, type[nn.Module]] = {
-    "ce": nn.CrossEntropyLoss,
+    "ce": CrossEntropyLoss,
     "label_smoothing": LabelSmoothingCrossEntropy,
     "focal": FocalLoss,
     "supcon": SupConLoss,
@@ -132,7 +161,7 @@ def create_criterion(name: str, **kwargs: Any) -> nn.Module:
     """Builds the criterion of that name.
 
     Args:
-        name: `'ce'` (`torch.nn.CrossEntropyLoss`), `'label_smoothing'`, `'focal'` or `'supcon'`.
+        name: `'ce'`, `'label_smoothing'`, `'focal'` or `'supcon'`.
         **kwargs: the criterion's own arguments; see its class.
 
     Raises:
@@ -146,10 +175,7 @@ def create_criterion(name: str, **kwargs: Any) -> nn.Module:
         Traceback (most recent call last):
         TypeError: criterion 'focal' takes no argument 'smoothing'; it takes alpha, gamma, reduction
     """
-    if name not in _CRITERIA:
-        close = difflib.get_close_matches(name, _CRITERIA, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"no criterion is named {name!r}; {hint}known are {', '.join(_CRITERIA)}")
+    check_name("criterion", name, _CRITERIA)
     accepted = inspect.signature(_CRITERIA[name]).parameters
     unknown = [repr(keyword) for keyword in kwargs if keyword not in accepted]
     if unknown:

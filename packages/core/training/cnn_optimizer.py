@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import inspect
-import math
-import numbers
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
+
+from packages.core.signals.checks import check_name, check_number
 
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]] | nn.Module
 """Parameters, parameter groups, named parameters, or the network that holds them."""
@@ -50,10 +52,11 @@ def create_optimizer(
 
     Args:
         optimizer_type: name of an optimizer in `torch.optim`, in any case.
-        model_params: parameters, parameter groups (whose own `lr` and `weight_decay` win), or a network.
+        model_params: parameters, parameter groups (whose own settings win; their `lr` may be 0), or a network.
         lr: learning rate, > 0.
         weight_decay: weight decay, >= 0.
-        **kwargs: further arguments of the torch optimizer.
+        **kwargs: further arguments of the torch optimizer. NumPy's numbers are made plain ones, for they would make
+            the checkpoint need pickle.
 
     Raises:
         TypeError: `model_params` is nothing to optimise, or a keyword is none of the optimizer's.
@@ -69,12 +72,11 @@ def create_optimizer(
         'AdamW'
     """
     if not isinstance(optimizer_type, str):
-        raise TypeError(f"optimizer_type is {optimizer_type!r}, expected a name such as 'adamw'")
+        raise TypeError(f"optimizer_type is {_kind(optimizer_type)}, expected a name such as 'adamw'")
     name = optimizer_type.lower()
     if name in _REFUSED:
         raise ValueError(f"{optimizer_type!r} cannot train here: {_REFUSED[name]}")
-    if name not in _BY_NAME:
-        raise ValueError(f"there is no optimizer {optimizer_type!r}; known are {', '.join(optimizer_names())}")
+    check_name("optimizer", name, optimizer_names())
     if model_params is None:
         raise TypeError("model_params is missing: give parameters, parameter groups or a network")
     match name:
@@ -127,8 +129,8 @@ def create_sgd_optimizer(
     Args:
         model_params: parameters, parameter groups, or a network.
         lr: learning rate, > 0.
-        momentum: memory of the running sum of gradients, >= 0; 0 is plain gradient descent, for which `nesterov` has
-            no meaning.
+        momentum: memory of the running sum of gradients, in [0, 1); 0 is plain gradient descent, for which `nesterov`
+            has no meaning.
         weight_decay: L2 penalty, >= 0: the gradient gets `weight_decay` times the weight.
         nesterov: whether to look ahead by the momentum.
         **kwargs: further arguments of `torch.optim.SGD`.
@@ -165,8 +167,7 @@ def create_rmsprop_optimizer(
         >>> create_rmsprop_optimizer(nn.Linear(8, 2)).defaults["alpha"]
         0.99
     """
-    if not 0 <= alpha < 1:  # torch takes alpha > 1, which makes the mean negative
-        raise ValueError(f"alpha is {alpha!r}, expected 0 <= alpha < 1")
+    alpha = _memory("alpha", alpha)  # torch takes alpha > 1, which makes the mean negative
     return _build(RMSprop, model_params, lr, weight_decay, {"alpha": alpha, **kwargs})
 
 
@@ -179,22 +180,25 @@ def get_parameter_groups(
     """The trainable parameters in two groups: with weight decay, and without.
 
     Decay shrinks the weights of linear maps. Free of it are the parameters of every normalisation layer of torch's,
-    whatever it is called; all of fewer than two dimensions, such as biases and scales; and those whose path, such as
-    `blocks.0.norm_attention.weight`, contains a keyword. A parameter shared by several modules is free if it is free
-    in any of them. Every trainable parameter is in exactly one group, in the model's order; frozen ones are in none.
+    whatever it is called; all of fewer than two dimensions, such as biases and scales; and those whose path contains a
+    keyword as a whole word: `norm` is in `blocks.0.post_norm.weight` and in `norm1`, not in `abnormal_head`. Every
+    other parameter decays: the scale `[C, 1, 1]` of a normalisation layer of your own unless a keyword names it, and
+    the lengths `[out, 1]` that `weight_norm` splits off. A parameter shared by several modules is free if it is free in
+    any of them. Every trainable parameter is in exactly one group, in the model's order; frozen ones are in none.
 
     Args:
         model: whose parameters are grouped.
         lr: learning rate of both groups, > 0.
         weight_decay: weight decay of the first group, >= 0.
-        no_decay_keywords: parts of names, in any case, whose parameters are free of decay.
+        no_decay_keywords: words, in any case, whose parameters are free of decay; anything but a letter parts words.
 
     Returns:
         Groups for `create_optimizer`, the decaying one first; an empty one is left out.
 
     Raises:
-        TypeError: `no_decay_keywords` is a single string, or `model` no network.
-        ValueError: a number is out of its range, or the model has no trainable parameter.
+        TypeError: `no_decay_keywords` is a single string or holds something else, or `model` is no network.
+        ValueError: a number is out of its range, a keyword holds no letter, or the model has no trainable parameter or
+            one whose shape a first batch has yet to tell (lazy layers).
 
     Example:
         >>> network = nn.Sequential(nn.Conv1d(1, 8, 5), nn.BatchNorm1d(8), nn.Flatten(), nn.Linear(8, 2))
@@ -207,10 +211,12 @@ def get_parameter_groups(
     if isinstance(no_decay_keywords, str):
         raise TypeError(f"no_decay_keywords is {no_decay_keywords!r}, expected a list of such")
     lr, weight_decay = _checked_rates(lr, weight_decay)
-    free = _free_of_decay(model, [keyword.lower() for keyword in no_decay_keywords])
     trainable = [p for p in model.parameters() if p.requires_grad]
     if not trainable:
         raise ValueError(f"{_kind(model)} has no trainable parameter")
+    if any(is_lazy(p) for p in trainable):
+        raise ValueError(f"{_kind(model)} has parameters without a shape yet: pass a batch through the network first")
+    free = _free_of_decay(model, [_keyword(keyword) for keyword in no_decay_keywords])
     groups = [
         {"params": [p for p in trainable if p not in free], "lr": lr, "weight_decay": weight_decay},
         {"params": [p for p in trainable if p in free], "lr": lr, "weight_decay": 0.0},
@@ -223,15 +229,28 @@ def _free_of_decay(model: nn.Module, keywords: list[str]) -> set[nn.Parameter]:
     return of_norms | {
         p
         for path, p in model.named_parameters(remove_duplicate=False)
-        if p.ndim < 2 or any(keyword in path.lower() for keyword in keywords)
+        if p.ndim < 2 or any(keyword in _words(path) for keyword in keywords)
     }
+
+
+def _words(path: str) -> str:
+    """Its words with a space around each, so that `in` finds whole ones."""
+    return " " + " ".join(re.findall(r"[^\W\d_]+", path.lower())) + " "
+
+
+def _keyword(keyword: str) -> str:
+    if not isinstance(keyword, str):
+        raise TypeError(f"no_decay_keywords holds {keyword!r}, expected strings")
+    if not _words(keyword).strip():
+        raise ValueError(f"no_decay_keywords holds {keyword!r}, expected a word")
+    return _words(keyword)
 
 
 class OptimizerConfig(dict[str, Any]):
     """Settings of an optimizer, ready for `create_optimizer(model_params=..., **settings)`.
 
-    A dictionary that cannot be changed, so that nobody's change becomes everybody's preset; `settings | {"lr": 3e-4}`
-    gives an ordinary one with the change.
+    A dictionary that cannot be changed, so that nobody's change becomes everybody's preset, and that has a hash;
+    `settings | {"lr": 3e-4}` gives an ordinary one with the change, and so does `dict(settings)` for YAML.
 
     Example:
         >>> settings = OptimizerConfig.sgd_baseline()
@@ -243,6 +262,14 @@ class OptimizerConfig(dict[str, Any]):
     """
 
     __slots__ = ()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if self:  # dict's own would add to a finished one
+            self._refuse()
+        super().__init__(*args, **kwargs)
+
+    def __hash__(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return hash(frozenset(self.items()))
 
     @classmethod
     def default(cls) -> OptimizerConfig:
@@ -282,14 +309,15 @@ def _build(
 ) -> Any:
     lr, weight_decay = _checked_rates(lr, weight_decay)
     accepted = list(inspect.signature(kind).parameters)[1:]
-    unknown = kwargs.keys() - accepted
-    if unknown:
-        raise TypeError(f"{kind.__name__} has no argument {', '.join(sorted(unknown))}; it has {', '.join(accepted)}")
+    kwargs = _settings(kind.__name__, kwargs, accepted)
     if "weight_decay" in accepted:
         kwargs = {"weight_decay": weight_decay, **kwargs}
     elif weight_decay:
         raise ValueError(f"{kind.__name__} knows no weight decay, but weight_decay is {weight_decay}: set it to 0")
-    entries = _entries(model_params)
+    entries = [
+        _settings("a parameter group", entry, [*_GROUP_KEYS, *accepted]) if isinstance(entry, dict) else entry
+        for entry in _entries(model_params)
+    ]
     tensors = [p for entry in entries for p in _tensors(entry)]
     if not tensors:
         raise ValueError("there is no parameter to optimise: model_params is empty")
@@ -302,14 +330,44 @@ def _build(
 
 
 def _checked_rates(lr: float, weight_decay: float) -> tuple[float, float]:
-    for name, value in (("lr", lr), ("weight_decay", weight_decay)):
-        if not isinstance(value, numbers.Real) or isinstance(value, bool):
-            raise TypeError(f"{name} is {value!r}, expected a number")
-    if not 0 < lr < math.inf:
-        raise ValueError(f"lr is {lr!r}, expected a number > 0")
-    if not 0 <= weight_decay < math.inf:
-        raise ValueError(f"weight_decay is {weight_decay!r}, expected a number >= 0")
-    return float(lr), float(weight_decay)  # a NumPy number would make the checkpoint need pickle
+    return check_number("lr", lr, 0, open_ends=True), check_number("weight_decay", weight_decay, 0)
+
+
+def _settings(owner: str, settings: dict[str, Any], accepted: Sequence[str]) -> dict[str, Any]:
+    """Settings of an optimizer or of a group, checked where torch does not, as plain numbers."""
+    unknown = settings.keys() - accepted
+    if unknown:
+        raise TypeError(f"{owner} has no argument {', '.join(sorted(unknown))}; it has {', '.join(accepted)}")
+    return {key: _RANGES[key](key, value) if key in _RANGES else _plain(value) for key, value in settings.items()}
+
+
+def _least_zero(name: str, value: float) -> float:
+    return check_number(name, value, 0)
+
+
+def _memory(name: str, value: float) -> float:
+    """Weight of the past in a running mean, in [0, 1)."""
+    number = check_number(name, value, 0)
+    if number >= 1:
+        raise ValueError(f"{name} is {value!r}, expected a number in [0, 1)")
+    return number
+
+
+def _two_memories(name: str, values: Sequence[float]) -> tuple[float, float]:
+    if not isinstance(values, Sequence | np.ndarray) or len(values) != 2:
+        raise ValueError(f"{name} is {values!r}, expected two numbers in [0, 1)")
+    return _memory(name, values[0]), _memory(name, values[1])
+
+
+_RANGES = {"lr": _least_zero, "weight_decay": _least_zero, "momentum": _memory, "betas": _two_memories}
+_GROUP_KEYS = ("params", "param_names", "name", "initial_lr")
+"""What a group holds beside settings; `initial_lr` is what a scheduler begins with in the middle of a training."""
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    return tuple(map(_plain, value)) if isinstance(value, tuple) else value
 
 
 def _entries(model_params: Parameters) -> list[Any]:
@@ -320,20 +378,33 @@ def _entries(model_params: Parameters) -> list[Any]:
         raise TypeError(f"model_params is {_kind(model_params)}, expected parameters, parameter groups or a network")
     entries = list(model_params)
     for entry in entries:
-        if not isinstance(entry, Tensor | dict | tuple):
+        if not isinstance(entry, dict) and not _is_parameter(entry):
             raise TypeError(f"model_params holds {_kind(entry)}, expected parameters or parameter groups")
-        if isinstance(entry, dict) and "params" not in entry:
-            raise ValueError(f"a parameter group has no 'params', only {sorted(entry)}")
     return [_listed(entry) if isinstance(entry, dict) else entry for entry in entries]
+
+
+def _listed(group: dict[str, Any]) -> dict[str, Any]:
+    if "params" not in group:
+        raise ValueError(f"a parameter group has no 'params', only {sorted(group)}")
+    params = group["params"]
+    if isinstance(params, Tensor):
+        return group | {"params": [params]}
+    params = list(params) if isinstance(params, Iterable) and not isinstance(params, str | nn.Module) else [params]
+    for entry in params:
+        if not _is_parameter(entry):
+            raise TypeError(f"'params' of a parameter group holds {_kind(entry)}, expected parameters")
+    return group | {"params": params}
+
+
+def _is_parameter(entry: Any) -> bool:
+    """Whether it is a tensor, or one with its name before it."""
+    if isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], str):
+        return isinstance(entry[1], Tensor)
+    return isinstance(entry, Tensor)
 
 
 def _kind(thing: object) -> str:
     return f"a {type(thing).__name__}"
-
-
-def _listed(group: dict[str, Any]) -> dict[str, Any]:
-    params = group["params"]
-    return group | {"params": [params] if isinstance(params, Tensor) else list(params)}
 
 
 def _tensors(entry: Any) -> list[Tensor]:

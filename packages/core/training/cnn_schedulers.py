@@ -1,7 +1,8 @@
 """Schedules for convolutional networks, thin over torch's own.
 
 Every one holds its last value after its end, whoever steps it, and resumes from its state dict to the same bits. `e`
-counts the scheduler's own units from 0, epochs unless it says otherwise; `lr` is the group's own rate.
+counts the scheduler's own units from 0, epochs unless it says otherwise; `lr` is the group's own rate, and a group
+whose own rate is 0 stays at 0.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from typing import Any
 
 from torch.optim import Optimizer, lr_scheduler
 
-from packages.core.engine.schedule import is_over, scheduler_unit
+from packages.core.engine.schedule import is_over, scheduler_unit, step_scheduler
+from packages.core.signals.checks import check_count, check_number
 from packages.core.training.schedules import (
+    LEAST_CYCLE,
     Schedule,
-    check_count,
-    check_number,
     get_rates,
     make_scheduler,
     polynomial,
@@ -81,9 +82,7 @@ def create_cosine_scheduler(
         0.0
         0.0
     """
-    check_count("num_epochs", num_epochs)
-    check_number("eta_min", eta_min, 0)
-    return _Cosine(optimizer, num_epochs, eta_min)
+    return _Cosine(optimizer, check_count("num_epochs", num_epochs), check_number("eta_min", eta_min, 0))
 
 
 def create_cosine_warmrestarts_scheduler(
@@ -102,10 +101,8 @@ def create_cosine_warmrestarts_scheduler(
     Raises:
         ValueError: a value out of its range.
     """
-    check_count("T_0", T_0)
-    check_count("T_mult", T_mult)
-    check_number("eta_min", eta_min, 0)
-    return _CosineRestarts(optimizer, T_0, T_mult, eta_min)
+    periods = check_count("T_0", T_0), check_count("T_mult", T_mult)
+    return _CosineRestarts(optimizer, *periods, check_number("eta_min", eta_min, 0))
 
 
 def create_onecycle_scheduler(
@@ -114,26 +111,34 @@ def create_onecycle_scheduler(
     """One cosine up and one down, per optimizer step: max_lr / 25 -> max_lr -> max_lr / 250000, and holds that.
 
     The peak is at step p = pct_start total_steps - 1, the end at total_steps - 1. It puts its own rates in place
-    of the optimizer's, and cycles momentum (or beta1) 0.95 -> 0.85 -> 0.95 against them where the optimizer has one.
+    of the optimizer's, except for a group whose rate is 0, and cycles momentum (or beta1) 0.95 -> 0.85 -> 0.95 against
+    them where the optimizer has one.
     Smith & Topin 2018, Super-Convergence.
 
     Args:
         optimizer: whose rates it moves.
-        max_lr: peak, > 0; one number, or one for each parameter group.
-        total_steps: optimizer steps of the whole training, >= 1; with accumulation fewer than batches.
-        pct_start: fraction of the steps that rise, in [0, 1].
+        max_lr: peak, > 0; one number, or one for each parameter group, where 0 keeps it at 0.
+        total_steps: optimizer steps of the whole training, >= 4; with accumulation fewer than batches.
+        pct_start: fraction of the steps that rise, in (0, 1], at least one step.
 
     Raises:
         ValueError: a value out of its range, or not one `max_lr` for each group.
     """
-    for rate in max_lr if isinstance(max_lr, (list, tuple)) else [max_lr]:
-        check_number("max_lr", rate, 0, open_ends=True)
-    check_count("total_steps", total_steps)
-    check_number("pct_start", pct_start, 0, 1)
+    if isinstance(max_lr, (list, tuple)):
+        peaks = [check_number("max_lr", rate, 0) for rate in max_lr]
+    else:
+        peak = check_number("max_lr", max_lr, 0, open_ends=True)
+        peaks = [peak if group.get("initial_lr", group["lr"]) else 0.0 for group in optimizer.param_groups]
+    total_steps = check_count("total_steps", total_steps, LEAST_CYCLE)
+    pct_start = check_number("pct_start", pct_start, 0, 1)
+    if pct_start * total_steps < 1 - 1e-9:
+        raise ValueError(
+            f"pct_start is {pct_start}, expected a step or more of {total_steps}: >= {1 / total_steps:.3g}"
+        )
     if pct_start * total_steps == 1:
         pct_start -= 1e-9  # torch divides 0 by 0 where the rise takes a single step
     has_momentum = not optimizer.defaults.keys().isdisjoint(("momentum", "betas"))
-    return _OneCycle(optimizer, max_lr, total_steps, pct_start=float(pct_start), cycle_momentum=has_momentum)
+    return _OneCycle(optimizer, peaks, total_steps, pct_start=pct_start, cycle_momentum=has_momentum)
 
 
 def create_step_scheduler(optimizer: Optimizer, step_size: int = 10, gamma: float = 0.1) -> lr_scheduler.StepLR:
@@ -147,9 +152,7 @@ def create_step_scheduler(optimizer: Optimizer, step_size: int = 10, gamma: floa
     Raises:
         ValueError: a value out of its range.
     """
-    check_count("step_size", step_size)
-    check_number("gamma", gamma, 0, open_ends=True)
-    return _Step(optimizer, step_size, gamma)
+    return _Step(optimizer, check_count("step_size", step_size), check_number("gamma", gamma, 0, open_ends=True))
 
 
 def create_exponential_scheduler(optimizer: Optimizer, gamma: float = 0.95) -> lr_scheduler.ExponentialLR:
@@ -162,8 +165,7 @@ def create_exponential_scheduler(optimizer: Optimizer, gamma: float = 0.95) -> l
     Raises:
         ValueError: `gamma` is out of its range.
     """
-    check_number("gamma", gamma, 0, open_ends=True)
-    return _Exponential(optimizer, gamma)
+    return _Exponential(optimizer, check_number("gamma", gamma, 0, open_ends=True))
 
 
 def create_plateau_scheduler(
@@ -186,10 +188,13 @@ def create_plateau_scheduler(
     """
     if mode not in ("min", "max"):
         raise ValueError(f"mode is {mode!r}, expected 'max' or 'min'")
-    check_number("factor", factor, 0, 1, open_ends=True)
-    check_count("patience", patience, 0)
-    check_number("min_lr", min_lr, 0)
-    return _Plateau(optimizer, "max" if mode == "max" else "min", factor, patience, min_lr=min_lr)
+    return _Plateau(
+        optimizer,
+        "max" if mode == "max" else "min",
+        check_number("factor", factor, 0, 1, open_ends=True),
+        check_count("patience", patience, 0),
+        min_lr=check_number("min_lr", min_lr, 0),
+    )
 
 
 class PolynomialLRScheduler(Schedule, lr_scheduler.PolynomialLR):
@@ -218,18 +223,16 @@ class PolynomialLRScheduler(Schedule, lr_scheduler.PolynomialLR):
     """
 
     def __init__(self, optimizer: Optimizer, total_epochs: int, power: float = 2.0, min_lr: float = 1e-7) -> None:
-        check_count("total_epochs", total_epochs)
-        check_number("power", power, 0, open_ends=True)
-        check_number("min_lr", min_lr, 0)
-        self.min_lr = min_lr
-        super().__init__(optimizer, total_epochs, power)
+        self.min_lr = check_number("min_lr", min_lr, 0)
+        power = check_number("power", power, 0, open_ends=True)
+        super().__init__(optimizer, check_count("total_epochs", total_epochs), power)
 
     def get_lr(self) -> list[Any]:
         return self._get_closed_form_lr()
 
     def _get_closed_form_lr(self) -> list[Any]:
         height = polynomial(self.last_epoch, self.total_iters, self.power)
-        return [self.min_lr * (1 - height) + lr * height for lr in self.base_lrs]
+        return [self.min_lr * (1 - height) + lr * height if lr else lr for lr in self.base_lrs]
 
 
 class WarmupScheduler(Schedule):
@@ -269,14 +272,13 @@ class WarmupScheduler(Schedule):
     """
 
     def __init__(self, optimizer: Optimizer, warmup_epochs: int, base_scheduler: Any) -> None:
-        check_count("warmup_epochs", warmup_epochs, 0)
+        self.warmup_epochs = check_count("warmup_epochs", warmup_epochs, 0)
         self.step_unit = scheduler_unit(base_scheduler)
         if getattr(base_scheduler, "optimizer", None) is not optimizer:
             raise ValueError(f"{type(base_scheduler).__name__} moves another optimizer than the one that is warmed up")
         # Not torch's constructor: it would take the optimizer's rate for the base's, which one-cycle's is not.
         self.optimizer = optimizer
         self.base_scheduler = base_scheduler
-        self.warmup_epochs = warmup_epochs
         self.base_lrs: list[Any] = get_rates(optimizer)
         self.last_epoch = 0
         self._warm()
@@ -294,8 +296,8 @@ class WarmupScheduler(Schedule):
             self._warm()
         elif self.step_unit == "validation":
             self.base_scheduler.step(metrics)
-        elif not is_over(self.base_scheduler):
-            self.base_scheduler.step()
+        else:
+            step_scheduler(self.base_scheduler)
         self._last_lr: list[Any] = get_rates(self.optimizer)
 
     def _warm(self) -> None:

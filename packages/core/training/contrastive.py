@@ -15,7 +15,7 @@ which two matrix products with w and a sum over each class give.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.autograd import Function
 
-Reduction = Literal["mean", "sum", "none"]
+from packages.core.training.losses import Reduction, check_reduction, check_temperature
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -46,7 +46,7 @@ def supervised_contrastive_loss(
     Args:
         features: `[B, D]`, or `[B, V, D]` for V views of every sample, which count as B·V rows.
         labels: whole numbers `[B]`, of any range.
-        temperature: T > 0, divides the cosine similarities.
+        temperature: T > 0, finite, divides the cosine similarities.
         reduction: `'mean'` over the anchors with a positive (0 if there is none), `'sum'` of them, or `'none'`.
 
     Returns:
@@ -54,7 +54,8 @@ def supervised_contrastive_loss(
         float64 for float64 features, else float32.
 
     Raises:
-        TypeError: features that are not real floating-point numbers, or labels that are not whole ones.
+        TypeError: features that are not real floating-point numbers, labels that are not whole ones, or a temperature
+            that is no number.
         ValueError: a temperature or a reduction outside the above, empty features or ones of another number of
             dimensions, or a number of labels other than B.
         RuntimeError: in the backward pass, where it is asked for a gradient that can be differentiated again.
@@ -64,7 +65,9 @@ def supervised_contrastive_loss(
         >>> supervised_contrastive_loss(features, torch.tensor([4, 4, 7]), temperature=1.0)  # log(e + 1) - 1
         tensor(0.3133)
     """
-    _check(features, labels, temperature, reduction)
+    temperature = check_temperature(temperature)
+    check_reduction(reduction)
+    _check(features, labels)
     rows = features.flatten(0, -2)
     embeddings = _unit_rows(rows if features.dtype == torch.float64 else rows.float())
     labels = labels.repeat_interleave(len(rows) // len(labels))
@@ -83,15 +86,11 @@ def supervised_contrastive_loss(
     return total if reduction == "sum" else total / n_positives.count_nonzero().clamp_(min=1)
 
 
-def _check(features: Tensor, labels: Tensor, temperature: float, reduction: str) -> None:
-    if not temperature > 0:
-        raise ValueError(f"temperature is {temperature!r}, expected a number > 0")
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction is {reduction!r}, expected 'mean', 'sum' or 'none'")
-    if not features.is_floating_point():
-        raise TypeError(f"features are {features.dtype}, expected real floating-point numbers")
-    if labels.dtype not in _INTEGERS:
-        raise TypeError(f"labels are {labels.dtype}, expected whole numbers")
+def _check(features: Tensor, labels: Tensor) -> None:
+    if not isinstance(features, Tensor) or not features.is_floating_point():
+        raise TypeError(f"features are {_kind(features)}, expected a tensor of real floating-point numbers")
+    if not isinstance(labels, Tensor) or labels.dtype not in _INTEGERS:
+        raise TypeError(f"labels are {_kind(labels)}, expected a tensor of whole numbers")
     if features.ndim not in (2, 3) or not features.numel():
         raise ValueError(f"features have shape {tuple(features.shape)}, expected [B, D] or [B, V, D], none of them 0")
     if labels.shape != features.shape[:1]:
@@ -99,6 +98,10 @@ def _check(features: Tensor, labels: Tensor, temperature: float, reduction: str)
             f"labels have shape {tuple(labels.shape)}, expected one for each sample, ({len(features)},), "
             f"as features have shape {tuple(features.shape)}"
         )
+
+
+def _kind(thing: Any) -> str:
+    return str(thing.dtype) if isinstance(thing, Tensor) else f"a {type(thing).__name__}"
 
 
 def _unit_rows(rows: Tensor) -> Tensor:

@@ -4,14 +4,16 @@
 lines over them. With logits `[B, K]`, p = softmax(logits), and targets that are labels `[B]` or probabilities
 `[B, K]` (soft targets y):
 
-* Half-precision logits are computed in float32; losses are float32 (float64 for float64). The gradient is finite for
-  any finite logits.
+* Half-precision logits are computed in float32; losses are float32 (float64 for float64). Loss and gradient are finite
+  for all logits of which no difference overflows, in float32 those within ±1e38; beyond, soft targets make nan.
 * `reduction` is `'none'` (a loss per sample `[B]`), `'sum'`, or `'mean'`. Means are torch's: over the samples,
-  except that labels with class weights w are averaged as Σ w_t · loss / Σ w_t. The weighted mean of labels that all
-  weigh 0 is therefore nan.
+  except that labels with class weights w are averaged as Σ w_t · loss / Σ w_t. Where all labels of a batch weigh 0,
+  that is 0 with a gradient of 0 (in torch nan).
 * A label outside 0..K-1 raises on the CPU. An accelerator's kernel finds it by itself: looking at the labels here
   would make every training step wait. No label is left out; torch's -100 is out of range like any other.
-* Soft targets are taken as they come: no row is checked for its sum.
+* Soft targets and class weights given to a function are taken as they come, for the same reason: no row is checked for
+  its sum, no weight for its sign. The classes check their weights once.
+* Where a number is expected, a tensor is refused: no gradient would reach it.
 
 Only torch and NumPy are imported.
 """
@@ -21,6 +23,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import numpy as np
@@ -51,7 +54,7 @@ def focal_loss(
         logits: `[B, K]`, any real numbers.
         targets: labels `[B]` in 0..K-1 or probabilities `[B, K]`.
         alpha: weight per class `[K]`, each >= 0, which also weighs the mean over labels as in `F.cross_entropy`; or
-            one factor for the whole loss; None is 1.
+            one factor >= 0 for the whole loss; None is 1.
         gamma: focusing exponent γ, >= 0.
         reduction: `'none'`, `'mean'` or `'sum'`.
 
@@ -59,17 +62,17 @@ def focal_loss(
         The loss, >= 0: a scalar, or `[B]` for `'none'`.
 
     Raises:
-        TypeError: `alpha` is neither a number nor a tensor.
-        ValueError: shapes that do not fit, a label out of range, a negative `gamma`, or an unknown reduction.
+        TypeError: `alpha` is neither a number nor a tensor, `gamma` is no number, or the logits are not floating-point.
+        ValueError: shapes that do not fit, a label out of range, a negative number, or an unknown reduction.
 
     Example:
         >>> logits = torch.tensor([0.9, 0.1]).log()[None]  # p = 0.9 for class 0
         >>> focal_loss(logits, torch.tensor([0]))  # (1 - 0.9)² · -ln 0.9
         tensor(0.0011)
     """
-    if isinstance(alpha, (int, float)):
-        return alpha * focal_loss(logits, targets, None, gamma, reduction)
-    check_gamma(gamma)
+    if isinstance(alpha, Real):
+        return check_factor(alpha, "alpha") * focal_loss(logits, targets, None, gamma, reduction)
+    gamma = check_gamma(gamma)
     check_reduction(reduction)
     logits, targets = _matched(logits, targets)
     weight = _weight_like(alpha, logits, "alpha")
@@ -106,7 +109,7 @@ def smoothed_cross_entropy(
         The loss, >= 0: a scalar, or `[B]` for `'none'`.
 
     Raises:
-        TypeError: `weight` is no tensor.
+        TypeError: `weight` is no tensor, `smoothing` no number, or the logits are not floating-point.
         ValueError: shapes that do not fit, a label out of range, `smoothing` outside [0, 1), or an unknown reduction.
 
     Example:
@@ -114,11 +117,14 @@ def smoothed_cross_entropy(
         >>> smoothed_cross_entropy(logits, torch.tensor([0]), smoothing=0.2)  # 0.9 · -ln 0.9 + 0.1 · -ln 0.1
         tensor(0.3251)
     """
-    check_smoothing(smoothing)
+    smoothing = check_smoothing(smoothing)
     check_reduction(reduction)
     logits, targets = _matched(logits, targets)
     weight = _weight_like(weight, logits, "weight")
-    return _cross_entropy(logits, targets, weight=weight, reduction=reduction, label_smoothing=smoothing)
+    if weight is None or reduction != "mean" or targets.is_floating_point():
+        return _cross_entropy(logits, targets, weight=weight, reduction=reduction, label_smoothing=smoothing)
+    total = _cross_entropy(logits, targets, weight=weight, reduction="sum", label_smoothing=smoothing)
+    return _weighted_mean(total, weight.index_select(0, targets))
 
 
 class FocalLoss(nn.Module):
@@ -130,7 +136,7 @@ class FocalLoss(nn.Module):
         reduction: `'none'`, `'mean'` (weighted by `alpha` over labels) or `'sum'`.
 
     Raises:
-        TypeError: `alpha` is no tensor; the loss with one factor is `cnn_losses.FocalLoss`.
+        TypeError: `alpha` is no tensor (the loss with one factor is `cnn_losses.FocalLoss`), or `gamma` no number.
         ValueError: an argument is out of range.
 
     Example:
@@ -143,10 +149,9 @@ class FocalLoss(nn.Module):
 
     def __init__(self, alpha: Tensor | None = None, gamma: float = 2.0, reduction: Reduction = "mean") -> None:
         super().__init__()
-        check_gamma(gamma)
+        self.gamma = check_gamma(gamma)
         check_reduction(reduction)
         self.register_buffer("alpha", own_class_weights(alpha, "alpha"))
-        self.gamma = gamma
         self.reduction: Reduction = reduction
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -161,6 +166,7 @@ class LabelSmoothingCrossEntropy(nn.Module):
         reduction: `'none'`, `'mean'` or `'sum'`.
 
     Raises:
+        TypeError: `smoothing` is no number.
         ValueError: an argument is out of range.
 
     Example:
@@ -170,9 +176,8 @@ class LabelSmoothingCrossEntropy(nn.Module):
 
     def __init__(self, smoothing: float = 0.1, reduction: Reduction = "mean") -> None:
         super().__init__()
-        check_smoothing(smoothing)
+        self.smoothing = check_smoothing(smoothing)
         check_reduction(reduction)
-        self.smoothing = smoothing
         self.reduction: Reduction = reduction
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -184,10 +189,11 @@ class PhysicsInformedLoss(nn.Module):
 
     Args:
         data_weight: w_d, >= 0.
-        physics_weight: w_p, >= 0.
+        physics_weight: w_p, >= 0; 0 leaves physics out of the sum, infinite or not.
         data_criterion: called as `(predictions, targets)`, returns a scalar; None is cross entropy.
 
     Raises:
+        TypeError: a weight is no number.
         ValueError: a weight is negative or not finite.
 
     Example:
@@ -207,11 +213,8 @@ class PhysicsInformedLoss(nn.Module):
         data_criterion: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
-        for name, weight in (("data_weight", data_weight), ("physics_weight", physics_weight)):
-            if not 0 <= weight < math.inf:
-                raise ValueError(f"{name} is {weight!r}, expected a number >= 0")
-        self.data_weight = data_weight
-        self.physics_weight = physics_weight
+        self.data_weight = check_factor(data_weight, "data_weight")
+        self.physics_weight = check_factor(physics_weight, "physics_weight")
         self.data_criterion = LabelSmoothingCrossEntropy(smoothing=0.0) if data_criterion is None else data_criterion
 
     def forward(
@@ -242,8 +245,9 @@ class PhysicsInformedLoss(nn.Module):
         elif callable(physics_loss):
             physics_loss = physics_loss(predictions)
         physics = _scalar(physics_loss, "physics_loss")
-        weighted = data if self.data_weight == 1 else self.data_weight * data  # a kernel less each way
-        total = torch.add(weighted, physics, alpha=self.physics_weight)
+        total = data if self.data_weight == 1 else self.data_weight * data  # a kernel less each way
+        if self.physics_weight:
+            total = torch.add(total, physics, alpha=self.physics_weight)
         return {"data_loss": data, "physics_loss": physics, "total_loss": total}
 
 
@@ -254,19 +258,21 @@ def compute_class_weights(labels: NDArray[Any] | Sequence[int] | Tensor, num_cla
 
     Args:
         labels: whole numbers `[N]` in 0..K-1, N >= 1.
-        num_classes: number of classes K; None takes the largest label for the last class.
+        num_classes: number of classes K, >= 1; None takes the largest label for the last class.
 
     Returns:
         float32 `[K]`, on the CPU. A class without labels gets 0, with a warning.
 
     Raises:
-        TypeError: the labels are not whole numbers.
+        TypeError: the labels, or their number of classes, are not whole numbers.
         ValueError: there are none, they are not `[N]`, or one lies outside 0..K-1.
 
     Example:
         >>> compute_class_weights([0, 0, 0, 1])
         tensor([0.6667, 2.0000])
     """
+    if num_classes is not None and (isinstance(num_classes, bool) or not isinstance(num_classes, Integral)):
+        raise TypeError(f"num_classes is {num_classes!r}, expected a whole number")
     counts = np.bincount(_whole_numbers(labels, num_classes), minlength=num_classes or 0)
     absent = np.flatnonzero(counts == 0)
     if absent.size:
@@ -276,24 +282,49 @@ def compute_class_weights(labels: NDArray[Any] | Sequence[int] | Tensor, num_cla
     return torch.from_numpy(np.where(counts > 0, balanced, 0.0)).float()
 
 
-def check_gamma(gamma: float) -> None:
-    """Refuses a focusing exponent below 0.
+def check_factor(value: Any, name: str) -> float:
+    """A finite number >= 0, as a plain float.
+
+    Args:
+        value: the number; no tensor, for no gradient would reach it.
+        name: what the caller calls it.
 
     Raises:
+        TypeError: it is no number.
         ValueError: it is negative or not finite.
     """
-    if not 0 <= gamma < math.inf:
-        raise ValueError(f"gamma is {gamma!r}, expected a number >= 0")
+    if not 0 <= (number := _number(value, name)) < math.inf:
+        raise ValueError(f"{name} is {value!r}, expected a number >= 0")
+    return number
 
 
-def check_smoothing(smoothing: float) -> None:
-    """Refuses a share of the uniform distribution that leaves nothing of the target.
+def check_gamma(gamma: float) -> float:
+    """A focusing exponent: `check_factor`."""
+    return check_factor(gamma, "gamma")
+
+
+def check_smoothing(smoothing: float) -> float:
+    """A share of the uniform distribution that leaves something of the target, as a plain float.
 
     Raises:
+        TypeError: it is no number.
         ValueError: it lies outside [0, 1).
     """
-    if not 0 <= smoothing < 1:
+    if not 0 <= (number := _number(smoothing, "smoothing")) < 1:
         raise ValueError(f"smoothing is {smoothing!r}, expected a number in [0, 1)")
+    return number
+
+
+def check_temperature(temperature: float) -> float:
+    """What divides logits or similarities, as a plain float.
+
+    Raises:
+        TypeError: it is no number, but for instance a parameter.
+        ValueError: it is not finite and above 0.
+    """
+    if not 0 < (number := _number(temperature, "temperature")) < math.inf:
+        raise ValueError(f"temperature is {temperature!r}, expected a number > 0")
+    return number
 
 
 def check_reduction(reduction: str) -> None:
@@ -327,6 +358,14 @@ def own_class_weights(weights: Tensor | None, name: str) -> Tensor | None:
     return weights.detach().clone()
 
 
+def _number(value: Any, name: str) -> float:
+    if type(value) is float:  # the usual case, without the microsecond of the question below
+        return value
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} is {value!r}, expected a number")
+    return float(value)
+
+
 def _check_tensor(weights: Any, name: str) -> None:
     if not isinstance(weights, Tensor):
         raise TypeError(f"{name} is {weights!r}, expected a tensor of one weight per class [K]")
@@ -355,16 +394,25 @@ def _cross_entropy(logits: Tensor, targets: Tensor, **kwargs: Any) -> Tensor:
 def _reduce(losses: Tensor, reduction: Reduction, sample_weights: Tensor | None = None) -> Tensor:
     """Losses `[B]`, times their weights `[B]`, put together as torch's `cross_entropy` does."""
     if sample_weights is not None:
+        if reduction == "mean":
+            return _weighted_mean(losses.dot(sample_weights), sample_weights)
         losses = losses * sample_weights
     if reduction == "none":
         return losses
-    if reduction == "sum":
-        return losses.sum()
-    return losses.mean() if sample_weights is None else losses.sum() / sample_weights.sum()
+    return losses.sum() if reduction == "sum" else losses.mean()
+
+
+def _weighted_mean(total: Tensor, sample_weights: Tensor) -> Tensor:
+    """The weighted losses' sum over that of their weights `[B]`; 0 where all weigh 0."""
+    weight = sample_weights.sum()
+    return total / weight.masked_fill(weight == 0, math.inf)
 
 
 def _matched(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Logits in float32 at least; labels as int64, or probabilities in the type of the logits."""
+    if not (isinstance(logits, Tensor) and isinstance(targets, Tensor) and logits.is_floating_point()):
+        kinds = [thing.dtype if isinstance(thing, Tensor) else type(thing).__name__ for thing in (logits, targets)]
+        raise TypeError(f"logits are {kinds[0]} and targets {kinds[1]}, expected floating-point logits, both tensors")
     soft = targets.is_floating_point()
     if logits.ndim != 2 or targets.shape != (logits.shape if soft else logits.shape[:1]):
         raise ValueError(
@@ -376,7 +424,7 @@ def _matched(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return logits, _cast(targets, logits.dtype if soft else torch.int64)
 
 
-def _weight_like(weight: Tensor | None, logits: Tensor, name: str) -> Tensor | None:
+def _weight_like(weight: Any, logits: Tensor, name: str) -> Tensor | None:
     if weight is None:
         return None
     _check_tensor(weight, name)

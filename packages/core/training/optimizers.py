@@ -16,7 +16,16 @@ from packages.core.training.schedules import make_scheduler
 def create_optimizer(
     model: nn.Module, optimizer_type: str = "adam", lr: float = 1e-3, weight_decay: float = 0, **kwargs: Any
 ) -> Optimizer:
-    """Deprecated: use `cnn_optimizer.create_optimizer(optimizer_type, model.parameters(), ...)`, which this calls."""
+    """Deprecated: use `cnn_optimizer.create_optimizer(optimizer_type, model.parameters(), ...)`, which this calls.
+
+    Raises:
+        TypeError: `model` is no network.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model is a {type(model).__name__}, expected a network (nn.Module); cnn_optimizer.create_optimizer takes "
+            "the name first, and parameters too"
+        )
     warnings.warn(
         "optimizers.create_optimizer is deprecated: use cnn_optimizer.create_optimizer",
         DeprecationWarning,

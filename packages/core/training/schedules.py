@@ -1,30 +1,33 @@
 """What all learning-rate schedules share: their formulas, their names, what ours add to torch's, and their drawing.
 
 A formula is a pure function of the step, counted from 0, to a factor of the full rate. What a step is, an epoch or
-an optimizer step, is the scheduler's `step_unit`. Every linear warm-up of this package is `warmup`.
+an optimizer step, is the scheduler's `step_unit`. Every linear warm-up of this package is `warmup`. A parameter group
+whose own rate is 0 stays at 0 under every schedule, whatever its lowest rate.
 """
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from packages.core.engine.files import atomic_write, write_text
 from packages.core.engine.schedule import Unit, scheduler_unit, step_scheduler
+from packages.core.signals.checks import check_count, check_name, check_number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Curve = list[tuple[float, float]]  # (epochs passed, rate of the optimizer step that comes next)
+LEAST_CYCLE = 4  # optimizer steps of a one-cycle schedule: fewer cannot rise and fall
 
 # -- formulas ------------------------------------------------------------------------------------------------
 
@@ -87,7 +90,7 @@ def warmup_linear(step: int, warmup_steps: int, total_steps: int) -> float:
     return polynomial(step - warmup_steps, total_steps - warmup_steps)
 
 
-def noam(step: int, d_model: int, warmup_steps: int) -> float:
+def noam(step: int, d_model: float, warmup_steps: int) -> float:
     """d_model^-0.5 min(s^-0.5, s warmup_steps^-1.5) with s = step + 1, as the paper counts steps from 1.
 
     Vaswani et al. 2017, Attention Is All You Need, eq. 3: rises up to s = warmup_steps, then falls without end.
@@ -112,26 +115,13 @@ def _descent(height: float, floor: float) -> float:
 # -- ranges --------------------------------------------------------------------------------------------------
 
 
-def check_count(name: str, value: int, least: int = 1) -> None:
-    """Raise a ValueError unless `value` is a whole number >= `least`."""
-    if not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} is {value!r}, expected a whole number >= {least}")
-
-
-def check_number(name: str, value: float, low: float, high: float = math.inf, *, open_ends: bool = False) -> None:
-    """Raise a ValueError unless `value` is a finite number in [low, high], or in (low, high) with `open_ends`."""
-    inside = isinstance(value, (int, float)) and math.isfinite(value)
-    if not inside or not (low < value < high if open_ends else low <= value <= high):
-        left, right = "()" if open_ends else "[]"
-        raise ValueError(f"{name} is {value!r}, expected a finite number in {left}{low:g}, {high:g}{right}")
-
-
-def check_warmup(warmup_epochs: int, total_epochs: int) -> None:
-    """Raise a ValueError unless 0 <= warmup_epochs <= total_epochs and there is an epoch at all."""
-    check_count("total_epochs", total_epochs)
-    check_count("warmup_epochs", warmup_epochs, 0)
+def check_warmup(warmup_epochs: int, total_epochs: int) -> tuple[int, int]:
+    """Both as plain ints; a ValueError unless 0 <= warmup_epochs <= total_epochs and there is an epoch at all."""
+    total_epochs = check_count("total_epochs", total_epochs)
+    warmup_epochs = check_count("warmup_epochs", warmup_epochs, 0)
     if warmup_epochs > total_epochs:
         raise ValueError(f"warmup_epochs is {warmup_epochs}, expected at most total_epochs, which is {total_epochs}")
+    return warmup_epochs, total_epochs
 
 
 # -- what ours add to torch's schedulers ---------------------------------------------------------------------
@@ -156,8 +146,9 @@ class Schedule(LRScheduler):
 
     torch's `load_state_dict` leaves the optimizer's rates to the optimizer's own state, although most of torch's
     schedulers compute the next rate from the present one. Here an optimizer whose rates are those that the scheduler
-    itself had put there gets the rates of the loaded state; rates that came from elsewhere, such as the optimizer's
-    own loaded state, stay.
+    itself had put there gets the rates of the loaded state, and one-cycle's momentum; rates that came from elsewhere,
+    such as the optimizer's own loaded state, stay. A state of another kind of schedule, or for another number of
+    parameter groups, is a ValueError.
 
     Attributes:
         step_unit: what one `step()` stands for: `'step'` (of the optimizer), `'epoch'` or `'validation'`.
@@ -165,14 +156,49 @@ class Schedule(LRScheduler):
 
     step_unit: Unit = "epoch"
 
+    def get_lr(self) -> list[Any]:
+        return [lr if full else full for lr, full in zip(super().get_lr(), self.base_lrs, strict=True)]
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._check_state(state_dict)
         in_charge = get_rates(self.optimizer) == [float(rate) for rate in self._last_lr]
         self._load(state_dict)
         if in_charge:
             set_rates(self.optimizer, [float(rate) for rate in self._last_lr])
+            _cycle_momentum(self)
+
+    def _check_state(self, state_dict: dict[str, Any]) -> None:
+        own = self.state_dict()
+        if _settings_in(state_dict) != _settings_in(own):
+            theirs, ours = (", ".join(sorted(_settings_in(state))) or "nothing" for state in (state_dict, own))
+            raise ValueError(
+                f"the state dict is that of another schedule: it holds {theirs}, "
+                f"that of a {type(self).__name__.lstrip('_')} here {ours}"
+            )
+        n_groups = len(state_dict.get("_last_lr", own["_last_lr"]))
+        if n_groups != len(own["_last_lr"]):
+            raise ValueError(
+                f"the state dict is for {n_groups} parameter groups, the optimizer has {len(own['_last_lr'])}"
+            )
 
     def _load(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
+
+
+def _settings_in(state: Mapping[str, Any]) -> set[str]:
+    """Names of the public entries of a state dict, with those of its functions and of the base of a warm-up."""
+    inner = [*state.get("lr_lambdas", ()), state.get("base_scheduler")]
+    public = {key for key in state if not key.startswith("_")}
+    return public.union(*(_settings_in(part) for part in inner if isinstance(part, Mapping)))
+
+
+def _cycle_momentum(scheduler: Any) -> None:
+    """Give the optimizer the momentum (or beta1) of a one-cycle schedule's state."""
+    while hasattr(scheduler, "base_scheduler"):
+        scheduler = scheduler.base_scheduler
+    if isinstance(scheduler, OneCycleLR):
+        with warnings.catch_warnings(action="ignore"):  # that get_lr() is no way to ask for the rate
+            scheduler.get_lr()  # sets the momentum in passing
 
 
 # -- names ---------------------------------------------------------------------------------------------------
@@ -222,29 +248,36 @@ def make_scheduler(name: str, optimizer: Optimizer, settings: Mapping[str, Any],
         raise TypeError(f"scheduler_type is {name!r}, expected a name: {', '.join(schedule_names())}")
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer is {optimizer!r}, expected a torch.optim.Optimizer")
-    parameters = _parameters(name)
-    accepted = ", ".join(str(parameter.replace(annotation=parameter.empty)) for parameter in parameters.values())
-    unknown = [key for key in settings if key not in parameters]
-    missing = [key for key in _required(name) if key not in settings]
-    if unknown or missing:
-        fault = f"takes no {', '.join(unknown)}" if unknown else f"needs {', '.join(missing)}"
-        raise TypeError(f"the schedule {name!r} {fault}; its settings are ({accepted})")
+    check_settings(name, settings)
+    missing = [key for key, value in _parameters(name).items() if value.default is value.empty and key not in settings]
+    if missing:
+        raise TypeError(f"the schedule {name!r} needs {', '.join(missing)}; its settings are {_accepted(name)}")
     return _factories()[name](optimizer, **settings)
+
+
+def check_settings(name: str, settings: Iterable[str]) -> None:
+    """Refuses what is no setting of the schedule of that name.
+
+    Raises:
+        ValueError: no schedule has this name.
+        TypeError: a setting is unknown.
+    """
+    unknown = [key for key in settings if key not in _parameters(name)]
+    if unknown:
+        raise TypeError(f"the schedule {name!r} takes no {', '.join(unknown)}; its settings are {_accepted(name)}")
+
+
+def _accepted(name: str) -> str:
+    parameters = _parameters(name).values()
+    return f"({', '.join(str(parameter.replace(annotation=parameter.empty)) for parameter in parameters)})"
 
 
 def _parameters(name: str) -> dict[str, inspect.Parameter]:
     """The settings of the schedule of that name."""
-    if name not in _factories():
-        close = difflib.get_close_matches(name, schedule_names(), n=1, cutoff=0.5)
-        hint = f"; did you mean {close[0]!r}?" if close else "."
-        raise ValueError(f"no schedule is named {name!r}{hint} Known: {', '.join(schedule_names())}")
+    check_name("schedule", name, schedule_names())
     parameters = dict(inspect.signature(_factories()[name]).parameters)
     del parameters["optimizer"]
     return parameters
-
-
-def _required(name: str) -> list[str]:
-    return [key for key, parameter in _parameters(name).items() if parameter.default is parameter.empty]
 
 
 def schedule_training(
@@ -252,8 +285,15 @@ def schedule_training(
 ) -> LRScheduler:
     """The scheduler of that name over a whole training.
 
-    Settings that the schedule needs and that are not given are the training's: its length in epochs or steps, the
-    optimizer's rate as `max_lr`, and a tenth of the epochs, at least one, for a warm-up.
+    Settings that are given win. Others that depend on the length of a training follow it, not their own defaults:
+
+    * cosine, polynomial, one-cycle and the warmed ones end with it; a warm-up takes a tenth of it, at least one.
+    * one-cycle peaks at each group's own rate. Fewer than 4 optimizer steps have no room for a cycle: the rate stays.
+    * noam peaks at the optimizer's rate: d_model = 1 / warmup_steps.
+    * step: `step_size` is a third of the epochs, rounded up, which makes three levels.
+    * cosine_restarts: one restart, `T_mult` times as long as the first period; `T_0` is rounded up, so the training
+      ends with the second period or up to `T_mult` epochs before.
+    * plateau: `patience` is a tenth of the epochs, at least one.
 
     Args:
         name: one of `schedule_names()`.
@@ -271,15 +311,26 @@ def schedule_training(
         >>> schedule_training("onecycle", optimizer, epochs=3, steps_per_epoch=10).total_steps
         30
     """
+    epochs, steps_per_epoch = check_count("epochs", epochs), check_count("steps_per_epoch", steps_per_epoch)
+    check_settings(name, settings)
+    n_steps = epochs * steps_per_epoch
+    if name == "onecycle" and "total_steps" not in settings and n_steps < LEAST_CYCLE:
+        return make_scheduler("step", optimizer, {"gamma": 1.0}, swapped="schedule_training")
+    warmup_steps = check_count("warmup_steps", settings.get("warmup_steps", max(1, n_steps // 10)))
     whole = {
         "num_epochs": epochs,
         "total_epochs": epochs,
-        "total_steps": epochs * steps_per_epoch,
-        "max_lr": max(get_rates(optimizer)),
+        "total_steps": n_steps,
+        "max_lr": get_rates(optimizer),
         "warmup_epochs": max(1, epochs // 10),
+        "warmup_steps": warmup_steps,
+        "d_model": 1 / warmup_steps,
+        "step_size": math.ceil(epochs / 3),
+        "T_0": math.ceil(epochs / (1 + check_count("T_mult", settings.get("T_mult", 2)))),
+        "patience": max(1, epochs // 10),
     }
-    needed = {key: whole[key] for key in _required(name) if key in whole}
-    return make_scheduler(name, optimizer, needed | settings, swapped="schedule_training")
+    derived = {key: whole[key] for key in _parameters(name) if key in whole}
+    return make_scheduler(name, optimizer, derived | settings, swapped="schedule_training")
 
 
 # -- drawing -------------------------------------------------------------------------------------------------
@@ -301,13 +352,14 @@ def simulate_schedule(
         steps_per_epoch: optimizer steps in each epoch, >= 1.
         lr: the optimizer's own rate, > 0.
         metrics: value of the validation metric after each epoch, `[epochs]`; a plateau schedule needs it.
-        **settings: the schedule's own; those it needs are otherwise as in `schedule_training`.
+        **settings: the schedule's own; others are as in `schedule_training`.
 
     Returns:
         One pair (epochs passed, rate) for each optimizer step.
 
     Raises:
-        ValueError: no such name, a value out of its range, a plateau schedule without metrics.
+        ValueError: no such name, a value out of its range, a plateau schedule without metrics, a rate that no float
+            holds.
         TypeError: an unknown or a missing setting.
 
     Example:
@@ -315,9 +367,7 @@ def simulate_schedule(
         >>> [rate for epoch, rate in curve]
         [0.5, 1.0, 0.75, 0.5, 0.25]
     """
-    check_count("epochs", epochs)
-    check_count("steps_per_epoch", steps_per_epoch)
-    check_number("lr", lr, 0, open_ends=True)
+    lr = check_number("lr", lr, 0, open_ends=True)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
     scheduler = schedule_training(name, optimizer, epochs, steps_per_epoch, **settings)
     unit = scheduler_unit(scheduler)
@@ -337,6 +387,8 @@ def simulate_schedule(
                 step_scheduler(scheduler)
         if unit != "step":
             step_scheduler(scheduler, dict.fromkeys(("val_loss", "val_accuracy"), metrics[epoch]) if metrics else None)
+    for epoch, rate in curve:
+        check_number(f"the rate of the schedule {name!r} at epoch {epoch:g}", rate, 0)
     return curve
 
 
@@ -381,7 +433,7 @@ def describe_curve(curve: Curve, width: int = 60, height: int = 6) -> str:
     """
     peak = _peak(curve)
     columns = [curve[(2 * i + 1) * len(curve) // (2 * width)][1] for i in range(width)]
-    eighths = [round(8 * height * rate / peak[1]) for rate in columns]
+    eighths = [round(8 * height * (rate / peak[1])) for rate in columns]
     lines = []
     for line in reversed(range(height)):
         label = f"{peak[1]:.4g}" if line == height - 1 else "0" if line == 0 else ""

@@ -1,7 +1,7 @@
 """Schedules for transformers: torch's `LambdaLR` over the formulas of `packages.core.training.schedules`.
 
 Every one holds its last value after its end and resumes from its state dict to the same bits. Epochs and steps are
-counted from 0; `lr` is the group's own rate.
+counted from 0; `lr` is the group's own rate, and a group whose own rate is 0 stays at 0.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from packages.core.signals.checks import check_count, check_number
 from packages.core.training.schedules import (
     Schedule,
-    check_count,
-    check_number,
     check_warmup,
     make_scheduler,
     noam,
@@ -64,7 +63,7 @@ class WarmupCosineScheduler(Schedule, LambdaLR):
         optimizer: whose rates it moves, per epoch.
         warmup_epochs: length of the warm-up, in [0, total_epochs].
         total_epochs: length of all, >= 1.
-        min_lr: last rate of every parameter group, >= 0; a group whose own rate is 0 stays at 0.
+        min_lr: last rate of every parameter group, >= 0.
         last_epoch: the last epoch that is done, -1 for none; the optimizer's groups must then hold `initial_lr`.
 
     Raises:
@@ -94,8 +93,8 @@ class WarmupCosineScheduler(Schedule, LambdaLR):
         min_lr: float = 1e-7,
         last_epoch: int = -1,
     ) -> None:
-        check_warmup(warmup_epochs, total_epochs)
-        check_number("min_lr", min_lr, 0)
+        warmup_epochs, total_epochs = check_warmup(warmup_epochs, total_epochs)
+        min_lr = check_number("min_lr", min_lr, 0)
         rates = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
         factors = [
             Factor(
@@ -106,7 +105,7 @@ class WarmupCosineScheduler(Schedule, LambdaLR):
             )
             for rate in rates
         ]
-        super().__init__(optimizer, factors, last_epoch)
+        super().__init__(optimizer, factors, check_count("last_epoch", last_epoch, -1))
 
 
 def create_warmup_cosine_schedule(
@@ -129,11 +128,11 @@ def create_warmup_linear_schedule(optimizer: Optimizer, warmup_epochs: int, tota
     Raises:
         ValueError: a value out of its range.
     """
-    check_warmup(warmup_epochs, total_epochs)
+    warmup_epochs, total_epochs = check_warmup(warmup_epochs, total_epochs)
     return _WarmupLinear(optimizer, Factor(warmup_linear, warmup_steps=warmup_epochs, total_steps=total_epochs))
 
 
-def create_noam_schedule(optimizer: Optimizer, d_model: int = 256, warmup_steps: int = 4000) -> LambdaLR:
+def create_noam_schedule(optimizer: Optimizer, d_model: float = 256, warmup_steps: int = 4000) -> LambdaLR:
     """The optimizer's own rate times d_model^-0.5 min(s^-0.5, s warmup_steps^-1.5), s = 1, 2, ... optimizer steps.
 
     Vaswani et al. 2017, Attention Is All You Need, eq. 3; the paper's own rate is that of an optimizer with `lr=1`.
@@ -141,7 +140,7 @@ def create_noam_schedule(optimizer: Optimizer, d_model: int = 256, warmup_steps:
 
     Args:
         optimizer: whose rates it moves, per optimizer step.
-        d_model: width of the network, >= 1.
+        d_model: width of the network, > 0; 1 / warmup_steps puts the peak at the optimizer's own rate.
         warmup_steps: optimizer steps that rise, >= 1.
 
     Raises:
@@ -153,8 +152,8 @@ def create_noam_schedule(optimizer: Optimizer, d_model: int = 256, warmup_steps:
         >>> create_noam_schedule(optimizer, d_model=16, warmup_steps=4).get_last_lr()
         [0.03125]
     """
-    check_count("d_model", d_model)
-    check_count("warmup_steps", warmup_steps)
+    d_model = check_number("d_model", d_model, 0, open_ends=True)
+    warmup_steps = check_count("warmup_steps", warmup_steps)
     return _Noam(optimizer, Factor(noam, d_model=d_model, warmup_steps=warmup_steps))
 
 
