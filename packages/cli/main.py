@@ -297,8 +297,9 @@ app.add_typer(study, name="study")
 @one_line_errors
 def study_physics(
     data: Annotated[Path | None, typer.Argument(help="Folder of recordings; none simulates journal bearings.")] = None,
-    arms: Annotated[str, typer.Option(help="Arms to run beside ce.")] = "physics,random_bands,scrambled,features,"
-    "features+physics,evidence,rule",
+    arms: Annotated[
+        str, typer.Option(help="Arms to run beside ce.")
+    ] = "physics,unlabelled,random_bands,scrambled,features,features+physics,evidence,rule",
     conditions: Annotated[str, typer.Option(help="Of simulated bearings: few, speed_shift, noise.")] = "few",
     labels: Annotated[int, typer.Option(help="Labelled windows of each class; 0 takes all.")] = 5,
     seeds: Annotated[int, typer.Option(help="Runs of each arm.")] = 10,
@@ -306,7 +307,8 @@ def study_physics(
     epochs: Annotated[int, typer.Option(help="Passes over the unlabelled windows.")] = 10,
     weight: Annotated[float, typer.Option(help="Lambda of the frequency term.")] = 1.0,
     form: Annotated[str, typer.Option(help="log, linear, set or kl.")] = "log",
-    network: Annotated[str, typer.Option(help="Of the arms without evidence features.")] = "wdcnn",
+    trust: Annotated[bool, typer.Option(help="Correct the physics by the labelled windows.")] = True,
+    network: Annotated[str, typer.Option(help="The network, or the waveform's part of it.")] = "wdcnn",
     bearing: Annotated[str | None, typer.Option(help="Rolling bearing of DATA, e.g. 6205.")] = None,
     channels: Annotated[str | None, typer.Option(help="Channels to use, e.g. DE.")] = None,
     classes: Annotated[str | None, typer.Option(help="Classes to use.")] = None,
@@ -321,7 +323,17 @@ def study_physics(
 
     logging.getLogger("packages.core.training").setLevel(logging.WARNING)  # hundreds of trainings, not one
     setting = study.StudySetting(
-        labels=labels, epochs=epochs, weight=weight, form=form, network=network, bearing=bearing, device=device
+        labels=labels,
+        epochs=epochs,
+        weight=weight,
+        form=form,
+        trust=trust,
+        network=network,
+        bearing=bearing,
+        device=device,
+        data=f"{data.resolve()}: {channels}, {classes}, {sampling_rate}, {without}, {window_s}"
+        if data
+        else "simulated",
     )
     names = ["recordings"] if data else _names(conditions) or []
     if data is None:

@@ -88,7 +88,7 @@ def test_the_parts_of_the_loss_are_in_history_tensorboard_and_report(data, tmp_p
     for name in ("freq_loss", "sommerfeld_loss", "physics_loss", "classification_loss", "lambda"):
         logged = [event.value for event in found.Scalars(f"train/{name}")]
         assert logged == pytest.approx(history[f"train_{name}"], rel=1e-6)
-    assert history["train_lambda"] == [0, 1]
+    assert history["train_lambda"] == [1, 1]
     assert min(history["train_freq_loss"] + history["train_sommerfeld_loss"]) > 0
     page = (run / "report.html").read_text()
     for shown in (

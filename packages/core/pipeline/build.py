@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,9 +16,10 @@ from packages.core.physics.faults import signature
 from packages.core.physics.rolling_bearing import BEARINGS, FaultOrders, fault_orders
 from packages.core.pipeline.config import PHYSICAL_MODELS, RunConfig
 from packages.core.pipeline.data import PreparedData
+from packages.core.signals.recording import Recording
 from packages.core.training.physics_loss_functions import EvidenceConsistencyLoss, PhysicalConstraintLoss
 
-FEWEST_HEALTHY, MOST_HEALTHY = 3, 512  # windows from which the normal level of a line is told
+FEWEST_WINDOWS, MOST_WINDOWS = 3, 512  # windows from which the normal level of a line is told
 
 _USUAL_MAX_RPM = 6000.0
 _HEADROOM = 1.1  # augmentation changes the speed by up to a tenth
@@ -47,8 +48,13 @@ def bearing_orders(config: RunConfig) -> FaultOrders | None:
     return None if config.bearing is None else fault_orders(BEARINGS[config.bearing])
 
 
-def new_physics_loss(data: PreparedData) -> PhysicalConstraintLoss:
-    """The physics terms for the classes of a run; healthy training windows, if there are any, say what is normal."""
+def new_physics_loss(data: PreparedData, trust: bool = False) -> PhysicalConstraintLoss:
+    """The physics terms for the classes of a run; healthy training windows, if there are any, say what is normal.
+
+    Args:
+        data: recordings of the run.
+        trust: correct the physics by what the training windows say of it.
+    """
     config = data.config
     loss = PhysicalConstraintLoss(
         config.lambda_freq,
@@ -59,27 +65,28 @@ def new_physics_loss(data: PreparedData) -> PhysicalConstraintLoss:
         orders=bearing_orders(config),
         max_rpm=max_rpm(config),
     )
-    healthy = _healthy_windows(data)
+    healthy = _some_windows(data, [r for r in data.split.train if signature(r.label or "") == signature("healthy")])
     if healthy is not None:
-        loss.fit_calibration(*healthy)
+        signals, _, rpm = healthy
+        loss.fit_calibration(signals, rpm)
+    labelled = _some_windows(data, data.split.train) if trust and config.lambda_freq > 0 else None
+    if labelled is not None:
+        signals, targets, rpm = labelled
+        loss.fit_trust(signals, targets, {"rpm": rpm})
     return loss
 
 
-def _healthy_windows(data: PreparedData) -> tuple[Tensor, Tensor] | None:
-    """Signals `[M, C, T]` and speeds `[M]` of healthy training windows."""
+def _some_windows(data: PreparedData, recordings: Sequence[Recording]) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Signals `[M, C, T]`, targets `[M]`, speeds `[M]`, where speeds are known and a window holds a turn of the shaft."""
     duration_s = (data.config.window or 0) / (data.config.sampling_rate_hz or 1)
-    usable = [
-        recording
-        for recording in data.split.train
-        if signature(recording.label or "") == signature("healthy") and (recording.rpm or 0) * duration_s >= 60
-    ]
+    usable = [recording for recording in recordings if (recording.rpm or 0) * duration_s >= 60]
     if not usable:
         return None
     windows = data.windows(usable)
-    if len(windows) < FEWEST_HEALTHY:
+    if len(windows) < FEWEST_WINDOWS:
         return None
-    signals, _, metadata = windows[:: math.ceil(len(windows) / MOST_HEALTHY)]
-    return signals, metadata["rpm"]
+    signals, targets, metadata = windows[:: math.ceil(len(windows) / MOST_WINDOWS)]
+    return signals, targets, metadata["rpm"]
 
 
 class PhysicsAlone(nn.Module):

@@ -124,7 +124,7 @@ class RunConfig(BaseModel):
     lambda_freq: float = Field(default=1.0, ge=0)
     lambda_sommerfeld: float = Field(default=0.0, ge=0)
     lambda_temporal: float = Field(default=0.0, ge=0)
-    lambda_schedule: str = "linear"
+    lambda_schedule: str = "constant"
     unlabeled: str | None = None
     rpm_from: Literal["manifest", "signal"] = "manifest"
     rpm_range: tuple[float, float] | None = None

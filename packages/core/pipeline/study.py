@@ -63,9 +63,10 @@ class StudySetting:
         form: of the frequency term: `log`, `linear`, `set` or `kl`.
         schedule: of lambda: `constant`, `linear`, `cosine`, `exponential` or `step`.
         trust: correct the physics by what the labelled windows say of it.
-        network: of the arms without evidence features.
+        network: the network; of arms with evidence or orders, the waveform's part of it.
         bearing: name in the table of bearings; None is a journal bearing.
         device: where to train.
+        data: what the windows are of; a study is not gone on with on other data.
     """
 
     labels: int = 5
@@ -79,6 +80,7 @@ class StudySetting:
     network: str = "wdcnn"
     bearing: str | None = None
     device: str = "auto"
+    data: str = "simulated"
 
     def __post_init__(self) -> None:
         if self.labels < 0 or self.epochs < 1 or self.batch_size < 2:
@@ -197,25 +199,26 @@ def simulated_task(condition: str, labels: int, seed: int) -> Task:
 
 
 def folder_task(recordings: Sequence[Recording], labels: int, seed: int, window: int) -> Task:
-    """One specimen of each class labelled, one for the test, the others unlabelled; each seed turns the roles by one.
+    """One specimen of each class labelled, one for the test, the others unlabelled; each seed draws the roles anew.
 
-    Specimens are taken in the order of their names, so where the names count sizes, seed 0 labels the smallest of each
-    class and tests the largest. Windows of the labelled specimen are unlabelled windows as well.
+    Windows of the labelled specimen are unlabelled windows as well. A specimen that is tested in one class is left out
+    of training in every other.
 
     Raises:
         ValueError: a class with fewer than two specimens.
     """
+    rng = np.random.default_rng(seed)
     classes = tuple(sorted({str(recording.label) for recording in recordings}))
     role: dict[tuple[str, str], str] = {}
     for label in classes:
         specimens = sorted({str(r.specimen) for r in recordings if r.label == label})
         if len(specimens) < 2:
             raise ValueError(f"class {label!r} has {len(specimens)} specimen; a study needs at least 2: learn and test")
-        turned = specimens[seed % len(specimens) :] + specimens[: seed % len(specimens)]
-        role |= {(label, turned[0]): "labelled", (label, turned[-1]): "test"}
-    roles = [role.get((str(r.label), str(r.specimen)), "unlabelled") for r in recordings]
-    train = [r for r, part in zip(recordings, roles, strict=True) if part != "test"]
-    test = [r for r, part in zip(recordings, roles, strict=True) if part == "test"]
+        labelled, tested = rng.choice(specimens, 2, replace=False)
+        role |= {(label, str(labelled)): "labelled", (label, str(tested)): "test"}
+    held_out = {specimen for (_, specimen), part in role.items() if part == "test"}
+    train = [r for r in recordings if str(r.specimen) not in held_out]
+    test = [r for r in recordings if role.get((str(r.label), str(r.specimen))) == "test"]
     return make_task(
         train,
         test,
@@ -279,7 +282,7 @@ def _is_between(recording: Recording, rpm: tuple[float, float] | None) -> bool:
 
 
 def _trained(
-    network: str | None = None, physics: str | None = None, **options: Any
+    network: str | None = None, physics: str | None = None, weight: float | None = None, **options: Any
 ) -> Callable[[Task, StudySetting, int], np.ndarray]:
     """An arm that trains: `network` or the setting's own, with or without the physics term on `physics` windows."""
 
@@ -298,7 +301,7 @@ def _trained(
                 model,
                 loader,
                 **common,
-                lambda_freq=setting.weight,
+                lambda_freq=setting.weight if weight is None else weight,
                 lambda_sommerfeld=0,
                 lambda_temporal=0,
                 lambda_schedule=setting.schedule,
@@ -313,9 +316,12 @@ def _trained(
 def _new_network(name: str, task: Task, setting: StudySetting) -> nn.Module:
     arguments: dict[str, Any] = {}
     if name in ("hybrid_pinn", "order_cnn"):
-        arguments["sampling_rate_hz"] = task.sampling_rate_hz
+        arguments |= {"sampling_rate_hz": task.sampling_rate_hz, "backbone": setting.network}
     if name == "hybrid_pinn" and setting.bearing is not None:
         arguments["bearing"] = setting.bearing
+    if name == "order_cnn":
+        slowest_rpm = min(windows.whole()[2].min().item() for windows in (task.labelled, task.unlabelled))
+        arguments["samples_per_revolution"] = 60 * task.sampling_rate_hz / slowest_rpm
     return create_model(name, len(task.classes), task.test.dataset.n_channels, **arguments)
 
 
@@ -336,7 +342,8 @@ def _physics_loss(task: Task, setting: StudySetting, seed: int, **options: Any) 
     healthy = torch.tensor([signature(label) == signature("healthy") for label in task.classes])[targets]
     if healthy.sum() >= FEWEST_HEALTHY:
         loss.fit_calibration(signals[healthy], rpm[healthy])
-    if setting.trust:
+    # Trust learns which class a signature really belongs to: it would unscramble a scrambled control.
+    if setting.trust and "control" not in options:
         loss.fit_trust(signals, targets, {"rpm": rpm})
     return loss
 
@@ -378,6 +385,7 @@ def _rule(task: Task, setting: StudySetting, seed: int) -> np.ndarray:
 ARMS: dict[str, Callable[[Task, StudySetting, int], np.ndarray]] = {
     "ce": _trained(),
     "physics": _trained(physics="unlabelled"),
+    "unlabelled": _trained(physics="unlabelled", weight=1e-9),
     "random_bands": _trained(physics="unlabelled", control="random_bands"),
     "scrambled": _trained(physics="unlabelled", control="scrambled"),
     "kl": _trained(physics="unlabelled", form="kl", temperature=1.0),
@@ -389,11 +397,11 @@ ARMS: dict[str, Callable[[Task, StudySetting, int], np.ndarray]] = {
     "evidence": _logistic_regression,
     "rule": _rule,
 }
-"""Arms of the study: cross entropy alone; the physics loss on unlabelled windows; the same with randomly placed bands,
-or with the classes' signatures handed round (controls); in the form that imitates the physics' own opinion; on the
-labelled windows only; evidence as input of the network,
-without and with the loss; input resampled to orders, without and with it; no network but logistic regression on the
-evidence; no training."""
+"""Arms of the study: cross entropy alone; the physics loss on unlabelled windows; controls, which see the same windows
+with a weight of nothing, with randomly placed bands, or with the classes' signatures handed round; the form that
+imitates the physics' own opinion; the loss on the labelled windows only; evidence as input of the network, without and
+with the loss; input resampled to orders, without and with it; no network but logistic regression on the evidence; no
+training."""
 
 
 # -- the study -----------------------------------------------------------------------------------------------

@@ -154,7 +154,7 @@ def _physics(data: PreparedData) -> dict[str, Any]:
         "lambda_sommerfeld": config.lambda_sommerfeld,
         "lambda_temporal": config.lambda_temporal,
         "lambda_schedule": config.lambda_schedule,
-        "physics_loss": new_physics_loss(data),
+        "physics_loss": new_physics_loss(data, trust=True),
         "unlabeled_loader": loader,
     }
 
@@ -164,7 +164,7 @@ def _try_physics(trainer: PINNTrainer) -> None:
     with torch.random.fork_rng():
         batch = trainer.prepare_batch(next(iter(trainer.batches(trainer.train_loader))))
         outputs = batch.signals.new_zeros(len(batch.signals), trainer.physics_loss.frequency.n_classes)
-        trainer.compute_loss(outputs, batch.targets, batch.signals, batch.metadata)
+        trainer.require_live_terms(outputs, batch.signals, batch.metadata)
 
 
 def _criterion(config: RunConfig, targets: torch.Tensor) -> nn.Module:

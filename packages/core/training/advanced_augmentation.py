@@ -20,7 +20,7 @@ from packages.core.engine.batch import Batch
 from packages.core.signals.checks import check_count, check_floating, check_number
 from packages.core.signals.masks import draw_spans, draw_starts, mask_of_spans, zero_spans
 from packages.core.training.augmentation import Augmentation
-from packages.core.training.label_mixing import as_distributions, beta_weights, mix_labels
+from packages.core.training.label_mixing import after_mixing, as_distributions, beta_weights, mix_labels
 
 if TYPE_CHECKING:
     from packages.core.training.policies import AutoAugment as AutoAugment
@@ -164,7 +164,8 @@ class MixupAugmentation(Augmentation):
         share = beta_weights(len(signals), self.alpha, generator=generator, device=signals.device).to(signals.dtype)
         mixed = signals.index_select(0, partners).lerp_(signals, share[:, None, None])
         targets = distributions.index_select(0, partners).lerp_(distributions, share[:, None].to(distributions.dtype))
-        return batch._replace(signals=mixed.view(batch.signals.shape), targets=targets)
+        metadata = after_mixing(batch.metadata, len(signals))
+        return Batch(mixed.view(batch.signals.shape), targets, metadata)
 
     def __repr__(self) -> str:
         return f"MixupAugmentation({self.alpha})"

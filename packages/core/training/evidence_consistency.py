@@ -279,11 +279,13 @@ class EvidenceConsistencyLoss(nn.Module):
 
     def _rpm(self, metadata: Metadata, signal: Tensor) -> Tensor:
         """[B] speeds, NaN where unknown."""
-        if "rpm" in metadata:
-            return per_window(metadata, "rpm", len(signal), signal.device).float()
-        if self.reference_rpm or not self.rpm_range or not self.search:
-            return torch.full((len(signal),), self.reference_rpm or torch.nan, device=signal.device)
-        return estimate_rpm(signal, self.search.sampling_rate_hz, self.rpm_range)
+        unknown = torch.full((len(signal),), torch.nan, device=signal.device)
+        known = per_window(metadata, "rpm", len(signal), signal.device).float() if "rpm" in metadata else unknown
+        if self.reference_rpm:
+            return known.nan_to_num(nan=self.reference_rpm)
+        if not self.rpm_range or not self.search:
+            return known
+        return torch.where(known.isnan(), estimate_rpm(signal, self.search.sampling_rate_hz, self.rpm_range), known)
 
     def _find(self, signal: Tensor, rpm: Tensor) -> Tensor:
         """[B, L] evidence of the lines; those in Hz are there at any speed."""

@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from packages.core.signals.checks import check_number
+
+
+def after_mixing(metadata: dict[str, Any], n_samples: int) -> dict[str, Any]:
+    """Metadata of samples that are two: no speed is theirs, and no recording.
+
+    Floats become NaN, which is "unknown" everywhere; recording ids count below zero, one for each sample.
+
+    Example:
+        >>> after_mixing({"rpm": torch.tensor([1500.0, 3000.0]), "recording": torch.tensor([4, 4])}, 2)
+        {'rpm': tensor([nan, nan]), 'recording': tensor([-1, -2])}
+    """
+    nobody = -1 - torch.arange(n_samples)
+    return {
+        name: torch.full_like(value, torch.nan)
+        if value.is_floating_point()
+        else nobody.to(value.device)
+        if name in ("recording", "record_ids")
+        else value
+        for name, value in metadata.items()
+    }
 
 
 def as_distributions(labels: Tensor, num_classes: int | None = None, dtype: torch.dtype = torch.float32) -> Tensor:

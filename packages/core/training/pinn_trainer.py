@@ -22,8 +22,7 @@ from packages.core.training.trainer import History, Trainer, set_epoch
 
 TERMS = ("freq_loss", "sommerfeld_loss", "temporal_loss")
 
-# Recordings of unlabelled windows count from here, so that they are not taken for labelled ones of the same index.
-FIRST_UNLABELED_RECORDING = 1 << 40
+RECORDING_IDS = ("recording", "record_ids")
 
 
 class _Joined(NamedTuple):
@@ -59,7 +58,9 @@ class PINNTrainer(Trainer):
 
     loss = criterion + lambda(epoch) · (lambda_freq · L_freq + lambda_sommerfeld · L_sommerfeld + lambda_temporal ·
     L_temporal), with the terms of `packages.core.training.physics_loss_functions`. Validation always uses the final
-    weights, so that its epochs can be compared. With all three weights 0 it is `Trainer`, to the bit.
+    weights, so that its epochs can be compared. With all three weights 0 it is `Trainer`, to the bit, and unlabelled
+    windows are not looked at. With a weight they pass through the network in every epoch, so its batch normalisation
+    sees them even while the schedule is at 0.
 
     Before the first step each enabled term must have a gradient with respect to the predictions on the first batch;
     one that has none stops training and says why.
@@ -187,7 +188,7 @@ class PINNTrainer(Trainer):
         return Batch(signals, labelled.targets, _join(labelled.metadata, unlabeled.metadata))
 
     def batches(self, loader: Iterable[Any]) -> Iterable[Any]:
-        if self.unlabeled_loader is None or loader is not self.train_loader:
+        if self.unlabeled_loader is None or not self.weights or loader is not self.train_loader:
             return loader
         start = getattr(getattr(loader, "sampler", None), "start_batch", 0)
         return map(_Joined, loader, islice(self._unlabeled(), start, None))
@@ -213,7 +214,7 @@ class PINNTrainer(Trainer):
             return data_loss, _detached(data_loss, data_loss, data_loss.new_zeros(()), {}, 1.0)
         share = self._share()
         if self.model.training and not self._alive:
-            self._check_alive(outputs, signal, metadata)
+            self.require_live_terms(outputs, signal, metadata)
         terms = self.physics_loss.terms(outputs, signal, metadata, names=tuple(self.weights))
         factors = self._factors(data_loss, terms)
         physics_loss = share * sum((factors[name] * terms[name] for name in terms), start=data_loss.new_zeros(()))
@@ -252,8 +253,17 @@ class PINNTrainer(Trainer):
         """Weight of the last layer, which all terms reach."""
         return [p for p in self.model.parameters() if p.requires_grad and p.ndim > 1][-1]
 
-    def _check_alive(self, outputs: Tensor, signal: Tensor, metadata: dict[str, Tensor]) -> None:
-        """Stop before the first step if an enabled term cannot change the predictions."""
+    def require_live_terms(self, outputs: Tensor, signal: Tensor, metadata: dict[str, Tensor]) -> None:
+        """Stop before the first step if an enabled term cannot change the predictions.
+
+        Args:
+            outputs: logits `[B, K]`; only their shape counts.
+            signal: `[B, C, T]`.
+            metadata: tensors `[B]` by name.
+
+        Raises:
+            InertTermError: a term has no gradient, unless `allow_inert`.
+        """
         self._alive = True
         if self.allow_inert:
             return
@@ -294,10 +304,11 @@ def _join(labelled: dict[str, Tensor], unlabeled: dict[str, Tensor]) -> dict[str
     missing = [name for name in labelled if name not in unlabeled]
     if missing:
         raise ValueError(f"unlabelled batches have no metadata {missing[0]!r}; labelled ones do")
-    shifted = {
-        name: value + FIRST_UNLABELED_RECORDING if name == "recording" else value for name, value in unlabeled.items()
-    }
-    return {name: torch.cat([value, shifted[name]]) for name, value in labelled.items()}
+    joined = {name: torch.cat([value, unlabeled[name]]) for name, value in labelled.items()}
+    for name in joined.keys() & set(RECORDING_IDS):
+        # Counted below zero, unlabelled recordings are not taken for labelled ones of the same index.
+        joined[name] = torch.cat([labelled[name].long(), -1 - unlabeled[name].long()])
+    return joined
 
 
 def _has_gradient(term: Tensor, predictions: Tensor) -> bool:

@@ -13,6 +13,7 @@ from packages.core.signals.checks import check_number
 from packages.core.training import advanced_augmentation as reference
 from packages.core.training import vibration_augmentation as vibration
 from packages.core.training.augmentation import Augmentation, Compose, RandomApply
+from packages.core.training.label_mixing import after_mixing
 
 Step = tuple[str, float, float]
 SubPolicy = Sequence[Step]
@@ -35,13 +36,12 @@ def _speed_jitter(batch: Batch, magnitude: float, generator: torch.Generator | N
 
 
 def _mixup(batch: Batch, magnitude: float, generator: torch.Generator | None) -> Batch:
-    signals, targets = reference.MixupAugmentation(magnitude)(batch.signals, batch.targets, generator=generator)
-    return batch._replace(signals=signals, targets=targets)
+    return reference.MixupAugmentation(magnitude).augment(batch, generator)
 
 
 def _cutmix(batch: Batch, magnitude: float, generator: torch.Generator | None) -> Batch:
     signals, targets = reference.cutmix_batch(batch.signals, batch.targets, magnitude, prob=1.0, generator=generator)
-    return batch._replace(signals=signals, targets=targets)
+    return Batch(signals, targets, after_mixing(batch.metadata, len(signals)))
 
 
 class _Kind(NamedTuple):
@@ -52,7 +52,7 @@ class _Kind(NamedTuple):
 
 
 OPERATIONS: dict[str, _Kind] = {
-    "polarity_flip": _Kind(_on_signals(lambda s, m, g: -s), "unused"),
+    "polarity_flip": _Kind(_on_signals(lambda s, m, g: vibration.polarity_flip(s, 1.0)), "unused"),
     "time_shift": _Kind(
         _on_signals(lambda s, m, g: reference.time_shift(s, round(m * s.shape[-1]), generator=g)),
         "longest circular shift, as a share of the window",
