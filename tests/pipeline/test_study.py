@@ -53,12 +53,13 @@ def test_seeds_draw_different_roles():
 
 
 def test_a_machine_tested_in_one_class_is_not_learnt_from_in_another():
-    pool = recordings(specimens=9)
     shared = [
-        Recording(r.signal, 1000.0, label=r.label, specimen=r.specimen[1], rpm=600.0 + int(r.specimen[1])) for r in pool
+        Recording(r.signal, 1000.0, label=r.label, specimen=str(r.specimen)[1], rpm=600.0 + int(str(r.specimen)[1]))
+        for r in recordings(specimens=3)
     ]
     for seed in range(4):
         task = folder_task(shared, labels=1, seed=seed, window=128)
+        assert len(speeds(task.test)) == 1
         assert speeds(task.test).isdisjoint(speeds(task.unlabelled))
 
 
@@ -122,7 +123,7 @@ def test_what_a_study_refuses(task, tmp_path):
     study_physics(lambda c, s: task, ["few"], ["rule"], [0], StudySetting(epochs=1, device="cpu"), tmp_path)
     with pytest.raises(ValueError, match="holds a study of other settings"):
         study_physics(lambda c, s: task, ["few"], ["rule"], [0], StudySetting(epochs=2), tmp_path)
-    with pytest.raises(ValueError, match="known arms are ce, physics"):
+    with pytest.raises(ValueError, match="arm is 'magic'; known are ce, physics"):
         study_physics(lambda c, s: task, ["few"], ["magic"], [0], StudySetting(), tmp_path)
     with pytest.raises(ValueError, match="unknown condition 'x'; known are few"):
         simulated_task("x", 5, 0)

@@ -77,7 +77,7 @@ def new_physics_loss(data: PreparedData, trust: bool = False) -> PhysicalConstra
 
 
 def _some_windows(data: PreparedData, recordings: Sequence[Recording]) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Signals `[M, C, T]`, targets `[M]`, speeds `[M]`, where speeds are known and a window holds a turn of the shaft."""
+    """Signals `[M, C, T]`, targets `[M]` and speeds `[M]`, where a window holds a turn of the shaft."""
     duration_s = (data.config.window or 0) / (data.config.sampling_rate_hz or 1)
     usable = [recording for recording in recordings if (recording.rpm or 0) * duration_s >= 60]
     if not usable:

@@ -119,7 +119,7 @@ class RunConfig(BaseModel):
     lr: float = Field(default=3e-3, gt=0)
     weight_decay: float = Field(default=1e-2, ge=0)
     schedule: str = "onecycle"
-    augment: str | list[list[tuple[str, float, float]]] | None = None
+    augment: Any = None
     trainer: Literal["cnn", "pinn"] = "cnn"
     lambda_freq: float = Field(default=1.0, ge=0)
     lambda_sommerfeld: float = Field(default=0.0, ge=0)

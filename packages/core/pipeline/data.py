@@ -231,10 +231,15 @@ def prepare(config: RunConfig) -> PreparedData:
     )
 
 
+def rolling_faults(labels: Sequence[str]) -> list[str]:
+    """Those whose lines follow from the geometry of a rolling bearing."""
+    rolling = [signature(name) for name in ROLLING_CLASSES[1:]]
+    return [label for label in labels if signature(label) in rolling]
+
+
 def _check_bearing(config: RunConfig, classes: Sequence[str]) -> None:
     """Refuse to look for faults whose lines depend on a geometry that nobody has told."""
-    rolling = [signature(name) for name in ROLLING_CLASSES[1:]]
-    faults = [label for label in classes if signature(label) in rolling]
+    faults = rolling_faults(classes)
     looks = config.model == "hybrid_pinn" or (config.trainer == "pinn" and config.lambda_freq > 0)
     if faults and looks and config.bearing is None and config.data is not None:
         raise ValueError(

@@ -31,6 +31,7 @@ from packages.core.physics.compatibility import (
 from packages.core.physics.evidence import OrderEvidence
 from packages.core.physics.faults import JOURNAL_CLASSES, signature
 from packages.core.physics.rolling_bearing import BEARINGS, FaultOrders, fault_orders
+from packages.core.pipeline.data import rolling_faults
 from packages.core.signals.dataset import load_dataset
 from packages.core.signals.features import evidence_features
 from packages.core.signals.loaders import make_loader
@@ -39,6 +40,8 @@ from packages.core.signals.resample import to_common_rate
 from packages.core.signals.simulate import simulate
 from packages.core.signals.windows import WindowDataset
 from packages.core.training.cnn_optimizer import create_optimizer
+from packages.core.training.evidence_consistency import FORMS
+from packages.core.training.loss_balancing import check_name
 from packages.core.training.physics_loss_functions import PhysicalConstraintLoss
 from packages.core.training.pinn_trainer import PINNTrainer
 from packages.core.training.schedules import schedule_training
@@ -87,6 +90,7 @@ class StudySetting:
             raise ValueError(
                 f"labels is {self.labels}, epochs {self.epochs}, batch_size {self.batch_size}; expected >= 0, 1 and 2"
             )
+        check_name("form", self.form, FORMS)
         if self.bearing is not None and self.bearing not in BEARINGS:
             raise ValueError(f"bearing {self.bearing!r} is not in the table; known are {', '.join(BEARINGS)}")
 
@@ -207,18 +211,18 @@ def folder_task(recordings: Sequence[Recording], labels: int, seed: int, window:
     Raises:
         ValueError: a class with fewer than two specimens.
     """
-    rng = np.random.default_rng(seed)
     classes = tuple(sorted({str(recording.label) for recording in recordings}))
-    role: dict[tuple[str, str], str] = {}
-    for label in classes:
-        specimens = sorted({str(r.specimen) for r in recordings if r.label == label})
-        if len(specimens) < 2:
-            raise ValueError(f"class {label!r} has {len(specimens)} specimen; a study needs at least 2: learn and test")
-        labelled, tested = rng.choice(specimens, 2, replace=False)
-        role |= {(label, str(labelled)): "labelled", (label, str(tested)): "test"}
-    held_out = {specimen for (_, specimen), part in role.items() if part == "test"}
+    specimens_of = {label: {str(r.specimen) for r in recordings if r.label == label} for label in classes}
+    few = [label for label in classes if len(specimens_of[label]) < 2]
+    if few:
+        raise ValueError(f"class {few[0]!r} has 1 specimen; a study needs at least 2: to learn from and to test on")
+    # One order for all classes, so that machines that show several faults keep their role.
+    order = np.random.default_rng(seed).permutation(sorted(set().union(*specimens_of.values()))).tolist()
+    tested = {label: next(name for name in order if name in specimens_of[label]) for label in classes}
+    held_out = set(tested.values())
+    left = {label: [name for name in order if name in specimens_of[label] - held_out] for label in classes}
     train = [r for r in recordings if str(r.specimen) not in held_out]
-    test = [r for r in recordings if role.get((str(r.label), str(r.specimen))) == "test"]
+    test = [r for r in recordings if tested[str(r.label)] == str(r.specimen)]
     return make_task(
         train,
         test,
@@ -226,7 +230,7 @@ def folder_task(recordings: Sequence[Recording], labels: int, seed: int, window:
         window,
         labels,
         seed,
-        may_be_labelled=lambda r: role.get((str(r.label), str(r.specimen))) == "labelled",
+        may_be_labelled=lambda r: left[str(r.label)][0] == str(r.specimen),
     )
 
 
@@ -434,9 +438,10 @@ def study_physics(
     Raises:
         ValueError: an unknown arm, or a folder that holds another study.
     """
-    unknown = [arm for arm in arms if arm not in ARMS]
-    if unknown or not seeds:
-        raise ValueError(f"arms are {list(arms)} and seeds {list(seeds)}; known arms are {', '.join(ARMS)}")
+    for arm in arms:
+        check_name("arm", arm, ARMS)
+    if not seeds:
+        raise ValueError("there is no seed to run; a study needs at least one")
     folder = Path(out)
     _begin(folder, setting)
     names = list(dict.fromkeys((CONTROL_ARM, *arms)))
@@ -521,6 +526,8 @@ def table(results: dict[str, dict[str, PairedDifference]]) -> str:
             lines.append(
                 f"{first} | | |"
                 if arm == CONTROL_ARM
+                else f"{first} {d.difference:+.3f} | – | – |"
+                if d.n_runs == 1
                 else f"{first} {d.difference:+.3f} | {d.low:+.3f} to {d.high:+.3f} | {d.p_value:.3f} |"
             )
     return "\n".join(lines) + "\n"
@@ -580,6 +587,9 @@ def study_folder(
     known = [recording for recording in recordings if recording.rpm is not None]
     if not known:
         raise ValueError(f"{data}: no recording's rpm is known, and physics needs it; add a column rpm to manifest.csv")
+    blind = rolling_faults([str(recording.label) for recording in known])
+    if blind and setting.bearing is None:
+        raise ValueError(f"{data}: class {blind[0]!r} is told by the geometry of its bearing; name it with --bearing")
     if len(known) < len(recordings):
         logger.info("%d of %d recordings without rpm are left out", len(recordings) - len(known), len(recordings))
     rate_hz = min(recording.sampling_rate_hz for recording in known)
