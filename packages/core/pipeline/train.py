@@ -34,8 +34,15 @@ from packages.core.training.pinn_trainer import PINNTrainer
 from packages.core.training.policies import make_augmentation
 from packages.core.training.schedules import schedule_training
 from packages.core.training.trainer import Trainer
+from packages.core.training.transformer_augmentation import (
+    get_heavy_augmentation,
+    get_light_augmentation,
+    get_medium_augmentation,
+)
 
 logger = logging.getLogger(__name__)
+
+PATCH_PRESETS = {"light": get_light_augmentation, "medium": get_medium_augmentation, "heavy": get_heavy_augmentation}
 
 
 @dataclass(frozen=True)
@@ -123,7 +130,9 @@ def make_trainer(data: PreparedData, folder: RunFolder, callbacks: Sequence[Call
         drop_last=len(train_windows) > config.batch_size and len(train_windows) % config.batch_size == 1,
     )
     torch.manual_seed(config.seed)
-    model = new_model(config)
+    model: Any = new_model(config)
+    if config.model == "patch_transformer" and isinstance(config.augment, str):
+        model.patch_augmentation = PATCH_PRESETS[config.augment]()
     optimizer = create_optimizer(config.optimizer, model.parameters(), config.lr, config.weight_decay)
     parts: dict[str, Any] = {
         "model": model,
