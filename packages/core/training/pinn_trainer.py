@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -246,12 +247,13 @@ class PINNTrainer(Trainer):
     def _factors(self, data_loss: Tensor, terms: dict[str, Tensor]) -> dict[str, Tensor | float]:
         if not self.model.training:
             return dict(self.weights)
-        balanced = self.balancer(data_loss, terms, [self._last_weight()])
+        balanced = self.balancer(data_loss, terms, self._shared)
         return {name: self.weights[name] * balanced[name] for name in terms}
 
-    def _last_weight(self) -> nn.Parameter:
+    @cached_property
+    def _shared(self) -> list[nn.Parameter]:
         """Weight of the last layer, which all terms reach."""
-        return [p for p in self.model.parameters() if p.requires_grad and p.ndim > 1][-1]
+        return [p for p in self.model.parameters() if p.requires_grad and p.ndim > 1][-1:]
 
     def require_live_terms(self, outputs: Tensor, signal: Tensor, metadata: dict[str, Tensor]) -> None:
         """Stop before the first step if an enabled term cannot change the predictions.
