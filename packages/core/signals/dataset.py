@@ -6,7 +6,7 @@ import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from packages.core.signals.manifest import (
     write_manifest,
 )
 from packages.core.signals.recording import Recording
+from packages.core.signals.spill import spill
 
 # What may lie beside recordings in a folder of classes without being one.
 _DOCUMENTS = {".md", ".pdf", ".html", ".json", ".xml", ".yaml", ".yml", ".png", ".jpg", ".jpeg", ".py", ".m", ".ipynb"}
@@ -36,6 +37,7 @@ def load_dataset(
     channels: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     sampling_rate_hz: float | None = None,
+    spill_to: str | Path | None = None,
 ) -> list[Recording]:
     r"""Read all recordings of a folder, checked to be fit for training.
 
@@ -50,6 +52,7 @@ def load_dataset(
         channels: names of the channels to keep, in this order; None keeps all.
         classes: labels to keep; files of others are not opened. None keeps all.
         sampling_rate_hz: the rate to assume where neither manifest nor file states one.
+        spill_to: folder on whose disk samples are kept instead of in memory, see `signals.spill`.
 
     Returns:
         The recordings in the order of the manifest, or of their paths; all have the same channels, and
@@ -72,14 +75,19 @@ def load_dataset(
         >>> recording.label, recording.specimen, recording.rpm, recording.load, recording.load_unit
         ('wear', 'B1', 1500.0, 2.0, 'hp')
     """
-    recordings = []
-    for entry in list_dataset(folder, classes):
+    read = _read_all(list_dataset(folder, classes), channels, sampling_rate_hz)
+    return _same_channels(folder, list(read) if spill_to is None else spill(read, spill_to))
+
+
+def _read_all(
+    entries: Iterable[Entry], channels: Sequence[str] | None, sampling_rate_hz: float | None
+) -> Iterator[Recording]:
+    for entry in entries:
         recording = entry.read(sampling_rate_hz)
         if channels:
             recording = _select_channels(recording, channels)
         _check_finite(recording)
-        recordings.append(recording)
-    return _same_channels(folder, recordings)
+        yield recording
 
 
 def list_dataset(folder: str | Path, classes: Sequence[str] | None = None) -> list[Entry]:

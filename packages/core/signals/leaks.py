@@ -283,7 +283,8 @@ class _Fingerprint:
 
     Attributes:
         recording: recording of each of the S signals (channels).
-        signs: for each signal, whether its whitened samples are positive, `[N]`.
+        signs: for each signal, whether its whitened samples are positive, `[N / 8]`, a bit each.
+        lengths: samples N of each signal.
         signal: signal of each of the L landmarks, `[L]`.
         position: sample of each landmark, `[L]`.
         stretch: whitened samples around each landmark, unit norm and positive at the landmark, `[L, STRETCH]`.
@@ -291,9 +292,14 @@ class _Fingerprint:
 
     recording: list[int]
     signs: list[np.ndarray]
+    lengths: list[int]
     signal: Tensor
     position: Tensor
     stretch: Tensor
+
+    def signs_of(self, signal: int) -> np.ndarray:
+        """Whether each whitened sample of a signal is positive, `[N]`."""
+        return np.unpackbits(self.signs[signal], count=self.lengths[signal])
 
 
 def _fingerprint(recordings: Sequence[Recording], reach: int) -> _Fingerprint:
@@ -306,9 +312,10 @@ def _fingerprint(recordings: Sequence[Recording], reach: int) -> _Fingerprint:
         row, position, stretch = _landmarks(white, lengths, reach)
         landmarks.append((torch.tensor(chosen)[row], position, stretch))
         for index, length, positive in zip(chosen, lengths.tolist(), (white > 0).numpy(), strict=True):
-            signs[index] = positive[:length]
+            signs[index] = np.packbits(positive[:length])
     signal, position, stretch = (torch.cat(column) for column in zip(*landmarks, strict=True))
-    return _Fingerprint([index for index, _ in channels], signs, signal, position, stretch)
+    lengths_of = [len(channel) for _, channel in channels]
+    return _Fingerprint([index for index, _ in channels], signs, lengths_of, signal, position, stretch)
 
 
 def _batches(channels: Sequence[np.ndarray]) -> Iterator[tuple[list[int], Tensor]]:
@@ -369,7 +376,7 @@ def _copies(a: _Fingerprint, b: _Fingerprint) -> set[tuple[int, int]]:
     copies = set()
     for s, t, lag in _proposals(a, b):
         pair = (a.recording[s], b.recording[t])
-        if pair not in copies and _agree(a.signs[s], b.signs[t], lag):
+        if pair not in copies and _agree(a.signs_of(s), b.signs_of(t), lag):
             copies.add(pair)
     return copies
 

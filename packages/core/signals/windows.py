@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from packages.core.signals.recording import Recording
+from packages.core.signals.spill import spilled_block
 
 MIN_REVOLUTIONS = 16
 """Turns of the shaft in a window: fewer cannot tell a whirl at 0.45 X from a rub at 0.5 X."""
@@ -37,8 +38,9 @@ _QUANTITIES: dict[str, Callable[[Recording], Any]] = {
 class WindowDataset(Dataset[Sample]):
     """Equally long windows of recordings, as tensors ready for a network.
 
-    All recordings lie one after the other in one block of memory, and the windows are a strided view of it: nothing is
-    copied until a batch is cut, and a batch is cut by one `index_select`. A window never crosses from one recording to
+    All recordings lie one after the other in one block of memory, or of a mapped file where they are spilled
+    (`signals.spill`), and the windows are a strided view of it: nothing is copied until a batch is cut, and a batch is
+    cut by one `index_select`. A window never crosses from one recording to
     the next; what remains at the end of a recording and fills no window is left out.
 
     `dataset[indices]` with a tensor, list or slice of B indices gives
@@ -105,9 +107,9 @@ class WindowDataset(Dataset[Sample]):
         for recording in recordings:
             _check_one(recording, self.window, self.classes)
         self.sampling_rate_hz = recordings[0].sampling_rate_hz
-        self._windows = _window_view(recordings, self.window)
+        self._windows, begins = _window_view(recordings, self.window)
         # one row per window, so that a batch looks everything up at once
-        self._table = _window_table(recordings, self.window, self.hop, self.classes or ())
+        self._table = _window_table(recordings, begins, self.window, self.hop, self.classes or ())
         names = known_quantities(recordings) if quantities is None else quantities
         self._names = ("rpm", *names)
         speeds = [recording.rpm or math.nan for recording in recordings]
@@ -303,20 +305,30 @@ def _check_one(recording: Recording, window: int, classes: tuple[str, ...] | Non
         raise ValueError(f"{recording.name}: sample {sample} of channel {recording.channels[channel]!r} is {value}")
 
 
-def _window_view(recordings: Sequence[Recording], window: int) -> Tensor:
-    """Every possible window `[P, C, T]` of all recordings laid end to end; a view of one block `[C, total]`."""
+def _window_view(recordings: Sequence[Recording], window: int) -> tuple[Tensor, np.ndarray]:
+    """Every possible window `[P, C, T]` of all recordings, a view of one block, and where in it each recording begins.
+
+    Spilled recordings lie in one block already, `[total, C]` on disk; others are laid end to end, `[C, total]`.
+    """
+    spilled = spilled_block(recordings)
+    if spilled is not None:
+        block, starts = torch.from_numpy(spilled[0]), np.array(spilled[1])
+        total, n_channels = block.shape
+        return block.as_strided((total - window + 1, n_channels, window), (n_channels, 1, n_channels)), starts
     block = torch.from_numpy(np.concatenate([recording.signal for recording in recordings], axis=1))
     n_channels, total = block.shape
-    return block.as_strided((total - window + 1, n_channels, window), (1, total, 1))
+    lengths = np.array([recording.n_samples for recording in recordings])
+    return block.as_strided((total - window + 1, n_channels, window), (1, total, 1)), np.cumsum(lengths) - lengths
 
 
-def _window_table(recordings: Sequence[Recording], window: int, hop: int, classes: Sequence[str]) -> Tensor:
+def _window_table(
+    recordings: Sequence[Recording], begins: np.ndarray, window: int, hop: int, classes: Sequence[str]
+) -> Tensor:
     """Row `[4]` of each window: first sample in the block, target, recording, first sample in the recording; int64."""
     lengths = np.array([recording.n_samples for recording in recordings])
     counts = (lengths - window) // hop + 1
     index = np.repeat(np.arange(len(recordings)), counts)
     start = (np.arange(len(index)) - (np.cumsum(counts) - counts)[index]) * hop
-    offset = (np.cumsum(lengths) - lengths)[index]
     position: dict[str | None, int] = {name: place for place, name in enumerate(classes)}
     target = np.array([position.get(recording.label, -1) for recording in recordings])[index]
-    return torch.from_numpy(np.stack([offset + start, target, index, start], axis=1))
+    return torch.from_numpy(np.stack([begins[index] + start, target, index, start], axis=1))

@@ -1,0 +1,116 @@
+"""Recordings larger than memory: their samples in a file that is mapped, and read where they are used."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from packages.core.signals.recording import Recording
+
+
+def spill(recordings: Iterable[Recording], folder: str | Path) -> list[Recording]:
+    """The same recordings with their samples on disk instead of in memory.
+
+    The samples of all recordings go into one file in `folder`, one recording at a time, and are mapped: the operating
+    system reads what is used and drops it when memory is short. The file has no name any more when this returns, so its
+    space is free again as soon as the process ends, however it ends. Cutting such recordings, and windows over them,
+    copy nothing.
+
+    Args:
+        recordings: any number, all with the same number of channels; a generator is drawn from one at a time.
+        folder: on a disk with room for 4 bytes per sample and channel; made where it is not there.
+
+    Returns:
+        Recordings in the same order, equal to the given ones. Their arrays may be written to; the file is not.
+
+    Raises:
+        ValueError: the recordings differ in their number of channels.
+        OSError: the folder cannot be written to, or the disk is full.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     recording, = spill([Recording(np.arange(6.0).reshape(2, 3), 8000)], folder)
+        >>> recording.signal.tolist()
+        [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    kept: list[Recording] = []
+    with tempfile.TemporaryFile(dir=folder, prefix="spilled-") as file:
+        for recording in recordings:
+            if kept and recording.n_channels != kept[0].n_channels:
+                raise ValueError(
+                    f"{recording.name} has {recording.n_channels} channels, {kept[0].name} has {kept[0].n_channels}: "
+                    "choose channels that all recordings have"
+                )
+            _append(file, recording.signal, folder)
+            # An array of the right shape that takes no memory, until the file can be mapped.
+            kept.append(replace(recording, signal=np.broadcast_to(np.float32(0), recording.signal.shape)))
+        if not kept:
+            return []
+        # Copy on write: the arrays may be written to like any other, and the file stays.
+        samples = np.memmap(file, dtype=np.float32, mode="c").reshape(-1, kept[0].n_channels)
+    _expect_random_access(samples)
+    ends = np.cumsum([recording.n_samples for recording in kept])
+    return [
+        replace(recording, signal=samples[end - recording.n_samples : end].T)
+        for recording, end in zip(kept, ends.tolist(), strict=True)
+    ]
+
+
+def _append(file: IO[bytes], signal: np.ndarray, folder: Path) -> None:
+    try:
+        # Sample by sample, [N, C]: then a cut through all channels is one stretch of the file.
+        file.write(np.ascontiguousarray(signal.T).data)
+        file.flush()
+    except OSError as error:
+        error.filename = str(folder)  # the file itself has no name
+        raise
+
+
+def _expect_random_access(samples: np.ndarray) -> None:
+    """Windows come in random order: what lies beside one need not be read with it."""
+    mapping = _mapping(samples)
+    if isinstance(mapping, mmap.mmap) and hasattr(mmap, "MADV_RANDOM") and os.name == "posix":
+        mapping.madvise(mmap.MADV_RANDOM)
+
+
+def _mapping(array: np.ndarray) -> object:
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return base
+
+
+def spilled_block(recordings: Sequence[Recording]) -> tuple[np.ndarray, list[int]] | None:
+    """The samples `[N, C]` of the file that all recordings are stretches of, and where in it each begins.
+
+    Returns:
+        None where the recordings do not lie in one such file.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     first, second = spill([Recording(np.zeros(5), 8000), Recording(np.ones(4), 8000)], folder)
+        >>> block, starts = spilled_block([second.cut(1, 4)])
+        >>> block.shape, starts
+        ((9, 1), [6])
+        >>> spilled_block([first, Recording(np.zeros(5), 8000)]) is None
+        True
+    """
+    mapping = _mapping(recordings[0].signal)
+    n_channels = recordings[0].n_channels
+    strides = (4, 4 * n_channels)
+    if not isinstance(mapping, mmap.mmap):
+        return None
+    if any(_mapping(r.signal) is not mapping or r.signal.strides != strides for r in recordings):
+        return None
+    block = np.frombuffer(mapping, dtype=np.float32).reshape(-1, n_channels)
+    first = block.ctypes.data
+    return block, [(recording.signal.ctypes.data - first) // strides[1] for recording in recordings]
