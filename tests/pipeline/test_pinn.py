@@ -28,7 +28,7 @@ from packages.core.signals.simulate import simulate
 from packages.core.training.callbacks import TensorBoardLogger
 
 CLASSES = ("healthy", "misalignment", "imbalance", "lubrication", "oil_whirl")
-QUICK = {"model": "wdcnn", "epochs": 2, "batch_size": 16, "device": "cpu", "threads": 1, "mixed_precision": False}
+QUICK = {"model": "wdcnn", "epochs": 2, "batch_size": 16, "device": "cpu", "threads": 1, "precision": "32"}
 
 # Some of the machines turn so slowly that a window of 16 turns cannot part all lines.
 pytestmark = pytest.mark.filterwarnings("ignore:windows of .* are too short to part:UserWarning")

@@ -27,6 +27,11 @@ _HEADROOM = 1.1  # augmentation changes the speed by up to a tenth
 
 def new_model(config: RunConfig) -> nn.Module:
     """The configured network with fresh weights, drawn from torch's global generator."""
+    return create_model(config.model, len(config.classes or ()), len(config.channels or ()), **model_arguments(config))
+
+
+def model_arguments(config: RunConfig) -> dict[str, Any]:
+    """What the configured network is told besides its numbers of classes and channels, as plain data."""
     arguments: dict[str, Any] = {}
     if config.model in PHYSICAL_MODELS:
         arguments["sampling_rate_hz"] = config.sampling_rate_hz
@@ -35,7 +40,7 @@ def new_model(config: RunConfig) -> nn.Module:
     if config.model == "order_cnn" and config.rpm_range:
         # The speed at which resampling changes nothing is the slowest: nothing is cut off, nothing mirrored.
         arguments["samples_per_revolution"] = 60 * (config.sampling_rate_hz or 0) / config.rpm_range[0]
-    return create_model(config.model, len(config.classes or ()), len(config.channels or ()), **arguments)
+    return arguments
 
 
 def max_rpm(config: RunConfig) -> float:

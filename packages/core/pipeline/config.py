@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from packages.core.engine.files import write_text
-from packages.core.models.registry import check_model_name
+from packages.core.models.registry import check_model_name, model_names
 from packages.core.physics.rolling_bearing import BEARINGS
 from packages.core.training.cnn_optimizer import optimizer_names
 from packages.core.training.loss_balancing import LAMBDA_SCHEDULES
@@ -19,6 +19,14 @@ from packages.core.training.schedules import schedule_names
 
 PHYSICAL_MODELS = ("hybrid_pinn", "order_cnn")
 """Networks that are told the sampling rate, and look at the speed of the shaft."""
+
+MAP_MODELS = ("cnn2d", "resnet18_2d", "multi_tfr")
+"""Networks that see time-frequency maps."""
+
+WIDE_MODELS = ("cnn1d", "wdcnn", "resnet18_1d")
+"""Networks whose number of channels can be scaled."""
+
+Representation = Literal["stft", "cwt", "wvd", "envelope", "order", "multi"]
 
 _PINN_ONLY = ("lambda_freq", "lambda_sommerfeld", "lambda_temporal", "lambda_schedule", "unlabeled")
 
@@ -77,6 +85,13 @@ class RunConfig(BaseModel):
         augment: what training windows go through: `light`, `medium`, `heavy`, or sub-policies as lists of
             `[operation, probability, magnitude]`; None leaves them as they are. A preset also drops, shifts and masks
             the tokens of a `patch_transformer`.
+        representation: what the network sees instead of the waveform: `stft`, `cwt`, `wvd`, `envelope` or `order` maps,
+            or `multi`, several of them by turns.
+        specaugment: mask stretches of time and of frequency in the maps, in training.
+        width: share of a network's usual number of channels, for students, > 0.
+        teacher: run folder of a trained network whose outputs the network learns besides the labels.
+        progressive: stages of training as pairs of a window's length in samples and a number of epochs, the last at
+            full length; earlier stages see every window resized. None trains at full length throughout.
         trainer: `cnn`, or `pinn`, whose loss also holds predictions against physics.
         lambda_freq: weight of the lines that physics expects, of `pinn`; 0 turns the term off, as for the next two.
         lambda_sommerfeld: weight of the severities' ranking by Sommerfeld number, of `pinn`.
@@ -86,12 +101,16 @@ class RunConfig(BaseModel):
         rpm_from: `manifest` takes the speed that manifest or file states; `signal` estimates it where they do not.
         rpm_range: lowest and highest speed of the shaft, rev/min, in which speeds are estimated; it should not hold a
             speed and its double. None is what the recordings state.
-        mixed_precision: reduced precision; None uses it where the device has instructions for it.
+        precision: of a training step's arithmetic: `32`, `bf16` or `fp16`; None is the lower one that the device has
+            instructions for.
+        checkpoint_every: save in mid-epoch too, every so many batches or, as `90s` or `10min`, after so much time.
+        on_nonfinite: what a loss that is no number does: `raise` ends the training, `skip` leaves the batch out.
         bearing: name in the table of bearings, whose fault orders the report draws and physics looks for.
         seed: of weights, order and split.
         device: `auto`, `cpu`, `cuda`, ...
         threads: threads of a step on the CPU; None measures which number is fastest.
         num_workers: loader processes.
+        spill: folder on whose disk the recordings' samples are kept instead of in memory, for more than fit into it.
         allow_leakage: train although test data were seen in training; stamped on the report.
     """
 
@@ -120,6 +139,11 @@ class RunConfig(BaseModel):
     weight_decay: float = Field(default=1e-2, ge=0)
     schedule: str = "onecycle"
     augment: Any = None
+    representation: Representation | None = None
+    specaugment: bool = True
+    width: float = Field(default=1.0, gt=0, le=4)
+    teacher: str | None = None
+    progressive: list[tuple[int, int]] | None = None
     trainer: Literal["cnn", "pinn"] = "cnn"
     lambda_freq: float = Field(default=1.0, ge=0)
     lambda_sommerfeld: float = Field(default=0.0, ge=0)
@@ -128,18 +152,34 @@ class RunConfig(BaseModel):
     unlabeled: str | None = None
     rpm_from: Literal["manifest", "signal"] = "manifest"
     rpm_range: tuple[float, float] | None = None
-    mixed_precision: bool | None = None
+    precision: Literal["32", "bf16", "fp16"] | None = None
+    checkpoint_every: int | str | None = None
+    on_nonfinite: Literal["raise", "skip"] = "raise"
     bearing: str | None = None
     seed: int = Field(default=0, ge=0, lt=2**63)
     device: str = "auto"
     threads: int | None = Field(default=None, ge=1)
     num_workers: int = Field(default=0, ge=0)
+    spill: str | None = None
     allow_leakage: bool = False
 
     @property
     def uses_speed(self) -> bool:
         """Whether training or network look at the speed of the shaft."""
-        return self.trainer == "pinn" or self.model in PHYSICAL_MODELS
+        return self.trainer == "pinn" or self.model in PHYSICAL_MODELS or self.representation in ("order", "multi")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_model(cls, settings: Any) -> Any:
+        """Maps want a network for maps where none is named."""
+        if isinstance(settings, dict) and settings.get("representation") and settings.get("model") is None:
+            return settings | {"model": "multi_tfr" if settings["representation"] == "multi" else "cnn2d"}
+        return settings
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _as_text(cls, precision: Any) -> Any:
+        return "32" if precision == 32 else precision  # YAML reads 32 as a number
 
     @field_validator("model")
     @classmethod
@@ -179,7 +219,7 @@ class RunConfig(BaseModel):
             raise ValueError(f"known are {', '.join(LAMBDA_SCHEDULES)}")
         return name
 
-    @field_validator("unlabeled")
+    @field_validator("unlabeled", "teacher")
     @classmethod
     def _absolute(cls, folder: str | None) -> str | None:
         # A run folder can then be judged again from any working directory.
@@ -199,6 +239,29 @@ class RunConfig(BaseModel):
             raise ValueError(f"{strange[0]} belongs to the trainer 'pinn', and the trainer is {self.trainer!r}")
         if self.rpm_from == "signal" and self.rpm_range is None:
             raise ValueError("rpm_from 'signal' needs rpm_range, e.g. 'rpm_range: [1200, 2300]' in the --config file")
+        return self
+
+    @model_validator(mode="after")
+    def _one_way_of_training(self) -> RunConfig:
+        ways = {"trainer 'pinn'": self.trainer == "pinn"}
+        ways |= {name: bool(getattr(self, name)) for name in ("representation", "teacher", "progressive")}
+        chosen = [name for name, is_chosen in ways.items() if is_chosen]
+        if len(chosen) > 1:
+            raise ValueError(f"{chosen[0]} and {chosen[1]} are two ways of training: choose one")
+        return self
+
+    @model_validator(mode="after")
+    def _model_fits(self) -> RunConfig:
+        if (self.representation is not None) != (self.model in MAP_MODELS):
+            seen = "waveforms" if self.representation is None else f"maps ({self.representation})"
+            fitting = [name for name in model_names() if (name in MAP_MODELS) == (self.representation is not None)]
+            raise ValueError(f"model {self.model!r} cannot take {seen}: expected one of {', '.join(fitting)}")
+        if (self.representation == "multi") != (self.model == "multi_tfr"):
+            raise ValueError("representation 'multi' and model 'multi_tfr' go together, and with no other")
+        if self.width != 1 and self.model not in WIDE_MODELS:
+            raise ValueError(f"width belongs to {', '.join(WIDE_MODELS)}, and the model is {self.model!r}")
+        if self.progressive and self.model in PHYSICAL_MODELS:
+            raise ValueError(f"progressive changes the sampling rate, which the model {self.model!r} relies on")
         return self
 
     @model_validator(mode="after")

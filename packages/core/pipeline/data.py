@@ -6,9 +6,9 @@ import hashlib
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from packages.core.signals.leaks import Leak, guard
 from packages.core.signals.recording import Recording
 from packages.core.signals.resample import ANALYSER_RATIO, common_band_hz, to_common_rate
 from packages.core.signals.simulate import iter_simulated
+from packages.core.signals.spill import spill
 from packages.core.signals.splits import Split, split_recordings
 from packages.core.signals.windows import (
     MIN_REVOLUTIONS,
@@ -105,8 +106,14 @@ def load_recordings(config: RunConfig) -> list[Recording]:
             channels=config.channels,
             classes=config.classes,
             sampling_rate_hz=config.sampling_rate_hz,
+            spill_to=config.spill,
         )
-    return list(simulate_recordings(config.simulation, config.classes))
+    return _kept(simulate_recordings(config.simulation, config.classes), config)
+
+
+def _kept(recordings: Iterable[Recording], config: RunConfig) -> list[Recording]:
+    """The recordings in memory, or on the disk where they are to be spilled."""
+    return list(recordings) if config.spill is None else spill(recordings, config.spill)
 
 
 def load_unlabelled(config: RunConfig, channels: Sequence[str]) -> list[Recording]:
@@ -117,7 +124,8 @@ def load_unlabelled(config: RunConfig, channels: Sequence[str]) -> list[Recordin
     """
     if config.unlabeled is None:
         return []
-    found = load_dataset(config.unlabeled, channels=channels, sampling_rate_hz=config.sampling_rate_hz)
+    rate_hz = config.sampling_rate_hz
+    found = load_dataset(config.unlabeled, channels=channels, sampling_rate_hz=rate_hz, spill_to=config.spill)
     return [replace(recording, label=None) for recording in found]
 
 
@@ -183,7 +191,8 @@ def prepare(config: RunConfig) -> PreparedData:
     everything = with_speeds(loaded, config)
     rate_hz, why_rate = choose_sampling_rate(everything, classes, config.sampling_rate_hz)
     band_hz = config.band_limit_hz or common_band_hz(everything)
-    everything = to_common_rate(everything, rate_hz, band_hz)
+    if band_hz is not None or any(recording.sampling_rate_hz != rate_hz for recording in everything):
+        everything = _kept((to_common_rate([r], rate_hz, band_hz)[0] for r in everything), config)
     window, why_window = choose_window(everything, rate_hz)
     if config.window is not None:
         window, why_window = config.window, f"{config.window} samples, as asked for"
@@ -221,7 +230,7 @@ def prepare(config: RunConfig) -> PreparedData:
             "sampling_rate_hz": rate_hz,
             "band_limit_hz": band_hz,
             "rpm_range": config.rpm_range or _span_of_speeds(everything),
-            "mixed_precision": _gains_from_less_precision(config, device),
+            "precision": config.precision or _fastest_precision(device),
             "bearing": config.bearing or (None if config.data or config.simulation.family == "journal" else "6205"),
         }
     )
@@ -276,10 +285,10 @@ def _span_of_speeds(recordings: Sequence[Recording]) -> tuple[float, float] | No
     return (min(speeds), max(speeds)) if speeds else None
 
 
-def _gains_from_less_precision(config: RunConfig, device: torch.device) -> bool:
-    if config.mixed_precision is not None:
-        return config.mixed_precision
-    return device.type == "cuda" or (device.type == "cpu" and cpu_has_bfloat16())
+def _fastest_precision(device: torch.device) -> Literal["32", "bf16", "fp16"]:
+    if device.type == "cuda":
+        return "fp16"
+    return "bf16" if device.type == "cpu" and cpu_has_bfloat16() else "32"
 
 
 def choose_epochs(steps_per_epoch: int) -> int:

@@ -143,7 +143,7 @@ def make_trainer(data: PreparedData, folder: RunFolder, callbacks: Sequence[Call
         "device": data.device,
         "callbacks": [lambda trainer, logs: write_json(folder.history_file, trainer.state.history), *callbacks],
         "lr_scheduler": schedule_training(config.schedule, optimizer, config.epochs or 1, len(loader)),
-        "mixed_precision": bool(config.mixed_precision),
+        "mixed_precision": False if config.precision in (None, "32") else config.precision,
         "checkpoint_dir": folder.checkpoints,
         "augmentation": None if config.augment is None else make_augmentation(config.augment),
     }
