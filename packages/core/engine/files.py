@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,13 +16,23 @@ from typing import IO, Any
 
 import torch
 
+# A checkpoint is a zip archive; the checksum of all before it is the archive's comment, so any zip reader takes it.
+_ZIP_END, _ZIP_END_LENGTH = b"PK\x05\x06", 22
+_MARK = b"sha256:"
+_CHECKSUM_LENGTH = len(_MARK) + 64
+
 
 @contextmanager
-def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
+def atomic_write(path: str | Path, previous: Path | None = None) -> Iterator[IO[bytes]]:
     """A binary file that appears under `path` whole, or not at all.
 
     The bytes go to a file aside in the same folder, are flushed to the disk, and take their name in
-    one step. When the block fails, the file aside is removed and what stood under `path` stays.
+    one step. When the block fails, the file aside is removed and what stood under `path` stays. A process that is
+    killed meanwhile leaves the file aside behind, under a hidden name.
+
+    Args:
+        path: name of the file; folders are made.
+        previous: name in the same folder under which to keep what stands under `path` now.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -39,6 +51,8 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         # mkstemp makes files private; a result is as readable as any other file of the user's.
         Path(aside).chmod(0o666 & ~_umask())
+        if previous is not None and path.is_file():
+            _keep(path, previous)
         Path(aside).replace(path)
     except BaseException as error:
         Path(aside).unlink(missing_ok=True)
@@ -46,6 +60,15 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
             error.filename = str(path)  # "no space left on device" says where
         raise
     _sync_folder(path.parent)
+
+
+def _keep(path: Path, previous: Path) -> None:
+    """Give a file a second name; at every moment it has one of the two."""
+    previous.unlink(missing_ok=True)
+    try:
+        os.link(path, previous)
+    except OSError:  # a file system without links
+        path.replace(previous)
 
 
 def _umask() -> int:
@@ -94,25 +117,89 @@ def finite(value: Any) -> Any:
 
 
 def save_checkpoint_file(path: str | Path, checkpoint: dict[str, Any]) -> None:
-    """Save a dictionary of tensors and plain data, whole or not at all."""
+    """Save a dictionary of tensors and plain data with a checksum, whole or not at all."""
+    content = pack_checkpoint(checkpoint)
+    with atomic_write(path) as file:
+        file.write(content)
+
+
+def pack_checkpoint(checkpoint: dict[str, Any]) -> memoryview:
+    """The bytes of a checkpoint file: what `torch.save` writes, and the SHA-256 of it."""
     # Through memory: torch reports a full disk as an obscure RuntimeError, a file as what it is.
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
-    with atomic_write(path) as file:
-        file.write(buffer.getbuffer())
+    buffer.seek(-2, io.SEEK_END)
+    buffer.write(_CHECKSUM_LENGTH.to_bytes(2, "little"))  # the last field of a zip archive is its comment's length
+    with buffer.getbuffer() as content:
+        checksum = hashlib.sha256(content).hexdigest()
+    buffer.write(_MARK + checksum.encode())
+    return buffer.getbuffer()
 
 
 def load_checkpoint_file(path: str | Path) -> dict[str, Any]:
     """Load what `save_checkpoint_file` saved, into main memory, without executing anything in it.
 
+    A file without a checksum, as earlier versions wrote it, is loaded too.
+
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is broken or holds more than tensors and plain data.
+        ValueError: the file is broken (a flipped bit or a missing byte suffices) or holds more than tensors and plain
+            data.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            _check_whole(file)
+            _check_stored(file)
+            file.seek(0)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(f"{path}: not a readable checkpoint ({type(error).__name__}: {error})") from error
+
+
+def is_whole(path: Path) -> bool:
+    """Whether `path` is a checkpoint file whose checksum is right."""
+    try:
+        with path.open("rb") as file:
+            _check_whole(file)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _check_whole(file: IO[bytes]) -> None:
+    size = file.seek(0, io.SEEK_END)
+    file.seek(max(0, size - _ZIP_END_LENGTH))
+    tail = file.read()
+    if tail.startswith(_ZIP_END) and tail.endswith(b"\0\0"):
+        return  # an archive without a comment: written by an earlier version
+    rest = max(0, size - _CHECKSUM_LENGTH)
+    file.seek(rest)
+    mark, checksum = file.read(len(_MARK)), file.read()
+    if mark != _MARK:
+        raise ValueError("its end is missing or damaged")
+    if _sha256(file, rest).encode() != checksum:
+        raise ValueError("its checksum is wrong: the file is damaged")
+
+
+def _sha256(file: IO[bytes], length: int) -> str:
+    """Of the first `length` bytes."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while length > 0 and (part := file.read(min(length, 1 << 20))):
+        digest.update(part)
+        length -= len(part)
+    return digest.hexdigest()
+
+
+def _check_stored(file: IO[bytes]) -> None:
+    """Refuse an archive that would take more memory than its size; torch compresses nothing."""
+    size = file.seek(0, io.SEEK_END)
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise ValueError("it is compressed, which no checkpoint is")
+    if sum(entry.file_size for entry in entries) > size:
+        raise ValueError("its parts are larger than the file")

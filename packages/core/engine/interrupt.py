@@ -1,4 +1,4 @@
-"""Ctrl-C as a request: finish the batch, save, then stop."""
+"""Ctrl-C and a scheduler's SIGTERM as a request: finish the batch, save, then stop."""
 
 from __future__ import annotations
 
@@ -8,37 +8,55 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any, NoReturn
 
 from packages.core.engine.state import TrainingState
 
 logger = logging.getLogger(__name__)
 
+REQUESTS = (signal.SIGINT, signal.SIGTERM)
+CHILD = getattr(signal, "SIGCHLD", None)  # absent on Windows
+
 
 @contextmanager
 def finish_batch_on_interrupt(state: TrainingState) -> Iterator[None]:
-    """Within the block, the first Ctrl-C (SIGINT) sets `state.interrupted`; a second one stops at once.
+    """Within the block, the first SIGINT (Ctrl-C) or SIGTERM asks the training to stop; a second one stops at once.
 
-    Outside the main thread, where Python takes no signal handlers, the block changes nothing.
+    The first sets `state.interrupted`, and `state.interrupted_by` to its number, for the exit code 128 + number. The
+    second, whichever of the two it is, raises `KeyboardInterrupt` (SIGINT) or `SystemExit` with that code (SIGTERM).
+    A signal to the whole process group also ends workers of a loader that do not ignore it; once it has come, their
+    end no longer raises in the middle of a batch. Outside the main thread, where Python takes no signal handlers, the
+    block changes nothing.
 
     Example:
         >>> state = TrainingState()
         >>> with finish_batch_on_interrupt(state):
-        ...     signal.raise_signal(signal.SIGINT)
-        >>> state.interrupted
-        True
+        ...     signal.raise_signal(signal.SIGTERM)
+        >>> state.interrupted, 128 + state.interrupted_by
+        (True, 143)
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def request_stop(signum: int, frame: FrameType | None) -> None:
-        state.interrupted = True
+        state.interrupted, state.interrupted_by = True, signum
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        logger.warning("interrupted: finishing this batch and saving; once more stops at once")
+        signal.signal(signal.SIGTERM, _leave)
+        if CHILD is not None:
+            before[CHILD] = signal.signal(CHILD, signal.SIG_DFL)
+        logger.warning("%s: finishing this batch and saving; once more stops at once", signal.Signals(signum).name)
 
-    state.interrupted = False
-    previous = signal.signal(signal.SIGINT, request_stop)
+    state.interrupted, state.interrupted_by = False, None
+    before: dict[int, Any] = {}
+    for signum in REQUESTS:
+        before[signum] = signal.signal(signum, request_stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def _leave(signum: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + signum)

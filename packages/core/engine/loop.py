@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from packages.core.engine.batch import Batch
 from packages.core.engine.callbacks import CallbackList
 from packages.core.engine.state import TrainingState
 from packages.core.engine.updater import Updater
@@ -25,12 +26,14 @@ class StepResult:
         count: samples in the batch.
         correct: number of right predictions, 0-dimensional on the device; None where nothing is classified.
         components: named parts of the loss or further means over the batch, 0-dimensional, detached.
+        batch: what the network saw, for whoever has to explain the loss.
     """
 
     loss: torch.Tensor
     count: int
     correct: torch.Tensor | None = None
     components: dict[str, torch.Tensor] = field(default_factory=dict)
+    batch: Batch | None = None
 
 
 class Tally:
@@ -92,7 +95,8 @@ def run_epoch(
     hooks: CallbackList = NO_HOOKS,
     *,
     tally: Tally | None = None,
-    interrupted: Callable[[], bool] = lambda: False,
+    admit: Callable[[int, StepResult], bool] = lambda index, result: True,
+    leave: Callable[[], bool] = lambda: False,
 ) -> Tally:
     """One pass over `batches`: training with an updater, evaluation without.
 
@@ -102,7 +106,8 @@ def run_epoch(
         updater: turns losses into optimizer steps; None leaves the weights alone and gradients off.
         hooks: get `on_batch_begin` and `on_batch_end`.
         tally: sums of an interrupted epoch to go on from; `batches` then begins where it left off.
-        interrupted: asked after each batch; True ends the pass at the next optimizer step.
+        admit: asked of each batch's index and result; a batch that it refuses changes no weight and no sum.
+        leave: asked after each batch that leaves no accumulation window open; True ends the pass.
 
     Returns:
         The sums over the epoch; `means()` reads them.
@@ -121,12 +126,15 @@ def run_epoch(
             if on_begin is not None:
                 on_begin(index)
             result = step(batch)
-            if updater is not None:
-                updater(result.loss, result.count)
-            tally.add(result)
+            if admit(index, result):
+                if updater is not None:
+                    updater(result.loss, result.count)
+                tally.add(result)
+            else:
+                tally.n_batches += 1
             if on_end is not None:
                 on_end(index, {"loss": result.loss.detach()})
-            if interrupted() and (updater is None or updater.pending == 0):
+            if (updater is None or updater.pending == 0) and leave():
                 return tally
     if updater is not None:
         updater.flush()
@@ -140,6 +148,7 @@ def fit_epochs(
     validate_epoch: Callable[[], dict[str, float]] | None,
     callbacks: CallbackList,
     extra_logs: Callable[[], dict[str, float]] = dict,
+    after_begin: Callable[[], None] = lambda: None,
     after_epoch: Callable[[dict[str, float], bool], None] = lambda logs, is_best: None,
 ) -> None:
     """Epochs until `state.num_epochs`, a stop or an interruption, with hooks, validation and history.
@@ -150,11 +159,13 @@ def fit_epochs(
         validate_epoch: validates, returns its means; None without validation data.
         callbacks: get the hooks of training and epochs; `on_train_end` also when training fails.
         extra_logs: further numbers for the logs (the learning rate), asked after the epoch.
+        after_begin: called when the callbacks have heard of the beginning.
         after_epoch: called with the logs and whether the validation loss is the lowest so far, after the
             callbacks and with the epoch counted, e.g. to save.
     """
     try:
         callbacks.on_train_begin()
+        after_begin()
         while state.epoch < state.num_epochs and not (state.should_stop or state.interrupted):
             logs = _one_epoch(state, train_epoch, validate_epoch, callbacks, extra_logs)
             if logs is None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -20,9 +22,12 @@ class FullPrecision:
         >>> precision.backward(loss)
         >>> weight.grad
         tensor(2.)
+        >>> precision.step(torch.optim.SGD([weight], lr=0.25))
+        True
     """
 
     name = "32"
+    scaler: torch.amp.GradScaler | None = None
 
     def context(self) -> AbstractContextManager[Any]:
         """The context in which forward pass and loss are computed."""
@@ -35,9 +40,14 @@ class FullPrecision:
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
         """Bring the gradients back to their true size, before they are looked at."""
 
-    def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Let the optimizer take its step."""
+    def step(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Let the optimizer take its step; say whether it did."""
         optimizer.step()
+        return True
+
+    def logs(self) -> dict[str, float]:
+        """Numbers for an epoch's logs."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """What has to survive an interruption."""
@@ -59,18 +69,68 @@ class BFloat16(FullPrecision):
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
 
+@dataclass(frozen=True)
+class LossScaling:
+    """How the factor on a float16 loss adapts.
+
+    Attributes:
+        init_scale: the factor at the beginning, > 0.
+        growth_factor: multiplies it after `growth_interval` steps in a row without an overflow, > 1.
+        backoff_factor: multiplies it after an overflow, in (0, 1).
+        growth_interval: steps, >= 1.
+
+    Raises:
+        ValueError: a number out of its range.
+
+    Example:
+        >>> LossScaling(init_scale=1024).backoff_factor
+        0.5
+    """
+
+    init_scale: float = 2.0**16
+    growth_factor: float = 2.0
+    backoff_factor: float = 0.5
+    growth_interval: int = 2000
+
+    def __post_init__(self) -> None:
+        if not 0 < self.init_scale < math.inf:
+            raise ValueError(f"init_scale is {self.init_scale!r}, expected a number > 0")
+        if not 1 < self.growth_factor < math.inf:
+            raise ValueError(f"growth_factor is {self.growth_factor!r}, expected a number > 1")
+        if not 0 < self.backoff_factor < 1:
+            raise ValueError(f"backoff_factor is {self.backoff_factor!r}, expected a number between 0 and 1")
+        if type(self.growth_interval) is not int or self.growth_interval < 1:
+            raise ValueError(f"growth_interval is {self.growth_interval!r}, expected a whole number >= 1")
+
+
 class Float16(FullPrecision):
     """Autocast to float16 with the loss scaled up so that small gradients do not vanish.
 
+    A step whose gradients overflow is not taken, and the scale shrinks (Micikevicius et al. 2018, "Mixed precision
+    training").
+
     Attributes:
-        scaler: torch's `GradScaler`; it skips steps whose gradients overflow and adapts its scale.
+        scaler: torch's `GradScaler`, which holds the scale.
+        skipped_steps: steps not taken so far.
+        last_step_skipped: whether the last one was not.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.ones(()))
+        >>> precision, optimizer = Float16(torch.device("cpu")), torch.optim.SGD([weight], lr=0.25)
+        >>> precision.backward(weight * torch.inf)
+        >>> precision.step(optimizer)
+        False
+        >>> weight.item(), precision.logs()
+        (1.0, {'scale': 32768.0, 'skipped_steps': 1})
     """
 
     name = "fp16"
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, scaling: LossScaling | None = None) -> None:
         self.device = device
-        self.scaler = torch.amp.GradScaler(device.type)
+        self.scaler: torch.amp.GradScaler = torch.amp.GradScaler(device.type, **asdict(scaling or LossScaling()))
+        self.skipped_steps = 0
+        self.last_step_skipped = False
 
     def context(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, dtype=torch.float16)
@@ -81,15 +141,38 @@ class Float16(FullPrecision):
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
         self.scaler.unscale_(optimizer)
 
-    def step(self, optimizer: torch.optim.Optimizer) -> None:
-        self.scaler.step(optimizer)
+    def step(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Let the optimizer take its step unless a gradient overflowed; say whether it did.
+
+        The host waits for the gradients once, as a schedule must know: with an ordinary optimizer inside
+        `GradScaler.step`, which then does not call it; a fused one is called always and skips on the device.
+        """
+        taken: list[bool] = []
+
+        def on_call(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+            taken.append(not getattr(optimizer, "found_inf", False))
+
+        hook = optimizer.register_step_post_hook(on_call)
+        try:
+            self.scaler.step(optimizer)
+        finally:
+            hook.remove()
         self.scaler.update()
+        self.last_step_skipped = not any(taken)
+        self.skipped_steps += self.last_step_skipped
+        return not self.last_step_skipped
+
+    def logs(self) -> dict[str, float]:
+        """`scale`, and `skipped_steps` so far."""
+        return {"scale": self.scaler.get_scale(), "skipped_steps": self.skipped_steps}
 
     def state_dict(self) -> dict[str, Any]:
-        return self.scaler.state_dict()
+        return self.scaler.state_dict() | {"skipped_steps": self.skipped_steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.scaler.load_state_dict(state)
+        self.skipped_steps = state.get("skipped_steps", 0)  # not in format 1
+        self.last_step_skipped = False
 
 
 def cpu_has_bfloat16() -> bool:
@@ -98,14 +181,17 @@ def cpu_has_bfloat16() -> bool:
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
 
 
-def choose_precision(mixed_precision: bool | str, device: torch.device) -> FullPrecision:
+def choose_precision(
+    mixed_precision: bool | str | FullPrecision, device: torch.device, scaling: LossScaling | None = None
+) -> FullPrecision:
     """The precision object for what the user asked.
 
     Args:
-        mixed_precision: False for single precision; True for the best the device has: float16 with
+        mixed_precision: False or `'32'` for single precision; True for the best the device has: float16 with
             scaling on CUDA, bfloat16 on a CPU with instructions for it, else single precision with one
-            warning; `'fp16'` and `'bf16'` insist.
+            warning; `'fp16'` and `'bf16'` insist; a precision object is taken as it is.
         device: where the training runs.
+        scaling: how the scale of float16 adapts; None is torch's usual way.
 
     Raises:
         ValueError: another value.
@@ -114,16 +200,18 @@ def choose_precision(mixed_precision: bool | str, device: torch.device) -> FullP
         >>> choose_precision(False, torch.device("cpu")).name
         '32'
     """
-    if mixed_precision is False:
+    if isinstance(mixed_precision, FullPrecision):
+        return mixed_precision
+    if mixed_precision is False or mixed_precision == "32":
         return FullPrecision()
     if mixed_precision == "bf16":
         return BFloat16(device)
     if mixed_precision == "fp16":
-        return Float16(device)
+        return Float16(device, scaling)
     if mixed_precision is not True:
-        raise ValueError(f"mixed_precision is {mixed_precision!r}, expected True, False, 'fp16' or 'bf16'")
+        raise ValueError(f"mixed_precision is {mixed_precision!r}, expected True, False, '32', 'fp16' or 'bf16'")
     if device.type == "cuda":
-        return Float16(device)
+        return Float16(device, scaling)
     if device.type == "cpu" and cpu_has_bfloat16():
         return BFloat16(device)
     warnings.warn(f"no mixed precision on this {device.type} device; training in single precision", stacklevel=3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -13,12 +13,15 @@ class TrainingState:
 
     Attributes:
         epoch: number of finished epochs; within an epoch, its index counted from 0.
-        global_step: number of optimizer steps; float16 steps that the scaler skips count too.
+        batch: batches of the epoch that were done when it was last saved or interrupted; 0 otherwise.
+        global_step: number of optimizer steps; those that float16 scaling skips do not count.
         best_val_loss: lowest validation loss so far; infinity before the first validation.
         history: one list per logged name (`train_loss`, `val_accuracy`, `lr`, ...), one number an epoch.
-        should_stop: set by a callback to end training after the current epoch.
+        should_stop: set by a callback to end training after the current epoch; not kept in a checkpoint, so that
+            the callback decides anew when training is resumed.
         interrupted: set to end training after the current batch, with the position kept; cleared on
             entering `finish_batch_on_interrupt`.
+        interrupted_by: number of the signal that asked for it; None where none did.
         num_epochs: epoch at which the running `fit` ends.
 
     Example:
@@ -27,11 +30,13 @@ class TrainingState:
     """
 
     epoch: int = 0
+    batch: int = 0
     global_step: int = 0
     best_val_loss: float = math.inf
     history: dict[str, list[float]] = field(default_factory=dict)
     should_stop: bool = False
     interrupted: bool = False
+    interrupted_by: int | None = None
     num_epochs: int = 0
 
     def record(self, logs: dict[str, float]) -> bool:
@@ -50,7 +55,8 @@ class TrainingState:
 
     def state_dict(self) -> dict[str, Any]:
         """All that outlives the running `fit`, as plain data."""
-        return {name: value for name, value in asdict(self).items() if name not in ("should_stop", "interrupted")}
+        passing = ("should_stop", "interrupted", "interrupted_by")
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in passing}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""

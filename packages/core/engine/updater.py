@@ -23,7 +23,7 @@ class Updater:
         accumulation_steps: micro-batches per optimizer step, >= 1.
         max_grad_norm: bound of the gradient's global 2-norm; None or <= 0 turns clipping off.
         precision: how to scale and step.
-        on_step: called after each optimizer step, e.g. to move a schedule.
+        on_step: called after each optimizer step that was taken, e.g. to move a schedule.
 
     Attributes:
         grad_norm: norm before clipping at the last step, a 0-dimensional tensor on the device; None
@@ -93,12 +93,11 @@ class Updater:
     def _step(self) -> None:
         self.pending = 0
         self.precision.unscale(self.optimizer)
-        if self._samples != self._first_count:
-            torch._foreach_mul_(_gradients(self._trained()), self._first_count / self._samples)
+        if self._samples != self._first_count and (gradients := _gradients(self._trained())):
+            torch._foreach_mul_(gradients, self._first_count / self._samples)
         if self.max_grad_norm is not None:
             self._clip(self.max_grad_norm)
-        self.precision.step(self.optimizer)
-        if self.on_step is not None:
+        if self.precision.step(self.optimizer) and self.on_step is not None:
             self.on_step()
 
     def _trained(self) -> list[torch.Tensor]:

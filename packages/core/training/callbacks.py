@@ -137,6 +137,7 @@ class ModelCheckpoint(Callback):
     Raises:
         ValueError: `mode` is unknown or `filepath` no valid template; at an epoch's end, a name that is
             monitored or to be filled in is not in the logs, or there is no model.
+        OSError: at an epoch's end, the file cannot be written; one of the same name stays.
 
     Example:
         >>> import tempfile

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ class LearningRateMonitor(Callback):
         self.history: dict[int, list[float]] = {}
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        if epoch % self.log_interval == 0:
+        goes_on = self.trainer is not None and self.trainer.state.batch > 0
+        if epoch % self.log_interval == 0 and not goes_on:
             self.history[epoch] = [float(group["lr"]) for group in self.optimizer.param_groups]
             logger.info("epoch %d: learning rate %s", epoch, ", ".join(f"{rate:g}" for rate in self.history[epoch]))
 
@@ -168,6 +170,7 @@ class ModelCheckpointCallback(Callback):
     Raises:
         ValueError: `mode` is unknown or `save_top_k` below 1; at an epoch's end, the monitored name is not in
             the logs.
+        OSError: at an epoch's end, a file cannot be written; what was kept before stays.
 
     Example:
         >>> import tempfile
@@ -303,7 +306,8 @@ class MetricLogger(Callback):
 
     `.json` is an array, written anew whole each time; `.jsonl` has a line for each epoch. Numbers that are not
     finite are null. The file is the memory: a resumed training goes on in it and replaces what was there for
-    its own epochs, and one that begins at epoch 0 begins the file anew.
+    its own epochs, and one that begins at epoch 0 begins the file anew. When the file cannot be written, there is one
+    warning, the training goes on, and every later entry tries again to write all that is missing.
 
     Args:
         log_file: file to write; folders are made.
@@ -327,17 +331,27 @@ class MetricLogger(Callback):
         self.log_file = Path(log_file)
         self.log_interval = log_interval
         self._entries: list[Logs] | None = None
+        self._is_behind = False
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self._entries = None
+        self._is_behind = False
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         if epoch % self.log_interval:
             return
+        try:
+            self._log(epoch, logs)
+        except OSError as error:
+            if not self._is_behind:
+                warnings.warn(f"MetricLogger: the training goes on, but {error}", RuntimeWarning, stacklevel=2)
+            self._is_behind = True
+
+    def _log(self, epoch: int, logs: Logs | None) -> None:
         written = self._read() if self._entries is None else self._entries
         kept = [past for past in written if past["epoch"] < epoch]
         entry = finite({"epoch": epoch} | scalars(logs) | {"epoch": epoch})
-        follows_on = self._entries is not None and kept == written
+        follows_on = self._entries is not None and kept == written and not self._is_behind
         self._entries = [*kept, entry]
         if self.log_file.suffix != ".jsonl":
             write_json(self.log_file, self._entries)
@@ -345,6 +359,7 @@ class MetricLogger(Callback):
             self._append(_line(entry))
         else:
             write_text(self.log_file, "".join(_line(past) for past in self._entries))
+        self._is_behind = False
 
     def _append(self, line: str) -> None:
         with self.log_file.open("a", encoding="utf-8") as file:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from packages.core.engine.callbacks import Callback
-from packages.core.training.augmentation import Augmentation
+from packages.core.engine.precision import FullPrecision
 from packages.core.training.trainer import Trainer
 
 
@@ -22,6 +22,7 @@ class CNNTrainer(Trainer):
         lr_scheduler: moved per optimizer step, epoch or validation, as its kind counts.
         checkpoint_dir: where `last.pt` (after every epoch) and `best.pt` (lowest validation loss) go;
             None saves nothing.
+        **options: further keyword arguments of `Trainer`: `augmentation`, `checkpoint_every`, `on_nonfinite`, ...
 
     Example:
         >>> data = torch.utils.data.TensorDataset(torch.randn(32, 1, 64), torch.arange(32) % 2)
@@ -46,10 +47,9 @@ class CNNTrainer(Trainer):
         lr_scheduler: Any = None,
         max_grad_norm: float | None = 1.0,
         gradient_accumulation_steps: int = 1,
-        mixed_precision: bool | str = True,
+        mixed_precision: bool | str | FullPrecision = True,
         checkpoint_dir: str | Path | None = None,
-        *,
-        augmentation: Augmentation | Callable[..., Any] | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(
             model,
@@ -64,5 +64,5 @@ class CNNTrainer(Trainer):
             mixed_precision,
             lr_scheduler=lr_scheduler,
             checkpoint_dir=checkpoint_dir,
-            augmentation=augmentation,
+            **options,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from torch.nn import functional as F
 
 from packages.core.engine.batch import Batch, as_batch, call_model
 from packages.core.engine.callbacks import Callback, CallbackList
-from packages.core.engine.checkpoint import load_training, save_training
+from packages.core.engine.checkpoint import LAST, CheckpointWriter, SaveInterval, load_training
 from packages.core.engine.device import resolve_device
 from packages.core.engine.loop import StepResult, Tally, fit_epochs, run_epoch
-from packages.core.engine.precision import choose_precision
+from packages.core.engine.loss_guard import LossGuard
+from packages.core.engine.precision import FullPrecision, choose_precision
 from packages.core.engine.progress import ProgressBar, is_watched
 from packages.core.engine.random_state import get_random_state, set_random_state
 from packages.core.engine.schedule import scheduler_unit, step_scheduler
@@ -48,17 +50,25 @@ class Trainer:
         gradient_accumulation_steps: micro-batches per optimizer step, >= 1; exact for ragged ones.
         max_grad_norm: bound of the gradient's 2-norm; None or <= 0 turns clipping off.
         mixed_precision: True is float16 with scaling on CUDA and bfloat16 on a CPU that has it;
-            `'fp16'` and `'bf16'` choose.
+            `'fp16'` and `'bf16'` choose, a precision object is taken as it is.
         lr_scheduler: moved per optimizer step, epoch or validation, as its kind counts.
         checkpoint_dir: where `last.pt` (after every epoch) and `best.pt` (lowest validation loss) go;
-            None saves nothing.
+            None saves nothing. `previous.pt` is the `last.pt` before, for a resume should that be damaged.
         augmentation: changes training batches on the device: an `Augmentation`, or a function
             `(signals, targets) -> (signals, targets)`. Where it mixes labels, the criterion gets float targets
             `[B, K]`, and accuracy counts the dominant label.
+        checkpoint_every: save within epochs too, every so many batches or so much time (`100`, `'30s'`, `'10min'`), at
+            the next optimizer step.
+        on_nonfinite: what to do with a training batch whose loss is infinite or no number: `'raise'`; `'skip'` leaves
+            it out with a warning in the log; None lets it spoil the weights. See `LossGuard`.
+        max_skipped: batches that may be left out in an epoch; one more raises.
 
     Attributes:
         state: epoch, step, history and stop flag.
         updater: takes the optimizer steps; `updater.grad_norm` is the norm before clipping.
+
+    Checkpoints are written in the background. One that cannot be written (a full disk) is a warning in the log, and the
+    next tries again; only when `fit` ends and the last state still cannot be written, it raises.
 
     Raises:
         ValueError: an argument out of its range.
@@ -87,11 +97,14 @@ class Trainer:
         callbacks: list[Callback | Callable[..., Any]] | None = None,
         gradient_accumulation_steps: int = 1,
         max_grad_norm: float | None = 1.0,
-        mixed_precision: bool | str = False,
+        mixed_precision: bool | str | FullPrecision = False,
         *,
         lr_scheduler: Any = None,
         checkpoint_dir: str | Path | None = None,
         augmentation: Augmentation | Callable[..., Any] | None = None,
+        checkpoint_every: int | str | None = None,
+        on_nonfinite: str | None = "raise",
+        max_skipped: int = 10,
     ) -> None:
         self.device = resolve_device(device)
         self.model = model.to(self.device)
@@ -117,9 +130,15 @@ class Trainer:
         self.callbacks.set_trainer(self)
         self._hooks = self.callbacks
         self._schedule_unit = None if lr_scheduler is None else scheduler_unit(lr_scheduler)
+        self._guard = LossGuard(self.model, self._outputs, on_nonfinite, max_skipped)
+        self._writer = None if self.checkpoint_dir is None else CheckpointWriter(self.checkpoint_dir)
+        self._interval = None if checkpoint_every is None else SaveInterval(checkpoint_every)
+        if self._interval is not None and self._writer is None:
+            raise ValueError(f"checkpoint_every is {checkpoint_every!r}, but there is no checkpoint_dir to save in")
         self._passes = 0
         self._tally: Tally | None = None
         self._epoch_random: dict[str, Any] | None = None
+        self._loaded_random: dict[str, Any] | None = None
 
     def new_state(self) -> TrainingState:
         """The state that this trainer begins with."""
@@ -160,29 +179,39 @@ class Trainer:
         loss, components = loss if isinstance(loss, tuple) else (loss, {})
         labels = targets.argmax(1) if targets.ndim > 1 else targets
         correct = (outputs.detach()[: len(labels)].argmax(1) == labels).sum()
-        return StepResult(loss, len(labels), correct, components)
+        return StepResult(loss, len(labels), correct, components, batch)
 
     def train_epoch(self) -> dict[str, float]:
         """One pass over the training data.
 
         Returns:
             Means over the samples: `loss`, `accuracy` (a fraction) and any component of the loss.
+
+        Raises:
+            NonFiniteLossError: a loss or a weight that is not finite, unless `on_nonfinite` is None.
         """
         self.model.train()
         tally, resumed = self._tally or Tally(), self._tally is not None
+        self._guard.begin(self.state.epoch, self._guard.skipped if resumed else 0)
         batches = self._rest_of_epoch(tally.n_batches) if resumed else self._whole_epoch()
         self._tally = tally
-        run_epoch(
-            batches,
-            self.step,
-            self.updater,
-            self._hooks,
-            tally=tally,
-            interrupted=lambda: self.state.interrupted,
-        )
-        if not self.state.interrupted:
-            self._tally = None
-            self._passes += 1
+        try:
+            run_epoch(
+                self._while_workers_live(batches) if _has_workers(self.train_loader) else batches,
+                self._guard.protecting(self.step),
+                self.updater,
+                self._hooks,
+                tally=tally,
+                admit=self._guard.admits,
+                leave=self._save_or_leave,
+            )
+        finally:
+            self.state.batch = tally.n_batches
+        self._guard.check(tally.n_batches)
+        if self.state.interrupted:
+            return tally.means()
+        self._tally, self.state.batch = None, 0
+        self._passes += 1
         return _means(tally, "train_loader")
 
     def validate_epoch(self) -> dict[str, float]:
@@ -197,13 +226,15 @@ class Trainer:
         if self.val_loader is None:
             raise ValueError("validate_epoch needs a val_loader, and this trainer has none")
         self.model.eval()
+        self._before_workers(self.val_loader)
         return _means(run_epoch(self.batches(self.val_loader), self.step), "val_loader")
 
     def fit(self, num_epochs: int, resume_from: str | Path | None = None) -> History:
         """Train for `num_epochs` epochs; called again, for as many more.
 
         An interruption (`state.interrupted`) ends the epoch at the next optimizer step and saves the
-        position; one that comes during validation lets it finish.
+        position; one that comes during validation lets it finish. When `fit` returns, `last.pt` is on disk; when it
+        raises, `last.pt` is an earlier one, whole, from which the run can be resumed.
 
         Args:
             num_epochs: epochs to run, >= 0.
@@ -214,6 +245,8 @@ class Trainer:
 
         Raises:
             ValueError: a checkpoint that does not fit this trainer, a scheduler without what it follows.
+            NonFiniteLossError: as `train_epoch`.
+            OSError: the last state cannot be saved.
         """
         if num_epochs < 0:
             raise ValueError(f"num_epochs is {num_epochs}, expected >= 0")
@@ -221,28 +254,30 @@ class Trainer:
             raise ValueError(
                 f"{type(self.lr_scheduler).__name__} follows a validation metric, but there is no val_loader"
             )
+        self.state.should_stop = False
         if resume_from is not None:
             self.load_checkpoint(resume_from)
             self.state.num_epochs = num_epochs
         else:
             self.state.num_epochs = self.state.epoch + num_epochs
-        self.state.should_stop = False
         # The bar belongs to this call, not to what a checkpoint remembers.
         self._hooks = CallbackList([*self.callbacks, ProgressBar()]) if is_watched() else self.callbacks
         self._hooks.set_trainer(self)
         try:
-            fit_epochs(
-                self.state,
-                train_epoch=self.train_epoch,
-                validate_epoch=None if self.val_loader is None else self.validate_epoch,
-                callbacks=self._hooks,
-                extra_logs=lambda: {"lr": self.optimizer.param_groups[0]["lr"]},
-                after_epoch=self._after_epoch,
-            )
+            with self._writer or nullcontext():
+                fit_epochs(
+                    self.state,
+                    train_epoch=self.train_epoch,
+                    validate_epoch=None if self.val_loader is None else self.validate_epoch,
+                    callbacks=self._hooks,
+                    extra_logs=lambda: {"lr": self.optimizer.param_groups[0]["lr"]} | self.precision.logs(),
+                    after_begin=self._restore_random_state,
+                    after_epoch=self._after_epoch,
+                )
+                if self.state.interrupted and self._tally is not None:
+                    self._save({}, is_best=False)
         finally:
             self._hooks = self.callbacks
-            if self.state.interrupted and self._tally is not None and self.checkpoint_dir is not None:
-                self.save_checkpoint(self.state.epoch, {}, is_best=False)
         return self.state.history
 
     # -- checkpoints -----------------------------------------------------------------------------------
@@ -256,18 +291,22 @@ class Trainer:
             is_best: whether these weights are the best so far.
 
         Returns:
-            The path of `last.pt`. Files appear whole or not at all.
+            The path of `last.pt`, which is on disk then. Files appear whole or not at all.
 
         Raises:
             ValueError: the trainer has no `checkpoint_dir`.
+            OSError: a file cannot be written.
         """
-        if self.checkpoint_dir is None:
+        if self._writer is None:
             raise ValueError("save_checkpoint needs a checkpoint_dir, and this trainer has none")
-        metadata = {"epoch": epoch, "val_metrics": dict(val_metrics), "is_best": is_best}
-        return save_training(self.checkpoint_dir, self.state_dict(), metadata, is_best)
+        self._save(val_metrics, is_best, epoch)
+        self._writer.finish()
+        return self._writer.folder / LAST
 
     def load_checkpoint(self, checkpoint_path: str | Path) -> dict[str, Any]:
         """Restore model, optimizer, scheduler, scaler, callbacks, random states and position.
+
+        Where `last.pt` is damaged or missing, `previous.pt` beside it is loaded, with a warning in the log.
 
         Returns:
             The metadata: `epoch`, `val_metrics`, `is_best`.
@@ -276,6 +315,8 @@ class Trainer:
             FileNotFoundError: there is no such file.
             ValueError: the file is broken, or belongs to another network or set of callbacks.
         """
+        if self._writer is not None:
+            self._writer.wait()
         state, metadata = load_training(checkpoint_path)
         try:
             self._check_kinds(state["kinds"])
@@ -296,6 +337,7 @@ class Trainer:
             "state": self.state.state_dict(),
             "random": get_random_state(self.train_loader),
             "passes": self._passes,
+            "skipped": self._guard.skipped,
             "tally": self._tally.state_dict() if self._tally is not None else None,
             "epoch_random": self._epoch_random if self._tally is not None else None,
         }
@@ -310,10 +352,13 @@ class Trainer:
         self.callbacks.load_state_dict(state["callbacks"])
         self.state.load_state_dict(state["state"])
         set_random_state(state["random"], self.train_loader)
-        self._epoch_random, self._passes, self._tally = state["epoch_random"], state["passes"], None
+        self._epoch_random, self._loaded_random = state["epoch_random"], state["random"]
+        self._guard.skipped = state.get("skipped", 0)  # not in format 1
+        self._passes, self._tally = state["passes"], None
         if state["tally"] is not None:
             self._tally = Tally()
             self._tally.load_state_dict(state["tally"], self.device)
+            self.state.batch = self._tally.n_batches  # not in format 1
 
     def _kinds(self) -> dict[str, str]:
         """What kinds of parts a checkpoint's states belong to."""
@@ -327,7 +372,24 @@ class Trainer:
 
     # -- the epoch's bookkeeping -----------------------------------------------------------------------
 
+    def _outputs(self, batch: Batch) -> torch.Tensor:
+        with self.precision.context():
+            return self.forward(batch)
+
+    def _restore_random_state(self) -> None:
+        """What hooks drew when a resumed training began, the interrupted one had not."""
+        if self._loaded_random is not None:
+            set_random_state(self._loaded_random, self.train_loader)
+
+    def _before_workers(self, loader: Any) -> None:
+        """A process must not be forked while a thread writes: it might inherit a lock that nobody opens."""
+        forks = _has_workers(loader) and getattr(loader, "_iterator", None) is None
+        if forks and self._writer is not None:
+            self._writer.wait()
+
     def _whole_epoch(self) -> Iterable[Any]:
+        self._before_workers(self.train_loader)
+        self._loaded_random = None
         self._epoch_random = get_random_state(self.train_loader)
         set_epoch(self.train_loader, self._passes)
         return self.batches(self.train_loader)
@@ -338,7 +400,9 @@ class Trainer:
         A sampler that knows `start_batch` begins its next pass there; of any other loader the first batches
         are drawn again, from the random state in which the epoch began, and dropped.
         """
-        now = get_random_state(self.train_loader)
+        self._before_workers(self.train_loader)
+        # The epoch's beginning has been heard twice, and hooks may have drawn twice.
+        now, self._loaded_random = self._loaded_random or get_random_state(self.train_loader), None
         set_random_state(self._epoch_random or now, self.train_loader)
         set_epoch(self.train_loader, self._passes)
         sampler = getattr(self.train_loader, "sampler", None)
@@ -355,12 +419,40 @@ class Trainer:
         if self._schedule_unit == "step":
             step_scheduler(self.lr_scheduler)
 
+    def _while_workers_live(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """Workers that die of the signal that interrupts the training leave it where it is."""
+        try:
+            yield from batches
+        except RuntimeError:
+            if not self.state.interrupted or self.updater.pending:
+                raise
+
+    def _save_or_leave(self) -> bool:
+        """Between two optimizer steps: save when it is time; say whether to leave the epoch."""
+        if self._interval is not None and self._tally is not None and not self.state.interrupted:
+            self._save_if_due(self._interval, self._tally.n_batches)
+        return self.state.interrupted
+
+    def _save_if_due(self, interval: SaveInterval, batch: int) -> None:
+        if interval.is_over(batch) and self._writer is not None and not self._writer.is_busy:
+            self._guard.check(batch)
+            self.state.batch = batch
+            self._save({}, is_best=False)
+            interval.begin(batch)
+
+    def _save(self, val_metrics: dict[str, float], is_best: bool, epoch: int | None = None) -> None:
+        """Have the state saved in the background; nothing without a `checkpoint_dir`."""
+        if self._writer is not None:
+            epoch = self.state.epoch if epoch is None else epoch
+            metadata = {"epoch": epoch, "val_metrics": dict(val_metrics), "is_best": is_best}
+            self._writer.save(self.state_dict(), metadata, is_best)
+
     def _after_epoch(self, logs: dict[str, float], is_best: bool) -> None:
         if self._schedule_unit in ("epoch", "validation"):
             step_scheduler(self.lr_scheduler, logs)
-        if self.checkpoint_dir is not None:
-            val_metrics = {name: value for name, value in logs.items() if name.startswith("val_")}
-            self.save_checkpoint(self.state.epoch, val_metrics, is_best)
+        self._save({name: value for name, value in logs.items() if name.startswith("val_")}, is_best)
+        if self._interval is not None:
+            self._interval.begin(batch=0)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in logs.items())
         logger.info("epoch %d/%d  %s", self.state.epoch, self.state.num_epochs, shown)
 
@@ -371,6 +463,10 @@ def set_epoch(loader: Iterable[Any], epoch: int) -> None:
         tell = getattr(getattr(loader, name, None), "set_epoch", None)
         if tell is not None:
             tell(epoch)
+
+
+def _has_workers(loader: Any) -> bool:
+    return getattr(loader, "num_workers", 0) > 0
 
 
 def _as_wide_as(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

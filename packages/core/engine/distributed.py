@@ -1,0 +1,212 @@
+"""Training as several processes that `torchrun` started: who one is, and what all agree on.
+
+Gradients go round in one message per optimizer step, with the number of samples behind them, so that accumulation,
+ragged batches and clipping stay as exact as in one process. Without such processes every function here does nothing,
+or answers for the one there is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+
+T = TypeVar("T")
+
+TIMEOUT = timedelta(minutes=30)
+"""How long a process waits for the others: rank 0 may read and judge recordings meanwhile."""
+
+
+def rank() -> int:
+    """Number of this process, 0 to `world_size() - 1`."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of processes that train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_writer() -> bool:
+    """Whether this process is the one that writes files and talks to trackers: rank 0."""
+    return rank() == 0
+
+
+def is_launched() -> bool:
+    """Whether `torchrun` started this process as one of several."""
+    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def was_restarted() -> bool:
+    """Whether `torchrun --max-restarts` started it again, after a process of the group had died."""
+    return is_launched() and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+@contextmanager
+def joined_processes(device: torch.device) -> Iterator[torch.device]:
+    """Within the block, this process and the others that `torchrun` started train together.
+
+    They talk over NCCL on CUDA and over gloo otherwise.
+
+    Args:
+        device: where to train; `cuda` becomes the GPU of this process.
+
+    Yields:
+        The device of this process.
+
+    Example:
+        >>> with joined_processes(torch.device("cpu")) as device:
+        ...     device, world_size()
+        (device(type='cpu'), 1)
+    """
+    if not is_launched() or dist.is_initialized():
+        yield device
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def sum_gradients(parameters: Sequence[nn.Parameter], numbers: Sequence[float]) -> Tensor:
+    """Replace every gradient by its sum over all processes, in one message.
+
+    A parameter without a gradient counts as zero, and stays without one where no process has one.
+
+    Args:
+        parameters: the same on every process, in the same order.
+        numbers: added up over the processes on the way, e.g. samples or votes.
+
+    Returns:
+        Their sums, `[len(numbers)]`, on the parameters' device.
+    """
+    present = [p.grad is not None for p in parameters]
+    parts = [p.new_zeros(p.numel()) if p.grad is None else p.grad.reshape(-1) for p in parameters]
+    beside = torch.tensor([*map(float, present), *numbers], dtype=parts[0].dtype)
+    flat = torch.cat([*parts, beside.to(parts[0].device, non_blocking=True)])
+    dist.all_reduce(flat)
+    *sums, votes, totals = flat.split([*(p.numel() for p in parameters), len(parameters), len(numbers)])
+    if not all(present):  # only then may the processes differ, and is a wait for the device needed
+        present = (votes > 0).tolist()
+    for parameter, total, has_gradient in zip(parameters, sums, present, strict=True):
+        parameter.grad = total.view_as(parameter).to(parameter.dtype) if has_gradient else None
+    return totals
+
+
+def gather(value: T) -> list[T]:
+    """The `value` of every process, in the order of ranks; plain data or tensors."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def any_of(flag: bool) -> bool:
+    """Whether `flag` is set in at least one process."""
+    return any(gather(flag))
+
+
+def broadcast_buffers(module: nn.Module) -> None:
+    """Give every process the buffers of rank 0, e.g. the running statistics of batch normalisation."""
+    if world_size() == 1:
+        return
+    for buffer in module.buffers():
+        dist.broadcast(buffer, src=0)
+
+
+def broadcast_weights(module: nn.Module) -> None:
+    """Give every process the parameters and buffers of rank 0."""
+    if world_size() > 1:
+        for parameter in module.parameters():
+            dist.broadcast(parameter.data, src=0)
+        broadcast_buffers(module)
+
+
+class _SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch normalisation whose statistics in training are those of all processes' samples together.
+
+    Unlike torch's `SyncBatchNorm` it also runs on CPUs and in double precision. Each process adds a row with its
+    number of values, mean and sum of squared deviations; Chan, Golub & LeVeque (1983) combine rows without the
+    cancellation of sums of squares.
+    """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.ndim < 2:
+            raise ValueError(f"batch normalisation needs [B, C, ...], got shape {tuple(input.shape)}")
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not (self.training and world_size() > 1):
+            return super().forward(input)
+        axes = [0, *range(2, input.ndim)]
+        wide = input if input.dtype == torch.float64 else input.float()
+        count = torch.full((1,), input.numel() / input.shape[1], dtype=wide.dtype, device=wide.device)
+        mean = wide.mean(axes)
+        squares = (wide - _per_channel(mean, wide)).square().sum(axes)
+        rows = torch.zeros(world_size(), 2 * len(mean) + 1, dtype=wide.dtype, device=wide.device)
+        rows = all_reduce(rows.index_copy(0, torch.tensor([rank()], device=rows.device), _row(count, mean, squares)))
+        counts, means, squares = rows.split([1, len(mean), len(mean)], dim=1)
+        total = counts.sum()
+        mean = (counts * means).sum(0) / total
+        squares = (squares + counts * (means - mean).square()).sum(0)
+        self._remember(mean.detach(), squares.detach() / (total.detach() - 1))
+        scale = (squares / total + self.eps).rsqrt()
+        if self.affine:
+            scale = scale * self.weight
+        output = (wide - _per_channel(mean, wide)) * _per_channel(scale, wide)
+        if self.affine:
+            output = output + _per_channel(self.bias, wide)
+        return output.to(input.dtype)
+
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        if not self.track_running_stats or self.running_mean is None or self.running_var is None:
+            return
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        share = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+        self.running_var.lerp_(variance.to(self.running_var.dtype), share)
+
+
+def _row(*parts: Tensor) -> Tensor:
+    return torch.cat(parts)[None]
+
+
+def _per_channel(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(1, -1, *[1] * (like.ndim - 2))
+
+
+def synchronize_batch_norm(module: nn.Module) -> nn.Module:
+    """The same network with batch normalisation over the samples of all processes.
+
+    Needed where each process has so few samples that their own statistics are noise. Parameters, buffers and their
+    names stay, so checkpoints fit both forms.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv1d(1, 4, 3), nn.BatchNorm1d(4))
+        >>> synchronize_batch_norm(network)[1].running_var.tolist()
+        [1.0, 1.0, 1.0, 1.0]
+    """
+    if isinstance(module, nn.modules.batchnorm._BatchNorm) and type(module) is not _SyncBatchNorm:
+        synced = _SyncBatchNorm(
+            module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats
+        )
+        for name, value in (*module._parameters.items(), *module._buffers.items()):
+            setattr(synced, name, value)
+        synced.train(module.training)
+        return synced
+    for name, child in module.named_children():
+        setattr(module, name, synchronize_batch_norm(child))
+    return module
+

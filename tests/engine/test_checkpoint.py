@@ -1,0 +1,232 @@
+"""Checkpoint files: damage is found, the one before takes over, the background loses nothing."""
+
+import errno
+import hashlib
+import io
+import logging
+import multiprocessing
+import os
+import sys
+import time
+import zipfile
+
+import pytest
+import torch
+
+from packages.core.engine.checkpoint import (
+    CheckpointWriter,
+    SaveInterval,
+    host_copy,
+    load_training,
+    load_weights,
+    save_training,
+)
+from packages.core.engine.files import atomic_write, load_checkpoint_file, pack_checkpoint, save_checkpoint_file
+
+
+def state(value, size=200):
+    return {"model": {"weight": torch.full((size,), float(value))}, "precision": {}, "history": {"lr": [0.1, value]}}
+
+
+def saved_value(path):
+    return float(load_training(path)[0]["model"]["weight"][0])
+
+
+def test_every_flipped_bit_and_every_cut_is_found(tmp_path):
+    """One bit in every 37th byte, and in each of the last 200; cuts at as many places, and bytes too many."""
+    path = tmp_path / "last.pt"
+    save_training(tmp_path, state(1), {}, is_best=False)
+    whole = path.read_bytes()
+    places = sorted({*range(0, len(whole), 37), *range(len(whole) - 200, len(whole))})
+    assert len(places) > 250
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        for content in (bytes(damaged), whole[:place]):
+            path.write_bytes(content)
+            with pytest.raises(ValueError, match=r"last\.pt: not a readable checkpoint"):
+                load_checkpoint_file(path)
+    for more in (b"\0", b"PK\5\6" + bytes(18), whole):
+        path.write_bytes(whole + more)
+        with pytest.raises(ValueError, match=r"last\.pt"):
+            load_checkpoint_file(path)
+
+
+def test_torch_and_zip_read_the_file_as_it_is(tmp_path):
+    save_checkpoint_file(tmp_path / "c.pt", {"weights": torch.arange(5)})
+    assert torch.equal(torch.load(tmp_path / "c.pt", weights_only=True)["weights"], torch.arange(5))
+    with zipfile.ZipFile(tmp_path / "c.pt") as archive:
+        assert archive.testzip() is None
+        assert archive.comment.startswith(b"sha256:")
+
+
+def test_a_file_of_the_first_format_still_loads(tmp_path):
+    scaler = torch.amp.GradScaler("cpu").state_dict()
+    old = {"format": 1, "metadata": {"epoch": 3}, "training": state(2) | {"precision": scaler}}
+    torch.save(old, tmp_path / "last.pt")
+    training, metadata = load_training(tmp_path / "last.pt")
+    assert metadata == {"epoch": 3}
+    assert training["precision"] == {"scaler": scaler, "skipped_steps": 0}
+    torch.save(old | {"format": 3}, tmp_path / "last.pt")
+    with pytest.raises(ValueError, match="format"):
+        load_training(tmp_path / "last.pt")
+
+
+def test_a_compressed_archive_is_refused_unread(tmp_path):
+    buffer = io.BytesIO()
+    torch.save({"weights": torch.zeros(1000)}, buffer)
+    with zipfile.ZipFile(buffer) as plain, zipfile.ZipFile(tmp_path / "b.pt", "w", zipfile.ZIP_DEFLATED) as bomb:
+        for entry in plain.infolist():
+            bomb.writestr(entry.filename, plain.read(entry))
+    with pytest.raises(ValueError, match=r"b\.pt: .*compressed"):
+        load_checkpoint_file(tmp_path / "b.pt")
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "missing"])
+def test_the_one_before_takes_the_place_of_a_broken_last(tmp_path, caplog, damage):
+    last, previous = tmp_path / "last.pt", tmp_path / "previous.pt"
+    with CheckpointWriter(tmp_path) as writer:
+        for value in (1, 2, 3):
+            writer.save(state(value), {"epoch": value}, is_best=value == 2)
+            writer.wait()
+    assert (saved_value(last), saved_value(previous), saved_value(tmp_path / "best.pt")) == (3, 2, 2)
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 4
+    {
+        "cut": lambda: os.truncate(last, 900),
+        "flipped": lambda: last.write_bytes(content),
+        "missing": last.unlink,
+    }[damage]()
+    with caplog.at_level(logging.WARNING):
+        assert load_training(last)[1] == {"epoch": 2}
+    [record] = caplog.records
+    assert "last.pt" in record.message
+    assert "previous.pt" in record.message
+    with pytest.raises((ValueError, FileNotFoundError), match=r"last\.pt"):
+        load_weights(torch.nn.Linear(1, 1), last)
+    # A broken file does not take the whole one's place.
+    save_training(tmp_path, state(4), {}, is_best=False)
+    assert (saved_value(last), saved_value(previous)) == (4, 2)
+
+
+def test_without_a_whole_one_before_the_error_is_the_broken_files(tmp_path):
+    for name in ("last.pt", "previous.pt"):
+        (tmp_path / name).write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"last\.pt"):
+        load_training(tmp_path / "last.pt")
+
+
+def test_a_file_system_without_links_keeps_the_one_before_too(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", refuse)
+    for content in (b"1", b"2"):
+        with atomic_write(tmp_path / "a", tmp_path / "b") as file:
+            file.write(content)
+    assert ((tmp_path / "a").read_bytes(), (tmp_path / "b").read_bytes()) == (b"2", b"1")
+
+
+def test_a_copy_is_not_changed_by_later_steps():
+    model = torch.nn.BatchNorm1d(3)
+    original = {"model": model.state_dict(), "history": {"loss": [1.0]}, "random": (3, (1, 2), None)}
+    copied = host_copy(original)
+    assert copied["model"]._metadata == original["model"]._metadata
+    assert copied["random"] == original["random"]
+    with torch.no_grad():
+        model.weight.zero_()
+    original["history"]["loss"].append(2.0)
+    assert copied["model"]["weight"].tolist() == [1, 1, 1]
+    assert copied["history"] == {"loss": [1.0]}
+
+
+def test_saves_come_faster_than_the_disk_takes_them(tmp_path):
+    """The newest is on disk in the end, the best too, and no file aside is left; most of the others were skipped."""
+    began = time.perf_counter()
+    with CheckpointWriter(tmp_path) as writer:
+        for value in range(50):
+            writer.save(state(value, 100_000), {}, is_best=value == 20)
+        asked = time.perf_counter() - began
+    assert saved_value(tmp_path / "last.pt") == 49
+    assert saved_value(tmp_path / "best.pt") == 20
+    assert {path.name for path in tmp_path.iterdir()} <= {"best.pt", "last.pt", "previous.pt"}
+    assert asked < 5
+
+
+def test_what_a_killed_process_left_aside_is_removed(tmp_path):
+    (tmp_path / ".last.pt.abc123").write_bytes(b"half")
+    save_training(tmp_path, state(1), {}, is_best=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+
+
+def write_on_a_disk_that_fills(folder, tell):
+    import resource
+
+    def limit(size):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+    warned = []
+    handler = logging.Handler()
+    handler.emit = lambda record: warned.append(record.getMessage())
+    logging.getLogger("packages.core.engine.checkpoint").addHandler(handler)
+    last = folder / "last.pt"
+    try:
+        with CheckpointWriter(folder) as writer:
+            writer.save(state(1), {}, is_best=False)
+            writer.wait()
+            limit(50_000)
+            writer.save(state(2, 100_000), {}, is_best=True)
+            writer.wait()
+            tell.send((saved_value(last), list(warned)))
+            limit(resource.RLIM_INFINITY)
+            writer.save(state(3), {}, is_best=False)
+            writer.wait()
+            tell.send((saved_value(last), saved_value(folder / "best.pt"), len(warned)))
+            limit(50_000)
+            writer.save(state(4, 100_000), {}, is_best=False)
+    except OSError as error:
+        tell.send((error.filename, error.errno, saved_value(last), len(warned)))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no RLIMIT_FSIZE")
+def test_a_full_disk_is_a_warning_a_retry_and_at_last_an_error(tmp_path):
+    """A real limit in a real process: no file may grow beyond 50 kB, then it may again, then not."""
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=write_on_a_disk_that_fills, args=(tmp_path, theirs))
+    process.start()
+    said = [ours.recv() for _ in range(3) if ours.poll(60)]
+    process.join()
+    [(still, [warned]), now, raised] = said
+    assert still == 1
+    assert "last.pt: this checkpoint could not be written" in warned
+    assert "best.pt" in warned
+    assert now == (3, 2, 1)
+    assert raised == (str(tmp_path / "last.pt"), errno.EFBIG, 3, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "last.pt", "previous.pt"]
+
+
+@pytest.mark.parametrize(
+    ("every", "batch", "over"),
+    [(5, 4, False), (5, 5, True), ("1h", 10**9, False), ("0.001 s", 0, True), ("2min", 3, False)],
+)
+def test_an_interval_in_batches_or_time(every, batch, over):
+    interval = SaveInterval(every)
+    time.sleep(0.002)
+    assert interval.is_over(batch) is over
+
+
+def test_an_interval_counts_from_the_last_save_and_anew_in_each_epoch():
+    interval = SaveInterval(5)
+    interval.begin(7)
+    assert [batch for batch in (8, 11, 12, 4, 5) if interval.is_over(batch)] == [12, 5]
+
+
+@pytest.mark.parametrize("every", [0, -1, True, 2.5, "10", "10 fortnights", "0s", "", None])
+def test_a_bad_interval_is_refused(every):
+    with pytest.raises(ValueError, match="checkpoint_every"):
+        SaveInterval(every)
+
+
+def test_a_checkpoint_is_packed_with_its_checksum():
+    content = bytes(pack_checkpoint({"a": 1}))
+    assert content[-64:].decode() == hashlib.sha256(content[:-71]).hexdigest()

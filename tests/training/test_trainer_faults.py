@@ -1,0 +1,327 @@
+"""What goes wrong around a training: losses that are no numbers, dead workers, lost files, full disks."""
+
+import logging
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from packages.core.engine.loop import StepResult
+from packages.core.engine.loss_guard import LossGuard, NonFiniteLossError
+from packages.core.training.callbacks import ModelCheckpoint, TensorBoardLogger
+from packages.core.training.cnn_callbacks import MetricLogger
+from packages.core.training.trainer import Trainer
+
+
+def batches(n=6, bad=()):
+    """Batches of four; in a bad one, row 2 is infinite."""
+    generator = torch.Generator().manual_seed(0)
+    made = []
+    for i in range(n):
+        signals = torch.randn(4, 1, 16, generator=generator)
+        if i in bad:
+            signals[2, 0, 5] = math.inf
+        made.append(
+            (signals, torch.arange(4) % 2, {"recording": torch.arange(4) + 10 * i, "start": torch.arange(4) * 8})
+        )
+    return made
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv1d(1, 2, 3), nn.BatchNorm1d(2), nn.ReLU(), nn.Flatten(), nn.Linear(28, 2))
+
+
+def trainer(data, model=None, **options):
+    model = model or network()
+    options.setdefault("optimizer", torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9))
+    return Trainer(model, data, device="cpu", **options)
+
+
+def weights(model):
+    return [value.clone() for value in model.state_dict().values()]
+
+
+def equal(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_a_loss_that_is_no_number_names_batch_row_recording_and_module(tmp_path):
+    made = trainer(batches(bad=[3]), checkpoint_dir=tmp_path, checkpoint_every=1)
+    with pytest.raises(NonFiniteLossError) as caught:
+        made.fit(2)
+    assert str(caught.value) == (
+        "epoch 0, batch 3: the loss is nan; row 2; recording 32 from sample 16; "
+        "the first output that is not finite is that of '0'"
+    )
+    clean = trainer(batches(3))
+    clean.fit(1)
+    assert equal([p.data for p in made.model.parameters()], [p.data for p in clean.model.parameters()])
+    saved = torch.load(tmp_path / "last.pt", weights_only=True)["training"]["model"]
+    assert all(value.isfinite().all() for value in saved.values())
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("mixed_precision", [False, "bf16", "fp16"])
+def test_a_skipped_batch_leaves_no_trace(caplog, accumulation, mixed_precision):
+    """Nor in the running means; the history too is that of a training without it."""
+    with_bad = batches(7, bad=[2])
+    results = []
+    for data in (with_bad, [batch for i, batch in enumerate(with_bad) if i != 2]):
+        made = trainer(
+            data, on_nonfinite="skip", gradient_accumulation_steps=accumulation, mixed_precision=mixed_precision
+        )
+        history = made.fit(2)
+        results.append((weights(made.model), history["train_loss"], made.state.global_step))
+    (ours, loss, steps), (expected, expected_loss, expected_steps) = results
+    assert equal(ours, expected)
+    assert (loss, steps) == (expected_loss, expected_steps)
+    assert [record.message for record in caplog.records] == [
+        f"epoch {epoch}, batch 2: the loss is nan; row 2; recording 22 from sample 16; "
+        "the first output that is not finite is that of '0'; the batch is skipped"
+        for epoch in (0, 1)
+    ]
+
+
+def test_skipping_has_a_bound_in_each_epoch():
+    trainer(batches(bad=[1, 2]), on_nonfinite="skip", max_skipped=2).fit(3)
+    with pytest.raises(NonFiniteLossError, match=r"batch 2: .*; 1 batches of this epoch are skipped already"):
+        trainer(batches(bad=[1, 2]), on_nonfinite="skip", max_skipped=1).fit(3)
+
+
+def test_none_lets_it_pass():
+    history = trainer(batches(bad=[3]), on_nonfinite=None).fit(2)
+    assert math.isnan(history["train_loss"][1])
+
+
+class Root(nn.Module):
+    """Finite at 0, with an infinite gradient there."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2))
+
+    def forward(self, signals):
+        return (self.weight**2).sqrt() + signals.mean((1, 2))[:, None]
+
+
+def test_a_gradient_that_is_no_number_spoils_no_checkpoint(tmp_path):
+    made = trainer(batches(1), Root(), checkpoint_dir=tmp_path, max_grad_norm=None)
+    with pytest.raises(NonFiniteLossError, match="epoch 0, batch 0: a weight is infinite or no number"):
+        made.fit(1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_float16_skips_its_own_steps_and_does_not_count_them():
+    """A first scale of 2^40 overflows float16's gradients until it has shrunk far enough."""
+    from packages.core.engine.precision import LossScaling, choose_precision
+
+    precision = choose_precision("fp16", torch.device("cpu"), LossScaling(init_scale=2.0**40))
+    made = trainer(batches(40), mixed_precision=precision)
+    history = made.fit(1)
+    skipped = history["skipped_steps"][-1]
+    assert 0 < skipped < 40
+    assert made.state.global_step == 40 - skipped
+
+
+def test_on_an_accelerator_losses_are_read_together_and_before_the_weights_are_used():
+    """The meta device stands for one: its tensors are not on the CPU. They have no values, so that none may be read."""
+    guard = LossGuard(nn.Linear(1, 1), lambda batch: None, "raise")
+    for index in range(200):
+        assert guard.admits(index, StepResult(torch.tensor(1.0, device="meta"), 1))
+    assert len(guard._unread) == 200
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_batch_is_named_when_the_losses_are_read(tmp_path):
+    model = network()
+    made = Trainer(model, batches(bad=[3]), device="cuda", checkpoint_dir=tmp_path, checkpoint_every=2)
+    with pytest.raises(NonFiniteLossError, match="epoch 0, batch 3: the loss is nan; recordings 30 from sample 0, 31"):
+        made.fit(2)
+    saved = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert saved["training"]["tally"]["n_batches"] == 2
+    skipping = Trainer(network(), batches(bad=[3]), device="cuda", on_nonfinite="skip")
+    assert math.isfinite(skipping.fit(2)["train_loss"][-1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"on_nonfinite": "ignore"}, "on_nonfinite is 'ignore'"),
+        ({"max_skipped": -1}, "max_skipped is -1"),
+        ({"checkpoint_every": 5}, "checkpoint_dir"),
+        ({"checkpoint_every": "often", "checkpoint_dir": "."}, "checkpoint_every is 'often'"),
+    ],
+)
+def test_bad_arguments_are_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        trainer(batches(), **change)
+
+
+def test_a_window_without_any_gradient_is_no_error():
+    """Ragged, so that gradients are weighted; the optimizer's only parameter is not used."""
+    model = network()
+    unused = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)
+    ragged = [tuple(part[:n] for part in batches()[0][:2]) for n in (4, 3)]
+    made = trainer(ragged, model, optimizer=unused, gradient_accumulation_steps=2)
+    made.fit(1)
+    assert made.state.global_step == 1
+
+
+class Files(Dataset):
+    """Reads each sample from its file; at one of them, something happens first."""
+
+    def __init__(self, folder, accident=None):
+        self.folder, self.accident = folder, accident
+        for i in range(8):
+            np.save(folder / f"{i}.npy", np.full((1, 16), i, dtype=np.float32))
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        if index == 5 and self.accident is not None:
+            self.accident(self.folder / "5.npy")
+        return torch.from_numpy(np.load(self.folder / f"{index}.npy")), index % 2
+
+
+def kill_the_reader(path):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def remove(path):
+    path.unlink(missing_ok=True)
+
+
+def files_trainer(folder, accident, workers):
+    loader = DataLoader(Files(folder, accident), batch_size=1, num_workers=workers)
+    return trainer(loader, checkpoint_dir=folder / "saved", checkpoint_every=2)
+
+
+def fit_until_the_accident(folder, accident, workers, tell):
+    torch.manual_seed(1)
+    try:
+        files_trainer(folder, accident, workers).fit(2)
+    except Exception as error:
+        tell.send((type(error), str(error)))
+    finally:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+@pytest.mark.parametrize(
+    ("accident", "workers", "error", "message"),
+    [
+        (kill_the_reader, 1, RuntimeError, "DataLoader worker"),
+        (remove, 0, FileNotFoundError, "5.npy"),
+        (remove, 1, FileNotFoundError, "5.npy"),
+    ],
+)
+def test_a_dead_worker_or_a_lost_file_ends_training_with_its_cause_and_a_whole_checkpoint(
+    tmp_path, accident, workers, error, message
+):
+    """In a process of its own, as torch tells of a dead worker whenever it likes."""
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(
+        target=fit_until_the_accident, args=(tmp_path, accident, workers, theirs)
+    )
+    process.start()
+    assert ours.poll(60)
+    kind, text = ours.recv()
+    process.join()
+    assert kind is error
+    assert message in text
+    saved = torch.load(tmp_path / "saved" / "last.pt", weights_only=True)
+    assert 2 <= saved["training"]["state"]["batch"] <= 5
+    resumed = files_trainer(tmp_path, None, 0)
+    resumed.fit(2, resume_from=tmp_path / "saved" / "last.pt")
+    (tmp_path / "whole").mkdir()
+    whole = files_trainer(tmp_path / "whole", None, 0)
+    torch.manual_seed(1)
+    whole.fit(2)
+    assert equal(weights(resumed.model), weights(whole.model))
+
+
+def test_a_log_that_cannot_be_written_is_one_warning_and_nothing_is_missing_later(tmp_path):
+    """The folder of the log is a file for a while."""
+    for name in ("log.json", "log.jsonl"):
+        place = tmp_path / name.replace(".", "-")
+        place.write_text("in the way")
+        log = MetricLogger(place / name)
+        log.on_train_begin()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for epoch in range(3):
+                log.on_epoch_end(epoch, {"val_loss": 1.0})
+        assert [str(w.message).startswith("MetricLogger: the training goes on") for w in caught] == [True]
+        place.unlink()
+        for epoch in (3, 4):
+            log.on_epoch_end(epoch, {"val_loss": 1.0})
+        fresh = MetricLogger(place / name)
+        assert [entry["epoch"] for entry in fresh._read()] == [0, 1, 2, 3, 4]
+
+
+def test_trackers_that_fail_do_not_end_a_training_and_a_model_that_cannot_be_saved_does(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.warns(RuntimeWarning, match="TensorBoardLogger") as caught:
+        history = trainer(batches(), callbacks=[TensorBoardLogger(tmp_path / "file" / "runs")]).fit(2)
+    assert len(caught) == 1
+    assert len(history["train_loss"]) == 2
+    saver = ModelCheckpoint(tmp_path / "file" / "m.pt", monitor="train_loss")
+    with pytest.raises(OSError, match=r"in the way|Not a directory|exists"):
+        trainer(batches(), callbacks=[saver], checkpoint_dir=tmp_path / "saved").fit(2)
+
+
+def fit_on_a_disk_that_fills(folder, tell):
+    import resource
+
+    def fill(made, logs):
+        if made.state.epoch == 2:
+            made._writer.wait()
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, -1))
+
+    warned = []
+    handler = logging.Handler()
+    handler.emit = lambda record: warned.append(record.getMessage())
+    logging.getLogger("packages.core.engine.checkpoint").addHandler(handler)
+    made = trainer(batches(), callbacks=[fill], checkpoint_dir=folder)
+    try:
+        made.fit(5)
+    except OSError as error:
+        tell.send((error.filename, len(made.state.history["train_loss"]), warned))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no RLIMIT_FSIZE")
+def test_a_full_disk_does_not_end_a_training_but_its_end_says_so(tmp_path):
+    """A real limit: from epoch 2 on no file may grow. The training runs to its end; last.pt is that of epoch 2."""
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=fit_on_a_disk_that_fills, args=(tmp_path, theirs))
+    process.start()
+    assert ours.poll(60)
+    filename, epochs, warned = ours.recv()
+    process.join()
+    assert (filename, epochs) == (str(tmp_path / "last.pt"), 5)
+    assert warned
+    assert all("last.pt: this checkpoint could not be written" in message for message in warned)
+    resumed = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert resumed["metadata"]["epoch"] == 2
+    assert {path.name for path in tmp_path.iterdir()} <= {"last.pt", "previous.pt"}
+
+
+def test_an_error_in_a_callback_leaves_what_was_saved_before_it(tmp_path, caplog):
+    def fail(made, logs):
+        if made.state.epoch == 1:
+            raise ZeroDivisionError
+
+    with caplog.at_level(logging.WARNING), pytest.raises(ZeroDivisionError):
+        trainer(batches(), callbacks=[fail], checkpoint_dir=tmp_path).fit(3)
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["metadata"]["epoch"] == 1
+    assert not caplog.records
