@@ -8,6 +8,9 @@ and so would a `k × 1` kernel. Max-pooling stands before the ReLU, which gives 
 
 from __future__ import annotations
 
+import math
+from numbers import Real
+
 import torch
 from torch import Tensor, nn
 
@@ -99,6 +102,28 @@ def check_dropout(dropout: float) -> None:
     """
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout is {dropout}, expected 0 <= dropout < 1")
+
+
+def scaled(channels: int, width: float) -> int:
+    """Channels of a layer in a network whose layers are `width` times as wide, at least 1.
+
+    Args:
+        channels: of the network as published, >= 1.
+        width: the factor, > 0; parameters go with its square.
+
+    Raises:
+        TypeError: the width is no number.
+        ValueError: it is not finite and above 0.
+
+    Example:
+        >>> [scaled(64, width) for width in (1.0, 0.25, 0.001)]
+        [64, 16, 1]
+    """
+    if isinstance(width, bool) or not isinstance(width, Real):
+        raise TypeError(f"width is {width!r}, expected a number")
+    if not 0 < width < math.inf:
+        raise ValueError(f"width is {width!r}, expected a number > 0")
+    return max(1, round(channels * float(width)))
 
 
 def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int = 0) -> nn.Conv2d:

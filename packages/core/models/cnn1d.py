@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from packages.core.models.blocks import MeanAndDeviation, ToRows, check_counts, check_dropout, conv, initialize
+from packages.core.models.blocks import MeanAndDeviation, ToRows, check_counts, check_dropout, conv, initialize, scaled
 from packages.core.models.registry import register_model
 
 # The length of the first filters.
@@ -43,9 +43,10 @@ class CNN1d(nn.Module):
         num_classes: number of classes K, >= 1.
         in_channels: number of signal channels C, >= 1.
         dropout: probability in [0, 1) of dropping a pooled feature.
+        width: factor on the channels of every layer, > 0; 0.5 leaves about a quarter of the parameters.
 
     Raises:
-        TypeError: a count is not an integer.
+        TypeError: a count is not an integer, or the width no number.
         ValueError: an argument is out of its range; in `forward`, signals are not `[B, C, T]` with T >= 64.
 
     Example:
@@ -55,25 +56,26 @@ class CNN1d(nn.Module):
         torch.Size([2, 11])
     """
 
-    def __init__(self, num_classes: int, in_channels: int = 1, *, dropout: float = 0.2) -> None:
+    def __init__(self, num_classes: int, in_channels: int = 1, *, dropout: float = 0.2, width: float = 1.0) -> None:
         super().__init__()
         check_counts(num_classes=num_classes, in_channels=in_channels)
         check_dropout(dropout)
+        n32, n64, n96, n128 = (scaled(channels, width) for channels in (32, 64, 96, 128))
         self.envelopes = nn.Sequential(
             ToRows(in_channels, MIN_LENGTH),
-            *_layer(conv(in_channels, 32, kernel=64, stride=8, padding=28)),
+            *_layer(conv(in_channels, n32, kernel=64, stride=8, padding=28)),
             nn.AvgPool2d((1, 2)),
         )
         self.pyramid = nn.Sequential(
-            *_halving(32, 32),
-            *_halving(32, 64),
-            *_halving(64, 64),
-            *_halving(64, 96),
-            *_halving(96, 128),
-            *_halving(128, 128),
-            *_halving(128, 128),
+            *_halving(n32, n32),
+            *_halving(n32, n64),
+            *_halving(n64, n64),
+            *_halving(n64, n96),
+            *_halving(n96, n128),
+            *_halving(n128, n128),
+            *_halving(n128, n128),
         )
-        self.classifier = nn.Sequential(MeanAndDeviation(), nn.Dropout(dropout), nn.Linear(2 * 128, num_classes))
+        self.classifier = nn.Sequential(MeanAndDeviation(), nn.Dropout(dropout), nn.Linear(2 * n128, num_classes))
         initialize(self)
 
     def forward(self, signals: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from packages.core.models.blocks import ToRows, check_counts, conv, initialize, max_pool
+from packages.core.models.blocks import ToRows, check_counts, conv, initialize, max_pool, scaled
 from packages.core.models.registry import register_model
 
 # The stem and the stages halve the signal five times.
@@ -33,10 +33,11 @@ class ResNet18(nn.Module):
     Args:
         num_classes: number of classes K, >= 1.
         in_channels: number of signal channels C, >= 1.
+        width: factor on the channels of every layer, > 0; 0.5 leaves about a quarter of the parameters.
 
     Raises:
-        TypeError: an argument is not an integer.
-        ValueError: an argument is smaller than 1; in `forward`, signals are not `[B, C, T]` with T >= 32.
+        TypeError: a count is not an integer, or the width no number.
+        ValueError: an argument is out of its range; in `forward`, signals are not `[B, C, T]` with T >= 32.
 
     Example:
         >>> import torch
@@ -45,23 +46,24 @@ class ResNet18(nn.Module):
         torch.Size([2, 11])
     """
 
-    def __init__(self, num_classes: int, in_channels: int = 1) -> None:
+    def __init__(self, num_classes: int, in_channels: int = 1, *, width: float = 1.0) -> None:
         super().__init__()
         check_counts(num_classes=num_classes, in_channels=in_channels)
+        n64, n128, n256, n512 = (scaled(channels, width) for channels in (64, 128, 256, 512))
         self.stem = nn.Sequential(
             ToRows(in_channels, MIN_LENGTH),
-            conv(in_channels, 64, kernel=7, stride=2, padding=3),
-            nn.BatchNorm2d(64),
+            conv(in_channels, n64, kernel=7, stride=2, padding=3),
+            nn.BatchNorm2d(n64),
             max_pool(3, stride=2, padding=1),
             nn.ReLU(inplace=True),
         )
         self.stages = nn.Sequential(
-            *_stage(64, 64, stride=1),
-            *_stage(64, 128, stride=2),
-            *_stage(128, 256, stride=2),
-            *_stage(256, 512, stride=2),
+            *_stage(n64, n64, stride=1),
+            *_stage(n64, n128, stride=2),
+            *_stage(n128, n256, stride=2),
+            *_stage(n256, n512, stride=2),
         )
-        self.classifier = nn.Linear(512, num_classes)
+        self.classifier = nn.Linear(n512, num_classes)
         initialize(self)
 
     def forward(self, signals: Tensor) -> Tensor:

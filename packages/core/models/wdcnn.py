@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from packages.core.models.blocks import ToRows, check_counts, conv, initialize, max_pool
+from packages.core.models.blocks import ToRows, check_counts, conv, initialize, max_pool, scaled
 from packages.core.models.registry import register_model
 
 # Below this, nothing is left before the last pooling (16 · 2⁴ samples per step there, 4 steps needed).
@@ -38,10 +38,11 @@ class WDCNN(nn.Module):
     Args:
         num_classes: number of classes K, >= 1.
         in_channels: number of signal channels C, >= 1.
+        width: factor on the size of every hidden layer, > 0; 0.5 leaves about a quarter of the parameters.
 
     Raises:
-        TypeError: an argument is not an integer.
-        ValueError: an argument is smaller than 1; in `forward`, signals are not `[B, C, T]` with T >= 1024.
+        TypeError: a count is not an integer, or the width no number.
+        ValueError: an argument is out of its range; in `forward`, signals are not `[B, C, T]` with T >= 1024.
 
     Example:
         >>> import torch
@@ -50,24 +51,25 @@ class WDCNN(nn.Module):
         torch.Size([4, 10])
     """
 
-    def __init__(self, num_classes: int, in_channels: int = 1) -> None:
+    def __init__(self, num_classes: int, in_channels: int = 1, *, width: float = 1.0) -> None:
         super().__init__()
         check_counts(num_classes=num_classes, in_channels=in_channels)
+        n16, n32, n64, n100 = (scaled(channels, width) for channels in (16, 32, 64, 100))
         self.features = nn.Sequential(
             ToRows(in_channels, MIN_LENGTH),
-            *_stage(conv(in_channels, 16, kernel=64, stride=16, padding=24)),
-            *_stage(conv(16, 32, kernel=3, padding=1)),
-            *_stage(conv(32, 64, kernel=3, padding=1)),
-            *_stage(conv(64, 64, kernel=3, padding=1)),
-            *_stage(conv(64, 64, kernel=3)),
+            *_stage(conv(in_channels, n16, kernel=64, stride=16, padding=24)),
+            *_stage(conv(n16, n32, kernel=3, padding=1)),
+            *_stage(conv(n32, n64, kernel=3, padding=1)),
+            *_stage(conv(n64, n64, kernel=3, padding=1)),
+            *_stage(conv(n64, n64, kernel=3)),
             nn.AdaptiveAvgPool2d((1, 3)),
             nn.Flatten(),
         )
         self.classifier = nn.Sequential(
-            nn.Linear(3 * 64, 100),
-            nn.BatchNorm1d(100),
+            nn.Linear(3 * n64, n100),
+            nn.BatchNorm1d(n100),
             nn.ReLU(),
-            nn.Linear(100, num_classes),
+            nn.Linear(n100, num_classes),
         )
         initialize(self)
 

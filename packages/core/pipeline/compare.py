@@ -1,0 +1,226 @@
+"""Two runs held against each other: accuracy, agreement, and what either costs."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from packages.core.engine.batch import Batch, call_model
+from packages.core.engine.checkpoint import load_weights
+from packages.core.engine.device import resolve_device
+from packages.core.evaluation.mcnemar import McNemar, mcnemar
+from packages.core.pipeline.build import new_model
+from packages.core.pipeline.config import RunConfig
+from packages.core.pipeline.run_folder import RunFolder
+from packages.core.signals.windows import FALLBACK_RPM
+from packages.core.training.model_cost import count_parameters, latencies_s, size_bytes
+
+
+@dataclass(frozen=True)
+class RunCard:
+    """One of the runs compared.
+
+    Attributes:
+        run: its folder.
+        model: name of its network.
+        accuracy: fraction of the test recordings that it names rightly.
+        parameters: of the network.
+        latency_s: median time for one window, in seconds.
+        window_s: length of that window, in seconds.
+        size_bytes: size of a file with the network's weights.
+    """
+
+    run: str
+    model: str
+    accuracy: float
+    parameters: int
+    latency_s: float
+    window_s: float
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What two runs say of the same test recordings, and what either costs.
+
+    Attributes:
+        a: the first run.
+        b: the second.
+        n_recordings: test recordings.
+        agreement: fraction of them of which both say the same, rightly or not.
+        test: McNemar's test on the recordings.
+        device: where latencies were taken.
+        threads: of a network on the CPU.
+    """
+
+    a: RunCard
+    b: RunCard
+    n_recordings: int
+    agreement: float
+    test: McNemar
+    device: str
+    threads: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        a, b, test = self.a, self.b, self.test
+        rows = [
+            ("", a.run, b.run, "second / first"),
+            ("network", a.model, b.model, ""),
+            ("recording accuracy", f"{a.accuracy:.3f}", f"{b.accuracy:.3f}", _ratio(b.accuracy, a.accuracy)),
+            ("parameters", f"{a.parameters:,}", f"{b.parameters:,}", _ratio(b.parameters, a.parameters)),
+            ("latency of a window", _milliseconds(a), _milliseconds(b), _ratio(b.latency_s, a.latency_s)),
+            ("weights on disk", _kilobytes(a), _kilobytes(b), _ratio(b.size_bytes, a.size_bytes)),
+        ]
+        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return "\n".join(
+            [
+                *table,
+                f"agreement on {self.n_recordings} recordings: {self.agreement:.3f}",
+                f"only the first is right on {test.n_only_a}, only the second on {test.n_only_b}; "
+                f"McNemar's exact test: p = {test.p_value:.3g} (recordings taken for independent)",
+                f"latency: batch of one, {self.device}, {self.threads} thread{'s' * (self.threads > 1)}",
+            ]
+        )
+
+
+def _ratio(value: float, reference: float) -> str:
+    return f"{value / reference:.3g}" if reference else ""
+
+
+def _milliseconds(card: RunCard) -> str:
+    return f"{1e3 * card.latency_s:.2f} ms for {card.window_s:.3g} s"
+
+
+def _kilobytes(card: RunCard) -> str:
+    return f"{card.size_bytes / 1e3:,.0f} kB"
+
+
+def compare_runs(run_a: str | Path, run_b: str | Path, device: str | torch.device = "cpu") -> Comparison:
+    """Hold two finished runs against each other on the test recordings that they share.
+
+    What the networks said is taken from the folders' `predictions.csv`; the recordings themselves are not needed.
+    Latencies are taken now, the two networks taking turns.
+
+    Args:
+        run_a: a run folder.
+        run_b: another.
+        device: where to take the latencies.
+
+    Raises:
+        ValueError: a folder is no finished run's; or the runs have not the same classes, recordings or test part, and
+            then how they differ.
+    """
+    folders = RunFolder(run_a), RunFolder(run_b)
+    configs = folders[0].read_config(), folders[1].read_config()
+    _check_classes(folders, configs)
+    _check_recordings(folders)
+    answers = [_read_answers(folder) for folder in folders]
+    _check_answers(folders, answers)
+    (_, labels, said_a), (_, _, said_b) = answers
+    place = resolve_device(device)
+    networks = [_network(folder, config, place) for folder, config in zip(folders, configs, strict=True)]
+    with torch.inference_mode():
+        calls = [_call(network, config, place) for network, config in zip(networks, configs, strict=True)]
+        latency_s = latencies_s(calls, place)
+    cards = [
+        RunCard(
+            run=str(folder.path),
+            model=config.model,
+            accuracy=float((said == labels).mean()),
+            parameters=count_parameters(network),
+            latency_s=taken_s,
+            window_s=(config.window or 0) / (config.sampling_rate_hz or 1),
+            size_bytes=size_bytes(network),
+        )
+        for folder, config, network, said, taken_s in zip(
+            folders, configs, networks, (said_a, said_b), latency_s, strict=True
+        )
+    ]
+    return Comparison(
+        *cards,
+        n_recordings=len(labels),
+        agreement=float((said_a == said_b).mean()),
+        test=mcnemar(said_a == labels, said_b == labels),
+        device=str(place),
+        threads=torch.get_num_threads(),
+    )
+
+
+Folders = tuple[RunFolder, RunFolder]
+Answers = tuple[list[str], np.ndarray, np.ndarray]
+"""Files, true labels and predicted ones `[N]`."""
+
+
+def _check_classes(folders: Folders, configs: tuple[RunConfig, RunConfig]) -> None:
+    of_a, of_b = (set(config.classes or ()) for config in configs)
+    if of_a != of_b:
+        raise ValueError(
+            f"{folders[0].path} and {folders[1].path} do not tell the same classes: "
+            f"only one of them knows {', '.join(sorted(of_a ^ of_b))}"
+        )
+
+
+def _check_recordings(folders: Folders) -> None:
+    data = [folder.read_data() for folder in folders]
+    names = f"{folders[0].path} and {folders[1].path}"
+    if data[0]["fingerprint"] != data[1]["fingerprint"]:
+        raise ValueError(
+            f"{names} were made from different recordings (their fingerprints differ); judge both on the same data: "
+            "train them with the same --data or simulation, classes and channels"
+        )
+    of_a, of_b = ({row["source"] for row in noted["parts"]["test"]} for noted in data)
+    if of_a != of_b:
+        raise ValueError(
+            f"{names} have different test parts: {len(of_a - of_b)} recordings are tested by the first alone, "
+            f"{len(of_b - of_a)} by the second alone; train both with the same --seed and fractions"
+        )
+
+
+def _read_answers(folder: RunFolder) -> Answers:
+    file = folder.predictions_file
+    try:
+        with file.open(encoding="utf-8", newline="") as text:
+            rows = sorted(csv.DictReader(text), key=lambda row: row["file"])
+        columns = [[row[name] for row in rows] for name in ("file", "label", "predicted")]
+    except FileNotFoundError:
+        raise ValueError(f"{folder.path}: has no predictions.csv; finish the run with whirl train --resume") from None
+    except (OSError, UnicodeDecodeError, KeyError, csv.Error) as error:
+        raise ValueError(f"{file}: cannot be read as predictions ({type(error).__name__}: {error})") from None
+    files, labels, predicted = columns
+    return files, np.array(labels), np.array(predicted)
+
+
+def _check_answers(folders: Folders, answers: list[Answers]) -> None:
+    """The predictions may have been made later, or by hand."""
+    (files_a, labels_a, _), (files_b, labels_b, _) = answers
+    if files_a != files_b or not np.array_equal(labels_a, labels_b) or not files_a:
+        raise ValueError(
+            f"{folders[0].predictions_file} ({len(files_a)} rows) and {folders[1].predictions_file} ({len(files_b)} "
+            "rows) do not list the same recordings with the same labels; make them anew with whirl evaluate"
+        )
+
+
+def _network(folder: RunFolder, config: RunConfig, device: torch.device) -> torch.nn.Module:
+    network = new_model(config)
+    load_weights(network, folder.best_checkpoint)
+    return network.to(device).eval()
+
+
+def _call(network: torch.nn.Module, config: RunConfig, device: torch.device) -> Callable[[], object]:
+    """One window of noise through the network."""
+    generator = torch.Generator().manual_seed(0)
+    signals = torch.randn(1, len(config.channels or ()), config.window or 0, generator=generator).to(device)
+    rpm = torch.tensor([config.rpm_range[1] if config.rpm_range else FALLBACK_RPM]).to(device)
+    batch = Batch(signals, torch.zeros(1, dtype=torch.int64, device=device), {"rpm": rpm})
+    return lambda: call_model(network, batch)

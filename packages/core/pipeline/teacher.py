@@ -1,0 +1,93 @@
+"""Distilling a finished run into a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from packages.core.engine.checkpoint import load_weights
+from packages.core.pipeline.build import new_model
+from packages.core.pipeline.config import RunConfig
+from packages.core.pipeline.data import PreparedData
+from packages.core.pipeline.run_folder import RunFolder
+from packages.core.training.knowledge_distillation import DistillationLoss, DistillationTrainer
+
+MUST_FIT = ("classes", "channels", "sampling_rate_hz", "band_limit_hz", "window")
+"""Settings that decide what a network sees and says."""
+
+
+def load_teacher(run: str | Path, data: PreparedData) -> nn.Module:
+    """The network of a finished run, for a student that is to be trained on `data`.
+
+    Args:
+        run: the teacher's run folder.
+        data: recordings of the student's run, with its configuration resolved.
+
+    Returns:
+        The teacher with the weights of its lowest validation loss.
+
+    Raises:
+        ValueError: the folder is no finished run's; the teacher was trained on other classes, channels, rate, band or
+            window; or on what the student will be tested on, unless leakage is allowed.
+    """
+    folder = RunFolder(run)
+    config = folder.read_config()
+    for name in MUST_FIT:
+        taught, wanted = getattr(config, name), getattr(data.config, name)
+        if taught != wanted:
+            raise ValueError(
+                f"{folder.path}: this teacher was trained with {name} = {taught!r}, the student's run has {wanted!r}; "
+                f"both must see and say the same, so set {name} to {taught!r} or choose another teacher"
+            )
+    seen = seen_of_test(folder, config, data)
+    if seen and not data.config.allow_leakage:
+        raise ValueError(
+            f"{folder.path}: this teacher was trained on {seen[0]} and {len(seen) - 1} others on which the student "
+            "would be tested; train both with one split (the same seed and fractions), or allow_leakage"
+        )
+    model = new_model(config)
+    load_weights(model, folder.best_checkpoint)
+    return model
+
+
+def seen_of_test(folder: RunFolder, config: RunConfig, data: PreparedData) -> list[str]:
+    """Test specimens (test recordings, where those are what is split) that a run has not kept for its own test.
+
+    Of recordings from another place, or split by time within a recording, nothing can be said: none.
+    """
+    noted = folder.read_data()
+    same_place = config.data is not None and config.data == data.config.data
+    if data.config.split == "time" or not (same_place or noted["fingerprint"] == data.fingerprint):
+        return []
+    key = "specimen" if data.config.split == "specimen" else "source"
+    seen = {row[key] for part, rows in noted["parts"].items() if part != "test" for row in rows}
+    tested = {getattr(recording, key) for recording in data.split.test}
+    return sorted(str(name) for name in seen & tested if name is not None)
+
+
+def distil(
+    parts: Mapping[str, Any], teacher: nn.Module, temperature: float = 4.0, alpha: float = 0.7
+) -> DistillationTrainer:
+    """The trainer that does what `Trainer(**parts)` would do, and follows a teacher besides.
+
+    The teacher's logits are kept wherever training windows are not augmented.
+
+    Args:
+        parts: arguments of a `Trainer` by name, with `model`, the student, `optimizer` and `criterion`, which becomes
+            the hard term.
+        teacher: network with the same inputs and outputs.
+        temperature: see `DistillationLoss`.
+        alpha: see `DistillationLoss`.
+    """
+    further = {name: part for name, part in parts.items() if name not in ("model", "optimizer", "criterion")}
+    return DistillationTrainer(
+        teacher,
+        parts["model"],
+        DistillationLoss(temperature, alpha, hard_criterion=parts["criterion"]),
+        parts["optimizer"],
+        cache_teacher=parts.get("augmentation") is None,
+        **further,
+    )

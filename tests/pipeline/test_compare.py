@@ -1,0 +1,175 @@
+"""Runs side by side, and a run as a teacher."""
+
+import csv
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+from packages.core.engine.files import write_text
+from packages.core.evaluation.predict import predict, vote
+from packages.core.models.registry import create_model, register_model
+from packages.core.pipeline.compare import compare_runs
+from packages.core.pipeline.config import RunConfig, SimulationConfig
+from packages.core.pipeline.data import prepare
+from packages.core.pipeline.evaluate import predictions_table
+from packages.core.pipeline.run_folder import RunFolder
+from packages.core.pipeline.teacher import distil, load_teacher
+from packages.core.pipeline.train import make_trainer
+
+SIMULATION = SimulationConfig(n_machines=4, recordings_per_class=1, duration_s=0.5)
+BASE = RunConfig(simulation=SIMULATION, model="wdcnn", window=1024, epochs=1, device="cpu", threads=1)
+
+
+@register_model("half_wdcnn")
+def half_wdcnn(num_classes, in_channels=1):
+    return create_model("wdcnn", num_classes, in_channels, width=0.5)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return prepare(BASE)
+
+
+@pytest.fixture(scope="module")
+def runs(data, tmp_path_factory):
+    """Two finished runs without their reports, which take seconds."""
+    path = tmp_path_factory.mktemp("runs")
+    for name, model in (("a", "wdcnn"), ("b", "half_wdcnn")):
+        folder, run = RunFolder(path / name), replace(data, config=data.config.model_copy(update={"model": model}))
+        folder.begin(run.config, run.summary())
+        trainer = make_trainer(run, folder)
+        trainer.fit(1)
+        votes = vote(predict(trainer.model, run.windows(run.split.test)))
+        write_text(folder.predictions_file, predictions_table(votes, run.split.test, run.classes))
+    return path
+
+
+@pytest.fixture
+def copies(runs, tmp_path):
+    shutil.copytree(runs, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def answer(run, predicted_of):
+    """Put other predictions in a run's table."""
+    file = RunFolder(run).predictions_file
+    with file.open() as text:
+        rows = list(csv.DictReader(text))
+    for index, row in enumerate(rows):
+        row["predicted"] = predicted_of(index, row["label"])
+    with file.open("w") as text:
+        table = csv.DictWriter(text, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+    return len(rows)
+
+
+def test_comparison_by_hand(copies):
+    """a errs on the first recording, b on the last six; they agree on all others, which are right."""
+    a, b = copies / "a", copies / "b"
+    n = answer(a, lambda index, label: "other" if index == 0 else label)
+    answer(b, lambda index, label: "other" if index >= n - 6 else label)
+    found = compare_runs(a, b)
+    assert found.n_recordings == n == 11
+    assert (found.a.accuracy, found.b.accuracy) == (pytest.approx(10 / 11), pytest.approx(5 / 11))
+    assert found.agreement == pytest.approx(4 / 11)
+    assert (found.test.n_only_a, found.test.n_only_b) == (6, 1)
+    assert found.test.p_value == pytest.approx(0.125)
+    assert found.a.parameters > 3 * found.b.parameters
+    assert found.a.size_bytes > 2 * found.b.size_bytes
+    assert found.a.latency_s > 0 < found.b.latency_s
+    assert found.a.window_s == pytest.approx(0.05, rel=0.3)
+    text = str(found)
+    for part in ("0.909", "0.455", "0.364", "p = 0.125", "54,371", "ms", "kB", "half_wdcnn"):
+        assert part in text
+
+
+def test_a_run_agrees_with_itself(runs):
+    found = compare_runs(runs / "a", runs / "a")
+    assert (found.agreement, found.test.p_value) == (1.0, 1.0)
+
+
+def note(run, **facts):
+    RunFolder(run).note(**facts)
+
+
+def test_what_cannot_be_compared_is_refused(copies):
+    a, b = copies / "a", copies / "b"
+    with pytest.raises(ValueError, match="not a run folder"):
+        compare_runs(a, copies / "c")
+    parts = RunFolder(b).read_data()["parts"]
+    note(b, parts=parts | {"test": parts["val"]})
+    with pytest.raises(ValueError, match="different test parts: 11 recordings are tested by the first alone"):
+        compare_runs(a, b)
+    note(b, fingerprint="another")
+    with pytest.raises(ValueError, match="fingerprints differ"):
+        compare_runs(a, b)
+    config = RunFolder(b).config_file
+    config.write_text(config.read_text().replace("- healthy\n", ""))
+    with pytest.raises(ValueError, match="only one of them knows healthy"):
+        compare_runs(a, b)
+
+
+def test_predictions_that_are_missing_or_cut_are_refused(copies):
+    file = RunFolder(copies / "b").predictions_file
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:-1]))
+    with pytest.raises(ValueError, match=r"\(11 rows\).*\(10 rows\)"):
+        compare_runs(copies / "a", copies / "b")
+    file.write_text("nothing\n1\n")
+    with pytest.raises(ValueError, match=r"predictions\.csv: cannot be read"):
+        compare_runs(copies / "a", copies / "b")
+    file.unlink()
+    with pytest.raises(ValueError, match=r"has no predictions\.csv"):
+        compare_runs(copies / "a", copies / "b")
+
+
+# -- a run as a teacher --------------------------------------------------------------------------------
+
+
+def test_a_teacher_is_its_best_weights(runs, data):
+    teacher = load_teacher(runs / "a", data)
+    saved = torch.load(RunFolder(runs / "a").best_checkpoint, weights_only=True)["training"]["model"]
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in teacher.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("classes", ["x"]), ("channels", ["x"]), ("sampling_rate_hz", 7.0), ("band_limit_hz", 5.0), ("window", 512)],
+)
+def test_a_teacher_must_fit(runs, data, name, value):
+    other = replace(data, config=data.config.model_copy(update={name: value}))
+    with pytest.raises(ValueError, match=f"this teacher was trained with {name} = "):
+        load_teacher(runs / "a", other)
+
+
+def test_a_teacher_that_knows_the_test_is_refused(copies, data):
+    other = replace(data, split=replace(data.split, test=data.split.train))
+    with pytest.raises(ValueError, match="would be tested"):
+        load_teacher(copies / "a", other)
+    load_teacher(copies / "a", replace(other, config=data.config.model_copy(update={"allow_leakage": True})))
+    note(copies / "a", fingerprint="machines of another simulation")
+    load_teacher(copies / "a", other)
+
+
+def parts_of(trainer):
+    names = ("model", "optimizer", "criterion", "train_loader", "val_loader", "device", "lr_scheduler")
+    return {name: getattr(trainer, name) for name in (*names, "checkpoint_dir", "augmentation")}
+
+
+def test_distilling_keeps_the_recipe(runs, data, tmp_path):
+    parts = parts_of(make_trainer(data, RunFolder(tmp_path)))
+    trainer = distil(parts, load_teacher(runs / "a", data), temperature=2.0, alpha=0.5)
+    assert parts_of(trainer) == parts | {"criterion": trainer.criterion}
+    assert trainer.criterion.hard_criterion is parts["criterion"]
+    assert trainer.cache_teacher
+    assert {"train_soft_loss", "train_hard_loss", "val_loss"} <= set(trainer.fit(1))
+    assert RunFolder(tmp_path).best_checkpoint.is_file()
+
+
+def test_augmented_windows_are_not_cached(runs, data, tmp_path):
+    augmented = replace(data, config=data.config.model_copy(update={"augment": "light"}))
+    parts = parts_of(make_trainer(augmented, RunFolder(tmp_path)))
+    assert not distil(parts, load_teacher(runs / "a", data)).cache_teacher

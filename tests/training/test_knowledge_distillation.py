@@ -1,0 +1,470 @@
+"""Distillation: the loss by hand, the loop against twelve lines, the teacher left alone, the cache, the hints."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from packages.core.engine.callbacks import Callback
+from packages.core.engine.interrupt import finish_batch_on_interrupt
+from packages.core.models.registry import create_model
+from packages.core.signals.loaders import make_loader
+from packages.core.signals.recording import Recording
+from packages.core.signals.windows import WindowDataset
+from packages.core.training.knowledge_distillation import (
+    DistillationLoss,
+    DistillationTrainer,
+    compare_teacher_student,
+)
+from packages.core.training.trainer import Trainer
+
+
+def network(seed=0, width=8, dropout=0.2):
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv1d(1, width, 9, stride=2), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(dropout),
+        nn.AdaptiveAvgPool1d(4), nn.Flatten(), nn.Linear(4 * width, 3),
+    )  # fmt: skip
+
+
+def windows(n=50, length=128):
+    """Two windows of each of n recordings; the hop leaves a rest."""
+    generator = torch.Generator().manual_seed(1)
+    targets = torch.randint(0, 3, (n,), generator=generator).tolist()
+    signals = torch.randn(n, 1, length, generator=generator)
+    signals[:, :, ::4] += torch.tensor(targets)[:, None, None]
+    recordings = [Recording(s, 1000.0, label=str(t)) for s, t in zip(signals.numpy(), targets, strict=True)]
+    return WindowDataset(recordings, ["0", "1", "2"], window=64, hop=50)
+
+
+def loader(**settings):
+    return make_loader(windows(), batch_size=16, shuffle=True, seed=4, **settings)
+
+
+def adamw(model):
+    return torch.optim.AdamW(model.parameters(), lr=0.01)
+
+
+def distiller(student, teacher=None, criterion=None, optimizer=None, **settings):
+    with torch.random.fork_rng():
+        teacher = teacher or network(seed=9, width=32)
+    return DistillationTrainer(teacher, student, criterion, optimizer or adamw(student), **settings)
+
+
+def equal(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+# -- the loss ------------------------------------------------------------------------------------------
+
+
+def logits_of(*probabilities):
+    return torch.tensor(probabilities, dtype=torch.float64).log()
+
+
+def test_soft_loss_by_hand():
+    """At T = 2 logits 2 ln p give back p: KL((0.8, 0.2) ‖ (0.5, 0.5)) by hand, times 4. The other way round differs."""
+    teacher, student = 2 * logits_of([0.8, 0.2]), 2 * logits_of([0.5, 0.5])
+    soft = DistillationLoss(temperature=2.0).soft_loss
+    assert soft(student, teacher).item() == pytest.approx(4 * (0.8 * math.log(1.6) + 0.2 * math.log(0.4)), rel=1e-12)
+    assert soft(teacher, student).item() == pytest.approx(4 * (0.5 * math.log(0.625) + 0.5 * math.log(2.5)), rel=1e-12)
+
+
+def test_the_batch_is_averaged():
+    teacher, student = logits_of([0.8, 0.2], [0.5, 0.5]), logits_of([0.5, 0.5], [0.5, 0.5])
+    soft = DistillationLoss(temperature=1.0).soft_loss
+    assert soft(student, teacher).item() == pytest.approx(soft(student[:1], teacher[:1]).item() / 2)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1.0, 4.0])
+def test_equal_logits_give_zero(temperature):
+    logits = 30 * torch.randn(16, 11)
+    assert DistillationLoss(temperature).soft_loss(logits, logits.clone()) == 0
+
+
+def test_a_high_temperature_matches_logits():
+    """T -> infinity: the gradient becomes (z - v) / (K B) for centred logits (Hinton et al. 2015, eq. 4)."""
+    student, teacher = torch.randn(4, 5, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)
+    student, teacher = (x - x.mean(1, keepdim=True) for x in (student, teacher))
+    student.requires_grad_()
+    (gradient,) = torch.autograd.grad(
+        DistillationLoss(1e5, alpha=1.0)(student, teacher, torch.zeros(4).long()), student
+    )
+    torch.testing.assert_close(gradient, (student.detach() - teacher) / 20, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("hard", ["cross_entropy", "mse"])
+@pytest.mark.parametrize("soft_targets", [False, True], ids=["labels", "soft"])
+def test_gradient_and_terms(hard, soft_targets):
+    student = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    teacher = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([0, 2, 1, 1])
+    targets = F.one_hot(labels, 3).double() if soft_targets else labels
+    criterion = DistillationLoss(3.0, 0.4, hard)
+    assert torch.autograd.gradcheck(lambda logits: criterion(logits, teacher, targets), student)
+    parts = criterion.components(student, teacher, targets)
+    one_hot = F.one_hot(labels, 3)
+    by_hand = {
+        "cross_entropy": -(one_hot * student.log_softmax(1)).sum(1).mean(),
+        "mse": (student.softmax(1) - one_hot).square().mean(),
+    }
+    torch.testing.assert_close(parts["hard_loss"], by_hand[hard])
+    torch.testing.assert_close(parts["total_loss"], 0.4 * parts["soft_loss"] + 0.6 * parts["hard_loss"])
+    parts["total_loss"].backward()
+    assert teacher.grad is None
+
+
+def test_ends_of_alpha_leave_the_other_term_out():
+    student, targets = torch.randn(2, 3), torch.tensor([0, 1])
+    endless = torch.full((2, 3), torch.inf)
+    assert torch.equal(DistillationLoss(alpha=0.0)(student, endless, targets), F.cross_entropy(student, targets))
+    own = DistillationLoss(alpha=1.0, hard_criterion=lambda logits, targets: logits.sum() * torch.nan)
+    assert own(student, student, targets) == 0
+
+
+def test_half_precision_is_computed_in_single():
+    student, teacher, targets = torch.randn(8, 5), torch.randn(8, 5), torch.arange(8) % 5
+    criterion = DistillationLoss()
+    half = criterion(student.bfloat16(), teacher.bfloat16(), targets)
+    assert half.dtype == torch.float32
+    assert half == criterion(student.bfloat16().float(), teacher.bfloat16().float(), targets)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"temperature": 0.0}, {"alpha": 1.1}, {"alpha": -0.1}, {"hard_loss_type": "kl"}], ids=str
+)
+def test_bad_settings(arguments):
+    with pytest.raises(ValueError, match=str(next(iter(arguments.values())))):
+        DistillationLoss(**arguments)
+
+
+def test_other_classes_are_refused():
+    with pytest.raises(ValueError, match=r"\[2, 3\].*\[2, 4\]"):
+        DistillationLoss()(torch.zeros(2, 3), torch.zeros(2, 4), torch.zeros(2).long())
+
+
+# -- the loop ------------------------------------------------------------------------------------------
+
+
+def test_ends_in_the_same_bits_as_twelve_lines():
+    plain, ours, teacher, criterion = network(), network(), network(9, 32), DistillationLoss(3.0, 0.6)
+    torch.manual_seed(7)
+    optimizer, batches = adamw(plain), loader()
+    plain.train()
+    teacher.eval()
+    for epoch in range(3):
+        batches.sampler.set_epoch(epoch)
+        for signals, targets, _ in batches:
+            optimizer.zero_grad()
+            with torch.no_grad():
+                taught = teacher(signals)
+            criterion(plain(signals), taught, targets).backward()
+            nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
+            optimizer.step()
+    torch.manual_seed(7)
+    distiller(ours, teacher.train(), criterion).train(loader(), None, 3)
+    assert equal(plain, ours)
+
+
+def test_without_teaching_it_is_the_trainer():
+    plain, ours = network(), network()
+    batches = [loader() for _ in range(4)]
+    torch.manual_seed(7)
+    history = Trainer(plain, batches[0], batches[1], adamw(plain), device="cpu").fit(3)
+    torch.manual_seed(7)
+    taught = distiller(ours, criterion=DistillationLoss(alpha=0.0)).train(batches[2], batches[3], 3)
+    assert equal(plain, ours)
+    assert taught["val_loss"] == history["val_loss"]
+    assert taught["train_loss"] == taught["train_hard_loss"] == history["train_loss"]
+
+
+def test_the_teacher_is_handed_back_as_it_came():
+    teacher, student = network(9, 32), network()
+    teacher[1].eval()
+    teacher[6].weight.requires_grad_(False)
+    before = copy.deepcopy(teacher)
+    seen = []
+
+    class Watch(Callback):
+        def on_batch_end(self, batch, logs=None):
+            seen.append((any(m.training for m in teacher.modules()), [p.grad for p in teacher.parameters()]))
+
+    distiller(student, teacher, callbacks=[Watch()]).train(loader(), loader(), 1)
+    assert len(seen) == len(loader())
+    assert all(not training and grads == [None] * 6 for training, grads in seen)
+    assert equal(before, teacher)
+    assert [m.training for m in teacher.modules()] == [m.training for m in before.modules()]
+    assert [p.requires_grad for p in teacher.parameters()] == [p.requires_grad for p in before.parameters()]
+
+
+def test_the_teacher_comes_back_after_a_failure():
+    teacher = network(9, 32).train()
+    with pytest.raises(ValueError, match="channels"):
+        distiller(network(), teacher, criterion=DistillationLoss(hard_criterion=fail)).train_epoch(loader(), 0)
+    assert all(module.training for module in teacher.modules())
+
+
+def fail(logits, targets):
+    raise ValueError("channels")
+
+
+def test_a_teacher_in_the_optimizer_is_refused():
+    student = network()
+    with pytest.raises(ValueError, match=r"'0\.weight'"):
+        DistillationTrainer(student, student, None, adamw(student))
+
+
+def test_epochs_by_hand_are_those_of_train():
+    by_hand, ours = network(dropout=0.0), network(dropout=0.0)
+    trainer = distiller(by_hand)
+    for epoch in range(2):
+        metrics = trainer.train_epoch(loader(), epoch)
+    history = distiller(ours).train(loader(), loader(), 2)
+    assert equal(by_hand, ours)
+    assert set(metrics) == {"loss", "accuracy", "soft_loss", "hard_loss"}
+    assert metrics["loss"] == history["train_loss"][-1]
+    assert trainer.evaluate(loader()) == {"loss": history["val_loss"][-1], "accuracy": history["val_accuracy"][-1]}
+    assert trainer.val_loader is None
+
+
+def test_a_scheduler_moves_once_an_epoch():
+    student = network()
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
+    halve = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+    assert distiller(student, optimizer=optimizer).train(loader(), None, 3, halve)["lr"] == [0.1, 0.05, 0.025]
+
+
+def test_the_best_student_is_kept_and_offered():
+    student = network()
+    trainer = distiller(student, optimizer=torch.optim.SGD(student.parameters(), lr=0.3, momentum=0.9))
+    with pytest.raises(ValueError, match="no epoch"):
+        trainer.restore_best()
+    history = trainer.train(loader(), loader(), 8)
+    assert min(history["val_loss"]) < history["val_loss"][-1]  # or nothing would be tested
+    assert trainer.restore_best() == min(history["val_loss"])
+    assert trainer.evaluate(loader())["loss"] == pytest.approx(min(history["val_loss"]), rel=1e-6)
+
+
+class InterruptAt(Callback):
+    def __init__(self, batch):
+        self.left = batch
+
+    def on_batch_end(self, batch, logs=None):
+        self.left -= 1
+        self.trainer.state.interrupted |= self.left == 0
+
+
+SETTINGS = [{}, {"cache_teacher": True}, {"feature_hints": {"1": "1"}}]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=["asked", "cached", "hints"])
+@pytest.mark.parametrize("batch", [3, 7, 9])
+def test_resume_is_exact(tmp_path, settings, batch):
+    whole, first, second = network(), network(), network()
+    settings = {**settings, "gradient_accumulation_steps": 2}
+    torch.manual_seed(7)
+    reference = distiller(whole, **settings)
+    history = reference.train(loader(), loader(), 3)
+    torch.manual_seed(7)
+    stopped = distiller(first, checkpoint_dir=tmp_path, callbacks=[InterruptAt(batch)], **settings)
+    with finish_batch_on_interrupt(stopped.state):
+        stopped.train(loader(), loader(), 3)
+    assert stopped.state.epoch < 3
+    torch.manual_seed(8)
+    resumed = distiller(second, checkpoint_dir=tmp_path, callbacks=[InterruptAt(0)], **settings)
+    again = resumed.train(loader(), loader(), 3, resume_from=tmp_path / "last.pt")
+    assert equal(whole, second)
+    assert again["train_loss"] == history["train_loss"]
+    assert resumed.restore_best() == reference.restore_best()
+    assert equal(whole, second)
+
+
+def test_another_teacher_is_refused_on_resume(tmp_path):
+    distiller(network(), checkpoint_dir=tmp_path).train(loader(), None, 1)
+    with pytest.raises(ValueError, match="its teacher is Sequential"):
+        distiller(network(), network(8, 32)).train(loader(), None, 2, resume_from=tmp_path / "last.pt")
+
+
+def test_augmentation_reaches_teacher_and_student_alike():
+    seen = []
+    teacher, student = network(9, 32), network()
+    for model in (teacher, student):
+        model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].clone()))
+    mixed = lambda signals, targets: (signals.flip(0), F.one_hot(targets, 3).float())  # noqa: E731
+    trainer = distiller(student, teacher, augmentation=mixed)
+    assert 0 < trainer.train_epoch(loader(), 0)["soft_loss"] < 100
+    assert all(torch.equal(a, b) for a, b in zip(seen[::2], seen[1::2], strict=True))
+
+
+# -- the cache -----------------------------------------------------------------------------------------
+
+
+class Indexed(TensorDataset):
+    def __getitem__(self, index):
+        signals, targets = super().__getitem__(index)
+        return signals, targets, {"index": 7 * index}
+
+
+def indexed(**settings):
+    signals, targets, _ = windows()[torch.arange(100)]
+    generator = torch.Generator().manual_seed(3)
+    return DataLoader(Indexed(signals, targets), batch_size=16, shuffle=True, generator=generator, **settings)
+
+
+@pytest.mark.parametrize("make", [loader, indexed, lambda **k: list(indexed())], ids=["windows", "index", "list"])
+def test_kept_logits_train_to_the_same_student(make):
+    asked, cached, calls = network(), network(), []
+    teacher = network(9, 32)
+    torch.manual_seed(7)
+    expected = distiller(asked, teacher).train(make(drop_last=True), None, 3)
+    teacher.register_forward_hook(lambda module, inputs, output: calls.append(len(output)))
+    torch.manual_seed(7)
+    found = distiller(cached, teacher, cache_teacher=True).train(make(drop_last=True), None, 3)
+    assert sum(calls) == 100  # every sample once, those that an epoch drops too
+    assert found["train_soft_loss"] == pytest.approx(expected["train_soft_loss"], rel=1e-4)
+    for a, b in zip(asked.parameters(), cached.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_the_cache_belongs_to_its_loader():
+    student, teacher = network(), network(9, 32)
+    trainer = distiller(student, teacher, cache_teacher=True)
+    trainer.train_epoch(loader(), 0)
+    first = trainer._known
+    trainer.train_epoch()
+    assert trainer._known is first
+    trainer.train_epoch(indexed(), 1)
+    assert trainer._known is not first
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ((torch.randn(4, 1, 64), torch.zeros(4).long(), {"rpm": torch.ones(4)}), r"\['rpm'\]"),
+        ((torch.randn(4, 1, 64), torch.zeros(4).long(), {"index": torch.tensor([0, 1, 2, 1])}), "the same"),
+    ],
+    ids=["unnamed", "twice"],
+)
+def test_samples_must_be_told_apart(batch, message):
+    with pytest.raises(ValueError, match=message):
+        distiller(network(), cache_teacher=True).train([batch], None, 1)
+
+
+def test_a_sample_the_teacher_never_saw_raises():
+    class Moving:
+        """Other samples in every pass, against what its user said."""
+
+        passes = 0
+
+        def __iter__(self):
+            self.passes += 1
+            yield torch.randn(4, 1, 64), torch.zeros(4).long(), {"index": 10 * self.passes + torch.arange(4)}
+
+    with pytest.raises(ValueError, match="sample 0 of the batch"):
+        distiller(network(), cache_teacher=True).train(Moving(), None, 1)
+
+
+@pytest.mark.parametrize(
+    "other", [{"augmentation": lambda s, t: (s, t)}, {"feature_hints": {"0": "0"}}], ids=["a", "h"]
+)
+def test_what_needs_the_teacher_in_every_step_cannot_be_cached(other):
+    with pytest.raises(ValueError, match=f"cache_teacher.*{next(iter(other))}"):
+        distiller(network(), cache_teacher=True, **other)
+
+
+# -- hints ---------------------------------------------------------------------------------------------
+
+
+def test_hint_loss_by_hand():
+    """Equal widths: no projection; the term is the mean squared difference, and it is added with its weight."""
+    teacher, student = network(9, dropout=0.0), network(dropout=0.0)
+    signals, targets, _ = windows()[torch.arange(16)]
+    with torch.no_grad():
+        by_hand = (teacher.eval()[:3](signals) - copy.deepcopy(student).train()[:3](signals)).square().mean()
+    trainer = distiller(student, teacher, feature_hints={"2": "2"}, hint_weight=0.5)
+    metrics = trainer.train_epoch([(signals, targets)], 0)
+    assert metrics["hint_loss"] == pytest.approx(by_hand.item(), rel=1e-5)
+    expected = 0.7 * metrics["soft_loss"] + 0.3 * metrics["hard_loss"] + 0.5 * metrics["hint_loss"]
+    assert metrics["loss"] == pytest.approx(expected, rel=1e-6)
+    assert not list(trainer.hints.projections.parameters())
+    assert not any(module._forward_hooks for model in (teacher, student) for module in model.modules())
+
+
+def test_a_projection_is_learnt_under_the_students_schedule():
+    student = network()
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=28)
+    trainer = distiller(student, optimizer=optimizer, feature_hints={"1": "1"}, lr_scheduler=schedule)
+    trainer.train_epoch(loader(), 0)
+    (weight,) = trainer.hints.projections.parameters()
+    assert weight.shape == (32, 8, 1)
+    before = weight.clone()
+    first = trainer.train_epoch()["hint_loss"]
+    assert not torch.equal(before, weight)
+    assert len(optimizer.param_groups) == 1
+    assert trainer.train_epoch()["hint_loss"] < first
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [({"conv": "1"}, "the student has no module 'conv'"), ({"1": "9"}, "the teacher has no"), ({}, "empty")],
+    ids=["student", "teacher", "empty"],
+)
+def test_names_of_hints(pairs, message):
+    with pytest.raises(ValueError, match=message):
+        distiller(network(), feature_hints=pairs)
+
+
+def test_hints_of_other_lengths_are_refused():
+    with pytest.raises(ValueError, match="28 steps there and the teacher 4"):
+        distiller(network(), feature_hints={"1": "4"}).train_epoch(loader(), 0)
+
+
+# -- teacher and student -------------------------------------------------------------------------------
+
+
+def test_compare_by_hand():
+    class Fixed(nn.Module):
+        def __init__(self, answers, n_parameters):
+            super().__init__()
+            self.register_buffer("answers", torch.tensor(answers))
+            self.weight = nn.Parameter(torch.zeros(n_parameters))
+
+        def forward(self, signals):
+            return F.one_hot(self.answers[signals[:, 0, 0].long()], 3).float()
+
+    teacher, student = Fixed([0, 1, 2, 2, 0], 40), Fixed([0, 1, 2, 0, 0], 10)
+    student.train()
+    signals, targets = torch.arange(5.0).reshape(5, 1, 1), torch.tensor([0, 1, 2, 2, 2])
+    batches = [(signals[:3], targets[:3]), (signals[3:], F.one_hot(targets[3:], 3).float())]
+    found = compare_teacher_student(teacher, student, batches, "cpu")
+    assert found == {
+        "teacher_accuracy": 0.8, "student_accuracy": 0.6, "accuracy_gap": pytest.approx(0.2), "agreement": 0.8,
+        "teacher_params": 40, "student_params": 10, "compression_ratio": 4.0,
+    }  # fmt: skip
+    assert student.training
+    assert student.weight.requires_grad
+
+
+def test_a_smaller_network_is_faster_and_smaller():
+    teacher, student = create_model("resnet18_1d", 3), create_model("resnet18_1d", 3, width=0.125)
+    batch = (torch.randn(2, 1, 1024), torch.tensor([0, 1]))
+    found = compare_teacher_student(teacher, student, [batch], "cpu", measure_cost=True)
+    assert found["speedup"] == found["teacher_latency_s"] / found["student_latency_s"] > 1
+    weights = 4 * found["teacher_params"]
+    assert weights < found["teacher_size_bytes"] < 1.1 * weights
+    assert found["student_size_bytes"] < found["teacher_size_bytes"] / 20
+
+
+@pytest.mark.gpu
+def test_on_cuda():
+    student, teacher = network(dropout=0.0), network(9, 32)
+    cached = distiller(student, teacher, device="cuda", mixed_precision=True, cache_teacher=True)
+    history = cached.train(loader(), loader(), 2)
+    asked = distiller(network(dropout=0.0), teacher, device="cuda", mixed_precision=True).train(loader(), loader(), 2)
+    assert history["train_loss"] == pytest.approx(asked["train_loss"], rel=1e-2)
+    assert cached._known.logits.is_cuda
