@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from packages.core.signals.masks import draw_spans, mask_of_spans, mask_out, span_mask, zero_spans
+from packages.core.signals.masks import draw_spans, mask_bands, mask_of_spans, mask_out, span_mask, zero_spans
 
 
 def seeded(seed=0):
@@ -61,11 +61,24 @@ def test_same_state_same_mask():
     assert not torch.equal(draw[0], draw[2])
 
 
-def test_specaugment_shapes():
-    spectrograms = torch.randn(4, 1, 16, 32)
-    mask = span_mask(4, 16, 8, 2)[:, :, None] | span_mask(4, 32, 8, 2)[:, None]
-    masked = mask_out(spectrograms, mask[:, None])
-    assert torch.equal(masked == 0, mask[:, None])
+@pytest.mark.parametrize("value", [0.0, -3.5, "mean"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bands_are_overwritten_and_the_rest_stays_to_the_bit(value, dtype):
+    maps = torch.randn(4, 2, 16, 32).to(dtype)
+    filling = maps.mean((2, 3), keepdim=True) if value == "mean" else value
+    rows, columns = span_mask(4, 16, 8, 2, generator=seeded()), span_mask(4, 32, 8, 2, generator=seeded())
+    masked = rows[:, None, :, None] | columns[:, None, None, :]
+    before = maps.clone()
+    expected = torch.where(masked, torch.as_tensor(filling, dtype=dtype), maps)
+    assert torch.equal(mask_bands(maps, rows, columns, filling), expected)
+    assert torch.equal(maps, before)
+
+
+def test_bands_pass_the_gradient_of_what_they_leave():
+    maps = torch.randn(1, 1, 2, 3, dtype=torch.float64, requires_grad=True)
+    rows, columns = torch.tensor([[True, False]]), torch.tensor([[False, True, False]])
+    (gradient,) = torch.autograd.grad(mask_bands(maps, rows, columns, 0.5).sum(), maps)
+    assert gradient.tolist() == [[[[0, 0, 0], [1, 0, 1]]]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

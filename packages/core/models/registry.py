@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     from torch import nn
 
 # A built-in network's name is its module's name.
-_BUILT_IN = ("cnn1d", "hybrid_pinn", "order_cnn", "patch_transformer", "resnet18_1d", "wdcnn")
+_BUILT_IN = (
+    "cnn1d",
+    "cnn2d",
+    "hybrid_pinn",
+    "multi_tfr",
+    "order_cnn",
+    "patch_transformer",
+    "resnet18_1d",
+    "resnet18_2d",
+    "wdcnn",
+)
 _FACTORIES: dict[str, Callable[..., nn.Module]] = {}
 
 Factory = TypeVar("Factory", bound="Callable[..., nn.Module]")
@@ -66,7 +76,8 @@ def create_model(name: str, num_classes: int, in_channels: int = 1, **kwargs: An
         **kwargs: the network's own arguments; see its class.
 
     Returns:
-        A network `[B, C, T] -> logits [B, K]` in training mode. Weights are drawn from torch's global generator: seed
+        A network `[B, C, T]`, for maps `[B, C, F, T]`, to logits `[B, K]`, in training mode. Weights are drawn from
+        torch's global generator: seed
         it first for the same ones again.
 
     Raises:
@@ -78,9 +89,9 @@ def create_model(name: str, num_classes: int, in_channels: int = 1, **kwargs: An
         >>> network = create_model("wdcnn", num_classes=11)
         >>> network(torch.randn(4, 1, 2048)).shape
         torch.Size([4, 11])
-        >>> create_model("resnet18", num_classes=11)  # doctest: +ELLIPSIS
+        >>> create_model("resnet18_1D", num_classes=11)  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        ValueError: no model is named 'resnet18'; did you mean 'resnet18_1d'? Known: ...
+        ValueError: no model is named 'resnet18_1D'; did you mean 'resnet18_1d'? Known: ...
     """
     check_model_name(name)
     if name not in _FACTORIES:

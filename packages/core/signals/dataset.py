@@ -153,7 +153,9 @@ def save_dataset(recordings: Iterable[Recording], folder: str | Path) -> None:
 
 
 def _class_folders(folder: Path) -> list[Entry]:
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and _is_meant(path.relative_to(folder))]
+    # Links to folders are not followed; as files without a class they are refused, not left out.
+    found = [path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir()]
+    paths = [path for path in found if _is_meant(path.relative_to(folder))]
     depths = {path: len(path.relative_to(folder).parts) for path in paths}
     misplaced = [str(path.relative_to(folder)) for path, depth in depths.items() if depth not in (2, 3)]
     if misplaced:
@@ -161,7 +163,7 @@ def _class_folders(folder: Path) -> list[Entry]:
             f"{folder}: {first_few(misplaced)} has no class; add a {MANIFEST} (columns file, label) "
             "or sort the files as CLASS/FILE or CLASS/SPECIMEN/FILE"
         )
-    problems = [f"{path.relative_to(folder)} {why}" for path in paths if (why := why_unreadable(path))]
+    problems = [f"{path.relative_to(folder)} {why}" for path in paths if (why := why_unreadable(path, folder))]
     if problems:
         raise ValueError(f"{folder}: {first_few(problems)}; convert or remove them")
     return [

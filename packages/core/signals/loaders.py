@@ -26,6 +26,10 @@ class BatchSampler(Sampler[Tensor]):
         shuffle: a new permutation each epoch, otherwise 0, 1, 2, …
         seed: of the permutations, >= 0.
         drop_last: leave a smaller last batch out.
+        shard: which part of every batch to yield, 0 to n_shards - 1.
+        n_shards: processes that train together, >= 1. `batch_size` is that of each; they part batches of
+            `batch_size * n_shards` as equally as can be. A last batch with fewer than two indices for each joins the
+            one before, so that every process has the same number of batches and no index is left out or seen twice.
 
     Attributes:
         epoch: whose order comes next; set by `set_epoch`.
@@ -41,25 +45,40 @@ class BatchSampler(Sampler[Tensor]):
         >>> sampler.start_batch = 2
         >>> [batch.tolist() for batch in sampler]
         [[4]]
+        >>> [[batch.tolist() for batch in BatchSampler(9, 2, shard=shard, n_shards=2)] for shard in (0, 1)]
+        [[[0, 1], [4, 5, 6]], [[2, 3], [7, 8]]]
     """
 
     def __init__(
-        self, n_samples: int, batch_size: int, shuffle: bool = False, seed: int = 0, drop_last: bool = False
+        self,
+        n_samples: int,
+        batch_size: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        drop_last: bool = False,
+        shard: int = 0,
+        n_shards: int = 1,
     ) -> None:
         if n_samples < 1 or batch_size < 1 or seed < 0:
             raise ValueError(
                 f"n_samples is {n_samples}, batch_size {batch_size}, seed {seed}; expected at least 1, 1 and 0"
             )
-        if drop_last and n_samples < batch_size:
+        if not 0 <= shard < n_shards:
+            raise ValueError(f"shard is {shard} of {n_shards}, expected 0 to {n_shards - 1}")
+        if n_samples < n_shards:
+            raise ValueError(f"{n_samples} windows are too few for {n_shards} processes: start fewer")
+        if drop_last and n_samples < batch_size * n_shards:
             raise ValueError(
-                f"{n_samples} windows do not fill one batch of {batch_size}, and drop_last leaves the rest out: "
-                "choose a smaller batch_size"
+                f"{n_samples} windows do not fill one batch of {batch_size * n_shards}, and drop_last leaves the rest "
+                "out: choose a smaller batch_size"
             )
         self.n_samples = n_samples
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
         self.drop_last = drop_last
+        self.shard = shard
+        self.n_shards = n_shards
         self.epoch = 0
         self.start_batch = 0
 
@@ -71,12 +90,23 @@ class BatchSampler(Sampler[Tensor]):
         # a generator, so that nothing is used up before the first batch is asked for: with workers, DataLoader makes an
         # iterator that it throws away
         start, self.start_batch = self.start_batch, 0
-        yield from self._order().split(self.batch_size)[start : len(self)]
+        order, last = self._order(), len(self) - 1
+        for batch in range(start, last + 1):
+            first = batch * self._batch_of_all
+            end = self.n_samples if batch == last and not self.drop_last else first + self._batch_of_all
+            yield order[first:end].tensor_split(self.n_shards)[self.shard]
 
     def __len__(self) -> int:
         """Batches in a whole epoch, whatever `start_batch` is."""
-        full, rest = divmod(self.n_samples, self.batch_size)
-        return full if self.drop_last else full + bool(rest)
+        full, rest = divmod(self.n_samples, self._batch_of_all)
+        if self.drop_last:
+            return full
+        joins = self.n_shards > 1 and full > 0 and rest < 2 * self.n_shards
+        return full if joins else full + bool(rest)
+
+    @property
+    def _batch_of_all(self) -> int:
+        return self.batch_size * self.n_shards
 
     def _order(self) -> Tensor:
         if not self.shuffle:
@@ -93,6 +123,8 @@ def make_loader(
     num_workers: int = 0,
     drop_last: bool = False,
     multiprocessing_context: str | None = None,
+    shard: int = 0,
+    n_shards: int = 1,
 ) -> DataLoader[Sample]:
     """A PyTorch `DataLoader` over windows in which a batch is one gather.
 
@@ -111,6 +143,8 @@ def make_loader(
         drop_last: leave a smaller last batch out.
         multiprocessing_context: how workers are started, `"fork"`, `"spawn"` or `"forkserver"`; None is the
             platform's way.
+        shard: this process's part of every batch, as for the next one see `BatchSampler`.
+        n_shards: processes that train together.
 
     Returns:
         A loader of `(signals [B, C, T], targets [B], metadata)`.
@@ -128,7 +162,7 @@ def make_loader(
     return DataLoader(
         dataset,
         batch_size=None,  # the sampler's index tensors go to the data set as they are
-        sampler=BatchSampler(len(dataset), batch_size, shuffle, seed, drop_last),
+        sampler=BatchSampler(len(dataset), batch_size, shuffle, seed, drop_last, shard, n_shards),
         num_workers=num_workers,
         collate_fn=_as_it_is,
         pin_memory=torch.cuda.is_available(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import re
 from collections import Counter
@@ -37,6 +38,12 @@ _METADATA_PREFIX = "metadata."
 _LOAD = re.compile(r"([-+]?\d+(?:[.,]\d+)?(?:[eE][-+]?\d+)?)\s*(.*)")
 
 _SHOWN = 3  # offenders named in a message
+_LONGEST_SHOWN = 300  # letters of each
+# A manifest is written by hand or by a script, for files that are there.
+_MAX_BYTES = 2**25
+_MAX_ROWS = 100_000
+_MAX_COLUMNS = 250
+_LONGEST_LOAD = 80  # letters; the pattern takes time that grows with their square
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,7 @@ def read_manifest(folder: str | Path) -> list[Entry]:
 
     Raises:
         ValueError: a column, label or number is missing or malformed; a file is named twice, is outside of
-            the folder, absent, or of unknown kind.
+            the folder, absent, or of unknown kind; there are more rows or columns than a manifest can have.
     """
     folder = Path(folder)
     manifest = folder / MANIFEST
@@ -116,7 +123,7 @@ def read_manifest(folder: str | Path) -> list[Entry]:
     columns = _known_columns(header)
     missing = [name for name in ("file", "label") if name not in columns]
     if missing:
-        raise ValueError(f"{manifest}: has no column {missing[0]!r}; its columns are {', '.join(header)}")
+        raise ValueError(f"{manifest}: has no column {missing[0]!r}; its columns are {_one_line(', '.join(header))}")
     problems = []
     entries = []
     for line, row in rows:
@@ -126,7 +133,7 @@ def read_manifest(folder: str | Path) -> list[Entry]:
             problems.append(f"line {line}: {error}")
     counts = Counter(entry.path for entry in entries)
     problems += [f"{path.relative_to(folder)} stands in {n} rows" for path, n in counts.items() if n > 1]
-    problems += [f"{path.relative_to(folder)} {why}" for path in counts if (why := why_unreadable(path))]
+    problems += [f"{path.relative_to(folder)} {why}" for path in counts if (why := why_unreadable(path, folder))]
     if problems:
         raise ValueError(f"{manifest}: {first_few(problems)}; correct the rows or remove them")
     return entries
@@ -165,10 +172,15 @@ def write_manifest(path: Path, rows: list[dict[str, str]]) -> None:
         os.fsync(file.fileno())
 
 
-def why_unreadable(path: Path) -> str:
-    """Why a listed file cannot be read, as far as can be told without opening it."""
-    if not path.is_file():
-        return "is not there"
+def why_unreadable(path: Path, folder: Path) -> str:
+    """Why a file of a data set in `folder` cannot be read, as far as can be told without opening it."""
+    try:
+        if not path.resolve().is_relative_to(folder.resolve()):
+            return "is a link out of the folder"
+        if not path.is_file():
+            return "is no regular file" if path.exists() else "is not there"
+    except (OSError, ValueError, RuntimeError) as error:  # a name too long, links in a circle
+        return f"cannot be looked up ({getattr(error, 'strerror', error)})"
     if path.suffix.lower() not in readable_suffixes():
         return f"is of unknown kind (known are {', '.join(readable_suffixes())})"
     return ""
@@ -177,7 +189,13 @@ def why_unreadable(path: Path) -> str:
 def first_few(things: Sequence[str]) -> str:
     """The first few things, and how many more there are."""
     more = len(things) - _SHOWN
-    return "; ".join(things[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+    return "; ".join(map(_one_line, things[:_SHOWN])) + (f"; and {more} more" if more > 0 else "")
+
+
+def _one_line(text: str) -> str:
+    """A text as a message shows it; cells and file names may hold line breaks."""
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 def _with_channels(recording: Recording, names: tuple[str, ...]) -> Recording:
@@ -197,12 +215,20 @@ def _with_channels(recording: Recording, names: tuple[str, ...]) -> Recording:
 def _read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """Column names, and rows with their line numbers."""
     try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ValueError(f"{path}: is larger than {_MAX_BYTES / 1e6:.0f} MB; split the data set")
         lines = list(io.StringIO(_decoded(path.read_bytes()), newline=""))
         reader = csv.DictReader(lines, delimiter=max(",;\t", key=lines[0].count) if lines else ",", restval="")
+        header = list(reader.fieldnames or ())
+        if len(header) > _MAX_COLUMNS or len(lines) > _MAX_ROWS:
+            raise ValueError(
+                f"{path}: has {len(header)} columns and {len(lines)} lines, expected at most {_MAX_COLUMNS} and "
+                f"{_MAX_ROWS}; split the data set"
+            )
         rows = [(reader.line_num, {k: v for k, v in row.items() if k}) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: not a CSV file in UTF-8 ({error}); save it as such") from error
-    return list(reader.fieldnames or ()), [(line, row) for line, row in rows if any(row.values())]
+    return header, [(line, row) for line, row in rows if any(row.values())]
 
 
 def _decoded(data: bytes) -> str:
@@ -255,7 +281,7 @@ def _inside(name: str) -> PurePosixPath:
     """A file's path relative to the folder; one that leads out of it is refused."""
     path = PurePosixPath(os.path.normpath(name.replace("\\", "/")) if name else "")
     if not name or path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name):
-        raise ValueError(f"file {name!r} is not a path within the folder")
+        raise ValueError(f"file {_shown(name)} is not a path within the folder")
     return path
 
 
@@ -269,21 +295,27 @@ def _number(cells: dict[str, str], key: str) -> float | None:
     except ValueError:
         number = -1.0
     if not 0 < number < float("inf"):
-        raise ValueError(f"{key} is {text!r}, expected a number above 0 or nothing")
+        raise ValueError(f"{key} is {_shown(text)}, expected a number above 0 or nothing")
     return number
 
 
 def _load(text: str) -> tuple[float | None, str]:
     """A number and the unit behind it ("2 hp"); None where the text does not begin with a number."""
-    match = _LOAD.fullmatch(text)
-    return (float(match[1].replace(",", ".")), match[2].strip()) if match else (None, "")
+    match = _LOAD.fullmatch(text) if len(text) <= _LONGEST_LOAD else None
+    load = float(match[1].replace(",", ".")) if match else float("nan")
+    return (load, match[2].strip()) if match and math.isfinite(load) else (None, "")
+
+
+def _shown(text: str) -> str:
+    """A cell as a message shows it."""
+    return repr(text if len(text) <= _LONGEST_LOAD else f"{text[:_LONGEST_LOAD]}…")
 
 
 def _parse(text: str) -> Any:
     """A cell of metadata: what JSON reads as a number, truth value, list or quoted text, else the text."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -104,6 +104,33 @@ def mask_of_spans(starts: Tensor, widths: Tensor, length: int) -> Tensor:
     return ~_outside(starts, widths, length).view(torch.bool)
 
 
+def mask_bands(maps: Tensor, rows: Tensor, columns: Tensor, value: float | Tensor = 0.0) -> Tensor:
+    """Maps with whole rows and whole columns overwritten: SpecAugment's step (Park et al. 2019, section 2).
+
+    Args:
+        maps: float `[n, C, F, T]`.
+        rows: bool `[n, F]`, True where masked, e.g. a `span_mask` of frequencies.
+        columns: bool `[n, T]`, e.g. a `span_mask` of times.
+        value: what takes the place, to be broadcast to the shape of `maps`.
+
+    Returns:
+        As `maps`, what is not masked to the bit; a masked NaN or infinity becomes NaN.
+
+    Example:
+        >>> rows, columns = torch.tensor([[True, False]]), torch.tensor([[False, True, False]])
+        >>> mask_bands(torch.ones(1, 1, 2, 3), rows, columns)
+        tensor([[[[0., 0., 0.],
+                  [1., 0., 1.]]]])
+    """
+    # Two short masks make a weight of 0 or 1 for every cell. On a CPU, weighing is several times as fast as selecting
+    # by bool, and in the weights' own memory twice as fast as in new memory.
+    kept = (~rows).to(maps.dtype)[:, None, :, None] * (~columns).to(maps.dtype)[:, None, None, :]
+    filling = value if isinstance(value, Tensor) else maps.new_full((), value)
+    if maps.requires_grad or kept.shape != maps.shape:
+        return filling.lerp(maps, kept)
+    return torch.lerp(filling, maps, kept, out=kept)
+
+
 def mask_out(values: Tensor, mask: Tensor) -> Tensor:
     """Values with zeros where the mask is True; what is masked gets no gradient.
 

@@ -16,6 +16,13 @@ from packages.core.signals.recording import Recording
 
 # No recorder has more channels; a matrix with more rows than this holds windows, or is no signal.
 MAX_CHANNELS = 256
+# Nor does a recording consist of more arrays, texts and numbers, groups of them counted.
+MAX_VARIABLES = 10_000
+# What a file may unfold to, as a multiple of its size: whole numbers stored as float64 and deflated shrink to a fifth
+# or a tenth, vibration hardly further. Small files may unfold to this many bytes in any case.
+MAX_EXPANSION = 32
+ALWAYS_ALLOWED_BYTES = 64 * 2**20
+_LONGEST_DETAIL = 200  # letters of what a library says of a broken file; some show its contents
 
 
 class UnreadableError(ValueError):
@@ -41,6 +48,41 @@ class Content:
     unit: str = ""
     rpm: float | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def check_size(path: Path, n_bytes: int) -> None:
+    """Refuse what a file says it holds where its own size cannot bear that out, before memory is taken for it.
+
+    Every reader of a format that compresses, or that can declare more than it stores, asks here first.
+
+    Args:
+        path: the file.
+        n_bytes: what is to be read from it, unfolded.
+
+    Raises:
+        UnreadableError: it is more than `MAX_EXPANSION` times the file's size, and more than `ALWAYS_ALLOWED_BYTES`.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile() as file:
+        ...     check_size(Path(file.name), 64 * 2**20)
+        ...     try:
+        ...         check_size(Path(file.name), 10**12)
+        ...     except UnreadableError as error:
+        ...         print(error)
+        it declares 1e+06 MB of data and is 0 MB large; save it without compression if it really holds that much
+    """
+    n_held = path.stat().st_size
+    if n_bytes > allowed_bytes(path):
+        raise UnreadableError(
+            f"it declares {n_bytes / 1e6:.3g} MB of data and is {n_held / 1e6:.3g} MB large; "
+            "save it without compression if it really holds that much"
+        )
+
+
+def allowed_bytes(path: Path) -> int:
+    """How many bytes a file may unfold to, see `check_size`."""
+    return max(ALWAYS_ALLOWED_BYTES, MAX_EXPANSION * path.stat().st_size)
 
 
 Reader = Callable[[Path], Content]
@@ -101,8 +143,9 @@ def read_recording(path: str | Path, *, sampling_rate_hz: float | None = None) -
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is of unknown kind, broken, empty, without a real numeric signal, or does
-            not say its sampling rate; the message names the file and the remedy.
+        ValueError: the file is of unknown kind, no regular file, broken, empty, larger than memory, without
+            a real numeric signal, declares more than it can hold (`check_size`), or does not say its
+            sampling rate; the message names the file and the remedy.
         ImportError: the format needs an extra that is not installed.
 
     Example:
@@ -131,9 +174,11 @@ def to_recording(path: Path, content: Content, sampling_rate_hz: float | None = 
             f"{path}: the file does not say its sampling rate; "
             "add a sampling_rate column to manifest.csv or pass --sampling-rate HZ"
         )
-    return Recording(
+    with np.errstate(over="ignore"):  # beyond the range of float32 lies infinity
         # One row per channel in memory, so that windows are contiguous.
-        signal=np.ascontiguousarray(content.signal, dtype=np.float32),
+        signal = np.ascontiguousarray(content.signal, dtype=np.float32)
+    return Recording(
+        signal=signal,
         sampling_rate_hz=rate,
         channels=content.channels,
         unit=content.unit,
@@ -144,19 +189,23 @@ def to_recording(path: Path, content: Content, sampling_rate_hz: float | None = 
 
 def read_content(path: Path) -> Content:
     """What the file says, checked to be a real signal `[C, N]`; errors as in `read_recording`."""
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
+    if not path.is_file():  # a pipe would wait for ever, a device never end
+        raise ValueError(f"{path}: is no regular file; copy the recording into one")
     reader = _reader_of(path)
     try:
         content = reader(path)
         _check_signal(content.signal)
     except UnreadableError as error:
         raise ValueError(f"{path}: {error}") from error
-    except (ImportError, MemoryError, PermissionError) as error:
+    except (ImportError, PermissionError) as error:
         error.add_note(f"while reading {path}")
         raise
+    except MemoryError as error:
+        raise ValueError(f"{path}: needs more memory than there is; cut it into shorter recordings") from error
     except Exception as error:  # the libraries below raise whatever a broken file makes them raise
-        detail = " ".join(str(error).split())
+        detail = " ".join(str(error).split())[:_LONGEST_DETAIL]
         what = f"broken or truncated {path.suffix} file ({type(error).__name__}: {detail})"
         raise ValueError(f"{path}: {what}; copy or export it again") from error
     return content

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from packages.core.signals.read import Content, UnreadableError, register_reader
+from packages.core.signals.read import MAX_VARIABLES, Content, UnreadableError, check_size, register_reader
 from packages.core.signals.readers.conventions import content_from_variables
 
 
@@ -27,6 +27,10 @@ def read_npz(path: Path) -> Content:
     """Named arrays: the signal, and single values such as `fs` and `rpm`."""
     # Opened here, because NumPy leaves a file open whose archive is broken.
     with _objects_refused(), path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        members = archive.zip.infolist()
+        if len(members) > MAX_VARIABLES:
+            raise UnreadableError(f"{len(members)} arrays are no recording; save the signal alone")
+        check_size(path, sum(member.file_size for member in members))
         return content_from_variables(dict(archive))
 
 

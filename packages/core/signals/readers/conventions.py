@@ -28,7 +28,10 @@ UNIT_NAMES = ("unit", "units")
 TIME_UNITS = {"s": 1.0, "sec": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9}
 _FACTORS = {**TIME_UNITS, "hz": 1.0, "khz": 1e3, "mhz": 1e6, "rpm": 1.0}
 _QUANTITY = re.compile(r"\s*([-+]?\d+(?:[.,]\d+)?(?:[eE][-+]?\d+)?)\s*(\S*)\s*")
-_UNIT_IN_NAME = re.compile(r"^(.*?)\s*[(\[]([^()\[\]]*)[)\]]\s*$")
+_UNIT_IN_BRACKETS = re.compile(r"[(\[]([^()\[\]]*)[)\]]$")
+# Letters looked at: the patterns take time that grows with the square of the length.
+_LONGEST_UNIT = 80
+_LONGEST_QUANTITY = 80
 
 
 def content_from_variables(variables: Mapping[str, Any]) -> Content:
@@ -92,8 +95,9 @@ def split_unit(name: str) -> tuple[str, str]:
         >>> split_unit("Acc X [m/s^2]"), split_unit("DE")
         (('Acc X', 'm/s^2'), ('DE', ''))
     """
-    match = _UNIT_IN_NAME.match(name)
-    return (match[1].strip(), match[2].strip()) if match else (name.strip(), "")
+    name = name.strip()
+    match = _UNIT_IN_BRACKETS.search(name[-_LONGEST_UNIT:])
+    return (name[: -len(match[0])].strip(), match[1].strip()) if match else (name, "")
 
 
 def rate_of_times(seconds: np.ndarray, tolerance: float = 0.5) -> float | None:
@@ -174,7 +178,7 @@ def _positive(name: str, value: Any) -> float | None:
     """A number, or a text such as "25,6 kHz", in Hz, s or rpm; None unless above 0."""
     unit = split_unit(name)[1]
     if isinstance(value, str):
-        match = _QUANTITY.fullmatch(value)
+        match = _QUANTITY.fullmatch(value[:_LONGEST_QUANTITY])
         if match is None:
             return None
         value, unit = match[1].replace(",", "."), match[2] or unit

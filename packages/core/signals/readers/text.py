@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from packages.core.signals.read import Content, UnreadableError, register_reader
+from packages.core.signals.read import MAX_CHANNELS, Content, UnreadableError, register_reader
 from packages.core.signals.readers.conventions import (
     TIME_UNITS,
     content_from_variables,
@@ -22,12 +22,15 @@ from packages.core.signals.readers.conventions import (
 
 # Enough to hold any header and, behind it, rows that show how the file is written.
 _HEAD_BYTES = 65_536
+# Columns beside the channels: time, running number, speed, ...
+_MAX_COLUMNS = MAX_CHANNELS + 44
+_MAX_LINE_LETTERS = 65_536
 _SPACES = r"\s+"
 
 # A line of numbers only, whatever separates them.
 _NUMBERS = re.compile(r'(?=.*\d)(?:[\d\s.,;+"-]|e(?=[+\-\d])|nan|inf)+', re.I)
+_SEPARATOR_OF_NOTES = re.compile("[:=;,\t]")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
-_KEY_AND_VALUE = re.compile(r"[#%\"\s]*([^:=;,\t]*[^:=;,\t\s])\s*[:=;,\t]\s*\"?([^\"]*?)[\";,\s]*")
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ def _layout_of(path: Path) -> _Layout:
     separator, decimal = _separator_and_decimal(rows)
     # Not the first row: it may hold more numbers than the columns have.
     n_columns = Counter(len(_split(row, separator)) for row in rows[1:] or rows).most_common(1)[0][0]
+    if n_columns > _MAX_COLUMNS:
+        raise UnreadableError(f"{n_columns} columns are no recording; export one column per channel")
     names, first_name = _names(lines[:first], separator, n_columns)
     if not names:
         _check_header(lines[:first], separator, n_columns)
@@ -142,7 +147,7 @@ def _split(line: str, separator: str) -> list[str]:
 def _names(above: list[str], separator: str, n_columns: int) -> tuple[list[str], int]:
     """Names of the columns, and the line they stand in; a line of units below them joins the names."""
     if separator == _SPACES:
-        above = [re.sub(r"\s+(?=[(\[])", "", line) for line in above]  # "time (s)" is one name
+        above = [re.sub(r"(?<!\s)\s+(?=[(\[])", "", line) for line in above]  # "time (s)" is one name
     fields = [(_split(line.lstrip("#% "), separator), index) for index, line in enumerate(above) if line.strip()]
     if not fields or len(fields[-1][0]) != n_columns:
         return [], len(above)
@@ -197,9 +202,10 @@ def _notes(lines: list[str]) -> dict[str, Any]:
     """Keys and values in the lines above the columns, numbers as numbers."""
     notes: dict[str, Any] = {}
     for line in lines:
-        match = _KEY_AND_VALUE.fullmatch(line)
-        if match and match[2]:
-            notes[match[1]] = _number(match[2])
+        key, value = [*_SEPARATOR_OF_NOTES.split(line, maxsplit=1), ""][:2]
+        key, value = key.lstrip('#%" \t').rstrip(), value.strip('";, \t\r')
+        if key and value and '"' not in value:
+            notes[key] = _number(value)
     return notes
 
 
@@ -228,7 +234,9 @@ def _read_numbers(path: Path, layout: _Layout) -> np.ndarray:
 def _lines_of_numbers(path: Path, layout: _Layout) -> Iterator[tuple[int, str]]:
     """Rows with their line numbers, from 1."""
     with path.open(encoding=layout.encoding, errors="replace") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE_LETTERS), ""), start=1):
+            if len(line) == _MAX_LINE_LETTERS:
+                raise UnreadableError(f"line {number} has {len(line)} letters or more; export one row per sample")
             if number > layout.first_row and not line.isspace():
                 yield number, line
 

@@ -24,9 +24,11 @@ def read_uff(path: Path) -> Content:
     # A data set stands between two lines "    -1"; pyuff silently leaves out one that is not closed.
     if not path.read_bytes().rstrip().endswith(b"    -1"):
         raise UnreadableError("it breaks off in the middle of a data set; copy or export it again")
-    found = UFF(str(path)).read_sets()
+    file = UFF(str(path))
+    functions = [index for index, kind in enumerate(file.get_set_types()) if kind == 58]
+    found = file.read_sets(functions) if functions else []
     sets = found if isinstance(found, list) else [found]
-    responses = [item for item in sets if item["type"] == 58 and item["func_type"] == _TIME_RESPONSE]
+    responses = [item for item in sets if item["func_type"] == _TIME_RESPONSE]
     if not responses:
         raise UnreadableError("there is no time response (data set 58, function type 1) in it; export the time signal")
     return _content(responses)
@@ -38,6 +40,8 @@ def _content(responses: list[dict[str, Any]]) -> Content:
         raise UnreadableError(
             "its channels differ in length or time step; export evenly sampled channels of one length"
         )
+    if any(len(item["data"]) < item["num_pts"] for item in responses):
+        raise UnreadableError("it holds fewer samples than it declares; copy or export it again")
     units = {item["ordinate_axis_units_lab"] for item in responses}
     unit = units.pop() if len(units) == 1 else ""
     step = responses[0]["abscissa_inc"]
