@@ -1,24 +1,28 @@
-"""Diagnosing files with a trained run."""
+"""Diagnosing files with a trained run or a bundle."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from packages.core.engine.checkpoint import load_weights
+from torch import nn
+
 from packages.core.engine.device import resolve_device
 from packages.core.evaluation.predict import predict, vote
-from packages.core.pipeline.build import new_model
 from packages.core.pipeline.config import RunConfig
 from packages.core.pipeline.data import with_speeds
+from packages.core.pipeline.export import Envelope, is_bundle, load_bundle, noted_envelope, read_run
 from packages.core.pipeline.run_folder import RunFolder
 from packages.core.signals.manifest import MANIFEST, read_manifest
 from packages.core.signals.read import read_recording
 from packages.core.signals.recording import Recording
 from packages.core.signals.resample import to_common_rate
 from packages.core.signals.windows import WindowDataset
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,64 @@ class Diagnosis:
         return f"{self.file}  {self.label}  {self.probability:.3f}  ({self.n_windows} windows)"
 
 
+@dataclass(frozen=True, eq=False)
+class Diagnoser:
+    """A trained network with what it takes to ask it.
+
+    Attributes:
+        config: says what recordings have to be brought to.
+        network: `[B, C, T] -> [B, K]`, logits.
+        envelope: states of the machines it was trained on; outside of them a warning is logged.
+    """
+
+    config: RunConfig
+    network: nn.Module
+    envelope: Envelope
+
+    def diagnose(self, recordings: Sequence[Recording], files: Sequence[str | Path]) -> list[Diagnosis]:
+        """Diagnose recordings that are as those of the training: same channels, rate and band.
+
+        Args:
+            recordings: at least one.
+            files: what to call each of them.
+
+        Raises:
+            ValueError: a recording is shorter than a window.
+        """
+        classes, window = self.config.classes or [], self.config.window or 0
+        for recording, file in zip(recordings, files, strict=True):
+            for strange in self.envelope.left_by(recording):
+                logger.warning("%s: %s: the diagnosis is an extrapolation", file, strange)
+        data = WindowDataset(recordings, None, window, window)
+        windows = predict(self.network, data, resolve_device(self.config.device))
+        votes = vote(windows)
+        return [
+            Diagnosis(
+                file=str(files[recording]),
+                label=classes[int(row.argmax())],
+                probability=float(row.max()),
+                probabilities=dict(zip(classes, row.tolist(), strict=True)),
+                n_windows=int((windows.recording == recording).sum()),
+            )
+            for row, recording in zip(votes.probabilities, votes.recording, strict=True)
+        ]
+
+
+def load_diagnoser(path: str | Path) -> Diagnoser:
+    """What a run folder or a bundle holds.
+
+    Raises:
+        FileNotFoundError: a run has no checkpoint.
+        ValueError: the folder is neither, or it is broken.
+    """
+    if is_bundle(path):
+        bundle = load_bundle(path)
+        return Diagnoser(bundle.config, bundle.network, bundle.description.envelope)
+    folder = RunFolder(path)
+    config, network = read_run(folder)
+    return Diagnoser(config, network, noted_envelope(folder) or Envelope())
+
+
 def predict_files(
     run: str | Path,
     files: Sequence[str | Path],
@@ -62,7 +124,7 @@ def predict_files(
     """Diagnose recordings, each brought to the rate, band, channels and window that the network was trained on.
 
     Args:
-        run: a run folder.
+        run: a run folder or a bundle.
         files: recordings of any kind that can be read. A network that looks at the speed takes it from the manifest in
             their folder, or up to two above, where that lists them, else from the files.
         sampling_rate_hz: rate of files that do not say theirs.
@@ -71,29 +133,15 @@ def predict_files(
     Raises:
         ValueError: a file that cannot be read, lacks a channel, is too short or sampled too slowly.
     """
-    folder = RunFolder(run)
-    config = folder.read_config()
-    classes, window = config.classes or [], config.window or 0
+    diagnoser = load_diagnoser(run)
+    config = diagnoser.config
     speeds = _listed_speeds(files) if config.uses_speed else {}
     recordings = []
     for file in files:
         recording = read_recording(file, sampling_rate_hz=sampling_rate_hz)
         rpm = speeds.get(Path(file).resolve()) or recording.rpm
         recordings.append(_as_trained(replace(recording, rpm=rpm), config, channels))
-    model = new_model(config)
-    load_weights(model, folder.best_checkpoint)
-    windows = predict(model, WindowDataset(recordings, None, window, window), resolve_device(config.device))
-    votes = vote(windows)
-    return [
-        Diagnosis(
-            file=str(files[recording]),
-            label=classes[int(row.argmax())],
-            probability=float(row.max()),
-            probabilities=dict(zip(classes, row.tolist(), strict=True)),
-            n_windows=int((windows.recording == recording).sum()),
-        )
-        for row, recording in zip(votes.probabilities, votes.recording, strict=True)
-    ]
+    return diagnoser.diagnose(recordings, files)
 
 
 def _listed_speeds(files: Sequence[str | Path]) -> dict[Path, float | None]:
