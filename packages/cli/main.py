@@ -75,6 +75,16 @@ def _names(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
+def _stages(text: str | None) -> list[tuple[int, int]] | None:
+    """Lengths and epochs of the stages in `512:5,1024:5`."""
+    if text is None:
+        return None
+    try:
+        return [(int(length), int(epochs)) for length, epochs in (stage.split(":") for stage in text.split(","))]
+    except ValueError:
+        raise ValueError(f"--progressive {text!r}: expected LENGTH:EPOCHS,..., e.g. 512:5,1024:5,2048:10") from None
+
+
 @app.command()
 @one_line_errors
 def simulate(
@@ -126,6 +136,13 @@ def train(
     data: Annotated[Path | None, typer.Argument(help="Folder of recordings; none simulates journal bearings.")] = None,
     model: Annotated[str | None, typer.Option(help="cnn1d, wdcnn, resnet18_1d, hybrid_pinn, ...")] = None,
     trainer: Annotated[str | None, typer.Option(help="cnn, or pinn, which holds predictions against physics.")] = None,
+    representation: Annotated[str | None, typer.Option(help="stft, cwt, wvd, envelope, order or multi.")] = None,
+    specaugment: Annotated[bool | None, typer.Option(help="Mask stretches of the maps in training.")] = None,
+    teacher: Annotated[Path | None, typer.Option(help="Run folder of a network to learn from.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Softens the teacher's probabilities, > 0.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Share of the teacher in the loss, 0 to 1.")] = None,
+    width: Annotated[float | None, typer.Option(help="Share of a network's usual channels, for students.")] = None,
+    progressive: Annotated[str | None, typer.Option(help="Stages LENGTH:EPOCHS, e.g. 512:5,1024:5,2048:10.")] = None,
     lambda_freq: Annotated[float | None, typer.Option(help="Weight of the lines that physics expects.")] = None,
     rpm_from: Annotated[str | None, typer.Option(help="manifest, or signal where that does not tell.")] = None,
     unlabeled: Annotated[Path | None, typer.Option(help="Folder of recordings for physics alone.")] = None,
@@ -149,6 +166,10 @@ def train(
     precision: Annotated[str | None, typer.Option(help="32, bf16 or fp16.")] = None,
     bearing: Annotated[str | None, typer.Option(help="Rolling bearing, for its fault orders, e.g. 6205.")] = None,
     workers: Annotated[int | None, typer.Option(help="Loader processes.")] = None,
+    spill: Annotated[Path | None, typer.Option(help="Keep recordings in this folder, not in memory.")] = None,
+    checkpoint_every: Annotated[str | None, typer.Option(help="Save in mid-epoch: batches, or 90s, 10min.")] = None,
+    on_nonfinite: Annotated[str | None, typer.Option(help="raise or skip, for a loss that is no number.")] = None,
+    sync_batchnorm: Annotated[bool | None, typer.Option("--sync-batchnorm", help="Under torchrun.")] = None,
     allow_leakage: Annotated[bool | None, typer.Option("--allow-leakage", help="Train on a split that leaks.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings; options on the line win.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; a new one under runs/ by default.")] = None,
@@ -159,6 +180,13 @@ def train(
         "data": None if data is None else str(data),
         "model": model,
         "trainer": trainer,
+        "representation": representation,
+        "specaugment": specaugment,
+        "teacher": None if teacher is None else str(teacher),
+        "temperature": temperature,
+        "alpha": alpha,
+        "width": width,
+        "progressive": _stages(progressive),
         "lambda_freq": lambda_freq,
         "rpm_from": rpm_from,
         "unlabeled": None if unlabeled is None else str(unlabeled),
@@ -182,6 +210,10 @@ def train(
         "precision": precision,
         "bearing": bearing,
         "num_workers": workers,
+        "spill": None if spill is None else str(spill),
+        "checkpoint_every": checkpoint_every,
+        "on_nonfinite": on_nonfinite,
+        "sync_batchnorm": sync_batchnorm,
         "allow_leakage": allow_leakage,
     }
     import shlex
@@ -216,8 +248,72 @@ def evaluate(
 
 @app.command()
 @one_line_errors
-def predict(
+def compare(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
+    other: Annotated[Path, typer.Argument(help="Another, tested on the same recordings.")],
+    device: Annotated[str, typer.Option(help="Where to time the networks.")] = "cpu",
+) -> None:
+    """Hold two runs against each other: accuracy, agreement, McNemar's test, parameters, latency, size."""
+    from packages.core.pipeline.compare import compare_runs
+
+    typer.echo(str(compare_runs(run, other, device)))
+
+
+@app.command()
+@one_line_errors
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    kind: Annotated[str, typer.Option(help="bundle (safe to exchange), onnx or torch (torch.export).")] = "bundle",
+    out: Annotated[Path | None, typer.Option(help="Folder or file to write; within the run folder by default.")] = None,
+) -> None:
+    """Write a trained diagnoser in a form that other machines and programs take."""
+    from packages.core.pipeline.export import export_run
+
+    for line in export_run(run, out, kind):
+        typer.echo(line)
+
+
+@app.command()
+@one_line_errors
+def show(
+    file: Annotated[Path, typer.Argument(help="A recording.")],
+    representation: Annotated[str, typer.Option(help="stft, cwt, wvd, envelope or order.")] = "cwt",
+    out: Annotated[Path | None, typer.Option(help="Picture to write: .png, .svg or .pdf.")] = None,
+    bearing: Annotated[str | None, typer.Option(help="Rolling bearing, for its fault lines, e.g. 6205.")] = None,
+    rpm: Annotated[float | None, typer.Option(help="Speed of the shaft, where the file does not say.")] = None,
+    channel: Annotated[str | None, typer.Option(help="Channel to draw; the first by default.")] = None,
+    tachometer: Annotated[str | None, typer.Option(help="Channel with a pulse for each turn.")] = None,
+    start: Annotated[float, typer.Option(help="Where to begin, in seconds.")] = 0.0,
+    seconds: Annotated[float | None, typer.Option(help="How much to draw.")] = None,
+    low: Annotated[float | None, typer.Option(help="Lowest frequency to draw, Hz or orders; with --high.")] = None,
+    high: Annotated[float | None, typer.Option(help="Highest frequency to draw.")] = None,
+    sampling_rate: Annotated[float | None, typer.Option(help="Hz of a file that does not say.")] = None,
+) -> None:
+    """Draw a recording in time and frequency, with the lines where faults are expected."""
+    from packages.core.evaluation.show import show_recording
+
+    if (low is None) != (high is None):
+        raise ValueError("--low and --high go together: give both or none")
+    picture = show_recording(
+        file,
+        representation,
+        out,
+        bearing=bearing,
+        rpm=rpm,
+        channel=channel,
+        tachometer=tachometer,
+        start_s=start,
+        duration_s=seconds,
+        frequency_range=None if low is None or high is None else (low, high),
+        sampling_rate_hz=sampling_rate,
+    )
+    typer.echo(f"the picture is in {picture}")
+
+
+@app.command()
+@one_line_errors
+def predict(
+    run: Annotated[Path, typer.Argument(help="Run folder, or a bundle.")],
     files: Annotated[list[Path], typer.Argument(help="Recordings to diagnose.")],
     sampling_rate: Annotated[float | None, typer.Option(help="Hz of files that do not say theirs.")] = None,
     channels: Annotated[str | None, typer.Option(help="Names of the files' channels, in order, e.g. DE,FE.")] = None,

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from packages.core.models.registry import create_model
+from packages.core.models.time_frequency import TimeFrequencyNetwork
 from packages.core.physics.faults import signature
 from packages.core.physics.rolling_bearing import BEARINGS, FaultOrders, fault_orders
 from packages.core.pipeline.config import PHYSICAL_MODELS, RunConfig
 from packages.core.pipeline.data import PreparedData
 from packages.core.signals.recording import Recording
+from packages.core.signals.time_frequency import TimeFrequency
 from packages.core.training.physics_loss_functions import EvidenceConsistencyLoss, PhysicalConstraintLoss
 
 FEWEST_WINDOWS, MOST_WINDOWS = 3, 512  # windows from which the normal level of a line is told
@@ -27,14 +29,23 @@ _HEADROOM = 1.1  # augmentation changes the speed by up to a tenth
 
 def new_model(config: RunConfig) -> nn.Module:
     """The configured network with fresh weights, drawn from torch's global generator."""
-    return create_model(config.model, len(config.classes or ()), len(config.channels or ()), **model_arguments(config))
+    network = create_model(
+        config.model, len(config.classes or ()), len(config.channels or ()), **model_arguments(config)
+    )
+    if isinstance(config.representation, str):
+        return TimeFrequencyNetwork(TimeFrequency(config.representation, config.sampling_rate_hz or 0), network)
+    return network
 
 
 def model_arguments(config: RunConfig) -> dict[str, Any]:
     """What the configured network is told besides its numbers of classes and channels, as plain data."""
     arguments: dict[str, Any] = {}
-    if config.model in PHYSICAL_MODELS:
+    if config.model in (*PHYSICAL_MODELS, "multi_tfr"):
         arguments["sampling_rate_hz"] = config.sampling_rate_hz
+    if config.model == "multi_tfr":
+        arguments["kinds"] = config.representations
+    if config.width != 1:
+        arguments["width"] = config.width
     if config.model == "hybrid_pinn":
         arguments |= {"bearing": config.bearing, "max_rpm": max_rpm(config)}
     if config.model == "order_cnn" and config.rpm_range:

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from packages.core.engine.files import write_text
+from packages.core.models.multi_tfr import KINDS_TOGETHER
 from packages.core.models.registry import check_model_name, model_names
 from packages.core.physics.rolling_bearing import BEARINGS
 from packages.core.training.cnn_optimizer import optimizer_names
@@ -26,7 +27,7 @@ MAP_MODELS = ("cnn2d", "resnet18_2d", "multi_tfr")
 WIDE_MODELS = ("cnn1d", "wdcnn", "resnet18_1d")
 """Networks whose number of channels can be scaled."""
 
-Representation = Literal["stft", "cwt", "wvd", "envelope", "order", "multi"]
+Kind = Literal["stft", "cwt", "wvd", "envelope", "order"]
 
 _PINN_ONLY = ("lambda_freq", "lambda_sommerfeld", "lambda_temporal", "lambda_schedule", "unlabeled")
 
@@ -86,10 +87,12 @@ class RunConfig(BaseModel):
             `[operation, probability, magnitude]`; None leaves them as they are. A preset also drops, shifts and masks
             the tokens of a `patch_transformer`.
         representation: what the network sees instead of the waveform: `stft`, `cwt`, `wvd`, `envelope` or `order` maps,
-            or `multi`, several of them by turns.
+            a list of these for several by turns, or `multi` for the usual list.
         specaugment: mask stretches of time and of frequency in the maps, in training.
         width: share of a network's usual number of channels, for students, > 0.
         teacher: run folder of a trained network whose outputs the network learns besides the labels.
+        temperature: divides teacher's and student's logits before they are compared, > 0.
+        alpha: share of the teacher in the loss, 0 to 1; the labels have the rest.
         progressive: stages of training as pairs of a window's length in samples and a number of epochs, the last at
             full length; earlier stages see every window resized. None trains at full length throughout.
         trainer: `cnn`, or `pinn`, whose loss also holds predictions against physics.
@@ -110,6 +113,7 @@ class RunConfig(BaseModel):
         device: `auto`, `cpu`, `cuda`, ...
         threads: threads of a step on the CPU; None measures which number is fastest.
         num_workers: loader processes.
+        sync_batchnorm: batch normalisation over the windows of all processes, under `torchrun`.
         spill: folder on whose disk the recordings' samples are kept instead of in memory, for more than fit into it.
         allow_leakage: train although test data were seen in training; stamped on the report.
     """
@@ -139,10 +143,12 @@ class RunConfig(BaseModel):
     weight_decay: float = Field(default=1e-2, ge=0)
     schedule: str = "onecycle"
     augment: Any = None
-    representation: Representation | None = None
+    representation: Kind | Literal["multi"] | list[Kind] | None = None
     specaugment: bool = True
     width: float = Field(default=1.0, gt=0, le=4)
     teacher: str | None = None
+    temperature: float = Field(default=4.0, gt=0)
+    alpha: float = Field(default=0.7, ge=0, le=1)
     progressive: list[tuple[int, int]] | None = None
     trainer: Literal["cnn", "pinn"] = "cnn"
     lambda_freq: float = Field(default=1.0, ge=0)
@@ -160,20 +166,31 @@ class RunConfig(BaseModel):
     device: str = "auto"
     threads: int | None = Field(default=None, ge=1)
     num_workers: int = Field(default=0, ge=0)
+    sync_batchnorm: bool = False
     spill: str | None = None
     allow_leakage: bool = False
 
     @property
     def uses_speed(self) -> bool:
         """Whether training or network look at the speed of the shaft."""
-        return self.trainer == "pinn" or self.model in PHYSICAL_MODELS or self.representation in ("order", "multi")
+        return self.trainer == "pinn" or self.model in PHYSICAL_MODELS or "order" in self.representations
+
+    @property
+    def representations(self) -> list[str]:
+        """Kinds of the maps that the network sees; none where it sees waveforms."""
+        if self.representation is None:
+            return []
+        if self.representation == "multi":
+            return list(KINDS_TOGETHER)
+        return [self.representation] if isinstance(self.representation, str) else list(self.representation)
 
     @model_validator(mode="before")
     @classmethod
     def _usual_model(cls, settings: Any) -> Any:
         """Maps want a network for maps where none is named."""
         if isinstance(settings, dict) and settings.get("representation") and settings.get("model") is None:
-            return settings | {"model": "multi_tfr" if settings["representation"] == "multi" else "cnn2d"}
+            several = settings["representation"] == "multi" or isinstance(settings["representation"], list)
+            return settings | {"model": "multi_tfr" if several else "cnn2d"}
         return settings
 
     @field_validator("precision", mode="before")
@@ -219,6 +236,28 @@ class RunConfig(BaseModel):
             raise ValueError(f"known are {', '.join(LAMBDA_SCHEDULES)}")
         return name
 
+    @field_validator("checkpoint_every")
+    @classmethod
+    def _readable_interval(cls, interval: int | str | None) -> int | str | None:
+        # A number comes as text from a command line.
+        return int(interval) if isinstance(interval, str) and interval.isdigit() else interval
+
+    @field_validator("representation")
+    @classmethod
+    def _several(cls, kinds: Any) -> Any:
+        if isinstance(kinds, list) and (not kinds or len(set(kinds)) < len(kinds)):
+            raise ValueError("expected at least one kind of maps and none twice")
+        return kinds
+
+    @field_validator("progressive")
+    @classmethod
+    def _growing(cls, stages: list[tuple[int, int]] | None) -> list[tuple[int, int]] | None:
+        if stages is not None:
+            lengths = [length for length, _ in stages]
+            if not stages or min(lengths) < 16 or lengths != sorted(set(lengths)) or min(n for _, n in stages) < 1:
+                raise ValueError("expected stages (length, epochs) of growing length >= 16, each of at least 1 epoch")
+        return stages
+
     @field_validator("unlabeled", "teacher")
     @classmethod
     def _absolute(cls, folder: str | None) -> str | None:
@@ -251,13 +290,25 @@ class RunConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _stages_fit(self) -> RunConfig:
+        if self.progressive is None:
+            return self
+        window, epochs = self.progressive[-1][0], sum(n for _, n in self.progressive)
+        for name, asked, staged in (("window", self.window, window), ("epochs", self.epochs, epochs)):
+            if asked not in (None, staged):
+                raise ValueError(f"{name} is {asked}, but the stages of progressive end at {staged}: leave it out")
+        self.window, self.epochs = window, epochs
+        return self
+
+    @model_validator(mode="after")
     def _model_fits(self) -> RunConfig:
         if (self.representation is not None) != (self.model in MAP_MODELS):
-            seen = "waveforms" if self.representation is None else f"maps ({self.representation})"
+            seen = "waveforms" if self.representation is None else f"maps ({', '.join(self.representations)})"
             fitting = [name for name in model_names() if (name in MAP_MODELS) == (self.representation is not None)]
             raise ValueError(f"model {self.model!r} cannot take {seen}: expected one of {', '.join(fitting)}")
-        if (self.representation == "multi") != (self.model == "multi_tfr"):
-            raise ValueError("representation 'multi' and model 'multi_tfr' go together, and with no other")
+        several = self.representation == "multi" or isinstance(self.representation, list)
+        if several != (self.model == "multi_tfr"):
+            raise ValueError("several representations and the model 'multi_tfr' go together, and with no other")
         if self.width != 1 and self.model not in WIDE_MODELS:
             raise ValueError(f"width belongs to {', '.join(WIDE_MODELS)}, and the model is {self.model!r}")
         if self.progressive and self.model in PHYSICAL_MODELS:
@@ -345,4 +396,6 @@ def write_config(path: Path, config: RunConfig) -> None:
 def unused_settings(config: RunConfig) -> set[str]:
     """Names of settings that mean nothing for this run."""
     simulation = set() if config.data is None else {"simulation"}
-    return simulation | (set() if config.trainer == "pinn" else {*_PINN_ONLY})
+    masks = set() if config.representation else {"specaugment"}
+    taught = set() if config.teacher else {"temperature", "alpha"}
+    return simulation | masks | taught | (set() if config.trainer == "pinn" else {*_PINN_ONLY})

@@ -21,6 +21,7 @@ from packages.core.physics.shaft_speed import estimate_rpm
 from packages.core.pipeline.config import RunConfig, SimulationConfig
 from packages.core.signals.dataset import load_dataset
 from packages.core.signals.leaks import Leak, guard
+from packages.core.signals.manifest import MANIFEST
 from packages.core.signals.recording import Recording
 from packages.core.signals.resample import ANALYSER_RATIO, common_band_hz, to_common_rate
 from packages.core.signals.simulate import iter_simulated
@@ -230,6 +231,7 @@ def prepare(config: RunConfig) -> PreparedData:
             "sampling_rate_hz": rate_hz,
             "band_limit_hz": band_hz,
             "rpm_range": config.rpm_range or _span_of_speeds(everything),
+            "representation": _choose_representation(config, everything),
             "precision": config.precision or _fastest_precision(device),
             "bearing": config.bearing or (None if config.data or config.simulation.family == "journal" else "6205"),
         }
@@ -278,6 +280,19 @@ def _check_revolution(recordings: Sequence[Recording], window: int) -> None:
                 f"windows of {window} samples are shorter than one revolution of {recording.name} at "
                 f"{recording.rpm:g} rpm: expected --window {least} or more"
             )
+
+
+def _choose_representation(config: RunConfig, recordings: Sequence[Recording]) -> Any:
+    """Maps over orders need the speed of every recording; where several kinds are wanted, the others do without."""
+    unknown = next((recording for recording in recordings if not recording.rpm), None)
+    if unknown is None or "order" not in config.representations:
+        return config.representations if config.representation == "multi" else config.representation
+    if config.representation == "multi":
+        return [kind for kind in config.representations if kind != "order"]
+    raise ValueError(
+        f"{unknown.name}: its speed is not known, and order maps need it: add a column rpm to {MANIFEST}, estimate it "
+        "with --rpm-from signal, or choose another --representation"
+    )
 
 
 def _span_of_speeds(recordings: Sequence[Recording]) -> tuple[float, float] | None:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from packages.core.engine.batch import Batch, call_model
 from packages.core.engine.callbacks import Callback
 from packages.core.engine.checkpoint import load_weights
 from packages.core.engine.files import write_json
@@ -24,15 +25,20 @@ from packages.core.pipeline.build import new_model, new_physics_loss
 from packages.core.pipeline.config import RunConfig
 from packages.core.pipeline.data import PreparedData, check_same_recordings, prepare
 from packages.core.pipeline.evaluate import examine, own_examination
+from packages.core.pipeline.export import Envelope
 from packages.core.pipeline.run_folder import RunFolder
+from packages.core.pipeline.teacher import distil, load_teacher
 from packages.core.signals.loaders import make_loader
+from packages.core.signals.windows import WindowDataset
 from packages.core.training.cnn_losses import create_criterion
 from packages.core.training.cnn_optimizer import create_optimizer
 from packages.core.training.cnn_trainer import CNNTrainer
 from packages.core.training.losses import FocalLoss, compute_class_weights
 from packages.core.training.pinn_trainer import PINNTrainer
 from packages.core.training.policies import make_augmentation
+from packages.core.training.progressive_resizing import ProgressiveResizingTrainer
 from packages.core.training.schedules import schedule_training
+from packages.core.training.spectrogram_trainer import MultiTFRTrainer, SpectrogramTrainer, mask_params
 from packages.core.training.trainer import Trainer
 from packages.core.training.transformer_augmentation import (
     get_heavy_augmentation,
@@ -41,6 +47,9 @@ from packages.core.training.transformer_augmentation import (
 )
 
 logger = logging.getLogger(__name__)
+
+MAP_SHAPE = (64, 64)
+"""Frequencies and times of the maps that a `TimeFrequency` makes."""
 
 PATCH_PRESETS = {"light": get_light_augmentation, "medium": get_medium_augmentation, "heavy": get_heavy_augmentation}
 
@@ -97,7 +106,8 @@ def train_run(
         _check_resumable(folder, data)
     else:
         command = command or shlex.join(["whirl", "train", "--config", str(folder.config_file)])
-        folder.begin(config, data.summary() | {"command": command, "timings_s": {}})
+        envelope = Envelope.of(data.split.train).model_dump(mode="json")
+        folder.begin(config, data.summary() | {"envelope": envelope, "command": command, "timings_s": {}})
     prepared = time.perf_counter()
     # A Ctrl-C that comes while the report is made lets it finish: it takes seconds.
     with finish_batch_on_interrupt(trainer.state):
@@ -120,34 +130,57 @@ def make_trainer(data: PreparedData, folder: RunFolder, callbacks: Sequence[Call
     """
     config = data.config
     train_windows = data.windows(data.split.train, config.hop)
-    loader = make_loader(
-        train_windows,
+    val_windows = data.windows(data.split.val)
+    torch.manual_seed(config.seed)
+    model: Any = new_model(config)
+    if config.model == "patch_transformer" and isinstance(config.augment, str):
+        model.patch_augmentation = PATCH_PRESETS[config.augment]()
+    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    logger.info("training %s (%d parameters) on %d windows", config.model, n_parameters, len(train_windows))
+    # Several representations take a step each with every batch.
+    kinds = config.representations if isinstance(config.representation, list) else [""]
+    loaders = {kind: _train_loader(train_windows, config) for kind in kinds}
+    val_loaders = {kind: make_loader(val_windows, config.batch_size) for kind in kinds}
+    n_steps = sum(map(len, loaders.values()))
+    optimizer = create_optimizer(config.optimizer, model.parameters(), config.lr, config.weight_decay)
+    parts: dict[str, Any] = {
+        "model": model,
+        "optimizer": optimizer,
+        "criterion": _criterion(config, train_windows.targets),
+        "device": data.device,
+        "callbacks": [lambda trainer, logs: write_json(folder.history_file, trainer.state.history), *callbacks],
+        "lr_scheduler": schedule_training(config.schedule, optimizer, config.epochs or 1, n_steps),
+        "mixed_precision": config.precision or False,
+        "checkpoint_dir": folder.checkpoints,
+        "augmentation": None if config.augment is None else make_augmentation(config.augment),
+        "checkpoint_every": config.checkpoint_every,
+        "on_nonfinite": config.on_nonfinite,
+    }
+    if config.progressive is not None:
+        trainer = ProgressiveResizingTrainer(schedule=config.progressive, **parts)
+        trainer.set_data(train_windows, val_windows, config.batch_size, config.num_workers, seed=config.seed)
+        return trainer
+    masks = {"use_specaugment": config.specaugment, **mask_params(*MAP_SHAPE)}
+    if isinstance(config.representation, list):
+        return MultiTFRTrainer(train_loaders=loaders, val_loaders=val_loaders, **masks, **parts)
+    parts |= {"train_loader": loaders[""], "val_loader": val_loaders[""]}
+    if config.representation is not None:
+        return SpectrogramTrainer(**masks, **parts)
+    if config.teacher is not None:
+        return distil(parts, load_teacher(config.teacher, data), config.temperature, config.alpha)
+    return CNNTrainer(**parts) if config.trainer == "cnn" else PINNTrainer(**parts, **_physics(data))
+
+
+def _train_loader(windows: WindowDataset, config: RunConfig) -> Any:
+    return make_loader(
+        windows,
         config.batch_size,
         shuffle=True,
         seed=config.seed,
         num_workers=config.num_workers,
         # Batch normalisation cannot learn from a single window.
-        drop_last=len(train_windows) > config.batch_size and len(train_windows) % config.batch_size == 1,
+        drop_last=len(windows) > config.batch_size and len(windows) % config.batch_size == 1,
     )
-    torch.manual_seed(config.seed)
-    model: Any = new_model(config)
-    if config.model == "patch_transformer" and isinstance(config.augment, str):
-        model.patch_augmentation = PATCH_PRESETS[config.augment]()
-    optimizer = create_optimizer(config.optimizer, model.parameters(), config.lr, config.weight_decay)
-    parts: dict[str, Any] = {
-        "model": model,
-        "train_loader": loader,
-        "val_loader": make_loader(data.windows(data.split.val), config.batch_size),
-        "optimizer": optimizer,
-        "criterion": _criterion(config, train_windows.targets),
-        "device": data.device,
-        "callbacks": [lambda trainer, logs: write_json(folder.history_file, trainer.state.history), *callbacks],
-        "lr_scheduler": schedule_training(config.schedule, optimizer, config.epochs or 1, len(loader)),
-        "mixed_precision": False if config.precision in (None, "32") else config.precision,
-        "checkpoint_dir": folder.checkpoints,
-        "augmentation": None if config.augment is None else make_augmentation(config.augment),
-    }
-    return CNNTrainer(**parts) if config.trainer == "cnn" else PINNTrainer(**parts, **_physics(data))
 
 
 def _physics(data: PreparedData) -> dict[str, Any]:
@@ -184,8 +217,6 @@ def _criterion(config: RunConfig, targets: torch.Tensor) -> nn.Module:
 
 
 def _fit(trainer: Trainer, config: RunConfig, folder: RunFolder, resume: bool) -> None:
-    n_windows, n_parameters = len(trainer.train_loader.dataset), sum(p.numel() for p in trainer.model.parameters())  # type: ignore[attr-defined]
-    logger.info("training %s (%d parameters) on %d windows", config.model, n_parameters, n_windows)
     history = trainer.fit(config.epochs or 1, resume_from=folder.last_checkpoint if resume else None)
     if history and not math.isfinite(history["train_loss"][-1]):
         raise ValueError(f"{folder.path}: training diverged (its loss is no number); lower --lr and start a new run")
@@ -199,10 +230,12 @@ def _use_threads(trainer: Trainer, data: PreparedData) -> int:
     config = data.config
     model = copy.deepcopy(trainer.model)
     signals = torch.zeros(config.batch_size, len(config.channels or ()), config.window or 0, device=data.device)
+    rpm = torch.full((config.batch_size,), config.rpm_range[1] if config.rpm_range else torch.nan, device=data.device)
+    batch = Batch(signals, rpm, {"rpm": rpm})
 
     def step() -> None:
         with trainer.precision.context():
-            outputs = model(signals)
+            outputs = call_model(model, batch)
         torch.autograd.grad(outputs.float().sum(), list(model.parameters()), allow_unused=True)
 
     with torch.random.fork_rng():
