@@ -6,6 +6,8 @@ import contextlib
 import functools
 import json
 import logging
+import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -22,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-BAD_INPUT, INTERRUPTED = 2, 130
+BAD_INPUT, INTERRUPTED, BY_SIGNAL = 2, 130, 128
 
 
 def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
@@ -66,7 +68,9 @@ def whirl(
 ) -> None:
     """Set up logging: messages go to stderr, results to stdout."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logging.getLogger("packages").setLevel(logging.DEBUG if verbose else logging.INFO)
+    # Of several processes that torchrun starts, the first one tells.
+    usual = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
+    logging.getLogger("packages").setLevel(logging.DEBUG if verbose else usual)
     logging.captureWarnings(True)
     warnings.formatwarning = lambda message, *rest, **more: f"warning: {message}"
 
@@ -227,7 +231,9 @@ def train(
     result = train_run(settings, folder, resume, command=shlex.join(["whirl", *sys.argv[1:]]))
     if result.metrics is None:
         typer.echo(f"stopped and saved; go on with: whirl train --resume --out {shlex.quote(str(folder))}")
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(BY_SIGNAL + (result.interrupted_by or signal.SIGINT))
+    if not result.metrics:
+        return  # another process of several tells
     for line in headline(result.metrics, result.folder, result.warnings):
         typer.echo(line)
 

@@ -626,29 +626,7 @@ def manifest_with_paths_outside(folder: Path) -> Path:
     return dataset(folder / "data", "file,label\n" + "".join(f"{name},x\n" for name in OUTSIDE))
 
 
-@case("a.npz is a link out of the folder", how="dataset")
-def manifest_with_a_link_outside(folder: Path) -> Path:
-    np.savez(folder / "secret.npz", signal=SIGNAL, fs=100)
-    written(folder / "data" / "manifest.csv", "file,label\na.npz,x\n")
-    (folder / "data" / "a.npz").symlink_to("../secret.npz")
-    return folder / "data"
 
-
-@case("is a link out of the folder", how="dataset")
-def manifest_with_a_folder_linked_outside(folder: Path) -> Path:
-    (folder / "secret").mkdir()
-    np.savez(folder / "secret" / "a.npz", signal=SIGNAL, fs=100)
-    written(folder / "data" / "manifest.csv", "file,label\nx/a.npz,x\n")
-    (folder / "data" / "x").symlink_to("../secret")
-    return folder / "data"
-
-
-@case("is a link out of the folder", how="dataset")
-def a_file_of_a_class_linked_outside(folder: Path) -> Path:
-    written(folder / "secret.csv", "# fs = 9\n1\n2\n1\n")
-    (folder / "data" / "x").mkdir(parents=True)
-    (folder / "data" / "x" / "a.csv").symlink_to("../../secret.csv")
-    return folder / "data"
 
 
 @case("cannot be looked up", how="dataset")

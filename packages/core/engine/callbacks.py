@@ -27,6 +27,8 @@ class Callback:
 
     Attributes:
         trainer: the trainer that calls, set before `on_train_begin`; None in a hand-written loop.
+        writes: whether it writes files, or talks to people or trackers; where several processes train together, such a
+            one is called in the first of them alone, all others in each.
 
     Example:
         >>> class StopAtOnce(Callback):
@@ -35,6 +37,7 @@ class Callback:
     """
 
     trainer: Any = None
+    writes: bool = False
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         """Called once, before the first epoch."""

@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 T = TypeVar("T")
 
@@ -134,6 +133,22 @@ def broadcast_weights(module: nn.Module) -> None:
         broadcast_buffers(module)
 
 
+class _SumOverProcesses(torch.autograd.Function):
+    """The sum of a tensor over all processes, which each of them may use: so gradients are added up too."""
+
+    @staticmethod
+    def forward(context: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: Any, *gradients: Any) -> Tensor:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total
+
+
 class _SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch normalisation whose statistics in training are those of all processes' samples together.
 
@@ -155,7 +170,8 @@ class _SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         mean = wide.mean(axes)
         squares = (wide - _per_channel(mean, wide)).square().sum(axes)
         rows = torch.zeros(world_size(), 2 * len(mean) + 1, dtype=wide.dtype, device=wide.device)
-        rows = all_reduce(rows.index_copy(0, torch.tensor([rank()], device=rows.device), _row(count, mean, squares)))
+        place = torch.tensor([rank()], device=rows.device)
+        rows = _SumOverProcesses.apply(rows.index_copy(0, place, torch.cat((count, mean, squares))[None]))
         counts, means, squares = rows.split([1, len(mean), len(mean)], dim=1)
         total = counts.sum()
         mean = (counts * means).sum(0) / total
@@ -177,10 +193,6 @@ class _SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         share = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
         self.running_var.lerp_(variance.to(self.running_var.dtype), share)
-
-
-def _row(*parts: Tensor) -> Tensor:
-    return torch.cat(parts)[None]
 
 
 def _per_channel(values: Tensor, like: Tensor) -> Tensor:
@@ -209,4 +221,3 @@ def synchronize_batch_norm(module: nn.Module) -> nn.Module:
     for name, child in module.named_children():
         setattr(module, name, synchronize_batch_norm(child))
     return module
-

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import pickle
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -156,7 +157,10 @@ def load_checkpoint_file(path: str | Path) -> dict[str, Any]:
             file.seek(0)
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"{path}: not a readable checkpoint ({type(error).__name__}: {error})") from error
+        # torch says in many lines how to load it all the same; nobody should.
+        is_pickle = isinstance(error, pickle.UnpicklingError)
+        detail = "it holds more than tensors and plain data" if is_pickle else " ".join(str(error).split())[:200]
+        raise ValueError(f"{path}: not a readable checkpoint ({type(error).__name__}: {detail})") from error
 
 
 def is_whole(path: Path) -> bool:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
+from packages.core.engine.distributed import world_size
 from packages.core.engine.state import TrainingState
 
 logger = logging.getLogger(__name__)
@@ -22,7 +23,8 @@ CHILD = getattr(signal, "SIGCHLD", None)  # absent on Windows
 def finish_batch_on_interrupt(state: TrainingState) -> Iterator[None]:
     """Within the block, the first SIGINT (Ctrl-C) or SIGTERM asks the training to stop; a second one stops at once.
 
-    The first sets `state.interrupted`, and `state.interrupted_by` to its number, for the exit code 128 + number. The
+    The first sets `state.interrupted`, and `state.interrupted_by` to its number, for the exit code 128 + number; where
+    several processes train together it sets the latter alone, and the trainer the former when all have heard of it. The
     second, whichever of the two it is, raises `KeyboardInterrupt` (SIGINT) or `SystemExit` with that code (SIGTERM).
     A signal to the whole process group also ends workers of a loader that do not ignore it; once it has come, their
     end no longer raises in the middle of a batch. Outside the main thread, where Python takes no signal handlers, the
@@ -40,7 +42,9 @@ def finish_batch_on_interrupt(state: TrainingState) -> Iterator[None]:
         return
 
     def request_stop(signum: int, frame: FrameType | None) -> None:
-        state.interrupted, state.interrupted_by = True, signum
+        state.interrupted_by = signum
+        # Several processes leave together, after the batch on which they agree.
+        state.interrupted = world_size() == 1
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, _leave)
         if CHILD is not None:

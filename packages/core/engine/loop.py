@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
 
 from packages.core.engine.batch import Batch
 from packages.core.engine.callbacks import CallbackList
+from packages.core.engine.distributed import gather
 from packages.core.engine.state import TrainingState
 from packages.core.engine.updater import Updater
 
@@ -72,11 +74,17 @@ class Tally:
         self.counts[name] += count
 
     def means(self) -> dict[str, float]:
-        """Means over the samples that had each number, in one read from the device; empty before the first batch."""
-        if not self.sums:
-            return {}
-        sums = torch.stack(list(self.sums.values())).tolist()
-        return {name: total / self.counts[name] for name, total in zip(self.sums, sums, strict=True)}
+        """Means over the samples that had each number, of all processes, in one read from the device.
+
+        Empty before the first batch.
+        """
+        sums = torch.stack(list(self.sums.values())).tolist() if self.sums else []
+        everyone = gather(list(zip(self.sums, sums, self.counts.values(), strict=True)))
+        totals: dict[str, tuple[float, int]] = {}
+        for name, total, count in chain.from_iterable(everyone):
+            before = totals.get(name, (0.0, 0))
+            totals[name] = before[0] + total, before[1] + count
+        return {name: total / count for name, (total, count) in totals.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """The sums, for a checkpoint in mid-epoch."""

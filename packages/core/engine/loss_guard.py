@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from packages.core.engine.batch import Batch
+from packages.core.engine.distributed import any_of
 from packages.core.engine.loop import StepResult
 from packages.core.engine.nonfinite import first_nonfinite_module
 
@@ -88,10 +89,15 @@ class LossGuard:
                 self._read()
             return True
         loss = result.loss.item()
-        if math.isfinite(loss):
-            return True
-        self._refuse(f"{self._position(index)}: the loss is {loss:g}{self._explain(result.batch)}")
-        return False
+        is_finite = math.isfinite(loss)
+        if self.on_nonfinite == "skip":  # several processes leave a batch out together
+            is_finite = not any_of(not is_finite)
+        if not is_finite:
+            whose = f"the loss is {loss:g}{self._explain(result.batch)}"
+            if math.isfinite(loss):
+                whose = "another process has a loss that is not finite"
+            self._refuse(f"{self._position(index)}: {whose}")
+        return is_finite
 
     def protecting(self, step: Callable[[Any], StepResult]) -> Callable[[Any], StepResult]:
         """`step`, such that a batch left out leaves no trace in the running means of normalisations either."""

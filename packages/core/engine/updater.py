@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
+from packages.core.engine.distributed import sum_gradients, world_size
 from packages.core.engine.precision import FullPrecision
+
+REFERENCE_COUNT = 64
+"""Samples that a loss of weight 1 stands for; a power of two, so that the weight costs no precision."""
 
 
 class Updater:
@@ -18,14 +22,20 @@ class Updater:
     for an unfinished last window too. As sum(n_i) is known only at the window's end, each loss is
     weighted by n_i / n_1 and the gradient at last by n_1 / sum(n_i), which keeps float16 in range.
 
+    Where several processes train together, windows are theirs together: gradients are added up over the processes once
+    a window, in one message that also carries the samples behind them and the votes. In place of n_1, which may differ
+    between processes, stands `REFERENCE_COUNT`.
+
     Args:
         optimizer: holds the parameters that are trained.
         accumulation_steps: micro-batches per optimizer step, >= 1.
         max_grad_norm: bound of the gradient's global 2-norm; None or <= 0 turns clipping off.
         precision: how to scale and step.
         on_step: called after each optimizer step that was taken, e.g. to move a schedule.
+        votes: numbers that this process gives to each window; see `agreed`.
 
     Attributes:
+        agreed: the votes of all processes for the last window, added up, `[V]` on the device; None alone.
         grad_norm: norm before clipping at the last step, a 0-dimensional tensor on the device; None
             while clipping is off.
         pending: micro-batches of the unfinished window.
@@ -50,6 +60,7 @@ class Updater:
         max_grad_norm: float | None = 1.0,
         precision: FullPrecision | None = None,
         on_step: Callable[[], None] | None = None,
+        votes: Callable[[], Sequence[float]] = tuple,
     ) -> None:
         if type(accumulation_steps) is not int or accumulation_steps < 1:
             raise ValueError(f"gradient_accumulation_steps is {accumulation_steps!r}, expected a whole number >= 1")
@@ -60,6 +71,8 @@ class Updater:
         self.max_grad_norm = max_grad_norm if max_grad_norm is not None and max_grad_norm > 0 else None
         self.precision = precision or FullPrecision()
         self.on_step = on_step
+        self.votes = votes
+        self.agreed: torch.Tensor | None = None
         self.grad_norm: torch.Tensor | None = None
         self.pending = 0
         self._first_count = self._samples = 0
@@ -74,7 +87,7 @@ class Updater:
         if self.pending == 0:
             # At the window's beginning, so that gradients can still be looked at after a step.
             self.optimizer.zero_grad(set_to_none=True)
-            self._first_count, self._samples = count, 0
+            self._first_count, self._samples = count if world_size() == 1 else REFERENCE_COUNT, 0
         self.precision.backward(loss if count == self._first_count else loss * (count / self._first_count))
         self.pending += 1
         self._samples += count
@@ -92,13 +105,21 @@ class Updater:
 
     def _step(self) -> None:
         self.pending = 0
+        samples = self._samples if world_size() == 1 else self._sum_over_processes()
         self.precision.unscale(self.optimizer)
-        if self._samples != self._first_count and (gradients := _gradients(self._trained())):
-            torch._foreach_mul_(gradients, self._first_count / self._samples)
+        if (world_size() > 1 or samples != self._first_count) and (gradients := _gradients(self._trained())):
+            torch._foreach_mul_(gradients, self._first_count / samples)
         if self.max_grad_norm is not None:
             self._clip(self.max_grad_norm)
         if self.precision.step(self.optimizer) and self.on_step is not None:
             self.on_step()
+
+    def _sum_over_processes(self) -> torch.Tensor:
+        """Add up gradients and votes; the samples of all processes, 0-dimensional."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
+        totals = sum_gradients(parameters, [self._samples, *self.votes()])
+        self.agreed = totals[1:]
+        return totals[0]
 
     def _trained(self) -> list[torch.Tensor]:
         return [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]

@@ -32,6 +32,9 @@ Kind = Literal["stft", "cwt", "wvd", "envelope", "order"]
 _PINN_ONLY = ("lambda_freq", "lambda_sommerfeld", "lambda_temporal", "lambda_schedule", "unlabeled")
 
 
+_MAX_LETTERS = 100_000  # of a file of settings
+
+
 class SimulationConfig(BaseModel):
     """What to simulate where no recordings are given.
 
@@ -370,15 +373,38 @@ def _explain(error: Any) -> str:
     return f"unknown setting '{name}'; {hint}"
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """Values as they stand: a few lines of aliases can mean more values than any memory holds."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="aliases are not read", problem_mark=self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """Writes a value that occurs twice twice, for `_PlainLoader`."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 def read_settings(path: str | Path) -> dict[str, Any]:
     """Settings from a YAML file; nothing in it is executed.
 
     Raises:
         ValueError: there is no such file, or it holds no mapping of names to values.
     """
+    path = Path(path)
     try:
-        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        if path.exists() and not path.is_file():  # a pipe would wait for ever
+            raise ValueError("it is no regular file")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_MAX_LETTERS + 1)
+        if len(text) > _MAX_LETTERS:
+            raise ValueError(f"it has more than {_MAX_LETTERS} letters")
+        settings = yaml.load(text, _PlainLoader)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from None
     if not isinstance(settings, dict):
         raise ValueError(f"{path}: expected 'name: value' lines, found {type(settings).__name__}")
@@ -390,7 +416,8 @@ def read_settings(path: str | Path) -> dict[str, Any]:
 
 def write_config(path: Path, config: RunConfig) -> None:
     """Write a configuration as YAML that `whirl train --config` takes."""
-    write_text(path, yaml.safe_dump(config.model_dump(exclude=unused_settings(config)), sort_keys=False))
+    settings = config.model_dump(mode="json", exclude=unused_settings(config))
+    write_text(path, yaml.dump(settings, Dumper=_PlainDumper, sort_keys=False))
 
 
 def unused_settings(config: RunConfig) -> set[str]:

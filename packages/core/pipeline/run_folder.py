@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from packages.core.engine.checkpoint import BEST, LAST
+from packages.core.engine.checkpoint import BEST, LAST, PREVIOUS
 from packages.core.engine.files import write_json
 from packages.core.pipeline.config import RunConfig, make_config, read_settings, write_config
 
@@ -42,6 +42,11 @@ class RunFolder:
         return self.checkpoints / LAST
 
     @property
+    def can_be_resumed(self) -> bool:
+        """Whether there is a checkpoint to go on from, `last.pt` or the one before it."""
+        return self.last_checkpoint.is_file() or (self.checkpoints / PREVIOUS).is_file()
+
+    @property
     def best_checkpoint(self) -> Path:
         """The checkpoint of the lowest validation loss; the newest where there is none."""
         best = self.checkpoints / BEST
@@ -56,7 +61,7 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path}: is a file, expected a folder for the run")
         if self.path.is_dir() and any(self.path.iterdir()):
-            hint = "choose another --out" + (" or go on with --resume" if self.last_checkpoint.exists() else "")
+            hint = "choose another --out" + (" or go on with --resume" if self.can_be_resumed else "")
             raise ValueError(f"{self.path}: the output folder is not empty; {hint}")
 
     def begin(self, config: RunConfig, data: dict[str, Any]) -> None:
@@ -99,7 +104,7 @@ class RunFolder:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: cannot be read ({error})") from None
 
 

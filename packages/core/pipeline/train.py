@@ -18,7 +18,15 @@ from torch import nn
 from packages.core.engine.batch import Batch, call_model
 from packages.core.engine.callbacks import Callback
 from packages.core.engine.checkpoint import load_weights
-from packages.core.engine.files import write_json
+from packages.core.engine.device import resolve_device
+from packages.core.engine.distributed import (
+    is_writer,
+    joined_processes,
+    rank,
+    synchronize_batch_norm,
+    was_restarted,
+    world_size,
+)
 from packages.core.engine.interrupt import finish_batch_on_interrupt
 from packages.core.engine.threads import fastest_thread_count
 from packages.core.pipeline.build import new_model, new_physics_loss
@@ -60,14 +68,16 @@ class TrainResult:
 
     Attributes:
         folder: the run folder.
-        metrics: test metrics, `{"window": {...}, "recording": {...}}`; None when Ctrl-C ended the training,
-            which can then be resumed.
+        metrics: test metrics, `{"window": {...}, "recording": {...}}`; None when a signal ended the training,
+            which can then be resumed; empty in all processes but the first of several.
         warnings: what nobody may overlook who reads them.
+        interrupted_by: number of that signal.
     """
 
     folder: RunFolder
     metrics: dict[str, Any] | None
     warnings: tuple[str, ...] = ()
+    interrupted_by: int | None = None
 
 
 def train_run(
@@ -90,8 +100,16 @@ def train_run(
         ValueError: data, settings or folder that cannot be used, or physics terms that have nothing to say of the
             data; nothing has been written then.
     """
-    folder = RunFolder(out)
-    if not resume:
+    with joined_processes(resolve_device(config.device)) as device:
+        return _train_run(config.model_copy(update={"device": str(device)}), RunFolder(out), resume, callbacks, command)
+
+
+def _train_run(
+    config: RunConfig, folder: RunFolder, resume: bool, callbacks: Sequence[Callback], command: str
+) -> TrainResult:
+    # What torchrun starts again after a process died goes on with the run.
+    resume = resume or (was_restarted() and folder.can_be_resumed)
+    if not resume and not was_restarted():
         folder.check_empty()
     began = time.perf_counter()
     data = prepare(config)
@@ -104,22 +122,41 @@ def train_run(
     data = replace(data, config=config)
     if resume:
         _check_resumable(folder, data)
-    else:
+    elif is_writer():
         command = command or shlex.join(["whirl", "train", "--config", str(folder.config_file)])
         envelope = Envelope.of(data.split.train).model_dump(mode="json")
         folder.begin(config, data.summary() | {"envelope": envelope, "command": command, "timings_s": {}})
+    if rank():  # each process draws its own augmentations
+        torch.manual_seed(config.seed + rank())
     prepared = time.perf_counter()
     # A Ctrl-C that comes while the report is made lets it finish: it takes seconds.
     with finish_batch_on_interrupt(trainer.state):
         _fit(trainer, config, folder, resume)
         if trainer.state.interrupted:
-            return TrainResult(folder, None)
+            return TrainResult(folder, None, interrupted_by=trainer.state.interrupted_by)
+        if not is_writer():
+            return TrainResult(folder, {})
         load_weights(trainer.model, folder.best_checkpoint)
         folder.note(
             timings_s={"preparing the recordings": prepared - began, "training": time.perf_counter() - prepared}
         )
         examination = own_examination(data, folder)
         return TrainResult(folder, examine(trainer.model, examination, folder), tuple(examination.warnings))
+
+
+class _HistoryWriter(Callback):
+    """Keeps `history.json` up to date; a full disk is a warning, for the checkpoints hold the history too."""
+
+    writes = True
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        try:
+            write_json(self.folder.history_file, self.trainer.state.history)
+        except OSError as error:
+            logger.warning("%s: not written: %s", self.folder.history_file, error.strerror)
 
 
 def make_trainer(data: PreparedData, folder: RunFolder, callbacks: Sequence[Callback] = ()) -> Trainer:
@@ -135,12 +172,16 @@ def make_trainer(data: PreparedData, folder: RunFolder, callbacks: Sequence[Call
     model: Any = new_model(config)
     if config.model == "patch_transformer" and isinstance(config.augment, str):
         model.patch_augmentation = PATCH_PRESETS[config.augment]()
+    if config.sync_batchnorm:
+        model = synchronize_batch_norm(model)
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     logger.info("training %s (%d parameters) on %d windows", config.model, n_parameters, len(train_windows))
     # Several representations take a step each with every batch.
     kinds = config.representations if isinstance(config.representation, list) else [""]
     loaders = {kind: _train_loader(train_windows, config) for kind in kinds}
-    val_loaders = {kind: make_loader(val_windows, config.batch_size) for kind in kinds}
+    val_loaders = {
+        kind: make_loader(val_windows, config.batch_size, shard=rank(), n_shards=world_size()) for kind in kinds
+    }
     n_steps = sum(map(len, loaders.values()))
     optimizer = create_optimizer(config.optimizer, model.parameters(), config.lr, config.weight_decay)
     parts: dict[str, Any] = {
@@ -148,7 +189,7 @@ def make_trainer(data: PreparedData, folder: RunFolder, callbacks: Sequence[Call
         "optimizer": optimizer,
         "criterion": _criterion(config, train_windows.targets),
         "device": data.device,
-        "callbacks": [lambda trainer, logs: write_json(folder.history_file, trainer.state.history), *callbacks],
+        "callbacks": [_HistoryWriter(folder), *callbacks],
         "lr_scheduler": schedule_training(config.schedule, optimizer, config.epochs or 1, n_steps),
         "mixed_precision": config.precision or False,
         "checkpoint_dir": folder.checkpoints,
@@ -179,7 +220,9 @@ def _train_loader(windows: WindowDataset, config: RunConfig) -> Any:
         seed=config.seed,
         num_workers=config.num_workers,
         # Batch normalisation cannot learn from a single window.
-        drop_last=len(windows) > config.batch_size and len(windows) % config.batch_size == 1,
+        drop_last=world_size() == 1 and len(windows) > config.batch_size and len(windows) % config.batch_size == 1,
+        shard=rank(),
+        n_shards=world_size(),
     )
 
 
@@ -190,7 +233,8 @@ def _physics(data: PreparedData) -> dict[str, Any]:
     if data.unlabelled:
         # Another seed, or windows would always meet the same labelled ones where both parts are equally long.
         windows = data.windows(data.unlabelled, config.hop)
-        loader = make_loader(windows, config.batch_size, shuffle=True, seed=config.seed + 1)
+        parts = {"shard": rank(), "n_shards": world_size()}
+        loader = make_loader(windows, config.batch_size, shuffle=True, seed=config.seed + 1, **parts)
     return {
         "lambda_freq": config.lambda_freq,
         "lambda_sommerfeld": config.lambda_sommerfeld,
@@ -247,5 +291,5 @@ def _use_threads(trainer: Trainer, data: PreparedData) -> int:
 
 def _check_resumable(folder: RunFolder, data: PreparedData) -> None:
     check_same_recordings(data.config, data.fingerprint, folder.read_data()["fingerprint"])
-    if not folder.last_checkpoint.is_file():
+    if not folder.can_be_resumed:
         raise ValueError(f"{folder.path}: has no checkpoint to resume from; start a new run")

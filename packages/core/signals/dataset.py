@@ -163,7 +163,7 @@ def _class_folders(folder: Path) -> list[Entry]:
             f"{folder}: {first_few(misplaced)} has no class; add a {MANIFEST} (columns file, label) "
             "or sort the files as CLASS/FILE or CLASS/SPECIMEN/FILE"
         )
-    problems = [f"{path.relative_to(folder)} {why}" for path in paths if (why := why_unreadable(path, folder))]
+    problems = [f"{path.relative_to(folder)} {why}" for path in paths if (why := why_unreadable(path))]
     if problems:
         raise ValueError(f"{folder}: {first_few(problems)}; convert or remove them")
     return [

@@ -175,8 +175,12 @@ def make_loader(
 
 
 def _ignore_interrupts(worker_id: int) -> None:
-    """Ctrl-C in a terminal reaches the workers too, but whether to stop is the training's decision."""
+    """Ctrl-C in a terminal, or a scheduler's SIGTERM, reaches the workers too, but whether to stop is the training's.
+
+    A second SIGTERM ends a worker: torch ends so those that do not end by themselves.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda signum, frame: signal.signal(signum, signal.SIG_DFL))
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -133,7 +133,7 @@ def read_manifest(folder: str | Path) -> list[Entry]:
             problems.append(f"line {line}: {error}")
     counts = Counter(entry.path for entry in entries)
     problems += [f"{path.relative_to(folder)} stands in {n} rows" for path, n in counts.items() if n > 1]
-    problems += [f"{path.relative_to(folder)} {why}" for path in counts if (why := why_unreadable(path, folder))]
+    problems += [f"{path.relative_to(folder)} {why}" for path in counts if (why := why_unreadable(path))]
     if problems:
         raise ValueError(f"{manifest}: {first_few(problems)}; correct the rows or remove them")
     return entries
@@ -172,11 +172,9 @@ def write_manifest(path: Path, rows: list[dict[str, str]]) -> None:
         os.fsync(file.fileno())
 
 
-def why_unreadable(path: Path, folder: Path) -> str:
-    """Why a file of a data set in `folder` cannot be read, as far as can be told without opening it."""
+def why_unreadable(path: Path) -> str:
+    """Why a file of a data set cannot be read, as far as can be told without opening it."""
     try:
-        if not path.resolve().is_relative_to(folder.resolve()):
-            return "is a link out of the folder"
         if not path.is_file():
             return "is no regular file" if path.exists() else "is not there"
     except (OSError, ValueError, RuntimeError) as error:  # a name too long, links in a circle

@@ -149,6 +149,8 @@ class ModelCheckpoint(Callback):
         ['0-0.90.pt', '1-0.50.pt']
     """
 
+    writes = True
+
     def __init__(
         self,
         filepath: str | Path,
@@ -263,6 +265,8 @@ class LearningRateScheduler(Callback):
 
 class _Tracker(Callback):
     """A callback that talks to something outside, whose failure must not cost a training."""
+
+    writes = True
 
     def __init__(self) -> None:
         self._is_down = False

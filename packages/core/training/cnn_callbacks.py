@@ -183,6 +183,8 @@ class ModelCheckpointCallback(Callback):
         ['epoch_001_val_loss_0.5000.pt', 'epoch_002_val_loss_0.6000.pt']
     """
 
+    writes = True
+
     def __init__(
         self,
         checkpoint_dir: str | Path,
@@ -257,6 +259,8 @@ class TimingCallback(Callback):
         True
     """
 
+    writes = True
+
     def __init__(self, verbose: bool = True) -> None:
         self.verbose = verbose
         self.history: list[dict[str, Any]] = []
@@ -325,6 +329,8 @@ class MetricLogger(Callback):
         ...     file.read_text()
         '{"epoch": 0, "val_loss": 0.5, "val_accuracy": null}\n'
     """
+
+    writes = True
 
     def __init__(self, log_file: str | Path, log_interval: int = 1) -> None:
         _reject_bad_interval(log_interval)

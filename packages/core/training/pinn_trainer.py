@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 from packages.core.engine.batch import Batch, as_batch
 from packages.core.engine.callbacks import Callback
 from packages.core.engine.state import TrainingState
-from packages.core.training.augmentation import Augmentation
 from packages.core.training.loss_balancing import LAMBDA_SCHEDULES, check_name, create_balancer, lambda_multiplier
 from packages.core.training.physics_loss_functions import PhysicalConstraintLoss
 from packages.core.training.trainer import History, Trainer, set_epoch
@@ -77,8 +75,6 @@ class PINNTrainer(Trainer):
             to all of them over the run's epochs.
         sample_rate: of the signals, in Hz.
         metadata_keys: which metadata the batches must have, and the only ones used; None uses what there is.
-        lr_scheduler: see `Trainer`.
-        checkpoint_dir: see `Trainer`.
         augmentation: see `Trainer`; unlabelled windows are left as they are.
         physics_loss: the terms, ready made; its own weights are not used. None makes them for `classes`.
         classes: name of each class index; None is the 11 journal classes.
@@ -87,6 +83,7 @@ class PINNTrainer(Trainer):
         balancing: `'none'`, or `'gradnorm'`, `'softadapt'`, `'relobralo'`: factors on the terms that follow the losses,
             on top of the schedule; in training only.
         allow_inert: train although an enabled term has no gradient.
+        **options: further keyword arguments of `Trainer`: `lr_scheduler`, `checkpoint_dir`, ...
 
     Raises:
         ValueError: a negative weight, an unknown schedule or balancing.
@@ -127,14 +124,12 @@ class PINNTrainer(Trainer):
         sample_rate: int = 20480,
         metadata_keys: list[str] | None = None,
         *,
-        lr_scheduler: Any = None,
-        checkpoint_dir: str | Path | None = None,
-        augmentation: Augmentation | Callable[..., Any] | None = None,
         physics_loss: PhysicalConstraintLoss | None = None,
         classes: Sequence[str] | None = None,
         unlabeled_loader: Iterable[Any] | None = None,
         balancing: str = "none",
         allow_inert: bool = False,
+        **options: Any,
     ) -> None:
         check_name("lambda_schedule", lambda_schedule, LAMBDA_SCHEDULES)
         lambdas = {
@@ -156,9 +151,7 @@ class PINNTrainer(Trainer):
             gradient_accumulation_steps,
             max_grad_norm,
             mixed_precision,
-            lr_scheduler=lr_scheduler,
-            checkpoint_dir=checkpoint_dir,
-            augmentation=augmentation,
+            **options,
         )
         self.physics_loss = physics_loss or PhysicalConstraintLoss(
             lambda_freq, lambda_sommerfeld, lambda_temporal, sample_rate=sample_rate, classes=classes

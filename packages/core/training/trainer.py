@@ -17,6 +17,15 @@ from packages.core.engine.batch import Batch, as_batch, call_model
 from packages.core.engine.callbacks import Callback, CallbackList
 from packages.core.engine.checkpoint import LAST, CheckpointWriter, SaveInterval, load_training
 from packages.core.engine.device import resolve_device
+from packages.core.engine.distributed import (
+    any_of,
+    broadcast_buffers,
+    broadcast_weights,
+    gather,
+    is_writer,
+    rank,
+    world_size,
+)
 from packages.core.engine.loop import StepResult, Tally, fit_epochs, run_epoch
 from packages.core.engine.loss_guard import LossGuard
 from packages.core.engine.precision import FullPrecision, choose_precision
@@ -124,6 +133,7 @@ class Trainer:
             max_grad_norm=max_grad_norm,
             precision=self.precision,
             on_step=self._after_step,
+            votes=self._votes,
         )
         self.state = self.new_state()
         self.callbacks = CallbackList(callbacks or [])
@@ -226,6 +236,7 @@ class Trainer:
         if self.val_loader is None:
             raise ValueError("validate_epoch needs a val_loader, and this trainer has none")
         self.model.eval()
+        broadcast_buffers(self.model)
         self._before_workers(self.val_loader)
         return _means(run_epoch(self.batches(self.val_loader), self.step), "val_loader")
 
@@ -260,8 +271,8 @@ class Trainer:
             self.state.num_epochs = num_epochs
         else:
             self.state.num_epochs = self.state.epoch + num_epochs
-        # The bar belongs to this call, not to what a checkpoint remembers.
-        self._hooks = CallbackList([*self.callbacks, ProgressBar()]) if is_watched() else self.callbacks
+        broadcast_weights(self.model)
+        self._hooks = self._hooks_of_fit()
         self._hooks.set_trainer(self)
         try:
             with self._writer or nullcontext():
@@ -335,11 +346,10 @@ class Trainer:
             "precision": self.precision.state_dict(),
             "callbacks": self.callbacks.state_dict(),
             "state": self.state.state_dict(),
-            "random": get_random_state(self.train_loader),
             "passes": self._passes,
             "skipped": self._guard.skipped,
-            "tally": self._tally.state_dict() if self._tally is not None else None,
-            "epoch_random": self._epoch_random if self._tally is not None else None,
+            **self._own_parts(),
+            "processes": self._parts_of_all(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -351,13 +361,17 @@ class Trainer:
         self.precision.load_state_dict(state["precision"])
         self.callbacks.load_state_dict(state["callbacks"])
         self.state.load_state_dict(state["state"])
-        set_random_state(state["random"], self.train_loader)
-        self._epoch_random, self._loaded_random = state["epoch_random"], state["random"]
         self._guard.skipped = state.get("skipped", 0)  # not in format 1
-        self._passes, self._tally = state["passes"], None
-        if state["tally"] is not None:
+        self._passes = state["passes"]
+        self._load_own_parts(_parts_of(state, rank()))
+
+    def _load_own_parts(self, own: dict[str, Any]) -> None:
+        if own["random"] is not None:
+            set_random_state(own["random"], self.train_loader)
+        self._epoch_random, self._loaded_random, self._tally = own["epoch_random"], own["random"], None
+        if own["tally"] is not None:
             self._tally = Tally()
-            self._tally.load_state_dict(state["tally"], self.device)
+            self._tally.load_state_dict(own["tally"], self.device)
             self.state.batch = self._tally.n_batches  # not in format 1
 
     def _kinds(self) -> dict[str, str]:
@@ -370,7 +384,37 @@ class Trainer:
             if saved[name] != kind:
                 raise ValueError(f"its {name} is {saved[name]}, here it is {kind}")
 
+    def _parts_of_all(self) -> list[dict[str, Any]] | None:
+        """What each process has for itself, in the order of ranks; None for one process."""
+        return gather(self._own_parts()) if world_size() > 1 else None
+
+    def _own_parts(self) -> dict[str, Any]:
+        tally = self._tally.state_dict() if self._tally is not None else None
+        return {
+            "random": get_random_state(self.train_loader),
+            "tally": tally,
+            "epoch_random": self._epoch_random if tally is not None else None,
+        }
+
     # -- the epoch's bookkeeping -----------------------------------------------------------------------
+
+    def _hooks_of_fit(self) -> CallbackList:
+        """The callbacks, without those that write unless this process does, and with a bar where somebody watches."""
+        # The bar belongs to this call, not to what a checkpoint remembers.
+        bar = [ProgressBar()] if is_writer() and is_watched() else []
+        if is_writer() and not bar:
+            return self.callbacks
+        return CallbackList([*(callback for callback in self.callbacks if is_writer() or not callback.writes), *bar])
+
+    def _votes(self) -> tuple[float, float]:
+        """Whether this process wants to leave, and whether it, the writer, wants to save."""
+        leave = self.state.interrupted or self.state.interrupted_by is not None
+        return float(leave), float(is_writer() and self._is_time_to_save())
+
+    def _is_time_to_save(self) -> bool:
+        if self._interval is None or self._tally is None or self._writer is None or self._writer.is_busy:
+            return False
+        return self._interval.is_over(self._tally.n_batches)
 
     def _outputs(self, batch: Batch) -> torch.Tensor:
         with self.precision.context():
@@ -429,32 +473,60 @@ class Trainer:
 
     def _save_or_leave(self) -> bool:
         """Between two optimizer steps: save when it is time; say whether to leave the epoch."""
-        if self._interval is not None and self._tally is not None and not self.state.interrupted:
-            self._save_if_due(self._interval, self._tally.n_batches)
+        alone = world_size() == 1
+        is_time = self._is_time_to_save() and not self.state.interrupted if alone else self._heed_votes()
+        if is_time and self._tally is not None and self._interval is not None:
+            n_batches = self._tally.n_batches
+            self._guard.check(n_batches)
+            self.state.batch = n_batches
+            self._save({}, is_best=False)
+            self._interval.begin(n_batches)
         return self.state.interrupted
 
-    def _save_if_due(self, interval: SaveInterval, batch: int) -> None:
-        if interval.is_over(batch) and self._writer is not None and not self._writer.is_busy:
-            self._guard.check(batch)
-            self.state.batch = batch
-            self._save({}, is_best=False)
-            interval.begin(batch)
+    def _heed_votes(self) -> bool:
+        """Leave if a process wants to; say whether to save. On an accelerator votes are read every 16th batch alone."""
+        votes, self.updater.agreed = self.updater.agreed, None
+        if votes is None or self._tally is None or (not votes.is_cpu and self._tally.n_batches % 16):
+            return False
+        leave, save = votes.tolist()
+        self.state.interrupted = leave > 0
+        return save > 0 and not self.state.interrupted
 
     def _save(self, val_metrics: dict[str, float], is_best: bool, epoch: int | None = None) -> None:
         """Have the state saved in the background; nothing without a `checkpoint_dir`."""
         if self._writer is not None:
             epoch = self.state.epoch if epoch is None else epoch
             metadata = {"epoch": epoch, "val_metrics": dict(val_metrics), "is_best": is_best}
-            self._writer.save(self.state_dict(), metadata, is_best)
+            state = self.state_dict()
+            if is_writer():
+                self._writer.save(state, metadata, is_best)
 
     def _after_epoch(self, logs: dict[str, float], is_best: bool) -> None:
         if self._schedule_unit in ("epoch", "validation"):
             step_scheduler(self.lr_scheduler, logs)
+        if world_size() > 1:
+            self.state.should_stop = any_of(self.state.should_stop)
+            self.state.interrupted = any_of(self._votes()[0] > 0)
         self._save({name: value for name, value in logs.items() if name.startswith("val_")}, is_best)
         if self._interval is not None:
             self._interval.begin(batch=0)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in logs.items())
         logger.info("epoch %d/%d  %s", self.state.epoch, self.state.num_epochs, shown)
+
+
+def _parts_of(state: dict[str, Any], process: int) -> dict[str, Any]:
+    """What a checkpoint kept for a process; of another number of them, only what an epoch's end leaves."""
+    everyone = state.get("processes") or [state]  # format 1 knew one process
+    if len(everyone) == world_size():
+        return everyone[process]
+    if state["tally"] is not None:
+        raise ValueError(
+            f"it was saved within an epoch by {len(everyone)} processes, and here are {world_size()}: batches are "
+            "parted otherwise then; resume with as many, or from a checkpoint of an epoch's end"
+        )
+    # More processes than before draw on from what they have drawn so far.
+    fresh = {"random": None, "tally": None, "epoch_random": None}
+    return everyone[process] if process < len(everyone) else fresh
 
 
 def set_epoch(loader: Iterable[Any], epoch: int) -> None:
@@ -477,9 +549,10 @@ def _as_wide_as(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def _means(tally: Tally, loader_name: str) -> dict[str, float]:
-    if tally.n_batches == 0:
+    means = tally.means()
+    if not means:
         raise ValueError(f"{loader_name} yielded no batch")
-    return tally.means()
+    return means
 
 
 def _has_fused(device: torch.device) -> bool:
