@@ -20,6 +20,7 @@ from packages.core.engine.callbacks import Callback
 from packages.core.engine.checkpoint import load_weights
 from packages.core.engine.device import resolve_device
 from packages.core.engine.distributed import (
+    is_launched,
     is_writer,
     joined_processes,
     rank,
@@ -27,6 +28,7 @@ from packages.core.engine.distributed import (
     was_restarted,
     world_size,
 )
+from packages.core.engine.files import write_json
 from packages.core.engine.interrupt import finish_batch_on_interrupt
 from packages.core.engine.threads import fastest_thread_count
 from packages.core.pipeline.build import new_model, new_physics_loss
@@ -100,6 +102,8 @@ def train_run(
         ValueError: data, settings or folder that cannot be used, or physics terms that have nothing to say of the
             data; nothing has been written then.
     """
+    if not is_launched():
+        return _train_run(config, RunFolder(out), resume, callbacks, command)
     with joined_processes(resolve_device(config.device)) as device:
         return _train_run(config.model_copy(update={"device": str(device)}), RunFolder(out), resume, callbacks, command)
 
@@ -233,8 +237,9 @@ def _physics(data: PreparedData) -> dict[str, Any]:
     if data.unlabelled:
         # Another seed, or windows would always meet the same labelled ones where both parts are equally long.
         windows = data.windows(data.unlabelled, config.hop)
-        parts = {"shard": rank(), "n_shards": world_size()}
-        loader = make_loader(windows, config.batch_size, shuffle=True, seed=config.seed + 1, **parts)
+        loader = make_loader(
+            windows, config.batch_size, shuffle=True, seed=config.seed + 1, shard=rank(), n_shards=world_size()
+        )
     return {
         "lambda_freq": config.lambda_freq,
         "lambda_sommerfeld": config.lambda_sommerfeld,
