@@ -269,12 +269,17 @@ def compare(
 @one_line_errors
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
-    kind: Annotated[str, typer.Option(help="bundle (safe to exchange), onnx or torch (torch.export).")] = "bundle",
+    bundle: Annotated[bool, typer.Option("--bundle", help="Weights and facts; safe to exchange (default).")] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="For ONNX Runtime and the like.")] = False,
+    torch: Annotated[bool, typer.Option("--torch", help="A torch.export program.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder or file to write; within the run folder by default.")] = None,
 ) -> None:
     """Write a trained diagnoser in a form that other machines and programs take."""
-    from packages.core.pipeline.export import export_run
+    from packages.core.pipeline.export import Kind, export_run
 
+    if bundle + onnx + torch > 1:
+        raise ValueError("--bundle, --onnx and --torch are three forms: choose one")
+    kind: Kind = "onnx" if onnx else "torch" if torch else "bundle"
     for line in export_run(run, out, kind):
         typer.echo(line)
 
