@@ -1,0 +1,189 @@
+"""Trainings in processes of their own, killed at chosen points, and what they leave behind."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from packages.core.engine.callbacks import Callback
+from packages.core.engine.checkpoint import LAST, PREVIOUS
+from packages.core.engine.distributed import joined_processes, rank
+from tests.survival.matrix import EPOCHS, new_trainer
+
+FILE_OPERATIONS = ("open", "os.chmod", "os.link", "os.remove", "os.rename")
+MEASURED = ("epoch_time_s", "batch_p50_s", "batch_p95_s", "data_time_s")
+FORK = multiprocessing.get_context("fork")
+
+
+@dataclass(frozen=True)
+class KillPoint:
+    """When SIGKILL comes.
+
+    Attributes:
+        share: of the run's batches that are done then, 0 to 1.
+        file_operation: how many of the training's file operations (of a checkpoint that is being written, mostly) come
+            between that batch and the end; None: the batch's end is the end.
+        after_s: from outside, after so much time, in place of both.
+        rank: of the process that dies, of several.
+    """
+
+    share: float = 0.0
+    file_operation: int | None = None
+    after_s: float | None = None
+    rank: int = 0
+
+
+def kill_points(n: int, seed: str) -> list[KillPoint]:
+    """At random: every fifth, and at least one, from outside; of the others half at batches, half among file operations.
+
+    Each point from inside is met, whatever a run has saved before: they come in the order of the run.
+    """
+    draw = random.Random(seed)
+    n_outside = max(1, n // 5)
+    outside = [KillPoint(after_s=round(draw.uniform(0.02, 0.3), 3)) for _ in range(n_outside)]
+    shares = sorted(draw.random() for _ in range(n - n_outside))
+    operations = [draw.randrange(5) if i % 2 else None for i in range(len(shares))]
+    inside = [KillPoint(round(s, 3), o, rank=draw.randrange(2)) for s, o in zip(shares, operations, strict=True)]
+    return outside + inside
+
+
+class DieAt(Callback):
+    """Takes the process along at a point within the run."""
+
+    def __init__(self, point: KillPoint, folder: Path) -> None:
+        self.point, self.folder = point, folder
+        self.is_armed = False
+
+    def on_batch_end(self, batch: int, logs: Any = None) -> None:
+        n_batches = len(self.trainer.train_loader)
+        done = (self.trainer.state.epoch * n_batches + batch + 1) / (EPOCHS * n_batches)
+        if self.is_armed or done < self.point.share:
+            return
+        if self.point.file_operation is None:
+            die()
+        self.is_armed = True
+        die_among_file_operations(self.folder, self.point.file_operation or 0)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_among_file_operations(folder: Path, number: int) -> None:
+    """Die before the given one (from 0) of this process's file operations in `folder`, whichever thread does it."""
+    left = itertools.count(number, -1)
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in FILE_OPERATIONS and str(arguments[0]).startswith(str(folder)) and next(left) <= 0:
+            die()
+
+    sys.addaudithook(hook)
+
+
+def train(case: str, folder: Path, point: KillPoint | None = None) -> None:
+    """Train `case` to its end, or to the point; from its checkpoint where there is one."""
+    torch.set_num_threads(1)
+    with joined_processes(torch.device("cpu")):
+        trainer = new_trainer(case, folder)
+        if point is not None and point.after_s is None and point.rank == rank():
+            trainer.callbacks.append(DieAt(point, folder))
+        is_resumed = (folder / LAST).exists() or (folder / PREVIOUS).exists()
+        trainer.fit(EPOCHS, resume_from=folder / LAST if is_resumed else None)
+
+
+def train_on_two_ranks(case: str, folder: Path, point: KillPoint | None = None) -> None:
+    """The same under the agent that `torchrun` runs, which forks its processes here."""
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=2, start_method="fork", max_restarts=0, rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0", monitor_interval=0.05,
+    )  # fmt: skip
+    elastic_launch(config, train)(case, folder, point)
+
+
+def in_own_process(target: Callable[..., None], *arguments: Any) -> Any:
+    """Started; the leader of a process group, so that nothing it starts can stay."""
+    process = FORK.Process(target=_lead, args=(target, *arguments))
+    process.start()
+    return process
+
+
+def _lead(target: Callable[..., None], *arguments: Any) -> None:
+    os.setpgrp()
+    target(*arguments)
+
+
+def run(target: Callable[..., None], case: str, folder: Path, point: KillPoint | None = None) -> int:
+    """Run a training until it ends or is killed; its exit code, negative for a signal's number."""
+    process = in_own_process(target, case, folder, point)
+    process.join(120 if point is None or point.after_s is None else point.after_s)
+    ended = process.exitcode
+    end_group(process)
+    return -signal.SIGKILL if ended is None else ended
+
+
+def end_group(process: Any) -> None:
+    """Kill what is left of a process's group: it, its ranks, and workers, which notice late that it has gone."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:  # nothing is, or it has not yet become a group
+        process.kill()
+    process.join()
+
+
+def whats_left(folder: Path) -> dict[str, Any]:
+    """All that a training leaves, by name, but for times."""
+    checkpoint = torch.load(folder / LAST, weights_only=True)
+    files = sorted(folder.rglob("[!.]*"))
+    left = {"last": checkpoint, "files": [str(file.relative_to(folder)) for file in files if file.name != PREVIOUS]}
+    for file in files:
+        if file.suffix == ".pt" and file.name not in (LAST, PREVIOUS):
+            left[file.name] = torch.load(file, weights_only=True)
+    left["log.json"] = json.loads((folder / "log.json").read_text())
+    left["log.jsonl"] = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    asides = [*folder.glob(".last.*"), *folder.glob(".best.*")]
+    return flat(left | {"asides": asides}, str(folder))
+
+
+def flat(value: Any, folder: str, name: str = "") -> dict[str, Any]:
+    """Leaves of nested containers by their path; the folder's name and times are nobody's concern."""
+    if isinstance(value, dict):
+        items = [(key, item) for key, item in value.items() if key not in MEASURED]
+    elif isinstance(value, (list, tuple)):
+        items = list(enumerate(value))
+    else:
+        return {name: value.replace(folder, "") if isinstance(value, str) else value}
+    leaves: dict[str, Any] = {name: (type(value), len(items))}
+    for key, item in items:
+        leaves |= flat(item, folder, f"{name}/{key}")
+    return leaves
+
+
+def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    """Paths at which two trainings differ in a single bit."""
+    return [name for name in {**a, **b} if name not in a or name not in b or not _same(a[name], b[name])]
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    return repr(a) == repr(b)  # NaN is the same as NaN then
+
+
+def largest_weight_difference(a: dict[str, Any], b: dict[str, Any]) -> float:
+    """max |Δw| over the network's parameters and buffers."""
+    names = [name for name in a if name.startswith("/last/training/model/")]
+    assert names
+    return max((a[name].double() - b[name].double()).abs().max().item() for name in names)

@@ -1,0 +1,87 @@
+"""A training killed at any moment, and resumed until it ends, leaves the bits of one that was left alone.
+
+Real processes and real SIGKILLs. The long form kills every trainer 20 times, the short one 3 times:
+
+    pytest tests/survival -m slow -s
+"""
+
+import signal
+import sys
+
+import pytest
+import torch
+
+from packages.core.engine.checkpoint import LAST, PREVIOUS
+from tests.survival.killing import (
+    KillPoint,
+    differences,
+    kill_points,
+    largest_weight_difference,
+    run,
+    train,
+    train_on_two_ranks,
+    whats_left,
+)
+from tests.survival.matrix import CASES, ON_TWO_RANKS
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and POSIX signals")
+N_KILLS = [pytest.param(3, id="3"), pytest.param(20, id="20", marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+
+
+def survives(target, case, tmp_path, points):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir()
+    broken.mkdir()
+    assert run(target, case, whole) == 0
+    kills = [point for point in points if run(target, case, broken, point) != 0]
+    assert run(target, case, broken) == 0
+    expected, found = whats_left(whole), whats_left(broken)
+    differ, weights = differences(expected, found), largest_weight_difference(expected, found)
+    print(f"\n{case}: {len(kills)} kills, max |dw| = {weights}, {len(expected)} values compared; {kills}")
+    assert [point for point in points if point not in kills and point.after_s is None] == []
+    assert kills
+    assert differ == []
+    assert weights == 0.0
+
+
+@pytest.mark.parametrize("n_kills", N_KILLS)
+@pytest.mark.parametrize("case", CASES)
+def test_a_killed_training_ends_in_the_same_bits(case, n_kills, tmp_path):
+    survives(train, case, tmp_path, kill_points(n_kills, seed=case))
+
+
+@pytest.mark.parametrize(
+    ("case", "n_kills"), [("bf16", 3), *(pytest.param(case, 20, marks=pytest.mark.slow) for case in ON_TWO_RANKS)]
+)
+@pytest.mark.timeout(1800)
+def test_one_of_two_ranks_killed_ends_both_and_they_resume_in_the_same_bits(case, n_kills, tmp_path):
+    """Under the agent of `torchrun`; from outside, agent and ranks die together."""
+    survives(train_on_two_ranks, case, tmp_path, kill_points(n_kills, seed=f"{case} on two ranks"))
+
+
+def cut(content):
+    return content[: len(content) // 2]
+
+
+def flip(content):
+    return content[:1000] + bytes([content[1000] ^ 1]) + content[1001:]
+
+
+@pytest.mark.parametrize("damage", [cut, flip, lambda content: b""], ids=["cut", "flipped", "empty"])
+def test_a_broken_last_checkpoint_falls_back_to_the_one_before(damage, tmp_path):
+    def break_and_train(case, folder, point):
+        last = folder / LAST
+        assert (folder / PREVIOUS).is_file()
+        last.write_bytes(damage(last.read_bytes()))
+        train(case, folder, point)
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir()
+    broken.mkdir()
+    assert run(train, "bf16", whole) == 0
+    for share in (0.4, 0.8):
+        assert run(train, "bf16", broken, KillPoint(share)) == -signal.SIGKILL
+        assert run(break_and_train, "bf16", broken, KillPoint(share)) == -signal.SIGKILL
+    assert run(break_and_train, "bf16", broken) == 0
+    assert differences(whats_left(whole), whats_left(broken)) == []
+    assert torch.load(broken / LAST, weights_only=True)["metadata"]["epoch"] == 3
