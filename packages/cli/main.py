@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -39,10 +40,17 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(INTERRUPTED) from None
         except (ValueError, OSError, ImportError, MemoryError) as error:
             logging.getLogger(__name__).debug("", exc_info=True)
+            _let_the_first_process_tell()
             typer.echo(f"whirl: {' '.join(_explain(error).split())}", err=True)
             raise typer.Exit(BAD_INPUT) from None
 
     return run
+
+
+def _let_the_first_process_tell() -> None:
+    """Of processes that fail for the same reason one line is enough: torchrun ends the others when the first has."""
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(5)
 
 
 def _explain(error: Exception) -> str:
@@ -77,16 +85,6 @@ def whirl(
 
 def _names(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _stages(text: str | None) -> list[tuple[int, int]] | None:
-    """Lengths and epochs of the stages in `512:5,1024:5`."""
-    if text is None:
-        return None
-    try:
-        return [(int(length), int(epochs)) for length, epochs in (stage.split(":") for stage in text.split(","))]
-    except ValueError:
-        raise ValueError(f"--progressive {text!r}: expected LENGTH:EPOCHS,..., e.g. 512:5,1024:5,2048:10") from None
 
 
 @app.command()
@@ -147,6 +145,7 @@ def train(
     alpha: Annotated[float | None, typer.Option(help="Share of the teacher in the loss, 0 to 1.")] = None,
     width: Annotated[float | None, typer.Option(help="Share of a network's usual channels, for students.")] = None,
     progressive: Annotated[str | None, typer.Option(help="Stages LENGTH:EPOCHS, e.g. 512:5,1024:5,2048:10.")] = None,
+    progressive_method: Annotated[str | None, typer.Option(help="crop, interpolate or truncate.")] = None,
     lambda_freq: Annotated[float | None, typer.Option(help="Weight of the lines that physics expects.")] = None,
     rpm_from: Annotated[str | None, typer.Option(help="manifest, or signal where that does not tell.")] = None,
     unlabeled: Annotated[Path | None, typer.Option(help="Folder of recordings for physics alone.")] = None,
@@ -180,6 +179,8 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
 ) -> None:
     """Train a diagnoser, judge it on unseen specimens, write a report."""
+    from packages.core.training.progressive_resizing import parse_schedule
+
     options = {
         "data": None if data is None else str(data),
         "model": model,
@@ -190,7 +191,8 @@ def train(
         "temperature": temperature,
         "alpha": alpha,
         "width": width,
-        "progressive": _stages(progressive),
+        "progressive": None if progressive is None else parse_schedule(progressive),
+        "progressive_method": progressive_method,
         "lambda_freq": lambda_freq,
         "rpm_from": rpm_from,
         "unlabeled": None if unlabeled is None else str(unlabeled),

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from packages.cli.main import app
 from packages.core.evaluation.predict import predict, vote
+from packages.core.pipeline.build import new_model
 from packages.core.pipeline.config import make_config
 from packages.core.pipeline.data import prepare
 from packages.core.pipeline.predict import predict_files
@@ -20,7 +21,7 @@ from packages.core.signals.dataset import save_dataset
 from packages.core.signals.simulate import simulate
 from packages.core.training.knowledge_distillation import DistillationTrainer
 from packages.core.training.progressive_resizing import ProgressiveResizingTrainer
-from packages.core.training.spectrogram_trainer import MultiTFRTrainer, SpectrogramTrainer
+from packages.core.training.spectrogram_trainer import MultiTFRTrainer, SpectrogramTrainer, load_representation
 
 CLASSES = ("healthy", "misalignment", "oil_whirl")
 QUICK = ("--epochs", "2", "--batch-size", "16", "--device", "cpu", "--precision", "32", "--seed", "1")
@@ -100,6 +101,38 @@ def test_a_teacher_that_saw_the_test_machines_is_refused(data, teacher, tmp_path
     assert not (tmp_path / "run").exists()
 
 
+def test_a_teacher_cannot_hide_behind_another_name(data, teacher, tmp_path):
+    """The same recordings elsewhere, without specimens and under other names, split by another seed."""
+    for index, file in enumerate(sorted(data.glob("*.npz"))):
+        label = file.name.rsplit("_", 1)[0]
+        (tmp_path / "data" / label).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / label / f"{index}.npz").write_bytes(file.read_bytes())
+    quick = [*QUICK[:-1], "2"]
+    student = ("--model", "wdcnn", "--teacher", teacher, "--out", tmp_path / "run")
+    refused(whirl("train", tmp_path / "data", *student, *quick), "was trained on", "would be tested")
+
+
+def test_maps_are_settled_in_the_run_and_may_be_set(data, tmp_path):
+    (tmp_path / "maps.yaml").write_text("representation: stft\nmaps: {stft: {n_frequencies: 32, n_times: 48}}\n")
+    out = tmp_path / "run"
+    done = whirl("train", data, "--config", tmp_path / "maps.yaml", "--out", out, *QUICK)
+    assert done.exit_code == 0, done.output
+    settings = yaml.safe_load((out / "config.yaml").read_text())
+    assert settings["maps"]["stft"]["n_times"] == 48
+    assert settings["maps"]["stft"]["scale"] == "db"  # all of them, so that other defaults change no old run
+    network, made = new_model(RunFolder(out).read_config()), load_representation(out / "checkpoints" / "best.pt")
+    assert network.representation.config == made.config
+
+
+@pytest.mark.parametrize(
+    "maps", ["{cwt: {}}", "{stft: {rows: 3}}", "{stft: {n_frequencies: 100000}}", "{stft: {frequency_range: [3, 1]}}"]
+)
+def test_maps_that_make_no_sense(data, tmp_path, maps):
+    (tmp_path / "maps.yaml").write_text(f"representation: stft\nmaps: {maps}\n")
+    refused(whirl("train", data, "--config", tmp_path / "maps.yaml", "--out", tmp_path / "run"), "maps.yaml", "")
+    assert not (tmp_path / "run").exists()
+
+
 def test_stages_of_growing_length(data, tmp_path):
     out = tmp_path / "run"
     stages = ("--progressive", "1024:1,2048:2")
@@ -113,11 +146,17 @@ def test_stages_of_growing_length(data, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (("--progressive", "1024"), ("LENGTH:EPOCHS",)),
+        (("--progressive", "1024"), ("length:epochs",)),
         (("--progressive", "2048:1,1024:1"), ("growing length",)),
         (("--progressive", "512:1,2048:1", "--model", "wdcnn"), ("cannot take signals of 512",)),
         (("--progressive", "1024:1,2048:1", "--window", "4096"), ("window is 4096", "2048")),
-        (("--progressive", "1024:1,2048:1", "--model", "order_cnn"), ("sampling rate",)),
+        (
+            ("--progressive", "1024:1,2048:1", "--progressive-method", "interpolate", "--model", "order_cnn"),
+            ("sampling rate", "order_cnn"),
+        ),
+        (("--progressive-method", "truncate"), ("progressive_method belongs to progressive",)),
+        (("--alpha", "0.5"), ("alpha belongs to teacher",)),
+        (("--no-specaugment",), ("specaugment belongs to representation",)),
         (("--representation", "stft", "--model", "wdcnn"), ("wdcnn", "cnn2d")),
         (("--model", "cnn2d"), ("cnn2d", "waveforms")),
         (("--representation", "wavelet"), ("representation", "wavelet")),

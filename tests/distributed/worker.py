@@ -1,14 +1,19 @@
 """What each process of a `torchrun` does for `test_distributed.py`: one launch, many findings, written by rank 0."""
 
 import json
+import logging
+import os
+import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from packages.core.engine.callbacks import Callback
 from packages.core.engine.distributed import (
     broadcast_weights,
     gather,
@@ -18,6 +23,8 @@ from packages.core.engine.distributed import (
     synchronize_batch_norm,
     world_size,
 )
+from packages.core.engine.interrupt import finish_batch_on_interrupt
+from packages.core.engine.precision import Float16, LossScaling
 from packages.core.signals.loaders import BatchSampler
 from packages.core.training.trainer import Trainer
 
@@ -94,7 +101,166 @@ def gradients_of_a_parameter_that_one_rank_lacks() -> list:
     return [used.grad.tolist(), sometimes.grad.tolist(), never.grad, totals.tolist()]
 
 
+class Data(torch.utils.data.Dataset):
+    """The samples with their number, so that it can be told who saw which."""
+
+    def __init__(self, n_samples: int = N_SAMPLES) -> None:
+        self.signals, self.targets = samples()[:n_samples]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, indices: torch.Tensor) -> tuple[Any, ...]:
+        return self.signals[indices], self.targets[indices], {"recording": indices}
+
+
+def parted(data: Data, batch_size: int = BATCH, shuffle: bool = True, n_shards: int | None = None):
+    n_shards = n_shards or world_size()
+    sampler = BatchSampler(len(data), batch_size, shuffle=shuffle, shard=rank() % n_shards, n_shards=n_shards)
+    return torch.utils.data.DataLoader(data, sampler=sampler, batch_size=None)
+
+
+class At(Callback):
+    """Does something on one rank, at a batch of an epoch or at its end."""
+
+    def __init__(self, do, on_rank: int, epoch: int, batch: int | None = None) -> None:
+        self.do, self.on_rank, self.epoch, self.batch = do, on_rank, epoch, batch
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.now = epoch
+
+    def on_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if (self.on_rank, self.epoch, self.batch) == (rank(), self.now, batch):
+            self.do(self.trainer)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if (self.on_rank, self.epoch, self.batch) == (rank(), epoch, None):
+            self.do(self.trainer)
+
+
+class Seeing(Trainer):
+    """Notes which samples it was given."""
+
+    def prepare_batch(self, batch: Any) -> Any:
+        batch = super().prepare_batch(batch)
+        self.seen = [*getattr(self, "seen", []), *batch.metadata["recording"].tolist()]
+        return batch
+
+
+def whose_turn(n_samples: int) -> dict[str, Any]:
+    """Validation and one training epoch: which samples were seen, by all, and the mean loss."""
+    data = Data(n_samples)
+    model = network()
+    trainer = Seeing(model, parted(data, 7), parted(data, 7, shuffle=False), device="cpu")
+    with torch.no_grad():
+        expected = F.cross_entropy(model(data.signals), data.targets).item()
+    loss = trainer.validate_epoch()["loss"]
+    validated, trainer.seen = trainer.seen, []
+    trainer.train_epoch()
+    everyone = [sorted(sum(parts, [])) for parts in zip(*gather((validated, trainer.seen)), strict=True)]
+    return {"once": everyone == [list(range(n_samples))] * 2, "loss": abs(loss - expected), "n": len(validated)}
+
+
+def poisoned() -> Data:
+    data = Data()
+    data.signals = data.signals.clone()
+    data.signals[17] = torch.nan  # one sample, so one rank alone meets it
+    return data
+
+
+def skipping_alone() -> Trainer:
+    return train(network(), parted(poisoned(), BATCH * 2, n_shards=1), None, on_nonfinite="skip")
+
+
+def skipped_together() -> dict[str, Any]:
+    trainer = train(network(), parted(poisoned()), None, on_nonfinite="skip")
+    return {"skipped": gather(trainer._guard.skipped), "same": same_everywhere(trainer), "trainer": trainer}
+
+
+def same_everywhere(trainer: Trainer) -> bool:
+    everyone = gather(weights_of(trainer.model))
+    return bool(everyone[0].isfinite().all()) and all(torch.equal(weights, everyone[0]) for weights in everyone)
+
+
+def stopped_by_one() -> list[int]:
+    stop = At(lambda trainer: setattr(trainer.state, "should_stop", True), on_rank=1, epoch=0)
+    return gather(train(network(), parted(Data()), None, epochs=3, callbacks=[stop]).state.epoch)
+
+
+def overflow_of_one() -> dict[str, Any]:
+    data = Data()
+    data.signals = data.signals.float() * (1e4 if rank() == 1 else 1)
+    precision = Float16(torch.device("cpu"), LossScaling(init_scale=2.0**16))
+    model = network().float()
+    trainer = train(model, parted(data), None, epochs=1, mixed_precision=precision)
+    return {"logs": gather(precision.logs()), "steps": gather(trainer.state.global_step), "same": same_everywhere(trainer)}
+
+
+def new_trainer(folder: Path, callbacks: list[Callback], n_shards: int | None = None) -> Trainer:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    loader = parted(Data(), 4, n_shards=n_shards)
+    settings = {"device": "cpu", "callbacks": callbacks, "gradient_accumulation_steps": 3, "checkpoint_dir": folder}
+    return Trainer(model, loader, None, optimizer, **settings)
+
+
+def interrupted(folder: Path) -> dict[str, Any]:
+    """A SIGTERM that one rank alone gets in mid-epoch, and going on from there."""
+    whole = new_trainer(folder / "whole", [])
+    whole.fit(3)
+    signalled = At(lambda trainer: signal.raise_signal(signal.SIGTERM), on_rank=1, epoch=1, batch=6)
+    first = new_trainer(folder / "mid", [signalled])
+    with finish_batch_on_interrupt(first.state):
+        first.fit(3)
+    left = gather((first.state.epoch, first.state.batch, first.state.interrupted))
+    again = new_trainer(folder / "mid", [At(print, on_rank=9, epoch=9)])
+    again.fit(3, resume_from=folder / "mid" / "last.pt")
+    return {
+        "left": left,
+        "resumed": (weights_of(again.model) - weights_of(whole.model)).abs().max().item(),
+        "history": [again.state.history[name] == whole.state.history[name] for name in ("train_loss", "lr")],
+    }
+
+
+def unequal_loaders() -> list[str]:
+    signals, targets = samples()[:]
+    batches = [(signals[:4], targets[:4])] * (5 - rank())
+    found = []
+    for loader in (batches, (batch for batch in batches)):
+        try:
+            train(network(), loader, None)
+        except ValueError as error:
+            found.append(str(error))
+    return found
+
+
+def resumed_by_others(path: Path, folder: Path, n_shards: int) -> list[Any]:
+    """Going on with as many processes as run now from what another number of them left."""
+    trainer = new_trainer(folder, [], n_shards)
+    try:
+        trainer.fit(4, resume_from=path)
+    except ValueError as error:
+        return ["refused", str(error)]
+    return ["finished", trainer.state.epoch]
+
+
+def half_precision_counts() -> list[float]:
+    weight = nn.Parameter(torch.ones(2, dtype=torch.bfloat16))
+    weight.sum().backward()
+    return sum_gradients([weight], [1001.0]).tolist()
+
+
+def die(folder: Path) -> None:
+    with joined_processes(torch.device("cpu")):
+        fail = At(lambda trainer: os.kill(os.getpid(), signal.SIGKILL), on_rank=1, epoch=1, batch=2)
+        train(network(), parted(Data()), None, epochs=100, callbacks=[fail], checkpoint_dir=folder)
+
+
 def main(out: Path) -> None:
+    logging.disable(logging.WARNING)
+    folder = out.parent
+    own = folder / f"alone{os.environ['RANK']}"
+    new_trainer(own, [], 1).fit(2)
     with joined_processes(torch.device("cpu")):
         found = {"world": world_size(), "missing": gradients_of_a_parameter_that_one_rank_lacks()}
         settings = {"plain": {}, "accumulated": {"gradient_accumulation_steps": 3}, "unclipped": {"max_grad_norm": None}}
@@ -109,6 +275,18 @@ def main(out: Path) -> None:
         broadcast_weights(shifted)
         found["broadcast"] = (weights_of(shifted) - weights_of(network())).abs().max().item()
         everyone = gather({name: trainer.state.history["val_loss"] for name, (trainer, _) in histories.items()})
+        found["counts"] = half_precision_counts()
+        found["turns"] = [whose_turn(n_samples) for n_samples in (2, 3, 29, 101, 112)]
+        skipped = skipped_together()
+        found["skip"] = {name: skipped[name] for name in ("skipped", "same")}
+        found["stopped"] = stopped_by_one()
+        found["fp16"] = overflow_of_one()
+        found["unequal"] = unequal_loaders()
+        found["interrupted"] = interrupted(folder)
+        found["one_to_two"] = gather(resumed_by_others(own / "last.pt", own, 2))
+        new_trainer(folder / "end", []).fit(2)
+        mid = new_trainer(folder / "open", [At(lambda t: setattr(t.state, "interrupted_by", 15), 0, 1, 3)])
+        mid.fit(2)
         found["one_history"] = all(h == everyone[0] for h in everyone)
         writes = rank() == 0
     if not writes:
@@ -123,8 +301,12 @@ def main(out: Path) -> None:
                 if key != "epoch_time_s"
             },
         }
+    found["skip"]["weights"] = (weights_of(skipped["trainer"].model) - weights_of(skipping_alone().model)).abs().max().item()
+    found["two_to_one"] = {
+        name: resumed_by_others(folder / name / "last.pt", folder / name, 1) for name in ("end", "open")
+    }
     out.write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    die(Path(sys.argv[2])) if sys.argv[1] == "die" else main(Path(sys.argv[1]))

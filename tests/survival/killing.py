@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import multiprocessing
@@ -44,7 +45,7 @@ class KillPoint:
     rank: int = 0
 
 
-def kill_points(n: int, seed: str) -> list[KillPoint]:
+def kill_points(n: int, seed: str, n_ranks: int = 1) -> list[KillPoint]:
     """At random: every fifth, and at least one, from outside; of the others half at batches, half among file operations.
 
     Each point from inside is met, whatever a run has saved before: they come in the order of the run.
@@ -54,7 +55,7 @@ def kill_points(n: int, seed: str) -> list[KillPoint]:
     outside = [KillPoint(after_s=round(draw.uniform(0.02, 0.3), 3)) for _ in range(n_outside)]
     shares = sorted(draw.random() for _ in range(n - n_outside))
     operations = [draw.randrange(5) if i % 2 else None for i in range(len(shares))]
-    inside = [KillPoint(round(s, 3), o, rank=draw.randrange(2)) for s, o in zip(shares, operations, strict=True)]
+    inside = [KillPoint(round(s, 3), o, rank=draw.randrange(n_ranks)) for s, o in zip(shares, operations, strict=True)]
     return outside + inside
 
 
@@ -113,8 +114,15 @@ def train_on_two_ranks(case: str, folder: Path, point: KillPoint | None = None) 
     elastic_launch(config, train)(case, folder, point)
 
 
+@functools.cache
+def preload() -> None:
+    """Import here, once, what torch imports when the first optimizer is made, or every forked process would."""
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)])
+
+
 def in_own_process(target: Callable[..., None], *arguments: Any) -> Any:
     """Started; the leader of a process group, so that nothing it starts can stay."""
+    preload()
     process = FORK.Process(target=_lead, args=(target, *arguments))
     process.start()
     return process

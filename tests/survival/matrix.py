@@ -42,8 +42,8 @@ from packages.core.training.progressive_resizing import ProgressiveResizingTrain
 from packages.core.training.spectrogram_trainer import MultiTFRTrainer, SpectrogramTrainer
 from packages.core.training.trainer import Trainer
 
-EPOCHS, BATCH, N_SAMPLES, WINDOW = 3, 6, 50, 64
-RATE_HZ, PHYSICS_WINDOW = 2560, 1024
+EPOCHS, BATCH, N_SAMPLES, WINDOW = 3, 6, 50, 512
+RATE_HZ, PHYSICS_WINDOW = 2560, 2048
 
 
 class NoisyData(Dataset[Any]):
@@ -95,8 +95,8 @@ def windows() -> WindowDataset:
 
 @functools.cache
 def journal_windows() -> WindowDataset:
-    recordings = simulate(2, 1, seed=3, sampling_rate_hz=RATE_HZ, n_samples=2 * PHYSICS_WINDOW)
-    return WindowDataset(recordings, JOURNAL_CLASSES, PHYSICS_WINDOW)
+    recordings = simulate(2, 1, seed=3, sampling_rate_hz=RATE_HZ, n_samples=3 * PHYSICS_WINDOW)
+    return WindowDataset(recordings, JOURNAL_CLASSES, PHYSICS_WINDOW, hop=PHYSICS_WINDOW // 2)
 
 
 def own_loader(data: WindowDataset | None = None, shuffle: bool = True, seed: int = 4, **options: Any) -> Any:
@@ -151,10 +151,10 @@ def plain(folder: Path, model: nn.Module | None = None, kind: type[Trainer] = Tr
     return kind(model, **loaders | common(folder, model, **options))
 
 
-def accumulating(folder: Path) -> Trainer:
-    """Windows of 3 batches, a one-cycle schedule in a callback, samples that draw in two workers."""
+def accumulating(folder: Path, workers: int = 0) -> Trainer:
+    """Windows of 3 batches, a one-cycle schedule in a callback, samples that draw."""
     schedule = [lambda optimizer: LearningRateScheduler(one_cycle(optimizer, steps=3))]
-    loaders = {"train_loader": plain_loader(workers=2), "val_loader": plain_loader()}
+    loaders = {"train_loader": plain_loader(workers), "val_loader": plain_loader()}
     return plain(folder, gradient_accumulation_steps=3, by_optimizer=schedule, **loaders)
 
 
@@ -169,7 +169,7 @@ def cnn(folder: Path) -> Trainer:
 def mixed(precision: str, folder: Path, **options: Any) -> Trainer:
     """The scale grows at every second step and overflows; a scheduler must not count the steps left out."""
     return plain(
-        folder, kind=MixedPrecisionTrainer, precision=precision, init_scale=2.0**14, growth_interval=2,
+        folder, kind=MixedPrecisionTrainer, criterion=None, precision=precision, init_scale=2.0**14, growth_interval=2,
         growth_factor=64.0, schedule=one_cycle, **options,
     )  # fmt: skip
 
@@ -178,9 +178,11 @@ def physics(balancing: str, folder: Path) -> Trainer:
     """All three terms, unlabelled windows, a balancer that remembers (and one that draws)."""
     model = network(len(JOURNAL_CLASSES))
     data = journal_windows()
+    batch_size = 16 // world_size()
+    loaders = [own_loader(data, shuffle, batch_size=batch_size) for shuffle in (True, False)]
     return PINNTrainer(
-        model, own_loader(data), own_loader(data, shuffle=False), sample_rate=RATE_HZ, balancing=balancing,
-        unlabeled_loader=own_loader(data, seed=1, batch_size=4), gradient_accumulation_steps=2,
+        model, *loaders, sample_rate=RATE_HZ, balancing=balancing,
+        unlabeled_loader=own_loader(data, seed=1, batch_size=8), gradient_accumulation_steps=2,
         **common(folder, model, schedule=plateau),
     )  # fmt: skip
 
@@ -213,7 +215,7 @@ def distilled(folder: Path, **options: Any) -> Trainer:
 
 def progressive(method: str, folder: Path, workers: int = 0) -> Trainer:
     model = network()
-    stages = [(32, 1), (48, 1), (WINDOW, 1)]
+    stages = [(128, 1), (256, 1), (WINDOW, 1)]
     trainer = ProgressiveResizingTrainer(
         model, criterion=None, schedule=stages, resize_method=method, gradient_accumulation_steps=3,
         **common(folder, model, schedule=plateau, augmentation=MixupAugmentation(num_classes=3)),
@@ -224,6 +226,7 @@ def progressive(method: str, folder: Path, workers: int = 0) -> Trainer:
 
 CASES: dict[str, Callable[[Path], Trainer]] = {
     "trainer": accumulating,
+    "trainer-workers": functools.partial(accumulating, workers=2),
     "cnn": cnn,
     "fp16": functools.partial(mixed, "fp16"),
     "bf16": functools.partial(mixed, "bf16", gradient_accumulation_steps=3),

@@ -8,7 +8,7 @@ or answers for the one there is.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -92,7 +92,8 @@ def sum_gradients(parameters: Sequence[nn.Parameter], numbers: Sequence[float]) 
     """
     present = [p.grad is not None for p in parameters]
     parts = [p.new_zeros(p.numel()) if p.grad is None else p.grad.reshape(-1) for p in parameters]
-    beside = torch.tensor([*map(float, present), *numbers], dtype=parts[0].dtype)
+    # Counts need more digits than half precision has.
+    beside = torch.tensor([*map(float, present), *numbers], dtype=torch.promote_types(parts[0].dtype, torch.float32))
     flat = torch.cat([*parts, beside.to(parts[0].device, non_blocking=True)])
     dist.all_reduce(flat)
     *sums, votes, totals = flat.split([*(p.numel() for p in parameters), len(parameters), len(numbers)])
@@ -101,6 +102,33 @@ def sum_gradients(parameters: Sequence[nn.Parameter], numbers: Sequence[float]) 
     for parameter, total, has_gradient in zip(parameters, sums, present, strict=True):
         parameter.grad = total.view_as(parameter).to(parameter.dtype) if has_gradient else None
     return totals
+
+
+def check_same_number_of_batches(loader: Iterable[Any]) -> None:
+    """Refuse a loader that does not give every process as many batches: they would wait for one another for ever.
+
+    Raises:
+        ValueError: it does not, or does not tell.
+    """
+    if world_size() == 1:
+        return
+    counts = gather(_number_of_batches(loader))
+    if None in counts:
+        raise ValueError(
+            "train_loader has no length, so several processes cannot know that theirs have as many batches"
+        )
+    if len(set(counts)) > 1:
+        raise ValueError(
+            f"train_loader has {', '.join(map(str, counts))} batches in processes 0 to {len(counts) - 1}, expected as "
+            "many in each: make_loader(..., shard=rank(), n_shards=world_size()) parts them so"
+        )
+
+
+def _number_of_batches(loader: Any) -> int | None:
+    try:
+        return len(loader)
+    except TypeError:
+        return None
 
 
 def gather(value: T) -> list[T]:

@@ -15,10 +15,9 @@ from packages.core.models.registry import create_model
 from packages.core.models.time_frequency import TimeFrequencyNetwork
 from packages.core.physics.faults import signature
 from packages.core.physics.rolling_bearing import BEARINGS, FaultOrders, fault_orders
-from packages.core.pipeline.config import PHYSICAL_MODELS, RunConfig
+from packages.core.pipeline.config import PHYSICAL_MODELS, RunConfig, maps_of
 from packages.core.pipeline.data import PreparedData
 from packages.core.signals.recording import Recording
-from packages.core.signals.time_frequency import TimeFrequency
 from packages.core.training.physics_loss_functions import EvidenceConsistencyLoss, PhysicalConstraintLoss
 
 FEWEST_WINDOWS, MOST_WINDOWS = 3, 512  # windows from which the normal level of a line is told
@@ -33,7 +32,7 @@ def new_model(config: RunConfig) -> nn.Module:
         config.model, len(config.classes or ()), len(config.channels or ()), **model_arguments(config)
     )
     if isinstance(config.representation, str):
-        return TimeFrequencyNetwork(TimeFrequency(config.representation, config.sampling_rate_hz or 0), network)
+        return TimeFrequencyNetwork(maps_of(config, config.representation), network)
     return network
 
 
@@ -43,7 +42,7 @@ def model_arguments(config: RunConfig) -> dict[str, Any]:
     if config.model in (*PHYSICAL_MODELS, "multi_tfr"):
         arguments["sampling_rate_hz"] = config.sampling_rate_hz
     if config.model == "multi_tfr":
-        arguments["kinds"] = config.representations
+        arguments["kinds"] = {kind: (config.maps or {}).get(kind, {}) for kind in config.representations}
     if config.width != 1:
         arguments["width"] = config.width
     if config.model == "hybrid_pinn":

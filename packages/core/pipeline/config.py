@@ -13,6 +13,7 @@ from packages.core.engine.files import write_text
 from packages.core.models.multi_tfr import KINDS_TOGETHER
 from packages.core.models.registry import check_model_name, model_names
 from packages.core.physics.rolling_bearing import BEARINGS
+from packages.core.signals.time_frequency import TimeFrequency
 from packages.core.training.cnn_optimizer import optimizer_names
 from packages.core.training.loss_balancing import LAMBDA_SCHEDULES
 from packages.core.training.policies import make_augmentation
@@ -29,8 +30,17 @@ WIDE_MODELS = ("cnn1d", "wdcnn", "resnet18_1d")
 
 Kind = Literal["stft", "cwt", "wvd", "envelope", "order"]
 
+_BELONG_TO: dict[str, tuple[str, ...]] = {
+    "representation": ("maps", "specaugment"),
+    "teacher": ("temperature", "alpha"),
+    "progressive": ("progressive_method",),
+}
+"""Settings that mean nothing without another."""
+
 _PINN_ONLY = ("lambda_freq", "lambda_sommerfeld", "lambda_temporal", "lambda_schedule", "unlabeled")
 
+
+_LARGEST_MAP, _LONGEST_TRANSFORM = 4096, 2**20  # rows or columns, and samples
 
 _MAX_LETTERS = 100_000  # of a file of settings
 
@@ -91,6 +101,7 @@ class RunConfig(BaseModel):
             the tokens of a `patch_transformer`.
         representation: what the network sees instead of the waveform: `stft`, `cwt`, `wvd`, `envelope` or `order` maps,
             a list of these for several by turns, or `multi` for the usual list.
+        maps: arguments of `TimeFrequency` by kind, e.g. `{stft: {n_frequencies: 128}}`; None is the usual ones.
         specaugment: mask stretches of time and of frequency in the maps, in training.
         width: share of a network's usual number of channels, for students, > 0.
         teacher: run folder of a trained network whose outputs the network learns besides the labels.
@@ -98,6 +109,8 @@ class RunConfig(BaseModel):
         alpha: share of the teacher in the loss, 0 to 1; the labels have the rest.
         progressive: stages of training as pairs of a window's length in samples and a number of epochs, the last at
             full length; earlier stages see every window resized. None trains at full length throughout.
+        progressive_method: how windows become shorter: `crop` keeps a stretch that begins anywhere, `interpolate`
+            lowers the sampling rate, `truncate` keeps the beginning.
         trainer: `cnn`, or `pinn`, whose loss also holds predictions against physics.
         lambda_freq: weight of the lines that physics expects, of `pinn`; 0 turns the term off, as for the next two.
         lambda_sommerfeld: weight of the severities' ranking by Sommerfeld number, of `pinn`.
@@ -147,12 +160,14 @@ class RunConfig(BaseModel):
     schedule: str = "onecycle"
     augment: Any = None
     representation: Kind | Literal["multi"] | list[Kind] | None = None
+    maps: dict[str, dict[str, Any]] | None = None
     specaugment: bool = True
     width: float = Field(default=1.0, gt=0, le=4)
     teacher: str | None = None
     temperature: float = Field(default=4.0, gt=0)
     alpha: float = Field(default=0.7, ge=0, le=1)
     progressive: list[tuple[int, int]] | None = None
+    progressive_method: Literal["crop", "interpolate", "truncate"] = "crop"
     trainer: Literal["cnn", "pinn"] = "cnn"
     lambda_freq: float = Field(default=1.0, ge=0)
     lambda_sommerfeld: float = Field(default=0.0, ge=0)
@@ -261,7 +276,7 @@ class RunConfig(BaseModel):
                 raise ValueError("expected stages (length, epochs) of growing length >= 16, each of at least 1 epoch")
         return stages
 
-    @field_validator("unlabeled", "teacher")
+    @field_validator("data", "unlabeled", "teacher")
     @classmethod
     def _absolute(cls, folder: str | None) -> str | None:
         # A run folder can then be judged again from any working directory.
@@ -279,6 +294,10 @@ class RunConfig(BaseModel):
         strange = [name for name in _PINN_ONLY if getattr(self, name) != type(self).model_fields[name].default]
         if self.trainer != "pinn" and strange:
             raise ValueError(f"{strange[0]} belongs to the trainer 'pinn', and the trainer is {self.trainer!r}")
+        for owner, names in _BELONG_TO.items():
+            changed = [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
+            if getattr(self, owner) is None and changed:
+                raise ValueError(f"{changed[0]} belongs to {owner}, which is not set")
         if self.rpm_from == "signal" and self.rpm_range is None:
             raise ValueError("rpm_from 'signal' needs rpm_range, e.g. 'rpm_range: [1200, 2300]' in the --config file")
         return self
@@ -304,6 +323,23 @@ class RunConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _maps_fit(self) -> RunConfig:
+        for kind, arguments in (self.maps or {}).items():
+            if kind not in self.representations:
+                raise ValueError(f"maps has {kind!r}, and the representations are {', '.join(self.representations)}")
+            if max(arguments.get("n_frequencies", 0), arguments.get("n_times", 0)) > _LARGEST_MAP:
+                raise ValueError(f"maps of {kind!r} have more than {_LARGEST_MAP} rows or columns")
+            try:
+                made = TimeFrequency(kind, self.sampling_rate_hz or 1e9, **arguments)
+            except TypeError as error:
+                raise ValueError(f"maps of {kind!r}: {str(error).removeprefix('TimeFrequency.__init__() ')}") from None
+            step, last = (made.frequencies[1] - made.frequencies[0]).item(), made.frequencies[-1].item()
+            whole = last if kind == "order" else made.sampling_rate_hz
+            if kind != "cwt" and self.sampling_rate_hz and whole / step > _LONGEST_TRANSFORM:
+                raise ValueError(f"maps of {kind!r}: rows {step:g} apart need transforms that are too long")
+        return self
+
+    @model_validator(mode="after")
     def _model_fits(self) -> RunConfig:
         if (self.representation is not None) != (self.model in MAP_MODELS):
             seen = "waveforms" if self.representation is None else f"maps ({', '.join(self.representations)})"
@@ -314,8 +350,12 @@ class RunConfig(BaseModel):
             raise ValueError("several representations and the model 'multi_tfr' go together, and with no other")
         if self.width != 1 and self.model not in WIDE_MODELS:
             raise ValueError(f"width belongs to {', '.join(WIDE_MODELS)}, and the model is {self.model!r}")
-        if self.progressive and self.model in PHYSICAL_MODELS:
-            raise ValueError(f"progressive changes the sampling rate, which the model {self.model!r} relies on")
+        if self.progressive and self.progressive_method == "interpolate" and self.model in PHYSICAL_MODELS:
+            raise ValueError(f"interpolate changes the sampling rate, which the model {self.model!r} relies on")
+        if self.progressive and self.progressive_method == "crop" and self.num_workers:
+            raise ValueError(
+                "progressive_method 'crop' needs num_workers 0: workers' crops could not be resumed exactly"
+            )
         return self
 
     @model_validator(mode="after")
@@ -420,9 +460,22 @@ def write_config(path: Path, config: RunConfig) -> None:
     write_text(path, yaml.dump(settings, Dumper=_PlainDumper, sort_keys=False))
 
 
+def maps_of(config: RunConfig, kind: str) -> TimeFrequency:
+    """What makes the configured maps of one kind."""
+    return TimeFrequency(kind, config.sampling_rate_hz or 0, **(config.maps or {}).get(kind, {}))
+
+
+def settled_maps(config: RunConfig) -> dict[str, dict[str, Any]] | None:
+    """Every argument of the configured maps, so that a run does not depend on what is usual later."""
+    if config.representation is None:
+        return None
+    made = {kind: maps_of(config, kind).config for kind in config.representations}
+    own = ("kind", "sampling_rate_hz")
+    return {kind: {name: value for name, value in given.items() if name not in own} for kind, given in made.items()}
+
+
 def unused_settings(config: RunConfig) -> set[str]:
     """Names of settings that mean nothing for this run."""
     simulation = set() if config.data is None else {"simulation"}
-    masks = set() if config.representation else {"specaugment"}
-    taught = set() if config.teacher else {"temperature", "alpha"}
-    return simulation | masks | taught | (set() if config.trainer == "pinn" else {*_PINN_ONLY})
+    idle = {name for owner, names in _BELONG_TO.items() if getattr(config, owner) is None for name in names}
+    return simulation | idle | (set() if config.trainer == "pinn" else {*_PINN_ONLY})

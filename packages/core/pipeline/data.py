@@ -18,7 +18,7 @@ from packages.core.engine.precision import cpu_has_bfloat16
 from packages.core.physics.faults import JOURNAL_CLASSES, ROLLING_CLASSES, required_band_hz, signature
 from packages.core.physics.rolling_bearing import BEARINGS
 from packages.core.physics.shaft_speed import estimate_rpm
-from packages.core.pipeline.config import RunConfig, SimulationConfig
+from packages.core.pipeline.config import RunConfig, SimulationConfig, settled_maps
 from packages.core.signals.dataset import load_dataset
 from packages.core.signals.leaks import Leak, guard
 from packages.core.signals.manifest import MANIFEST
@@ -84,7 +84,10 @@ class PreparedData:
             "classes": list(self.classes),
             "notes": list(self.notes),
             "parts": {
-                name: [{"source": r.source, "label": r.label, "specimen": r.specimen} for r in recordings]
+                name: [
+                    {"source": r.source, "label": r.label, "specimen": r.specimen, "content": content_of(r)}
+                    for r in recordings
+                ]
                 for name, recordings in self.parts().items()
             },
         }
@@ -196,7 +199,7 @@ def prepare(config: RunConfig) -> PreparedData:
         everything = _kept((to_common_rate([r], rate_hz, band_hz)[0] for r in everything), config)
     window, why_window = choose_window(everything, rate_hz)
     if config.window is not None:
-        window, why_window = config.window, f"{config.window} samples, as asked for"
+        window, why_window = config.window, _asked_window(config.window, rate_hz, everything)
     notes = [f"sampling rate {rate_hz:g} Hz: {why_rate}", f"window: {why_window}"]
     if band_hz is not None:
         notes.append(f"band: all are low-passed at {band_hz:.0f} Hz, so that a recorder's rate tells nothing")
@@ -236,6 +239,7 @@ def prepare(config: RunConfig) -> PreparedData:
             "bearing": config.bearing or (None if config.data or config.simulation.family == "journal" else "6205"),
         }
     )
+    resolved = resolved.model_copy(update={"maps": settled_maps(resolved)})
     notes += split.notes
     return PreparedData(
         resolved, split, classes, tuple(leaks), tuple(notes), why_window, fingerprint, device, tuple(unlabelled)
@@ -367,6 +371,20 @@ def fingerprint_of(config: RunConfig, recordings: Sequence[Recording], unlabelle
         digest.update(f"{recording.label}|{recording.specimen}|{recording.sampling_rate_hz}".encode())
         digest.update(np.ascontiguousarray(recording.signal).data)
     return digest.hexdigest()
+
+
+def content_of(recording: Recording) -> str:
+    """Hash of a recording's samples: equal for equal ones, whatever they are called and wherever they lie."""
+    return hashlib.blake2b(np.ascontiguousarray(recording.signal).data, digest_size=8).hexdigest()
+
+
+def _asked_window(window: int, rate_hz: float, recordings: Sequence[Recording]) -> str:
+    speeds = [recording.rpm for recording in recordings if recording.rpm is not None]
+    if not speeds:
+        return f"{window} samples, as asked for"
+    turns = window / rate_hz * min(speeds) / 60
+    held = f"{turns:.1f} revolutions of the slowest recording; {MIN_REVOLUTIONS} are wanted"
+    return f"{window} samples, as asked for: {held}"
 
 
 def check_same_recordings(config: RunConfig, fingerprint: str, noted: str) -> None:

@@ -49,6 +49,7 @@ SETTINGS = (
     "sampling_rate_hz",
     "band_limit_hz",
     "representation",
+    "maps",
     "width",
     "trainer",
     "rpm_from",

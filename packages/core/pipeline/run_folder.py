@@ -123,7 +123,7 @@ def settle(
         ValueError: a bad setting, or a resumed run that was configured otherwise.
     """
     settings = ({} if config_file is None else read_settings(config_file)) | options
-    given = _with_absolute_data(make_config(settings, str(config_file) if config_file else "options"))
+    given = make_config(settings, str(config_file) if config_file else "options")
     if not resume:
         return given, Path(out or _new_folder(given.model))
     if out is None:
@@ -134,11 +134,6 @@ def settle(
             was, asked = getattr(config, name), getattr(given, name)
             raise ValueError(f"{out}: began with {name} = {was!r}, not {asked!r}; resume without it or start a new run")
     return config, Path(out)
-
-
-def _with_absolute_data(config: RunConfig) -> RunConfig:
-    """So that a run folder can be judged again from any working directory."""
-    return config if config.data is None else config.model_copy(update={"data": str(Path(config.data).resolve())})
 
 
 def _new_folder(model: str) -> str:

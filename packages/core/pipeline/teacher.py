@@ -11,7 +11,7 @@ from torch import nn
 from packages.core.engine.checkpoint import load_weights
 from packages.core.pipeline.build import new_model
 from packages.core.pipeline.config import RunConfig
-from packages.core.pipeline.data import PreparedData
+from packages.core.pipeline.data import PreparedData, content_of
 from packages.core.pipeline.run_folder import RunFolder
 from packages.core.training.knowledge_distillation import DistillationLoss, DistillationTrainer
 
@@ -54,18 +54,28 @@ def load_teacher(run: str | Path, data: PreparedData) -> nn.Module:
 
 
 def seen_of_test(folder: RunFolder, config: RunConfig, data: PreparedData) -> list[str]:
-    """Test specimens (test recordings, where those are what is split) that a run has not kept for its own test.
+    """Test recordings, and test specimens, that a teacher's run has not kept for its own test.
 
-    Of recordings from another place, or split by time within a recording, nothing can be said: none.
+    Recordings are known by their samples, whatever they are called and wherever they lie; specimens by name, in the
+    same folder or the same simulation. Of a split by time within recordings nothing can be said: none.
     """
-    noted = folder.read_data()
-    same_place = config.data is not None and config.data == data.config.data
-    if data.config.split == "time" or not (same_place or noted["fingerprint"] == data.fingerprint):
+    if data.config.split == "time":
         return []
-    key = "specimen" if data.config.split == "specimen" else "source"
-    seen = {row[key] for part, rows in noted["parts"].items() if part != "test" for row in rows}
-    tested = {getattr(recording, key) for recording in data.split.test}
-    return sorted(str(name) for name in seen & tested if name is not None)
+    noted = folder.read_data()
+    rows = [row for part, rows in noted["parts"].items() if part != "test" for row in rows]
+    contents = {row.get("content") for row in rows}
+    seen = [recording.name for recording in data.split.test if content_of(recording) in contents]
+    if data.config.split == "specimen" and _same_place(config, data.config):
+        specimens = {row["specimen"] for row in rows if row["specimen"] is not None}
+        seen += sorted({str(r.specimen) for r in data.split.test if r.specimen in specimens})
+    return seen
+
+
+def _same_place(a: RunConfig, b: RunConfig) -> bool:
+    """Whether equal names of specimens mean the same one; simulated machines follow from family, seed and number."""
+    if a.data is not None or b.data is not None:
+        return a.data == b.data
+    return (a.simulation.family, a.simulation.seed) == (b.simulation.family, b.simulation.seed)
 
 
 def distil(

@@ -32,7 +32,7 @@ from packages.core.engine.files import write_json
 from packages.core.engine.interrupt import finish_batch_on_interrupt
 from packages.core.engine.threads import fastest_thread_count
 from packages.core.pipeline.build import new_model, new_physics_loss
-from packages.core.pipeline.config import RunConfig
+from packages.core.pipeline.config import RunConfig, maps_of
 from packages.core.pipeline.data import PreparedData, check_same_recordings, prepare
 from packages.core.pipeline.evaluate import examine, own_examination
 from packages.core.pipeline.export import Envelope
@@ -57,9 +57,6 @@ from packages.core.training.transformer_augmentation import (
 )
 
 logger = logging.getLogger(__name__)
-
-MAP_SHAPE = (64, 64)
-"""Frequencies and times of the maps that a `TimeFrequency` makes."""
 
 PATCH_PRESETS = {"light": get_light_augmentation, "medium": get_medium_augmentation, "heavy": get_heavy_augmentation}
 
@@ -202,10 +199,11 @@ def make_trainer(data: PreparedData, folder: RunFolder, callbacks: Sequence[Call
         "on_nonfinite": config.on_nonfinite,
     }
     if config.progressive is not None:
-        trainer = ProgressiveResizingTrainer(schedule=config.progressive, **parts)
+        method = config.progressive_method
+        trainer = ProgressiveResizingTrainer(schedule=config.progressive, resize_method=method, **parts)
         trainer.set_data(train_windows, val_windows, config.batch_size, config.num_workers, seed=config.seed)
         return trainer
-    masks = {"use_specaugment": config.specaugment, **mask_params(*MAP_SHAPE)}
+    masks = {"use_specaugment": config.specaugment} | _mask_params(config)
     if isinstance(config.representation, list):
         return MultiTFRTrainer(train_loaders=loaders, val_loaders=val_loaders, **masks, **parts)
     parts |= {"train_loader": loaders[""], "val_loader": val_loaders[""]}
@@ -214,6 +212,12 @@ def make_trainer(data: PreparedData, folder: RunFolder, callbacks: Sequence[Call
     if config.teacher is not None:
         return distil(parts, load_teacher(config.teacher, data), config.temperature, config.alpha)
     return CNNTrainer(**parts) if config.trainer == "cnn" else PINNTrainer(**parts, **_physics(data))
+
+
+def _mask_params(config: RunConfig) -> dict[str, int]:
+    """Widths of masks that suit the smallest of the configured maps."""
+    made = [maps_of(config, kind) for kind in config.representations]
+    return mask_params(min(m.n_frequencies for m in made), min(m.n_times for m in made)) if made else {}
 
 
 def _train_loader(windows: WindowDataset, config: RunConfig) -> Any:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -168,19 +171,29 @@ def make_loader(
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
         multiprocessing_context=multiprocessing_context,
-        worker_init_fn=_ignore_interrupts,
+        worker_init_fn=_obey_the_training_alone,
         # DataLoader draws its workers' seed from here: once with persistent workers, in every epoch without
         generator=torch.Generator().manual_seed(seed),
     )
 
 
-def _ignore_interrupts(worker_id: int) -> None:
+def _obey_the_training_alone(worker_id: int) -> None:
     """Ctrl-C in a terminal, or a scheduler's SIGTERM, reaches the workers too, but whether to stop is the training's.
 
-    A second SIGTERM ends a worker: torch ends so those that do not end by themselves.
+    Its own SIGTERM counts: by it multiprocessing ends the workers that still live when the training exits, and it waits
+    for them.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda signum, frame: signal.signal(signum, signal.SIG_DFL))
+    if hasattr(signal, "sigwaitinfo"):  # elsewhere (macOS, Windows) everybody's SIGTERM ends a worker
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_leave_when_told, daemon=True).start()
+
+
+def _leave_when_told() -> None:
+    parent = multiprocessing.parent_process()
+    while parent is not None and signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
+        pass
+    os._exit(0)
 
 
 def _as_it_is(batch: Any) -> Any:

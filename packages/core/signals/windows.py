@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from packages.core.signals.recording import Recording
-from packages.core.signals.spill import spilled_block
+from packages.core.signals.spill import mapping_of, read_ahead, spilled_block
 
 MIN_REVOLUTIONS = 16
 """Turns of the shaft in a window: fewer cannot tell a whirl at 0.45 X from a rub at 0.5 X."""
@@ -107,7 +108,7 @@ class WindowDataset(Dataset[Sample]):
         for recording in recordings:
             _check_one(recording, self.window, self.classes)
         self.sampling_rate_hz = recordings[0].sampling_rate_hz
-        self._windows, begins = _window_view(recordings, self.window)
+        self._windows, begins, self._mapping = _window_view(recordings, self.window)
         # one row per window, so that a batch looks everything up at once
         self._table = _window_table(recordings, begins, self.window, self.hop, self.classes or ())
         names = known_quantities(recordings) if quantities is None else quantities
@@ -140,6 +141,10 @@ class WindowDataset(Dataset[Sample]):
         """Windows of each class, int64 `[K]`."""
         return torch.bincount(self.targets[self.targets >= 0], minlength=len(self.classes or ()))
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A mapping cannot be handed to another process; what it is for is speed alone.
+        return self.__dict__ | {"_mapping": None}
+
     def __len__(self) -> int:
         return len(self._table)
 
@@ -167,6 +172,9 @@ class WindowDataset(Dataset[Sample]):
     def _cut(self, indices: Tensor) -> Sample:
         """The whole batch in a handful of tensor operations."""
         position, target, recording, start = self._table.index_select(0, indices).T.contiguous()
+        if self._mapping is not None:
+            sample_bytes = 4 * self.n_channels
+            read_ahead(self._mapping, (position * sample_bytes).tolist(), self.window * sample_bytes)
         signals = self._windows.index_select(0, position)
         if self.standardize:
             signals = standardize(signals)
@@ -305,20 +313,23 @@ def _check_one(recording: Recording, window: int, classes: tuple[str, ...] | Non
         raise ValueError(f"{recording.name}: sample {sample} of channel {recording.channels[channel]!r} is {value}")
 
 
-def _window_view(recordings: Sequence[Recording], window: int) -> tuple[Tensor, np.ndarray]:
+def _window_view(recordings: Sequence[Recording], window: int) -> tuple[Tensor, np.ndarray, mmap.mmap | None]:
     """Every possible window `[P, C, T]` of all recordings, a view of one block, and where in it each recording begins.
 
-    Spilled recordings lie in one block already, `[total, C]` on disk; others are laid end to end, `[C, total]`.
+    Spilled recordings lie in one block already, `[total, C]` on disk, whose mapping is the third; others are laid end
+    to end, `[C, total]`.
     """
     spilled = spilled_block(recordings)
     if spilled is not None:
         block, starts = torch.from_numpy(spilled[0]), np.array(spilled[1])
         total, n_channels = block.shape
-        return block.as_strided((total - window + 1, n_channels, window), (n_channels, 1, n_channels)), starts
+        windows = block.as_strided((total - window + 1, n_channels, window), (n_channels, 1, n_channels))
+        return windows, starts, mapping_of(recordings)
     block = torch.from_numpy(np.concatenate([recording.signal for recording in recordings], axis=1))
     n_channels, total = block.shape
     lengths = np.array([recording.n_samples for recording in recordings])
-    return block.as_strided((total - window + 1, n_channels, window), (1, total, 1)), np.cumsum(lengths) - lengths
+    windows = block.as_strided((total - window + 1, n_channels, window), (1, total, 1))
+    return windows, np.cumsum(lengths) - lengths, None
 
 
 def _window_table(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
 
+from packages.core.engine.distributed import rank, world_size
 from packages.core.engine.schedule import scheduler_unit
 from packages.core.engine.state import TrainingState
 from packages.core.signals.checks import check_count, check_name
@@ -347,6 +348,8 @@ class ProgressiveResizingTrainer(Trainer):
         n_train = len(datasets[0])
         drop_last = n_train > batch_size and n_train % batch_size == 1
         options: dict[str, Any] = {"seed": seed, "num_workers": num_workers}
+        options |= {"shard": rank(), "n_shards": world_size()}
+        drop_last = drop_last and world_size() == 1
         train_loader = _loader(datasets[0], batch_size, shuffle=True, drop_last=drop_last, **options)
         self._loaders = (train_loader, *(_loader(dataset, batch_size, **options) for dataset in datasets[1:]))
         self.train_loader, self.val_loader = (*self._loaders, None)[:2]
@@ -464,10 +467,10 @@ def parse_schedule(text: str) -> tuple[tuple[int, int], ...]:
         ((512, 5), (1024, 5), (2048, 10))
     """
     try:
-        stages = [tuple(int(number) for number in stage.split(":")) for stage in text.split(",")]
+        stages = [(int(length), int(epochs)) for length, epochs in (stage.split(":") for stage in text.split(","))]
     except ValueError:
         raise ValueError(f"stages are {text!r}, expected length:epochs,..., e.g. 512:5,1024:5,2048:10") from None
-    return check_schedule(cast(Any, stages))
+    return check_schedule(stages)
 
 
 def check_schedule(schedule: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

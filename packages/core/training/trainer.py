@@ -21,6 +21,7 @@ from packages.core.engine.distributed import (
     any_of,
     broadcast_buffers,
     broadcast_weights,
+    check_same_number_of_batches,
     gather,
     is_writer,
     rank,
@@ -201,6 +202,7 @@ class Trainer:
             NonFiniteLossError: a loss or a weight that is not finite, unless `on_nonfinite` is None.
         """
         self.model.train()
+        check_same_number_of_batches(self.train_loader)
         tally, resumed = self._tally or Tally(), self._tally is not None
         self._guard.begin(self.state.epoch, self._guard.skipped if resumed else 0)
         batches = self._rest_of_epoch(tally.n_batches) if resumed else self._whole_epoch()

@@ -1,0 +1,218 @@
+"""Training as two processes on one machine: time of a step, bytes on the way, exactness.
+
+Why: gradients go round in one message an optimizer step, behind the backward pass, and not in pieces during it as in
+torch's `DistributedDataParallel` (DDP). That is simpler and exact in more cases; it should not be slower.
+
+What: `wdcnn` and `resnet18_1d` on batches `[64, 1, 2048]` for each process, fused AdamW, no clipping, one thread, gloo.
+Within one launch of two processes ours (`Trainer.train_epoch`) and DDP in a loop by hand, which also adds loss and hits
+up on the device, take turns, also with 4 batches accumulated (DDP within `no_sync`). Elapsed time, as a message is
+mostly waiting; medians over rounds of the ratio within a round, of the slower process. Then an epoch of 4096 windows by
+one process and by two, the whole of it seen once either way.
+
+- `..._vs_ddp`: a step of ours over one of DDP; `_accumulated` with 4 batches a step.
+- `..._bytes`: bytes that a process hands to `all_reduce` in a step over those of its gradients.
+- `weights_vs_ddp`, `weights_vs_one`: largest difference in weights after an epoch in float64, to DDP on whole batches,
+  and to one process with twice the batch.
+- `..._epoch_two_vs_one`: an epoch by two processes over the same by one; 0.5 would be perfect on two idle cores.
+
+    torchrun --standalone --nproc-per-node 2 benchmarks/distributed.py
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from packages.core.engine.distributed import gather, joined_processes, rank, world_size
+from packages.core.models.registry import create_model
+from packages.core.signals.loaders import BatchSampler
+from packages.core.training.trainer import Trainer
+
+BATCH_SIZE, WINDOW, N_CLASSES, ROUNDS = 64, 2048, 11, 7
+N_BATCHES, N_WINDOWS = {"wdcnn": 24, "resnet18_1d": 4}, {"wdcnn": 4096, "resnet18_1d": 512}
+ACCUMULATION = 4
+GOALS = {
+    "wdcnn_vs_ddp": "<= 1.1", "resnet18_1d_vs_ddp": "<= 1.1", "wdcnn_accumulated_vs_ddp": "<= 1.1",
+    "resnet18_1d_accumulated_vs_ddp": "<= 1.1", "wdcnn_bytes": "<= 1.01", "resnet18_1d_bytes": "<= 1.01",
+    "weights_vs_ddp": "<= 1e-12", "weights_vs_one": "<= 1e-12",
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def counted_bytes() -> Iterator[list[int]]:
+    """Bytes of each tensor handed to `all_reduce` within the block."""
+    real, sent = dist.all_reduce, []
+
+    def counting(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+        sent.append(tensor.numel() * tensor.element_size())
+        return real(tensor, *args, **kwargs)
+
+    dist.all_reduce = counting
+    try:
+        yield sent
+    finally:
+        dist.all_reduce = real
+
+
+def new_parts(name: str) -> tuple[nn.Module, list[tuple[Tensor, Tensor]]]:
+    torch.manual_seed(0)
+    model = create_model(name, N_CLASSES)
+    torch.manual_seed(1 + rank())
+    signals, targets = torch.randn(BATCH_SIZE, 1, WINDOW), torch.randint(N_CLASSES, (BATCH_SIZE,))
+    return model, [(signals, targets)] * N_BATCHES[name]
+
+
+def fused(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+
+
+def ours(name: str, accumulation: int) -> Callable[[], Any]:
+    model, batches = new_parts(name)
+    settings = {"max_grad_norm": None, "gradient_accumulation_steps": accumulation, "on_nonfinite": None}
+    return Trainer(model, batches, optimizer=fused(model), device="cpu", **settings).train_epoch
+
+
+def ddp(name: str, accumulation: int) -> Callable[[], Any]:
+    plain, batches = new_parts(name)
+    model, criterion = DistributedDataParallel(plain), nn.CrossEntropyLoss()
+    optimizer = fused(plain)
+
+    def epoch() -> tuple[float, float]:
+        model.train()
+        loss_sum, hits, count = torch.zeros(()), torch.zeros((), dtype=torch.int64), 0
+        for index, (signals, targets) in enumerate(batches):
+            if index % accumulation == 0:
+                optimizer.zero_grad()
+            is_last = (index + 1) % accumulation == 0
+            with contextlib.nullcontext() if is_last else model.no_sync():
+                logits = model(signals)
+                loss = criterion(logits, targets)
+                (loss / accumulation).backward()
+            if is_last:
+                optimizer.step()
+            loss_sum += loss.detach() * len(targets)
+            hits += (logits.argmax(1) == targets).sum()
+            count += len(targets)
+        totals = torch.stack([loss_sum, hits.float(), torch.tensor(float(count))])
+        dist.all_reduce(totals)
+        return (totals[0] / totals[2]).item(), (totals[1] / totals[2]).item()
+
+    return epoch
+
+
+def against_ddp(name: str, accumulation: int) -> tuple[float, float, float]:
+    """Ratio of ours to DDP, and seconds a batch of both."""
+    epochs = {"ours": ours(name, accumulation), "ddp": ddp(name, accumulation)}
+    seconds: dict[str, list[float]] = {key: [] for key in epochs}
+    for index in range(ROUNDS + 1):
+        for key in sorted(epochs, reverse=bool(index % 2)):
+            dist.barrier()
+            began = time.perf_counter()
+            epochs[key]()
+            seconds[key].append(max(gather(time.perf_counter() - began)))
+    a, b = seconds["ours"][1:], seconds["ddp"][1:]
+    ratio = statistics.median(x / y for x, y in zip(a, b, strict=True))
+    return ratio, statistics.median(a) / N_BATCHES[name], statistics.median(b) / N_BATCHES[name]
+
+
+def bytes_a_step(name: str) -> tuple[float, int]:
+    """Bytes handed to `all_reduce` in a step, and those of the gradients."""
+    epoch = ours(name, 1)
+    with counted_bytes() as sent:
+        epoch()
+    return sum(sent) / N_BATCHES[name], sum(4 * p.numel() for p in create_model(name, N_CLASSES).parameters())
+
+
+class Sharded(torch.utils.data.Dataset):
+    """Windows and classes at random, cut by whole batches."""
+
+    def __init__(self, n_windows: int, dtype: torch.dtype = torch.float32, length: int = WINDOW) -> None:
+        draw = torch.Generator().manual_seed(0)
+        self.signals = torch.randn(n_windows, 1, length, generator=draw, dtype=dtype)
+        self.targets = torch.randint(N_CLASSES, (n_windows,), generator=draw)
+
+    def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        return self.signals[indices], self.targets[indices]
+
+
+def trainer_over(data: Sharded, model: nn.Module, batch_size: int, n_shards: int) -> Trainer:
+    sampler = BatchSampler(len(data.targets), batch_size, shuffle=True, shard=rank() % n_shards, n_shards=n_shards)
+    loader = torch.utils.data.DataLoader(data, sampler=sampler, batch_size=None, collate_fn=lambda batch: batch)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    return Trainer(model, loader, optimizer=optimizer, device="cpu")
+
+
+def small_network() -> nn.Module:
+    torch.manual_seed(2)
+    layers = [nn.Conv1d(1, 8, 16, 8), nn.ReLU(), nn.AdaptiveAvgPool1d(4), nn.Flatten(), nn.Linear(32, N_CLASSES)]
+    return nn.Sequential(*layers).double()
+
+
+def weights(model: nn.Module) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def trained_by_ddp(data: Sharded) -> nn.Module:
+    model = DistributedDataParallel(small_network())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    for indices in BatchSampler(len(data.targets), 32, shuffle=True, shard=rank(), n_shards=world_size()):
+        signals, targets = data[indices]
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(signals), targets).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    return model.module
+
+
+def timed_epoch(name: str, n_shards: int) -> float:
+    """Seconds of the second epoch over the same windows; the batch of all processes is the same."""
+    torch.manual_seed(0)
+    trainer = trainer_over(Sharded(N_WINDOWS[name]), create_model(name, N_CLASSES), 128 // n_shards, n_shards)
+    for _ in range(2):
+        began = time.perf_counter()
+        trainer.train_epoch()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    ratios: dict[str, float] = {}
+    alone_s = dict.fromkeys(N_BATCHES, 0.0)
+    even = Sharded(512, torch.float64, 256)
+    one = trainer_over(even, small_network(), 64, 1)
+    # Before it joins the others a process trains alone; the second one sleeps meanwhile, waiting for the first.
+    if os.environ["RANK"] == "0":
+        one.train_epoch()
+        alone_s = {name: timed_epoch(name, 1) for name in N_BATCHES}
+    with joined_processes(torch.device("cpu")):
+        tell = print if rank() == 0 else lambda *_: None
+        two = trainer_over(even, small_network(), 32, world_size())
+        two.train_epoch()
+        ratios["weights_vs_ddp"] = (weights(two.model) - weights(trained_by_ddp(even))).abs().max().item()
+        ratios["weights_vs_one"] = (weights(two.model) - weights(one.model)).abs().max().item()
+        for name in N_BATCHES:
+            for accumulation, suffix in ((1, ""), (ACCUMULATION, "_accumulated")):
+                ratio, ours_s, ddp_s = against_ddp(name, accumulation)
+                tell(f"{name:12s} {accumulation} a step: ours {1e3 * ours_s:7.1f} ms a batch, DDP {1e3 * ddp_s:7.1f}")
+                ratios[f"{name}{suffix}_vs_ddp"] = round(ratio, 3)
+            sent, gradients = bytes_a_step(name)
+            tell(f"{name:12s} {sent:.0f} bytes handed over a step, {gradients} of them gradients")
+            ratios[f"{name}_bytes"] = round(sent / gradients, 5)
+            both_s = max(gather(timed_epoch(name, world_size())))
+            tell(f"{name:12s} epoch of {N_WINDOWS[name]} windows: 1 process {alone_s[name]:.2f} s, 2 {both_s:.2f} s")
+            ratios[f"{name}_epoch_two_vs_one"] = round(both_s / (alone_s[name] or both_s), 3)
+        tell(json.dumps({"ratios": ratios, "goals": GOALS}))
+
+
+if __name__ == "__main__":
+    main()
