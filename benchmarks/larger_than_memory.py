@@ -51,7 +51,12 @@ CGROUPS = Path("/sys/fs/cgroup/memory")
 N_SAMPLES, WINDOW, BATCH_SIZE, TRAIN_EVERY, ROUNDS = 2**23, 2048, 256, 16, 5
 CLASSES = ("healthy", "imbalance", "misalignment", "oil_whirl")
 GB = 1e9
-GOALS = {"anon_share": "<= 0.1", "anon_growth": "<= 1.02", "data_over_limit": ">= 3", "spilled_vs_memory_epoch": "<= 1.1"}
+GOALS = {
+    "anon_share": "<= 0.1",
+    "anon_growth": "<= 1.02",
+    "data_over_limit": ">= 3",
+    "spilled_vs_memory_epoch": "<= 1.1",
+}
 
 
 def recordings(n_recordings: int, n_samples: int = N_SAMPLES) -> Iterator[Recording]:

@@ -13,7 +13,7 @@ Arms, all on the same trainer, each with one cycle of the learning rate over its
 - `truncate`: the same stages, of the signals' heads: the sampling rate, and so the high frequencies, stay.
 - `short`: full length for as many epochs as cost as much as the stages (half of them): the honest rival.
 
-After every epoch the test part is judged at full length, for the curves alone: nothing is selected by it, and the
+Some ten times in a training the test part is judged at full length, for the curves alone: nothing is selected by it, and the
 weights that count are the last. The clocks (of the wall and of the processor) run while an epoch trains, resizing
 included, and stand still while it is judged. Per seed, against its own `full`: time and samples (numbers that went
 through the network) until 95 % of the final accuracy of `full` is first reached, time until all of it is, and the
@@ -60,6 +60,7 @@ STAGES = ((1 / 4, 0.4), (1 / 2, 0.3), (3 / 4, 0.2), (1, 0.1))
 """Share of the full length and of the epochs; the default schedule has 20, 15, 10 and 5 of 50 epochs."""
 
 ENOUGH, TIME_GOAL = 0.95, 0.6
+JUDGED = 10  # times in a training, evenly
 USUAL: dict[str, dict[str, Any]] = {
     "simulated": {"window": 102400, "epochs": 20, "batch_size": 16},
     "cwru": {"window": 2048, "epochs": 20, "batch_size": 64},
@@ -68,7 +69,7 @@ CURVES = ("correct", "judged", "wall_s", "processor_s", "samples")
 
 
 class Curve(Callback):
-    """Accuracy at full length, and what training has cost so far, after every epoch."""
+    """Accuracy at full length, and what training has cost so far, some ten times in a training."""
 
     def __init__(self, judged: WindowDataset) -> None:
         self.judged = judged
@@ -82,6 +83,8 @@ class Curve(Callback):
         trainer, now = self.trainer, np.array([time.perf_counter(), time.process_time(), 0])
         now[2] = len(trainer.train_loader.dataset) * trainer.state.length
         self.spent += now - self.began
+        if (epoch + 1) % max(1, trainer.num_epochs // JUDGED) and epoch + 1 < trainer.num_epochs:
+            return
         predictions = predict(trainer.model, self.judged, batch_size=32)
         point = (int((predictions.predicted == predictions.targets).sum()), len(self.judged), *map(float, self.spent))
         for name, value in zip(CURVES, point, strict=True):

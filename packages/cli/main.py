@@ -50,7 +50,7 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
 def _let_the_first_process_tell() -> None:
     """Of processes that fail for the same reason one line is enough: torchrun ends the others when the first has."""
     if os.environ.get("RANK", "0") != "0":
-        time.sleep(5)
+        time.sleep(20)
 
 
 def _explain(error: Exception) -> str:

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from packages.core.engine.interrupt import finish_batch_on_interrupt
+from packages.core.engine.state import TrainingState
+
 ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("worker.py")
 EXACT = 1e-12
@@ -95,6 +98,21 @@ def test_a_signal_to_one_rank_makes_all_leave_after_the_same_batch(found):
     assert found["interrupted"]["left"] == [[1, 9, True]] * 2  # it came in the 7th; windows hold 3
     assert found["interrupted"]["resumed"] == 0
     assert all(found["interrupted"]["history"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_signal_that_torchrun_repeats_counts_once(monkeypatch, number):
+    state = TrainingState()
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with finish_batch_on_interrupt(state):
+        signal.raise_signal(number)
+        signal.raise_signal(number)
+        assert state.interrupted_by == number
+        later = time.monotonic() + 3
+        monkeypatch.setattr(time, "monotonic", lambda: later)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            signal.raise_signal(number)
 
 
 def test_another_number_of_processes_goes_on_from_an_epochs_end_alone(found):

@@ -1,5 +1,6 @@
 """What each process of a `torchrun` does for `test_distributed.py`: one launch, many findings, written by rank 0."""
 
+import itertools
 import json
 import logging
 import os
@@ -157,8 +158,9 @@ def whose_turn(n_samples: int) -> dict[str, Any]:
     loss = trainer.validate_epoch()["loss"]
     validated, trainer.seen = trainer.seen, []
     trainer.train_epoch()
-    everyone = [sorted(sum(parts, [])) for parts in zip(*gather((validated, trainer.seen)), strict=True)]
-    return {"once": everyone == [list(range(n_samples))] * 2, "loss": abs(loss - expected), "n": len(validated)}
+    of_all = zip(*gather((validated, trainer.seen)), strict=True)
+    seen = [sorted(itertools.chain.from_iterable(parts)) for parts in of_all]
+    return {"once": seen == [list(range(n_samples))] * 2, "loss": abs(loss - expected), "n": len(validated)}
 
 
 def poisoned() -> Data:
@@ -193,7 +195,11 @@ def overflow_of_one() -> dict[str, Any]:
     precision = Float16(torch.device("cpu"), LossScaling(init_scale=2.0**16))
     model = network().float()
     trainer = train(model, parted(data), None, epochs=1, mixed_precision=precision)
-    return {"logs": gather(precision.logs()), "steps": gather(trainer.state.global_step), "same": same_everywhere(trainer)}
+    return {
+        "logs": gather(precision.logs()),
+        "steps": gather(trainer.state.global_step),
+        "same": same_everywhere(trainer),
+    }
 
 
 def new_trainer(folder: Path, callbacks: list[Callback], n_shards: int | None = None) -> Trainer:
@@ -263,7 +269,11 @@ def main(out: Path) -> None:
     new_trainer(own, [], 1).fit(2)
     with joined_processes(torch.device("cpu")):
         found = {"world": world_size(), "missing": gradients_of_a_parameter_that_one_rank_lacks()}
-        settings = {"plain": {}, "accumulated": {"gradient_accumulation_steps": 3}, "unclipped": {"max_grad_norm": None}}
+        settings = {
+            "plain": {},
+            "accumulated": {"gradient_accumulation_steps": 3},
+            "unclipped": {"max_grad_norm": None},
+        }
         histories = {name: (ours(**s), s) for name, s in settings.items()}
         synced = ours(norm=True)
         found["same_on_all_ranks"] = len({tuple(w.tolist()) for w in gather(weights_of(synced.model))}) == 1
@@ -301,7 +311,9 @@ def main(out: Path) -> None:
                 if key != "epoch_time_s"
             },
         }
-    found["skip"]["weights"] = (weights_of(skipped["trainer"].model) - weights_of(skipping_alone().model)).abs().max().item()
+    found["skip"]["weights"] = (
+        (weights_of(skipped["trainer"].model) - weights_of(skipping_alone().model)).abs().max().item()
+    )
     found["two_to_one"] = {
         name: resumed_by_others(folder / name / "last.pt", folder / name, 1) for name in ("end", "open")
     }

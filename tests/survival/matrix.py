@@ -25,7 +25,13 @@ from packages.core.signals.simulate import simulate
 from packages.core.signals.time_frequency import TimeFrequency
 from packages.core.signals.windows import WindowDataset
 from packages.core.training.advanced_augmentation import MixupAugmentation
-from packages.core.training.callbacks import EarlyStopping, LearningRateScheduler, ModelCheckpoint
+from packages.core.training.callbacks import (
+    EarlyStopping,
+    LearningRateScheduler,
+    MLflowLogger,
+    ModelCheckpoint,
+    TensorBoardLogger,
+)
 from packages.core.training.cnn_callbacks import (
     EarlyStoppingCallback,
     GradientMonitor,
@@ -87,9 +93,7 @@ def map_network() -> nn.Module:
 @functools.cache
 def windows() -> WindowDataset:
     noise = np.random.default_rng(0).normal(size=(N_SAMPLES, WINDOW))
-    recordings = [
-        Recording(noise[i] * (1 + i % 3), 1000.0, label=str(i % 3), source=str(i)) for i in range(N_SAMPLES)
-    ]
+    recordings = [Recording(noise[i] * (1 + i % 3), 1000.0, label=str(i % 3), source=str(i)) for i in range(N_SAMPLES)]
     return WindowDataset(recordings, ["0", "1", "2"], window=WINDOW, standardize=False)
 
 
@@ -224,6 +228,13 @@ def progressive(method: str, folder: Path, workers: int = 0) -> Trainer:
     return trainer
 
 
+def tracked(folder: Path) -> Trainer:
+    """What talks to trackers; they keep names and times of their own, so it is compared by itself."""
+    uri = f"sqlite:///{folder / 'runs.db'}"
+    trackers = [TensorBoardLogger(folder / "board"), MLflowLogger("survival", tracking_uri=uri)]
+    return plain(folder, by_optimizer=[lambda optimizer, tracker=tracker: tracker for tracker in trackers])
+
+
 CASES: dict[str, Callable[[Path], Trainer]] = {
     "trainer": accumulating,
     "trainer-workers": functools.partial(accumulating, workers=2),
@@ -242,6 +253,18 @@ CASES: dict[str, Callable[[Path], Trainer]] = {
 }
 """A trainer that saves in a folder, by name."""
 
+IN_SHORT = (
+    "trainer",
+    "cnn",
+    "fp16",
+    "pinn-relobralo",
+    "spectrogram",
+    "multi-tfr",
+    "distilled-cached",
+    "progressive-crop",
+)
+"""Those that the short form kills: one of each kind."""
+
 ON_TWO_RANKS = (
     "cnn", "fp16", "bf16", "pinn-relobralo", "spectrogram", "multi-tfr", "distilled-cached", "distilled-hints",
 )  # fmt: skip
@@ -251,7 +274,7 @@ ON_TWO_RANKS = (
 def new_trainer(case: str, folder: Path) -> Trainer:
     """The same trainer every time, each process with draws of its own."""
     seed_all(3)
-    trainer = CASES[case](folder)
+    trainer = tracked(folder) if case == "tracked" else CASES[case](folder)
     seed_all(4 + rank())
     return trainer
 

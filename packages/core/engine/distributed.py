@@ -72,10 +72,9 @@ def joined_processes(device: torch.device) -> Iterator[torch.device]:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
-    try:
-        yield device
-    finally:
-        dist.destroy_process_group()
+    yield device
+    # Not after a failure: the others would hear of a lost connection before this process has told the cause.
+    dist.destroy_process_group()
 
 
 def sum_gradients(parameters: Sequence[nn.Parameter], numbers: Sequence[float]) -> Tensor:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
-from packages.core.engine.distributed import world_size
+from packages.core.engine.distributed import is_launched, world_size
 from packages.core.engine.state import TrainingState
 
 logger = logging.getLogger(__name__)
 
 REQUESTS = (signal.SIGINT, signal.SIGTERM)
+ECHO_S = 2.0
 CHILD = getattr(signal, "SIGCHLD", None)  # absent on Windows
 
 
@@ -26,6 +29,8 @@ def finish_batch_on_interrupt(state: TrainingState) -> Iterator[None]:
     The first sets `state.interrupted`, and `state.interrupted_by` to its number, for the exit code 128 + number; where
     several processes train together it sets the latter alone, and the trainer the former when all have heard of it. The
     second, whichever of the two it is, raises `KeyboardInterrupt` (SIGINT) or `SystemExit` with that code (SIGTERM).
+    Under `torchrun` a second one within 2 s counts as the first: it hands on what a terminal or scheduler has sent to
+    all processes already.
     A signal to the whole process group also ends workers of a loader that do not ignore it; once it has come, their
     end no longer raises in the middle of a batch. Outside the main thread, where Python takes no signal handlers, the
     block changes nothing.
@@ -45,8 +50,9 @@ def finish_batch_on_interrupt(state: TrainingState) -> Iterator[None]:
         state.interrupted_by = signum
         # Several processes leave together, after the batch on which they agree.
         state.interrupted = world_size() == 1
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, _leave)
+        stop_at_once = functools.partial(_leave, time.monotonic() + ECHO_S if is_launched() else 0.0)
+        signal.signal(signal.SIGINT, stop_at_once)
+        signal.signal(signal.SIGTERM, stop_at_once)
         if CHILD is not None:
             before[CHILD] = signal.signal(CHILD, signal.SIG_DFL)
         logger.warning("%s: finishing this batch and saving; once more stops at once", signal.Signals(signum).name)
@@ -62,5 +68,9 @@ def finish_batch_on_interrupt(state: TrainingState) -> Iterator[None]:
             signal.signal(signum, handler)
 
 
-def _leave(signum: int, frame: FrameType | None) -> NoReturn:
+def _leave(earliest: float, signum: int, frame: FrameType | None) -> None:
+    if time.monotonic() < earliest:
+        return
+    if signum == signal.SIGINT:
+        raise KeyboardInterrupt
     raise SystemExit(128 + signum)

@@ -205,8 +205,10 @@ def choose_precision(
     if mixed_precision is False or mixed_precision == "32":
         return FullPrecision()
     if mixed_precision == "bf16":
+        _warn_of_slowness("bfloat16", device, device.type == "cpu" and not cpu_has_bfloat16())
         return BFloat16(device)
     if mixed_precision == "fp16":
+        _warn_of_slowness("float16", device, device.type == "cpu")
         return Float16(device, scaling)
     if mixed_precision is not True:
         raise ValueError(f"mixed_precision is {mixed_precision!r}, expected True, False, '32', 'fp16' or 'bf16'")
@@ -216,3 +218,8 @@ def choose_precision(
         return BFloat16(device)
     warnings.warn(f"no mixed precision on this {device.type} device; training in single precision", stacklevel=3)
     return FullPrecision()
+
+
+def _warn_of_slowness(dtype: str, device: torch.device, is_slow: bool) -> None:
+    if is_slow:
+        warnings.warn(f"{dtype} is slower than single precision on this {device.type} device", stacklevel=4)

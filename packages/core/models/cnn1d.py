@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from packages.core.models.blocks import MeanAndDeviation, ToRows, check_counts, check_dropout, conv, initialize, scaled
 from packages.core.models.registry import register_model
@@ -83,7 +84,20 @@ class CNN1d(nn.Module):
 
 
 def _halving(in_channels: int, out_channels: int) -> tuple[nn.Module, ...]:
-    return _layer(conv(in_channels, out_channels, kernel=7, stride=2, padding=3))
+    return _layer(_Halving(in_channels, out_channels, (1, 7), (1, 2), (0, 3), bias=False))
+
+
+class _Halving(nn.Conv2d):
+    """A convolution that halves the length, also of an input 1 long.
+
+    For such an input torch 2.13 leaves the gradient of the weights in bfloat16 on a CPU uninitialised, unless the zeros
+    beside it are really there.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.shape[-1] > 1:
+            return super().forward(input)
+        return F.conv2d(F.pad(input, (3, 3)), self.weight, self.bias, self.stride)
 
 
 def _layer(convolution: nn.Conv2d) -> tuple[nn.Module, ...]:

@@ -9,12 +9,13 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from packages.core.signals.read import read_content, readable_suffixes, to_recording
+from packages.core.signals.read import read_content, read_recording, readable_suffixes, to_recording
 from packages.core.signals.recording import Recording
 
 MANIFEST = "manifest.csv"
@@ -52,7 +53,7 @@ class Entry:
 
     Attributes:
         path: the file.
-        label: name of the fault class.
+        label: name of the fault class; empty when unknown.
         specimen: name of the physical bearing or machine; None when unknown.
         rpm: shaft speed in revolutions per minute; None leaves it to the file.
         load: load on the machine, in `load_unit`; None when unknown.
@@ -102,7 +103,7 @@ class Entry:
             self.path,
             merged,
             sampling_rate_hz,
-            label=self.label,
+            label=self.label or None,
             specimen=self.specimen,
             load=self.load,
             load_unit=self.load_unit,
@@ -129,6 +130,8 @@ def read_manifest(folder: str | Path) -> list[Entry]:
     for line, row in rows:
         try:
             entries.append(_entry(folder, row, columns))
+            if not entries[-1].label:
+                raise ValueError("the label is empty")
         except ValueError as error:
             problems.append(f"line {line}: {error}")
     counts = Counter(entry.path for entry in entries)
@@ -137,6 +140,48 @@ def read_manifest(folder: str | Path) -> list[Entry]:
     if problems:
         raise ValueError(f"{manifest}: {first_few(problems)}; correct the rows or remove them")
     return entries
+
+
+def read_listed(files: Iterable[str | Path], sampling_rate_hz: float | None = None) -> Iterator[Recording]:
+    """Read files, each as the manifest near it tells it.
+
+    That is the nearest one that lists the file, in its folder or up to two above; a file that none lists is read by
+    itself. Other rows may be wrong, or their files absent; labels may be missing.
+
+    Args:
+        files: recordings of any kind that can be read.
+        sampling_rate_hz: the rate to assume where neither manifest nor file states one.
+
+    Yields:
+        The recordings, in the order of the files.
+
+    Raises:
+        ValueError, FileNotFoundError, ImportError: as in `read_recording`; or a manifest is no table, or tells
+            nonsense of a file.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder, "run.csv")
+        ...     _ = file.write_text("DE\\n0.5\\n-0.5\\n0.25\\n")
+        ...     _ = Path(folder, MANIFEST).write_text("file,label,rpm,fs\\nrun.csv,healthy,1500,12000\\n")
+        ...     (recording,) = read_listed([file])
+        >>> recording.label, recording.rpm, recording.sampling_rate_hz
+        ('healthy', 1500.0, 12000.0)
+    """
+    rows_of = cache(_rows_by_file)  # manifests are read once
+    for file in map(Path, files):
+        place = Path(os.path.abspath(file))
+        near = ((folder, rows_of(folder).get(PurePosixPath(place.relative_to(folder)))) for folder in place.parents[:3])
+        folder, row = next(((folder, row) for folder, row in near if row is not None), (None, None))
+        if folder is None or row is None:
+            yield read_recording(file, sampling_rate_hz=sampling_rate_hz)
+            continue
+        try:
+            entry = _entry(folder, row, _known_columns(row))
+        except ValueError as error:
+            raise ValueError(f"{folder / MANIFEST}: {row}: {error}; correct the row") from None
+        yield replace(entry, path=file).read(sampling_rate_hz)
 
 
 def row_of(file: str, recording: Recording) -> dict[str, str]:
@@ -254,8 +299,6 @@ def _known_columns(header: Iterable[str]) -> dict[str, str]:
 
 def _entry(folder: Path, row: dict[str, str], columns: dict[str, str]) -> Entry:
     cells = {key: row[name].strip() for key, name in columns.items()}
-    if not cells["label"]:
-        raise ValueError("the label is empty")
     others = {name: text for name, text in row.items() if name not in columns.values() and text}
     metadata = {name.removeprefix(_METADATA_PREFIX): _parse(text) for name, text in others.items()}
     load, load_unit = _load(cells.get("load", ""))
@@ -263,7 +306,7 @@ def _entry(folder: Path, row: dict[str, str], columns: dict[str, str]) -> Entry:
         metadata["load_condition"] = cells["load"]
     return Entry(
         path=folder / _inside(cells["file"]),
-        label=cells["label"],
+        label=cells.get("label", ""),
         specimen=cells.get("specimen") or None,
         rpm=_number(cells, "rpm"),
         load=load,
@@ -277,10 +320,14 @@ def _entry(folder: Path, row: dict[str, str], columns: dict[str, str]) -> Entry:
 
 def _inside(name: str) -> PurePosixPath:
     """A file's path relative to the folder; one that leads out of it is refused."""
-    path = PurePosixPath(os.path.normpath(name.replace("\\", "/")) if name else "")
+    path = _relative(name)
     if not name or path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name):
         raise ValueError(f"file {_shown(name)} is not a path within the folder")
     return path
+
+
+def _relative(name: str) -> PurePosixPath:
+    return PurePosixPath(os.path.normpath(name.replace("\\", "/")) if name else "")
 
 
 def _number(cells: dict[str, str], key: str) -> float | None:
