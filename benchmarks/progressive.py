@@ -13,8 +13,8 @@ Arms, all on the same trainer, each with one cycle of the learning rate over its
 - `truncate`: the same stages, of the signals' heads: the sampling rate, and so the high frequencies, stay.
 - `short`: full length for as many epochs as cost as much as the stages (half of them): the honest rival.
 
-Some ten times in a training the test part is judged at full length, for the curves alone: nothing is selected by it, and the
-weights that count are the last. The clocks (of the wall and of the processor) run while an epoch trains, resizing
+Some ten times in a training the test part is judged at full length, for the curves alone: nothing is selected by it,
+and the weights that count are the last. The clocks (of the wall and of the processor) run while an epoch trains, resizing
 included, and stand still while it is judged. Per seed, against its own `full`: time and samples (numbers that went
 through the network) until 95 % of the final accuracy of `full` is first reached, time until all of it is, and the
 difference of the final accuracies; 95 % t-intervals over the seeds. An arm that never gets there counts as infinite in

@@ -119,6 +119,7 @@ def test_a_signal_saves_and_says_how_to_go_on_to_the_same_bits(signum, code, rec
         assert results(damaged) == results(whole)
 
 
+@pytest.mark.slow
 def test_a_second_signal_leaves_at_once_and_nothing_is_lost(recordings, whole, tmp_path):
     """Both are waiting when the stopped process goes on, so that the second always finds it at work."""
     folder = tmp_path / "run"

@@ -14,7 +14,7 @@ from packages.core.engine.files import atomic_write
 from packages.core.physics.faults import Line, signature
 from packages.core.physics.rolling_bearing import BEARINGS, fault_orders
 from packages.core.signals.checks import check_name, check_number
-from packages.core.signals.read import read_recording
+from packages.core.signals.manifest import read_listed
 from packages.core.signals.recording import Recording
 from packages.core.signals.shaft_angle import turns_from_tachometer
 from packages.core.signals.spectra import most_impulsive_band
@@ -75,18 +75,18 @@ def show_recording(
     `bearing`, because the impacts of a rolling bearing repeat at its fault orders, while its vibration rings higher.
 
     Args:
-        recording: the recording, or its file.
+        recording: the recording, or its file, which is read as the manifest near it tells it, see `read_listed`.
         representation: one of `time_frequency.KINDS`.
         out: the picture, .png, .svg or .pdf; default the file's name with `-cwt.png` behind it, in the current folder.
         bearing: name in `rolling_bearing.BEARINGS`.
-        rpm: speed of the shaft; default what the file says.
+        rpm: speed of the shaft; default what manifest or file says.
         channel: which to draw; default the first that is not the tachometer.
         tachometer: channel with one pulse a turn, for a speed that changes.
         start_s: where to begin, >= 0.
         duration_s: how much to draw, > 0; default 8 turns of the shaft (0.25 s if its speed is not known), for
             envelope, order map, and with a tachometer, all.
         frequency_range: lowest and highest frequency to draw, Hz or orders.
-        sampling_rate_hz: to assume where the file states none.
+        sampling_rate_hz: to assume where neither manifest nor file states one.
 
     Returns:
         Where the picture is.
@@ -105,7 +105,7 @@ def show_recording(
     """
     check_name("representation", representation, KINDS)
     if not isinstance(recording, Recording):
-        recording = read_recording(recording, sampling_rate_hz=sampling_rate_hz)
+        (recording,) = read_listed([recording], sampling_rate_hz)
     path = Path(out) if out is not None else Path(f"{Path(recording.name).stem}-{representation}.png")
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{path}: cannot draw that kind of picture; known are {', '.join(SUFFIXES)}")

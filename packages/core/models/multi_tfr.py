@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -85,10 +86,6 @@ class MultiTFR(nn.Module):
         opinions = opinions.to(torch.promote_types(opinions.dtype, torch.float32))
         return opinions.log_softmax(-1).logsumexp(0) - math.log(len(opinions))
 
-    def forward_maps(self, name: str, maps: Tensor) -> Tensor:
-        """Logits `[B, K]` of maps `[B, C, F, T']` that one of the representations made."""
-        return self(maps, representation=name)
-
 
 @register_model("multi_tfr")
 def multi_tfr(
@@ -96,22 +93,24 @@ def multi_tfr(
     in_channels: int = 1,
     *,
     sampling_rate_hz: float = 20480,
-    kinds: Sequence[str] = KINDS_TOGETHER,
+    kinds: Sequence[str] | Mapping[str, Mapping[str, Any]] = KINDS_TOGETHER,
     network: str = "cnn2d",
 ) -> MultiTFR:
-    """A `MultiTFR` with one network for each kind of representation, in its usual form.
+    """A `MultiTFR` with one network for each kind of representation.
 
     Args:
         num_classes: number of classes K, >= 1.
         in_channels: number of signal channels C, >= 1.
         sampling_rate_hz: of the signals, > 0.
-        kinds: of representations, see `TimeFrequency`.
+        kinds: of representations, in their usual form, or with other arguments of `TimeFrequency` by kind:
+            `{"stft": {"n_frequencies": 32}, "cwt": {}}`.
         network: name of the networks behind, see `model_names`.
 
     Raises:
         ValueError: an unknown kind or network, or a number out of range.
     """
+    arguments = kinds if isinstance(kinds, Mapping) else dict.fromkeys(kinds, {})
     return MultiTFR(
-        {kind: TimeFrequency(kind, sampling_rate_hz) for kind in kinds},
+        {kind: TimeFrequency(kind, sampling_rate_hz, **others) for kind, others in arguments.items()},
         {kind: create_model(network, num_classes, in_channels) for kind in kinds},
     )

@@ -53,6 +53,7 @@ class Comparison:
         a: the first run.
         b: the second.
         n_recordings: test recordings.
+        n_specimens: machines or bearings that they are of; None where that is not known of all.
         agreement: fraction of them of which both say the same, rightly or not.
         test: McNemar's test on the recordings.
         device: where latencies were taken.
@@ -62,6 +63,7 @@ class Comparison:
     a: RunCard
     b: RunCard
     n_recordings: int
+    n_specimens: int | None
     agreement: float
     test: McNemar
     device: str
@@ -88,10 +90,19 @@ class Comparison:
                 *table,
                 f"agreement on {self.n_recordings} recordings: {self.agreement:.3f}",
                 f"only the first is right on {test.n_only_a}, only the second on {test.n_only_b}; "
-                f"McNemar's exact test: p = {test.p_value:.3g} (recordings taken for independent)",
+                f"McNemar's exact test: p = {test.p_value:.3g}, {self._caution()}",
                 f"latency: batch of one, {self.device}, {self.threads} thread{'s' * (self.threads > 1)}",
             ]
         )
+
+
+    def _caution(self) -> str:
+        """The test takes recordings for independent, which those of one specimen are not."""
+        if self.n_specimens is None:
+            return "too small if several recordings are of one specimen, which is not known"
+        caution = "too small: recordings of one specimen are not independent"
+        specimens = f"{self.n_specimens} specimen{'s' * (self.n_specimens > 1)}"
+        return f"from {specimens}" if self.n_specimens == self.n_recordings else f"from {specimens}: {caution}"
 
 
 def _ratio(value: float, reference: float) -> str:
@@ -127,7 +138,7 @@ def compare_runs(run_a: str | Path, run_b: str | Path, device: str | torch.devic
     _check_recordings(folders)
     answers = [_read_answers(folder) for folder in folders]
     _check_answers(folders, answers)
-    (_, labels, said_a), (_, _, said_b) = answers
+    (_, labels, said_a, specimens), (_, _, said_b, _) = answers
     place = resolve_device(device)
     networks = [_network(folder, config, place) for folder, config in zip(folders, configs, strict=True)]
     with torch.inference_mode():
@@ -150,6 +161,7 @@ def compare_runs(run_a: str | Path, run_b: str | Path, device: str | torch.devic
     return Comparison(
         *cards,
         n_recordings=len(labels),
+        n_specimens=len(set(specimens)) if all(specimens) else None,
         agreement=float((said_a == said_b).mean()),
         test=mcnemar(said_a == labels, said_b == labels),
         device=str(place),
@@ -158,8 +170,8 @@ def compare_runs(run_a: str | Path, run_b: str | Path, device: str | torch.devic
 
 
 Folders = tuple[RunFolder, RunFolder]
-Answers = tuple[list[str], np.ndarray, np.ndarray]
-"""Files, true labels and predicted ones `[N]`."""
+Answers = tuple[list[str], np.ndarray, np.ndarray, list[str]]
+"""Files, true labels and predicted ones `[N]`, specimens, empty where they are not known."""
 
 
 def _check_classes(folders: Folders, configs: tuple[RunConfig, RunConfig]) -> None:
@@ -192,18 +204,18 @@ def _read_answers(folder: RunFolder) -> Answers:
     try:
         with file.open(encoding="utf-8", newline="") as text:
             rows = sorted(csv.DictReader(text), key=lambda row: row["file"])
-        columns = [[row[name] for row in rows] for name in ("file", "label", "predicted")]
+        columns = [[row[name] for row in rows] for name in ("file", "label", "predicted", "specimen")]
     except FileNotFoundError:
         raise ValueError(f"{folder.path}: has no predictions.csv; finish the run with whirl train --resume") from None
     except (OSError, UnicodeDecodeError, KeyError, csv.Error) as error:
         raise ValueError(f"{file}: cannot be read as predictions ({type(error).__name__}: {error})") from None
-    files, labels, predicted = columns
-    return files, np.array(labels), np.array(predicted)
+    files, labels, predicted, specimens = columns
+    return files, np.array(labels), np.array(predicted), specimens
 
 
 def _check_answers(folders: Folders, answers: list[Answers]) -> None:
     """The predictions may have been made later, or by hand."""
-    (files_a, labels_a, _), (files_b, labels_b, _) = answers
+    (files_a, labels_a, *_), (files_b, labels_b, *_) = answers
     if files_a != files_b or not np.array_equal(labels_a, labels_b) or not files_a:
         raise ValueError(
             f"{folders[0].predictions_file} ({len(files_a)} rows) and {folders[1].predictions_file} ({len(files_b)} "

@@ -16,8 +16,7 @@ from packages.core.pipeline.config import RunConfig
 from packages.core.pipeline.data import with_speeds
 from packages.core.pipeline.export import Envelope, is_bundle, load_bundle, noted_envelope, read_run
 from packages.core.pipeline.run_folder import RunFolder
-from packages.core.signals.manifest import MANIFEST, read_manifest
-from packages.core.signals.read import read_recording
+from packages.core.signals.manifest import read_listed
 from packages.core.signals.recording import Recording
 from packages.core.signals.resample import to_common_rate
 from packages.core.signals.windows import WindowDataset
@@ -125,9 +124,9 @@ def predict_files(
 
     Args:
         run: a run folder or a bundle.
-        files: recordings of any kind that can be read. A network that looks at the speed takes it from the manifest in
-            their folder, or up to two above, where that lists them, else from the files.
-        sampling_rate_hz: rate of files that do not say theirs.
+        files: recordings of any kind that can be read; rate, speed and channels are those that the manifest in their
+            folder, or up to two above, tells of them, else the files' own.
+        sampling_rate_hz: rate of files of which neither says it.
         channels: names of the files' channels, in their order, where the files do not name them.
 
     Raises:
@@ -135,20 +134,8 @@ def predict_files(
     """
     diagnoser = load_diagnoser(run)
     config = diagnoser.config
-    speeds = _listed_speeds(files) if config.uses_speed else {}
-    recordings = []
-    for file in files:
-        recording = read_recording(file, sampling_rate_hz=sampling_rate_hz)
-        rpm = speeds.get(Path(file).resolve()) or recording.rpm
-        recordings.append(_as_trained(replace(recording, rpm=rpm), config, channels))
+    recordings = [_as_trained(recording, config, channels) for recording in read_listed(files, sampling_rate_hz)]
     return diagnoser.diagnose(recordings, files)
-
-
-def _listed_speeds(files: Sequence[str | Path]) -> dict[Path, float | None]:
-    """Speeds that manifests near the files tell, by file."""
-    above = (folder for file in files for folder in Path(file).resolve().parents[:3])
-    folders = [folder for folder in dict.fromkeys(above) if (folder / MANIFEST).is_file()]
-    return {entry.path.resolve(): entry.rpm for folder in folders for entry in read_manifest(folder)}
 
 
 def _as_trained(recording: Recording, config: RunConfig, channels: Sequence[str] | None) -> Recording:

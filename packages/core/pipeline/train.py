@@ -20,6 +20,7 @@ from packages.core.engine.callbacks import Callback
 from packages.core.engine.checkpoint import load_weights
 from packages.core.engine.device import resolve_device
 from packages.core.engine.distributed import (
+    gather,
     is_launched,
     is_writer,
     joined_processes,
@@ -102,7 +103,9 @@ def train_run(
     if not is_launched():
         return _train_run(config, RunFolder(out), resume, callbacks, command)
     with joined_processes(resolve_device(config.device)) as device:
-        return _train_run(config.model_copy(update={"device": str(device)}), RunFolder(out), resume, callbacks, command)
+        config = config.model_copy(update={"device": str(device)})
+        shared = RunFolder(gather(str(out))[0])  # a name by the clock differs from process to process
+        return _train_run(config, shared, resume, callbacks, command)
 
 
 def _train_run(
@@ -110,7 +113,7 @@ def _train_run(
 ) -> TrainResult:
     # What torchrun starts again after a process died goes on with the run.
     resume = resume or (was_restarted() and folder.can_be_resumed)
-    if not resume and not was_restarted():
+    if not resume and not was_restarted() and is_writer():
         folder.check_empty()
     began = time.perf_counter()
     data = prepare(config)

@@ -1,4 +1,7 @@
-"""Signals read between their samples: the one resampler of batches, each sample at its own rate."""
+"""Batches of signals read between their samples, each at times of its own: for speed, jitter, and the shaft's angle.
+
+One length for all, over the same stretch of time, takes no more than an FFT and its inverse: that is `resize`.
+"""
 
 from __future__ import annotations
 
@@ -38,20 +41,31 @@ def interpolate(signals: Tensor, start: Tensor, step: Tensor, n_samples_out: int
         >>> bool(error[200:800].abs().max() < 1e-3)
         True
     """
-    grid = _grid(signals, step)
-    n_grid = 4 * signals.shape[-1]
-    # the grid comes round again behind its end, and the kernel reads over either end
-    grid = torch.cat((grid[..., 1 - _HALF_TAPS :], grid, grid[..., :_HALF_TAPS]), -1)
     index = torch.arange(n_samples_out, device=signals.device)
     position = _fixed_point(2 * start) + _fixed_point(2 * step) * index  # [B, 1, M]
-    first = (position >> 32).remainder(n_grid)
     fraction = (position & (_ONE - 1)).to(signals.dtype) / _ONE
-    shape = (*signals.shape[:2], n_samples_out)
-    read = signals.new_zeros(shape)
-    for tap in range(2 * _HALF_TAPS):
-        values = grid.gather(-1, (first + tap).expand(shape))
-        read = torch.addcmul(read, values, _kernel(fraction + (_HALF_TAPS - 1 - tap)))
-    return read
+    return _read_grid(_grid(signals, step), position >> 32, fraction)
+
+
+def read_at(signals: Tensor, positions: Tensor, step: Tensor) -> Tensor:
+    """Signals at any positions, band-limited as `interpolate` reads them at equal steps.
+
+    Args:
+        signals: float32 or float64 `[B, C, T]`.
+        positions: in samples, `[B, M]`; beyond the window lies its mirror image, back and forth.
+        step: what lies above half a cycle in so many samples is removed, `[B]`, > 0; 0.9 and less removes nothing.
+
+    Returns:
+        `[B, C, M]` of the signals' type.
+
+    Example:
+        >>> tone = torch.sin(0.5 * torch.arange(4096.0)).expand(1, 1, -1)
+        >>> read_at(tone, torch.tensor([[1000.0, 1000.5]]), torch.tensor([0.9]))  # sin 500 and sin 500.25
+        tensor([[[-0.4677, -0.6717]]])
+    """
+    doubled = 2 * positions.double()[:, None]
+    first = doubled.floor()
+    return _read_grid(_grid(signals, step.to(signals)), first.long(), (doubled - first).to(signals.dtype))
 
 
 def raised_cosine(rise: Tensor) -> Tensor:
@@ -78,6 +92,17 @@ def _grid(signals: Tensor, step: Tensor) -> Tensor:
     gain = raised_cosine((1 - where_it_goes) / _ROLL_OFF) * (2 / _kernel_spectrum(bins * (math.pi / (2 * n_samples))))
     mirrored = torch.cat((signals, signals.flip(-1)), -1)  # has no jump between its ends
     return torch.fft.irfft(torch.fft.rfft(mirrored) * gain[:, None], n=4 * n_samples)
+
+
+def _read_grid(grid: Tensor, first: Tensor, fraction: Tensor) -> Tensor:
+    """`[B, C, M]` between the steps `first` and `first + 1` of a grid `[B, C, 4 T]`; both `[B, 1, M]`."""
+    first = first.remainder(grid.shape[-1]).expand(-1, grid.shape[1], -1)
+    # the grid comes round again behind its end, and the kernel reads over either end
+    grid = torch.cat((grid[..., 1 - _HALF_TAPS :], grid, grid[..., :_HALF_TAPS]), -1)
+    read = grid.new_zeros(first.shape)
+    for tap in range(2 * _HALF_TAPS):
+        read = torch.addcmul(read, grid.gather(-1, first + tap), _kernel(fraction + (_HALF_TAPS - 1 - tap)))
+    return read
 
 
 def _fixed_point(values: Tensor) -> Tensor:

@@ -180,7 +180,7 @@ def read_listed(files: Iterable[str | Path], sampling_rate_hz: float | None = No
         try:
             entry = _entry(folder, row, _known_columns(row))
         except ValueError as error:
-            raise ValueError(f"{folder / MANIFEST}: {row}: {error}; correct the row") from None
+            raise ValueError(f"{folder / MANIFEST}: the row of {place.name}: {error}; correct it") from None
         yield replace(entry, path=file).read(sampling_rate_hz)
 
 
@@ -272,6 +272,15 @@ def _read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: not a CSV file in UTF-8 ({error}); save it as such") from error
     return header, [(line, row) for line, row in rows if any(row.values())]
+
+
+def _rows_by_file(folder: Path) -> dict[PurePosixPath, dict[str, str]]:
+    """Rows of a folder's manifest by the file that each names, the first where there are several."""
+    if not (folder / MANIFEST).is_file():
+        return {}
+    header, rows = _read_table(folder / MANIFEST)
+    column = _known_columns(header).get("file")
+    return {} if column is None else {_relative(row[column].strip()): row for _, row in reversed(rows)}
 
 
 def _decoded(data: bytes) -> str:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from packages.core.signals.checks import check_batch, check_count, check_number
 from packages.core.signals.envelope import amplitude_spectrum
-from packages.core.signals.interpolate import _HALF_TAPS, _grid, _kernel
+from packages.core.signals.interpolate import read_at
 
 _READ_TWICE = 2  # as often as orders ask for, where the speed changes: what folds then stays clear of them
 
@@ -79,29 +79,6 @@ def _turns_of_one(channel: Tensor) -> Tensor:
 def _last(where: Tensor) -> Tensor:
     """For every sample the last one up to it at which `where` held, -1 if there is none."""
     return torch.arange(len(where), device=where.device).where(where, -1).cummax(0).values
-
-
-def read_at(signals: Tensor, positions: Tensor, step: Tensor) -> Tensor:
-    """Signals at any positions, band-limited as `interpolate` reads them at equal steps.
-
-    Args:
-        signals: float32 or float64 `[B, C, T]`.
-        positions: in samples, `[B, M]`, within -0.5 to T - 0.5.
-        step: what lies above half a cycle in so many samples is removed, `[B]`, > 0; 0.9 and less removes nothing.
-
-    Returns:
-        `[B, C, M]`.
-    """
-    grid = _grid(signals, step.to(signals))
-    grid = torch.cat((grid[..., 1 - _HALF_TAPS :], grid, grid[..., :_HALF_TAPS]), -1)
-    doubled = 2 * positions.double()
-    first = doubled.floor()
-    fraction = (doubled - first).to(signals.dtype)[:, None]
-    index = first.long().remainder(4 * signals.shape[-1])[:, None].expand(-1, signals.shape[1], -1)
-    read = signals.new_zeros(index.shape)
-    for tap in range(2 * _HALF_TAPS):
-        read = torch.addcmul(read, grid.gather(-1, index + tap), _kernel(fraction + (_HALF_TAPS - 1 - tap)))
-    return read
 
 
 def samples_at(turns: Tensor, angles: Tensor) -> Tensor:

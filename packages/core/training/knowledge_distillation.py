@@ -275,12 +275,17 @@ class DistillationTrainer(Trainer):
             train_loader: training data.
             val_loader: validation data; None leaves validation out.
             epochs: epochs to run, >= 0.
-            scheduler: of the learning rate, see `Trainer`; None keeps the one there is.
+            scheduler: of the learning rate, see `Trainer`, if the trainer has no other; None keeps the one there is.
             resume_from: a checkpoint of an interrupted run, which is finished up to `epochs` in all.
 
         Returns:
             The history: one list per logged name, one number an epoch.
+
+        Raises:
+            ValueError: the trainer has another lr_scheduler already.
         """
+        if scheduler is not None and self.lr_scheduler not in (None, scheduler):
+            raise ValueError("train got a scheduler, but the trainer has an lr_scheduler already")
         self.train_loader, self.val_loader = train_loader, val_loader
         if scheduler is not None:
             self.lr_scheduler, self._schedule_unit = scheduler, scheduler_unit(scheduler)
