@@ -6,18 +6,23 @@ weights and order. `cwru`: inner race, outer race and ball faults at the drive e
 scores are pooled over the three folds of a seed.
 
 Arms: `raw`, the control, is a network on the waveform (--raw). A kind of representation (`stft`, `cwt`, `wvd`,
-`envelope`, `order`) is `cnn2d` (--model) on maps of 64 by 64. `multi` is a `MultiTFR` of stft, cwt, wvd and order with
-weights of their own, `shared` one with the same weights for all four. `+mask` behind an arm trains it with SpecAugment,
-two masks on each axis, 10 wide at most. All arms of a seed see the same windows, have the same optimizer and
-schedule, and are scored on recordings (soft vote over windows) at the epoch of the lowest validation loss. Arms of one
-network start from the same weights. Every arm goes through the windows as many times, so `multi` and `shared` take four
-times as many steps.
+`envelope`, `order`) is `cnn2d` (--model) on maps of 64 by 64; `order_band` is the order map of the squared envelope of
+the upper band, where structures resonate (0.25 to 0.95 of half the sampling rate). `multi` is a `MultiTFR` of stft,
+cwt, wvd and order with weights of their own, `shared` one with the same weights for all four. `+mask` behind an arm
+trains it with SpecAugment, two masks on each axis, 10 wide at most. All arms of a seed see the same windows, have the
+same optimizer and schedule, and are scored on recordings (soft vote over windows) at the epoch of the lowest validation
+loss. Arms of one network start from the same weights.
+
+Every arm goes through the windows as many times, so `multi` and `shared` take four times as many steps. Their control
+is `*4` behind an arm of one kind (`cwt*4`, `cwt*4+mask`): four times the epochs, so as many steps and choices of the
+best epoch. It is asked for by --arms; what `multi` gains over it is due to the several kinds.
 
     python benchmarks/time_frequency_accuracy.py simulated --seeds 3
     python benchmarks/time_frequency_accuracy.py cwru --data ../shared/data/cwru_12k_de --seeds 3
 
 Maps are made once for a seed and kept in memory; the time that takes is told beside the training time of each arm.
-Finished runs are kept in --results, one JSON line each; started again, the script goes on from there.
+Finished runs are kept in --results, one JSON line each; started again with the same settings, the script goes on from
+there. Lines that do not say their epochs, machines or data were written with the defaults.
 """
 
 from __future__ import annotations
@@ -58,7 +63,10 @@ SIZES = ("007", "014", "021")
 EPOCHS = {"simulated": 8, "cwru": 15}  # all arms of both tests take 20 minutes of processor time for a seed then
 MAP_NETWORKS = {"cnn2d": CNN2d, "resnet18_2d": ResNet18Maps}
 TOGETHER = ("multi", "shared")
-ARMS = ["raw", *(f"{arm}{mask}" for arm in (*KINDS, *TOGETHER) for mask in ("", "+mask"))]
+LONGER, MASKED = "*4", "+mask"
+ORDER_BAND = (0.25, 0.95)  # of half the sampling rate
+ARMS = ["raw", *(f"{arm}{mask}" for arm in (*KINDS, "order_band", *TOGETHER) for mask in ("", MASKED))]
+USUAL = {"machines": 40, "data": "cwru_12k_de"}
 
 
 class Maps:
@@ -112,18 +120,26 @@ class Fold:
 
 
 def representation_of(kind: str, config: RunConfig) -> TimeFrequency:
-    return TimeFrequency(kind, config.sampling_rate_hz or 0)
+    rate_hz = config.sampling_rate_hz or 0
+    if kind == "order_band":
+        low, high = ORDER_BAND
+        return TimeFrequency("order", rate_hz, band_hz=(low * rate_hz / 2, high * rate_hz / 2))
+    return TimeFrequency(kind, rate_hz)
 
 
 def kinds_of(arm: str) -> tuple[str, ...]:
-    kind = arm.removesuffix("+mask")
+    kind = arm.removesuffix(MASKED).removesuffix(LONGER)
     return KINDS_TOGETHER if kind in TOGETHER else (kind,)
+
+
+def epochs_of(arm: str, config: RunConfig) -> int:
+    return (config.epochs or 1) * (len(KINDS_TOGETHER) if LONGER in arm else 1)
 
 
 def new_network(arm: str, arguments: argparse.Namespace, config: RunConfig) -> torch.nn.Module:
     torch.manual_seed(config.seed)
     n_classes, n_channels, kinds = len(config.classes or ()), len(config.channels or ()), kinds_of(arm)
-    if arm == "raw":
+    if kinds == ("raw",):
         return create_model(arguments.raw, n_classes, n_channels)
     network = MAP_NETWORKS[arguments.model]
     first = network(n_classes, n_channels)
@@ -143,12 +159,12 @@ def new_trainer(arm: str, arguments: argparse.Namespace, fold: Fold, scratch: st
     parts: dict[str, Any] = {
         "optimizer": optimizer,
         "device": config.device,
-        "lr_scheduler": schedule_training(config.schedule, optimizer, config.epochs or 1, n_steps),
+        "lr_scheduler": schedule_training(config.schedule, optimizer, epochs_of(arm, config), n_steps),
         "checkpoint_dir": scratch,
     }
-    if arm == "raw":
-        return Trainer(model, train[arm], val[arm], **parts)
-    masks: dict[str, Any] = {"use_specaugment": arm.endswith("+mask"), **mask_params(64, 64)}
+    if kinds == ("raw",):
+        return Trainer(model, train["raw"], val["raw"], **parts)
+    masks: dict[str, Any] = {"use_specaugment": arm.endswith(MASKED), **mask_params(64, 64)}
     if len(kinds) == 1:
         return SpectrogramTrainer(model, train[kinds[0]], val[kinds[0]], **parts, **masks)
     return MultiTFRTrainer(model, train, val, **parts, **masks)
@@ -169,7 +185,7 @@ def confusion_of(arm: str, arguments: argparse.Namespace, fold: Fold) -> tuple[n
     with tempfile.TemporaryDirectory() as scratch:
         trainer = new_trainer(arm, arguments, fold, scratch)
         began = time.process_time()
-        trainer.fit(fold.config.epochs or 1)
+        trainer.fit(epochs_of(arm, fold.config))
         train_s = time.process_time() - began
         load_weights(trainer.model, Path(scratch) / "best.pt")
     votes = vote(judge(trainer.model, fold, kinds_of(arm)))
@@ -179,7 +195,7 @@ def confusion_of(arm: str, arguments: argparse.Namespace, fold: Fold) -> tuple[n
 
 
 def folds(arguments: argparse.Namespace, seed: int) -> list[RunConfig]:
-    common = {"epochs": arguments.epochs or EPOCHS[arguments.test], "seed": seed, "device": arguments.device}
+    common = {"epochs": arguments.epochs, "seed": seed, "device": arguments.device}
     if arguments.test == "simulated":
         simulation = SimulationConfig(n_machines=arguments.machines, seed=seed, snr_db_range=(5, 5))
         return [RunConfig(simulation=simulation, **common)]
@@ -194,8 +210,8 @@ def run(arguments: argparse.Namespace, done: set[tuple[str, int]]) -> None:
         prepared = [Fold(config) for config in folds(arguments, seed)] if arms else []
         for arm in arms:
             results = [confusion_of(arm, arguments, fold) for fold in prepared]
-            row = {
-                "test": arguments.test, "raw": arguments.raw, "model": arguments.model, "arm": arm, "seed": seed,
+            row = identity(arguments) | {
+                "arm": arm, "seed": seed,
                 "macro_f1": float(scores(np.sum([counts for counts, _ in results], axis=0))["macro_f1"]),
                 "train_s": sum(seconds for _, seconds in results),
                 "maps_s": sum(fold.maps_s.get(kind, 0.0) for fold in prepared for kind in kinds_of(arm)),
@@ -209,28 +225,36 @@ def run(arguments: argparse.Namespace, done: set[tuple[str, int]]) -> None:
             )
 
 
+def identity(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What rows must share to be compared."""
+    names = ("test", "raw", "model", "epochs", "machines")
+    return {name: getattr(arguments, name) for name in names} | {"data": Path(arguments.data).name}
+
+
 def read(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     if not arguments.results.exists():
         return []
     rows = [json.loads(line) for line in arguments.results.read_text().splitlines()]
-    same = (arguments.test, arguments.raw, arguments.model)
-    return [row for row in rows if (row["test"], row["raw"], row["model"]) == same]
+    rows = [{"epochs": EPOCHS[row["test"]], **USUAL, **row} for row in rows]
+    wanted = identity(arguments)
+    return [row for row in rows if {name: row[name] for name in wanted} == wanted]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("test", choices=["simulated", "cwru"])
-    parser.add_argument("--data", default="../shared/data/cwru_12k_de")
+    parser.add_argument("--data", default=f"../shared/data/{USUAL['data']}")
     parser.add_argument("--model", default="cnn2d", choices=list(MAP_NETWORKS))
     parser.add_argument("--raw", default="cnn1d")
     parser.add_argument("--arms", default=",".join(ARMS), type=lambda text: text.split(","))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--machines", type=int, default=40)
+    parser.add_argument("--machines", type=int, default=USUAL["machines"])
     parser.add_argument("--epochs", type=int, default=None, help=f"default {EPOCHS}")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--results", type=Path, default=Path("time_frequency_accuracy.jsonl"))
     arguments = parser.parse_args()
+    arguments.epochs = arguments.epochs or EPOCHS[arguments.test]
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     run(arguments, {(row["arm"], row["seed"]) for row in read(arguments)})
@@ -250,10 +274,13 @@ def main() -> None:
 
     control = "raw" if "raw" in by_arm else next(iter(by_arm))
     differences = {control: table(f"to {control}", compare_arms(by_arm, control))}
-    masked = {arm: compare_arms(by_arm, arm, [f"{arm}+mask"]) for arm in by_arm if f"{arm}+mask" in by_arm}
-    gains = {f"{arm}+mask": found[f"{arm}+mask"] for arm, found in masked.items()}
+    masked = {arm: compare_arms(by_arm, arm, [arm + MASKED]) for arm in by_arm if arm + MASKED in by_arm}
+    gains = {arm + MASKED: found[arm + MASKED] for arm, found in masked.items()}
     if gains:
         differences["without masks"] = table("masks", gains)
+    several = [arm for arm in by_arm if len(kinds_of(arm)) > 1]
+    for arm in (arm for arm in by_arm if LONGER in arm and several):
+        differences[f"to {arm}"] = table(f"to {arm}", compare_arms(by_arm, arm, several))
     time_ratios = {f"time_{arm}": train_s / medians[control][0] for arm, (train_s, _) in medians.items()}
     print(json.dumps({"ratios": time_ratios, "goals": {}, "differences": differences}))
 

@@ -109,7 +109,7 @@ def multi_tfr(
     Raises:
         ValueError: an unknown kind or network, or a number out of range.
     """
-    arguments = kinds if isinstance(kinds, Mapping) else dict.fromkeys(kinds, {})
+    arguments = kinds if isinstance(kinds, Mapping) else {kind: {} for kind in kinds}
     return MultiTFR(
         {kind: TimeFrequency(kind, sampling_rate_hz, **others) for kind, others in arguments.items()},
         {kind: create_model(network, num_classes, in_channels) for kind in kinds},

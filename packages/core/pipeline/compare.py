@@ -95,7 +95,6 @@ class Comparison:
             ]
         )
 
-
     def _caution(self) -> str:
         """The test takes recordings for independent, which those of one specimen are not."""
         if self.n_specimens is None:

@@ -143,7 +143,7 @@ def read_manifest(folder: str | Path) -> list[Entry]:
 
 
 def read_listed(files: Iterable[str | Path], sampling_rate_hz: float | None = None) -> Iterator[Recording]:
-    """Read files, each as the manifest near it tells it.
+    r"""Read files, each as the manifest near it tells it.
 
     That is the nearest one that lists the file, in its folder or up to two above; a file that none lists is read by
     itself. Other rows may be wrong, or their files absent; labels may be missing.
@@ -163,15 +163,15 @@ def read_listed(files: Iterable[str | Path], sampling_rate_hz: float | None = No
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     file = Path(folder, "run.csv")
-        ...     _ = file.write_text("DE\\n0.5\\n-0.5\\n0.25\\n")
-        ...     _ = Path(folder, MANIFEST).write_text("file,label,rpm,fs\\nrun.csv,healthy,1500,12000\\n")
+        ...     _ = file.write_text("DE\n0.5\n-0.5\n0.25\n")
+        ...     _ = Path(folder, MANIFEST).write_text("file,label,rpm,fs\nrun.csv,healthy,1500,12000\n")
         ...     (recording,) = read_listed([file])
         >>> recording.label, recording.rpm, recording.sampling_rate_hz
         ('healthy', 1500.0, 12000.0)
     """
     rows_of = cache(_rows_by_file)  # manifests are read once
     for file in map(Path, files):
-        place = Path(os.path.abspath(file))
+        place = Path(os.path.abspath(file))  # noqa: PTH100 - a link belongs to the folder that it is in
         near = ((folder, rows_of(folder).get(PurePosixPath(place.relative_to(folder)))) for folder in place.parents[:3])
         folder, row = next(((folder, row) for folder, row in near if row is not None), (None, None))
         if folder is None or row is None:
