@@ -49,7 +49,7 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 def _let_the_first_process_tell() -> None:
     """Of processes that fail for the same reason one line is enough: torchrun ends the others when the first has."""
-    if os.environ.get("RANK", "0") != "0":
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get("RANK", "0") != "0":
         time.sleep(20)
 
 

@@ -22,6 +22,7 @@ from packages.core.engine.checkpoint import (
     save_training,
 )
 from packages.core.engine.files import atomic_write, load_checkpoint_file, pack_checkpoint, save_checkpoint_file
+from packages.core.engine.precision import Float16
 
 
 def state(value, size=200):
@@ -66,7 +67,9 @@ def test_a_file_of_the_first_format_still_loads(tmp_path):
     torch.save(old, tmp_path / "last.pt")
     training, metadata = load_training(tmp_path / "last.pt")
     assert metadata == {"epoch": 3}
-    assert training["precision"] == {"scaler": scaler, "skipped_steps": 0}
+    precision = Float16(torch.device("cpu"))
+    precision.load_state_dict(training["precision"])
+    assert precision.scaler.state_dict() == scaler
     torch.save(old | {"format": 3}, tmp_path / "last.pt")
     with pytest.raises(ValueError, match="format"):
         load_training(tmp_path / "last.pt")
@@ -230,3 +233,24 @@ def test_a_bad_interval_is_refused(every):
 def test_a_checkpoint_is_packed_with_its_checksum():
     content = bytes(pack_checkpoint({"a": 1}))
     assert content[-64:].decode() == hashlib.sha256(content[:-71]).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "made", [lambda: bytearray(2**30), lambda: {"training": {"model": bytearray(8)}}, lambda: torch.float16]
+)
+def test_what_needs_more_than_tensors_is_refused_before_it_takes_memory(tmp_path, made):
+    class Large:
+        def __reduce__(self):
+            return bytearray, (2**30,)
+
+    torch.save({"x": Large() if isinstance(made(), bytearray) else made()}, tmp_path / "last.pt")
+    with pytest.raises(ValueError, match="more than tensors and plain data"):
+        load_checkpoint_file(tmp_path / "last.pt")
+
+
+@pytest.mark.parametrize("content", [{"format": 2}, {"format": 2, "training": [], "metadata": {}}, {"format": 9}, 3])
+def test_a_checkpoint_without_its_parts_is_refused_in_one_line(tmp_path, content):
+    torch.save(content, tmp_path / "last.pt")
+    with pytest.raises(ValueError, match=r"last\.pt") as caught:
+        load_training(tmp_path / "last.pt")
+    assert "\n" not in str(caught.value)

@@ -1,5 +1,7 @@
 """Scaling of float16 losses: small gradients kept, overflows skipped, the scale as computed by hand."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -95,6 +97,22 @@ def test_others_always_step_and_log_nothing():
         assert step(precision, torch.optim.SGD([weight]), weight, 1.0) is True
         assert precision.scaler is None
         assert precision.logs() == precision.state_dict() == {}
+
+
+def warned(name, device):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert choose_precision(name, device).name == name
+    return [str(warning.message) for warning in caught]
+
+
+def test_a_slow_precision_is_told_once(monkeypatch):
+    """The processor cannot be changed: what it says of itself is."""
+    assert warned("fp16", CPU) == ["float16 is slower than single precision on this cpu device"]
+    assert warned("32", CPU) == warned("bf16", torch.device("meta")) == []
+    for has, n_warnings in ((True, 0), (False, 1)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: {"avx512_bf16": has})
+        assert len(warned("bf16", CPU)) == n_warnings
 
 
 def test_names_and_objects():

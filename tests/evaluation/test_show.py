@@ -78,6 +78,22 @@ def test_it_reads_files_and_names_the_picture_after_them(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pump 3-cwt.png", "pump 3.wav"]
 
 
+def test_a_manifest_near_the_file_tells_what_the_file_does_not(tmp_path):
+    folder = tmp_path / "data" / "clearance"
+    folder.mkdir(parents=True)
+    np.save(folder / "a.npy", NOISE)
+    with pytest.raises(ValueError, match="does not say its sampling rate"):
+        show_recording(folder / "a.npy", "order", tmp_path / "map.svg")
+    rows = f"clearance/a.npy,clearance,{RPM},{RATE_HZ},DE\nabsent.npy,,-1,0,\n"
+    (tmp_path / "data" / "manifest.csv").write_text(f"file,label,rpm,fs,channel_names\n{rows}")
+    words = texts(show_recording(folder / "a.npy", "order", tmp_path / "map.svg"))
+    assert "a.npy, channel DE" in words
+    assert {"1/2X", "3/2X", "8X"} <= words.keys()
+    (subtitle,) = (word for word in words if "1797 rpm" in word)
+    assert "12000 Hz" in subtitle
+    assert "labelled clearance" in subtitle
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

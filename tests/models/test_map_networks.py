@@ -167,9 +167,9 @@ def test_maps_go_to_the_network_of_their_name():
     network, signals = a_pair(), torch.randn(3, 1, 1024)
     for kind in ("stft", "cwt"):
         maps = network.representation[kind](signals)
-        assert torch.equal(network.forward_maps(kind, maps), network(signals, representation=kind))
+        assert torch.equal(network(maps, representation=kind), network(signals, representation=kind))
     with pytest.raises(ValueError, match="no representation is named 'wvd'; there are stft, cwt"):
-        network.forward_maps("wvd", maps)
+        network(maps, representation="wvd")
 
 
 def test_names_must_agree():
@@ -190,6 +190,14 @@ def test_multi_tfr_by_its_name_survives_a_file():
     signals = torch.randn(2, 2, 2048)
     assert torch.equal(network(signals), again(signals))
     assert {member.representation.sampling_rate_hz for member in network.members.values()} == {RATE_HZ}
+
+
+def test_multi_tfr_takes_arguments_by_kind():
+    network = create_model("multi_tfr", 4, sampling_rate_hz=RATE_HZ, kinds={"stft": {"n_frequencies": 32}, "cwt": {}})
+    sizes = {kind: made.config["n_frequencies"] for kind, made in network.representation.items()}
+    assert sizes == {"stft": 32, "cwt": 64}
+    with pytest.raises(TypeError, match="n_rows"):
+        create_model("multi_tfr", 4, kinds={"stft": {"n_rows": 32}})
 
 
 def test_one_network_under_several_names_shares_its_weights():

@@ -86,6 +86,33 @@ def test_comparison_by_hand(copies):
         assert part in text
 
 
+def name_specimens(run, specimen_of):
+    """Put other specimens in a run's table."""
+    file = RunFolder(run).predictions_file
+    with file.open() as text:
+        rows = list(csv.DictReader(text))
+    with file.open("w") as text:
+        table = csv.DictWriter(text, rows[0])
+        table.writeheader()
+        table.writerows(row | {"specimen": specimen_of(index)} for index, row in enumerate(rows))
+
+
+@pytest.mark.parametrize(
+    ("specimen_of", "n_specimens", "caution"),
+    [
+        (lambda index: f"m{index}", 11, "p = 1, from 11 specimens\n"),
+        (lambda index: f"m{index % 2}", 2, "p = 1, from 2 specimens: too small: recordings of one specimen are"),
+        (lambda index: "m" * (index % 2), None, "p = 1, too small if several recordings are of one specimen, which is"),
+    ],
+    ids=["each its own", "shared", "unknown"],
+)
+def test_how_many_specimens_stand_behind_p(copies, specimen_of, n_specimens, caution):
+    name_specimens(copies / "a", specimen_of)
+    found = compare_runs(copies / "a", copies / "a")
+    assert found.n_specimens == n_specimens
+    assert caution in str(found)
+
+
 def test_a_run_agrees_with_itself(runs):
     found = compare_runs(runs / "a", runs / "a")
     assert (found.agreement, found.test.p_value) == (1.0, 1.0)

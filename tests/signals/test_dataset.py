@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from packages.core.signals.dataset import list_dataset, load_dataset, save_dataset
-from packages.core.signals.manifest import read_manifest
+from packages.core.signals.manifest import read_listed, read_manifest
 from packages.core.signals.recording import Recording
 
 RNG = np.random.default_rng(0)
@@ -162,6 +162,24 @@ def test_reading_the_manifest_opens_no_recording(tmp_path):
     assert (entry.label, entry.rpm, entry.path) == ("x", 1500, tmp_path / "a.npz")
     with pytest.raises(ValueError, match=r"a\.npz: broken or truncated"):
         entry.read()
+
+
+def test_files_by_themselves_are_told_by_the_nearest_manifest_that_lists_them(tmp_path, monkeypatch):
+    for name in ("a/b/near", "a/b/far", "a/b/unlisted", "a/b/c/d/deep"):
+        write(tmp_path / f"{name}.npz", fs=1000, rpm=900)
+    manifest(tmp_path / "a", "file,label,rpm,specimen", "b/near.npz,x,1,m", "b/far.npz,,1200,m", "b/c/d/deep.npz,x,1,m")
+    manifest(tmp_path / "a/b", "file,label,rpm,channel_names", "gone.npz,,-1,", "near.npz,y,1500,Y")
+    monkeypatch.chdir(tmp_path / "a/b")
+    near, far, unlisted, deep = read_listed(["near.npz", "../b/far.npz", "unlisted.npz", "c/d/deep.npz"])
+    assert (near.label, near.rpm, near.channels, near.specimen, near.source) == ("y", 1500, ("Y",), None, "near.npz")
+    assert (far.label, far.rpm, far.channels, far.specimen) == (None, 1200, ("X", "Y"), "m")
+    assert (unlisted.label, unlisted.rpm) == (None, 900)
+    assert (deep.label, deep.rpm) == (None, 900)  # three folders below
+    manifest(tmp_path / "a/b", "file,rpm", "near.npz,fast")
+    with pytest.raises(ValueError, match=r"manifest\.csv: the row of near\.npz: rpm is 'fast'"):
+        next(read_listed(["near.npz"]))
+    manifest(tmp_path / "a/b", "when,who", "today,me")
+    assert next(read_listed(["near.npz"])).rpm == 1
 
 
 # --------------------------------------------------------------------------------------------- folders per class

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy import signal as scipy_signal
 
-from packages.core.signals.interpolate import interpolate
+from packages.core.signals.interpolate import interpolate, read_at
 
 RATE_HZ = 2048
 
@@ -81,6 +81,15 @@ def test_long_windows_keep_their_time_axis():
     read = interpolate(tone(900, n_samples), one(0), one(step), n_samples)
     expected = np.sin(2 * np.pi * 900 / RATE_HZ * step * np.arange(n_samples) + 0.3)
     assert np.abs(read[0, 0].numpy() - expected)[1000:-1000].max() < 1e-3
+
+
+def test_positions_in_equal_steps_read_as_steps():
+    signals = torch.randn(2, 3, 301, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    start, step = torch.tensor([-400.7, 2.3], dtype=torch.float64), torch.tensor([1.2, 0.9], dtype=torch.float64)
+    positions = start[:, None] + step[:, None] * torch.arange(900)
+    expected = interpolate(signals, start, step, 900)
+    # where a position falls on the grid, rounding decides from which side the kernel reads: it is good to 0.01 %
+    torch.testing.assert_close(read_at(signals, positions, step), expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.gpu

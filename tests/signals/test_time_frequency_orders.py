@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from packages.core.signals.interpolate import read_at
 from packages.core.signals.shaft_angle import (
     order_spectrum,
-    read_at,
     samples_at,
     turns_from_speed,
     turns_from_tachometer,

@@ -25,6 +25,7 @@ from tests.survival.matrix import EPOCHS, new_trainer
 FILE_OPERATIONS = ("open", "os.chmod", "os.link", "os.remove", "os.rename")
 MEASURED = ("epoch_time_s", "batch_p50_s", "batch_p95_s", "data_time_s")
 PATIENCE_S = 240
+KILLED = "killed"
 FORK = multiprocessing.get_context("fork")
 
 
@@ -75,12 +76,14 @@ class DieAt(Callback):
         if self.is_armed or done < self.point.share:
             return
         if self.point.file_operation is None:
-            die()
+            die(self.folder)
         self.is_armed = True
         die_among_file_operations(self.folder, self.point.file_operation or 0)
 
 
-def die() -> None:
+def die(folder: Path) -> None:
+    """Leave word beside the folder, and go."""
+    folder.with_name(KILLED).touch()
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -90,7 +93,7 @@ def die_among_file_operations(folder: Path, number: int) -> None:
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event in FILE_OPERATIONS and str(arguments[0]).startswith(str(folder)) and next(left) <= 0:
-            die()
+            die(folder)
 
     sys.addaudithook(hook)
 
@@ -145,6 +148,15 @@ def run(target: Callable[..., None], case: str, folder: Path, point: KillPoint |
     end_group(process)
     assert from_outside or ended is not None, f"{case}, {point}: has not ended after {PATIENCE_S} s"
     return -signal.SIGKILL if ended is None else ended
+
+
+def was_killed(target: Callable[..., None], case: str, folder: Path, point: KillPoint) -> bool:
+    """Run a training up to the point; whether it has died there, and of nothing else."""
+    word = folder.with_name(KILLED)
+    word.unlink(missing_ok=True)
+    code = run(target, case, folder, point)
+    assert code in (0, -signal.SIGKILL) or word.exists(), f"{case}, {point}: ended with code {code}"
+    return code != 0
 
 
 def end_group(process: Any) -> None:

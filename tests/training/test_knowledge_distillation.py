@@ -231,6 +231,17 @@ def test_epochs_by_hand_are_those_of_train():
     assert trainer.val_loader is None
 
 
+def test_a_second_scheduler_is_refused():
+    student = network()
+    optimizer = adamw(student)
+    first, second = (torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma) for gamma in (0.5, 0.7))
+    trainer = distiller(student, optimizer=optimizer, lr_scheduler=first)
+    with pytest.raises(ValueError, match="lr_scheduler already"):
+        trainer.train(loader(), None, 1, second)
+    trainer.train(loader(), None, 1, first)
+    assert trainer.lr_scheduler is first
+
+
 def test_a_scheduler_moves_once_an_epoch():
     student = network()
     optimizer = torch.optim.SGD(student.parameters(), lr=0.1)

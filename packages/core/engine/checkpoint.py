@@ -240,10 +240,10 @@ def load_training(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     path, checkpoint = _load_last(Path(path))
     if not isinstance(checkpoint, dict) or checkpoint.get("format") not in (1, FORMAT):
         raise ValueError(f"{path}: not a training checkpoint of format {FORMAT}")
-    state = checkpoint["training"]
-    if checkpoint["format"] == 1 and "scale" in state["precision"]:  # format 1 held the scaler's state alone
-        state["precision"] = {"scaler": state["precision"], "skipped_steps": 0}
-    return state, checkpoint["metadata"]
+    state, metadata = checkpoint.get("training"), checkpoint.get("metadata")
+    if not isinstance(state, dict) or not isinstance(metadata, dict):
+        raise ValueError(f"{path}: a training checkpoint without its parts")
+    return state, metadata
 
 
 def _load_last(path: Path) -> tuple[Path, Any]:
@@ -268,5 +268,5 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     checkpoint = load_checkpoint_file(path)
     try:
         model.load_state_dict(checkpoint.get("training", checkpoint)["model"])
-    except (AttributeError, KeyError, RuntimeError) as error:
+    except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         raise ValueError(f"{path}: holds another network: {error}") from error

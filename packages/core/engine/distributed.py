@@ -43,9 +43,9 @@ def is_launched() -> bool:
     return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def was_restarted() -> bool:
-    """Whether `torchrun --max-restarts` started it again, after a process of the group had died."""
-    return is_launched() and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+def job_id() -> str | None:
+    """What names the job of `torchrun`, the same for every process and after every restart; None alone."""
+    return os.environ.get("TORCHELASTIC_RUN_ID", "torchrun") if is_launched() else None
 
 
 @contextmanager
@@ -141,7 +141,30 @@ def gather(value: T) -> list[T]:
 
 def any_of(flag: bool) -> bool:
     """Whether `flag` is set in at least one process."""
-    return any(gather(flag))
+    if world_size() == 1:
+        return flag
+    votes = torch.tensor(float(flag), device=_device_of_messages())
+    dist.all_reduce(votes)
+    return votes.item() > 0
+
+
+def mean_over_processes(values: Sequence[Tensor]) -> list[Tensor]:
+    """The mean of each tensor over all processes, in one message; they themselves where there is one."""
+    if world_size() == 1 or not values:
+        return list(values)
+    flat = torch.cat([value.reshape(-1) for value in values])
+    dist.all_reduce(flat)
+    parts = (flat / world_size()).split([value.numel() for value in values])
+    return [part.view_as(value) for part, value in zip(parts, values, strict=True)]
+
+
+def wait_for_all() -> None:
+    """Wait until every process has come here."""
+    any_of(False)
+
+
+def _device_of_messages() -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
 
 
 def broadcast_buffers(module: nn.Module) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import math
 import os
 import pickle
+import pickletools
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -78,12 +80,18 @@ def _umask() -> int:
     return mask
 
 
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)  # some network file systems
+
+
 def _sync_folder(folder: Path) -> None:
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(descriptor)
 
@@ -137,6 +145,18 @@ def pack_checkpoint(checkpoint: dict[str, Any]) -> memoryview:
     return buffer.getbuffer()
 
 
+_GLOBALS = {
+    ("torch._utils", "_rebuild_tensor_v2"),
+    ("torch._utils", "_rebuild_parameter"),
+    ("collections", "OrderedDict"),
+    ("collections", "defaultdict"),
+    ("collections", "Counter"),
+    ("torch", "Size"),
+    ("torch", "device"),
+}
+"""What checkpoints of tensors and plain data name, besides the kinds of storage."""
+
+
 def load_checkpoint_file(path: str | Path) -> dict[str, Any]:
     """Load what `save_checkpoint_file` saved, into main memory, without executing anything in it.
 
@@ -154,6 +174,7 @@ def load_checkpoint_file(path: str | Path) -> dict[str, Any]:
         with path.open("rb") as file:
             _check_whole(file)
             _check_stored(file)
+            _check_globals(file)
             file.seek(0)
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -207,3 +228,21 @@ def _check_stored(file: IO[bytes]) -> None:
         raise ValueError("it is compressed, which no checkpoint is")
     if sum(entry.file_size for entry in entries) > size:
         raise ValueError("its parts are larger than the file")
+
+
+def _check_globals(file: IO[bytes]) -> None:
+    """Refuse what torch would let a file call besides, e.g. `bytearray(2**40)`: it needs no more than tensors."""
+    with zipfile.ZipFile(file) as archive:
+        names = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
+        content = archive.read(names[0]) if len(names) == 1 else b""
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name == "GLOBAL":
+            _check_global(*str(argument).split(" ", 1))
+        elif opcode.name == "STACK_GLOBAL":
+            raise ValueError("it holds more than tensors and plain data")  # torch writes protocol 2, which has none
+
+
+def _check_global(module: str, name: str) -> None:
+    is_storage = module == "torch" and name.endswith("Storage") and name != "UntypedStorage"
+    if not is_storage and (module, name) not in _GLOBALS:
+        raise ValueError(f"it holds more than tensors and plain data: {module}.{name}")

@@ -23,10 +23,10 @@ from packages.core.engine.distributed import (
     gather,
     is_launched,
     is_writer,
+    job_id,
     joined_processes,
     rank,
     synchronize_batch_norm,
-    was_restarted,
     world_size,
 )
 from packages.core.engine.files import write_json
@@ -103,17 +103,23 @@ def train_run(
     if not is_launched():
         return _train_run(config, RunFolder(out), resume, callbacks, command)
     with joined_processes(resolve_device(config.device)) as device:
+        # The first process decides for all: names by the clock, and what is on a disk, may differ between them.
+        mine = _taken_up(RunFolder(out), config, resume) if is_writer() else (str(out), config, resume)
+        path, config, resume = gather(mine)[0]
         config = config.model_copy(update={"device": str(device)})
-        shared = RunFolder(gather(str(out))[0])  # a name by the clock differs from process to process
-        return _train_run(config, shared, resume, callbacks, command)
+        return _train_run(config, RunFolder(path), resume, callbacks, command)
+
+
+def _taken_up(folder: RunFolder, config: RunConfig, resume: bool) -> tuple[str, RunConfig, bool]:
+    """What torchrun starts again, after a process died, goes on with the folder that this same job began."""
+    is_this_job = folder.config_file.is_file() and folder.read_data().get("job") == job_id()
+    return (str(folder.path), folder.read_config(), True) if is_this_job else (str(folder.path), config, resume)
 
 
 def _train_run(
     config: RunConfig, folder: RunFolder, resume: bool, callbacks: Sequence[Callback], command: str
 ) -> TrainResult:
-    # What torchrun starts again after a process died goes on with the run.
-    resume = resume or (was_restarted() and folder.can_be_resumed)
-    if not resume and not was_restarted() and is_writer():
+    if not resume and is_writer():
         folder.check_empty()
     began = time.perf_counter()
     data = prepare(config)
@@ -125,11 +131,13 @@ def _train_run(
     config = data.config.model_copy(update={"threads": _use_threads(trainer, data)})
     data = replace(data, config=config)
     if resume:
-        _check_resumable(folder, data)
+        check_same_recordings(data.config, data.fingerprint, folder.read_data()["fingerprint"])
     elif is_writer():
         command = command or shlex.join(["whirl", "train", "--config", str(folder.config_file)])
         envelope = Envelope.of(data.split.train).model_dump(mode="json")
-        folder.begin(config, data.summary() | {"envelope": envelope, "command": command, "timings_s": {}})
+        folder.begin(
+            config, data.summary() | {"envelope": envelope, "command": command, "timings_s": {}, "job": job_id()}
+        )
     if rank():  # each process draws its own augmentations
         torch.manual_seed(config.seed + rank())
     prepared = time.perf_counter()
@@ -273,7 +281,7 @@ def _criterion(config: RunConfig, targets: torch.Tensor) -> nn.Module:
 
 
 def _fit(trainer: Trainer, config: RunConfig, folder: RunFolder, resume: bool) -> None:
-    history = trainer.fit(config.epochs or 1, resume_from=folder.last_checkpoint if resume else None)
+    history = trainer.fit(config.epochs or 1, resume_from=_checkpoint_to_go_on_from(folder) if resume else None)
     if history and not math.isfinite(history["train_loss"][-1]):
         raise ValueError(f"{folder.path}: training diverged (its loss is no number); lower --lr and start a new run")
 
@@ -294,14 +302,18 @@ def _use_threads(trainer: Trainer, data: PreparedData) -> int:
             outputs = call_model(model, batch)
         torch.autograd.grad(outputs.float().sum(), list(model.parameters()), allow_unused=True)
 
+    # Several processes share the cores, and their layers may wait for one another.
+    measures = data.device.type == "cpu" and world_size() == 1
     with torch.random.fork_rng():
         step()
-        threads = config.threads or (fastest_thread_count(step) if data.device.type == "cpu" else 1)
+        threads = config.threads or (fastest_thread_count(step) if measures else 1)
     torch.set_num_threads(threads)
     return threads
 
 
-def _check_resumable(folder: RunFolder, data: PreparedData) -> None:
-    check_same_recordings(data.config, data.fingerprint, folder.read_data()["fingerprint"])
-    if not folder.can_be_resumed:
-        raise ValueError(f"{folder.path}: has no checkpoint to resume from; start a new run")
+def _checkpoint_to_go_on_from(folder: RunFolder) -> Path | None:
+    """None where the training stopped before its first checkpoint: then it begins anew."""
+    if folder.can_be_resumed:
+        return folder.last_checkpoint
+    logger.info("%s: stopped before its first checkpoint; beginning anew", folder.path)
+    return None

@@ -61,7 +61,7 @@ def read_at(signals: Tensor, positions: Tensor, step: Tensor) -> Tensor:
     Example:
         >>> tone = torch.sin(0.5 * torch.arange(4096.0)).expand(1, 1, -1)
         >>> read_at(tone, torch.tensor([[1000.0, 1000.5]]), torch.tensor([0.9]))  # sin 500 and sin 500.25
-        tensor([[[-0.4677, -0.6717]]])
+        tensor([[[-0.4678, -0.6719]]])
     """
     doubled = 2 * positions.double()[:, None]
     first = doubled.floor()

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from packages.core.engine.distributed import mean_over_processes
+
 LAMBDA_SCHEDULES: dict[str, Callable[[float], float]] = {
     "linear": lambda u: u,
     "cosine": lambda u: (1 - math.cos(math.pi * u)) / 2,
@@ -68,13 +70,22 @@ class Balancer:
             shared: parameters that all terms reach, for balancers that compare gradients.
         """
         if self.steps % self.every == 0:
+            before = dict(self.memory)
             self.look(data_loss, terms, shared)
+            self._agree(before)
         self.steps += 1
         one = torch.ones((), device=data_loss.device)
         return {name: self.memory.get(f"factor/{name}", one).to(data_loss.device) for name in terms}
 
     def look(self, data_loss: Tensor, terms: Mapping[str, Tensor], shared: Sequence[Tensor]) -> None:
         """Set `memory["factor/<term>"]`."""
+
+    def _agree(self, before: dict[str, Tensor]) -> None:
+        """Take the mean over processes, so that all weigh alike; what is not finite then is forgotten again."""
+        means = mean_over_processes(list(self.memory.values()))
+        for name, mean in zip(self.memory, means, strict=True):
+            old = before.get(name, torch.ones_like(mean))
+            self.memory[name] = torch.where(mean.isfinite(), mean, old)
 
     def state_dict(self) -> dict[str, Any]:
         """What it remembers, as plain data and tensors."""

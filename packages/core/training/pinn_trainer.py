@@ -218,15 +218,21 @@ class PINNTrainer(Trainer):
         return total, found | self.physics_loss.diagnose(outputs, signal, metadata)
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {
-            "balancing": self.balancer.state_dict(),
-            "physics": self.physics_loss.state_dict(),
-        }
+        return super().state_dict() | {"physics": self.physics_loss.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self.balancer.load_state_dict(state["balancing"])
         self.physics_loss.load_state_dict(state["physics"])
+        self._alive = True  # its first batch has been looked at; the one to go on with may be poorer
+
+    def _own_parts(self) -> dict[str, Any]:
+        # Each process balances by the losses of its own batches.
+        return super()._own_parts() | {"balancing": self.balancer.state_dict()}
+
+    def _load_own_parts(self, own: dict[str, Any]) -> None:
+        super()._load_own_parts(own)
+        if "balancing" in own:  # a process that was not there before begins afresh
+            self.balancer.load_state_dict(own["balancing"])
 
     def _kinds(self) -> dict[str, str]:
         return super()._kinds() | {"balancing": type(self.balancer).__name__}

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from packages.core.engine.batch import Batch
+from packages.core.engine.distributed import broadcast_weights
 from packages.core.signals.loaders import BatchSampler
 
 logger = logging.getLogger(__name__)
@@ -239,6 +240,7 @@ class FeatureHints:
             nn.Identity() if student == teacher else nn.Conv1d(student, teacher, 1, bias=False, device=device)
             for student, teacher in widths
         )
+        broadcast_weights(self.projections)  # each process has drawn its own
         self._optimizer.param_groups[0]["params"] += self.projections.parameters()
 
     def _check_lengths(self, features: Iterable[tuple[Tensor, Tensor]]) -> None:

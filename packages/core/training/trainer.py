@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from packages.core.engine.batch import Batch, as_batch, call_model
 from packages.core.engine.callbacks import Callback, CallbackList
-from packages.core.engine.checkpoint import LAST, CheckpointWriter, SaveInterval, load_training
+from packages.core.engine.checkpoint import LAST, CheckpointWriter, SaveInterval, host_copy, load_training
 from packages.core.engine.device import resolve_device
 from packages.core.engine.distributed import (
     any_of,
@@ -25,6 +25,7 @@ from packages.core.engine.distributed import (
     gather,
     is_writer,
     rank,
+    wait_for_all,
     world_size,
 )
 from packages.core.engine.loop import StepResult, Tally, fit_epochs, run_epoch
@@ -150,6 +151,7 @@ class Trainer:
         self._tally: Tally | None = None
         self._epoch_random: dict[str, Any] | None = None
         self._loaded_random: dict[str, Any] | None = None
+        self._unread_votes = 0
 
     def new_state(self) -> TrainingState:
         """The state that this trainer begins with."""
@@ -274,6 +276,8 @@ class Trainer:
         else:
             self.state.num_epochs = self.state.epoch + num_epochs
         broadcast_weights(self.model)
+        if any_of(self._writer is None) != (self._writer is None):
+            raise ValueError("checkpoint_dir is given to some processes alone: give it to all, rank 0 alone writes")
         self._hooks = self._hooks_of_fit()
         self._hooks.set_trainer(self)
         try:
@@ -283,7 +287,7 @@ class Trainer:
                     train_epoch=self.train_epoch,
                     validate_epoch=None if self.val_loader is None else self.validate_epoch,
                     callbacks=self._hooks,
-                    extra_logs=lambda: {"lr": self.optimizer.param_groups[0]["lr"]} | self.precision.logs(),
+                    extra_logs=lambda: {"lr": float(self.optimizer.param_groups[0]["lr"])} | self.precision.logs(),
                     after_begin=self._restore_random_state,
                     after_epoch=self._after_epoch,
                 )
@@ -291,6 +295,7 @@ class Trainer:
                     self._save({}, is_best=False)
         finally:
             self._hooks = self.callbacks
+        wait_for_all()
         return self.state.history
 
     # -- checkpoints -----------------------------------------------------------------------------------
@@ -314,6 +319,7 @@ class Trainer:
             raise ValueError("save_checkpoint needs a checkpoint_dir, and this trainer has none")
         self._save(val_metrics, is_best, epoch)
         self._writer.finish()
+        wait_for_all()
         return self._writer.folder / LAST
 
     def load_checkpoint(self, checkpoint_path: str | Path) -> dict[str, Any]:
@@ -334,7 +340,7 @@ class Trainer:
         try:
             self._check_kinds(state["kinds"])
             self.load_state_dict(state)
-        except (KeyError, RuntimeError, ValueError) as error:
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(f"{checkpoint_path}: does not fit this trainer: {error}") from error
         return metadata
 
@@ -349,6 +355,7 @@ class Trainer:
             "callbacks": self.callbacks.state_dict(),
             "state": self.state.state_dict(),
             "passes": self._passes,
+            "n_batches": _length(self.train_loader),
             "skipped": self._guard.skipped,
             **self._own_parts(),
             "processes": self._parts_of_all(),
@@ -365,7 +372,18 @@ class Trainer:
         self.state.load_state_dict(state["state"])
         self._guard.skipped = state.get("skipped", 0)  # not in format 1
         self._passes = state["passes"]
-        self._load_own_parts(_parts_of(state, rank()))
+        own = _parts_of(state, rank())
+        self._check_length(state.get("n_batches"), state["tally"] is not None)
+        self._load_own_parts(own)
+
+    def _check_length(self, saved: int | None, within_epoch: bool) -> None:
+        """Batches of another size, or parted among another number of processes, end a schedule of steps elsewhere."""
+        here = _length(self.train_loader)
+        if None in (saved, here) or saved == here:
+            return
+        if within_epoch or self._schedule_unit == "step":
+            why = "within an epoch" if within_epoch else "with a schedule that counts steps"
+            raise ValueError(f"it was saved {why} of {saved} batches an epoch, and here there are {here}")
 
     def _load_own_parts(self, own: dict[str, Any]) -> None:
         if own["random"] is not None:
@@ -388,7 +406,8 @@ class Trainer:
 
     def _parts_of_all(self) -> list[dict[str, Any]] | None:
         """What each process has for itself, in the order of ranks; None for one process."""
-        return gather(self._own_parts()) if world_size() > 1 else None
+        # In main memory: a device's tensors would be unpacked on that device in every process.
+        return gather(host_copy(self._own_parts())) if world_size() > 1 else None
 
     def _own_parts(self) -> dict[str, Any]:
         tally = self._tally.state_dict() if self._tally is not None else None
@@ -486,10 +505,12 @@ class Trainer:
         return self.state.interrupted
 
     def _heed_votes(self) -> bool:
-        """Leave if a process wants to; say whether to save. On an accelerator votes are read every 16th batch alone."""
+        """Leave if a process wants to; say whether to save. On an accelerator votes are read at each 16th step."""
         votes, self.updater.agreed = self.updater.agreed, None
-        if votes is None or self._tally is None or (not votes.is_cpu and self._tally.n_batches % 16):
+        self._unread_votes += votes is not None
+        if votes is None or (not votes.is_cpu and self._unread_votes < 16):
             return False
+        self._unread_votes = 0
         leave, save = votes.tolist()
         self.state.interrupted = leave > 0
         return save > 0 and not self.state.interrupted
@@ -529,6 +550,10 @@ def _parts_of(state: dict[str, Any], process: int) -> dict[str, Any]:
     # More processes than before draw on from what they have drawn so far.
     fresh = {"random": None, "tally": None, "epoch_random": None}
     return everyone[process] if process < len(everyone) else fresh
+
+
+def _length(loader: Any) -> int | None:
+    return len(loader) if hasattr(loader, "__len__") else None
 
 
 def set_epoch(loader: Iterable[Any], epoch: int) -> None:
