@@ -87,3 +87,9 @@ def test_windows_that_do_not_fit_are_refused():
         wigner_ville(as_batch(NOISE), 1.0, 16, torch.ones(17))
     with pytest.raises(ValueError, match="time_window has 4"):
         wigner_ville(as_batch(NOISE), 1.0, 16, None, torch.ones(4))
+
+
+def test_rows_too_close_are_refused_before_they_take_all_memory():
+    narrow = TimeFrequency("wvd", 51_200, frequency_range=(0, 200))
+    with pytest.raises(ValueError, match="need .* lags"):
+        narrow(torch.randn(1, 1, 8192))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -259,6 +259,15 @@ class RunConfig(BaseModel):
     def _readable_interval(cls, interval: int | str | None) -> int | str | None:
         # A number comes as text from a command line.
         return int(interval) if isinstance(interval, str) and interval.isdigit() else interval
+
+    @field_validator("representation", mode="before")
+    @classmethod
+    def _known_maps(cls, kinds: Any) -> Any:
+        known = ("multi", *get_args(Kind))
+        strange = [kind for kind in (kinds if isinstance(kinds, list) else [kinds]) if kind not in (None, *known)]
+        if strange:
+            raise ValueError(f"known are {', '.join(known)}")
+        return kinds
 
     @field_validator("representation")
     @classmethod

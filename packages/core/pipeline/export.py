@@ -62,6 +62,9 @@ SETTINGS = (
 
 Range = tuple[float, float]
 
+TOLERANCE = 0.05
+"""Relative distance from what a network was trained on that is not worth a warning."""
+
 _LIMITS: dict[str, Range] = {
     "classes": (1, 10_000),
     "channels": (1, 1_000),
@@ -115,7 +118,10 @@ class Envelope(_Plain):
         )
 
     def left_by(self, recording: Recording) -> list[str]:
-        """In which quantities a recording lies outside, in words; what is not known on either side is not compared."""
+        """In which quantities a recording lies outside, in words; what is not known on either side is not compared.
+
+        `TOLERANCE` is allowed beside the range: a motor's slip alone is more than nothing.
+        """
         pairs = [
             (recording.rpm, self.rpm, "rpm"),
             (recording.load, self.load.get(recording.load_unit), recording.load_unit),
@@ -123,8 +129,14 @@ class Envelope(_Plain):
         return [
             f"{value:g} {unit} (trained on {known[0]:g} to {known[1]:g} {unit})"
             for value, known, unit in pairs
-            if value is not None and known is not None and not known[0] <= value <= known[1]
+            if value is not None
+            and known is not None
+            and not known[0] * (1 - TOLERANCE) <= value <= known[1] * (1 + TOLERANCE)
         ]
+
+
+def _is_outside(value: float, known: Range) -> bool:
+    return not known[0] * (1 - TOLERANCE) <= value <= known[1] * (1 + TOLERANCE)
 
 
 def _range(values: list[float]) -> Range | None:

@@ -36,6 +36,9 @@ _RESONANCES = (0.25, 0.95)  # band to demodulate by default, as shares of half t
 _ORDER_MARGIN = 1.05  # samples in a turn beyond what the highest order needs: they are cut off gradually
 
 
+_MOST_LAGS = 4096  # of a Wigner-Ville distribution, whose memory grows with them times the samples
+
+
 class _Axis(NamedTuple):
     """Rows in equal steps: `n_frequencies` bins, from `first` on, of a transform over `n_fft` samples."""
 
@@ -230,6 +233,11 @@ class TimeFrequency(nn.Module):
 
     def _wigner_ville(self, signals: Tensor) -> Tensor:
         axis, hop = self._axis, self._hop(signals)
+        if axis.n_fft > _MOST_LAGS:
+            raise ValueError(
+                f"rows {axis.rate / axis.n_fft:.3g} Hz apart need {axis.n_fft} lags, more than {_MOST_LAGS}: choose a "
+                "wider frequency_range, or another kind of map"
+            )
         reach = (axis.n_fft - 1) // 2
         half = max(
             hop, reach // 2
