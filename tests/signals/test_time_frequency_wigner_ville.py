@@ -5,6 +5,7 @@ import scipy.ndimage
 import scipy.signal
 import torch
 
+from packages.core.signals.time_frequency import TimeFrequency
 from packages.core.signals.wigner_ville import wigner_ville
 
 NOISE = np.random.default_rng(0).normal(size=128)
@@ -91,5 +92,5 @@ def test_windows_that_do_not_fit_are_refused():
 
 def test_rows_too_close_are_refused_before_they_take_all_memory():
     narrow = TimeFrequency("wvd", 51_200, frequency_range=(0, 200))
-    with pytest.raises(ValueError, match="need .* lags"):
+    with pytest.raises(ValueError, match=r"need \d+ lags"):
         narrow(torch.randn(1, 1, 8192))

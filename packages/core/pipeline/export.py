@@ -129,9 +129,7 @@ class Envelope(_Plain):
         return [
             f"{value:g} {unit} (trained on {known[0]:g} to {known[1]:g} {unit})"
             for value, known, unit in pairs
-            if value is not None
-            and known is not None
-            and not known[0] * (1 - TOLERANCE) <= value <= known[1] * (1 + TOLERANCE)
+            if value is not None and known is not None and _is_outside(value, known)
         ]
 
 
