@@ -33,8 +33,9 @@ def analytic(signals: Tensor) -> Tensor:
 def squared_envelope(signals: Tensor, sampling_rate_hz: float, band_hz: tuple[float, float]) -> Tensor:
     """Squared envelope of a band, relative to its mean: impacts that make a resonance ring stand up from it.
 
-    As `spectra.squared_envelope`, for batches and differentiable, and of the window and its mirror image, so that what
-    the ends jump by is not taken for an impact.
+    `|z|^2 / mean(|z|^2)`, z the analytic signal of the band: the spectrum with everything outside the band and all
+    negative frequencies set to zero, doubled and transformed back. That is done for the window and its mirror image, so
+    that what the ends jump by is not taken for an impact. Gradients flow to the signals.
 
     Args:
         signals: float32 or float64 `[B, C, T]`.
@@ -47,6 +48,11 @@ def squared_envelope(signals: Tensor, sampling_rate_hz: float, band_hz: tuple[fl
     Raises:
         TypeError: the signals are not floating point.
         ValueError: a shape or number is another.
+
+    Example:
+        >>> tone = torch.cos(2 * torch.pi * 1000 / 4096 * torch.arange(4096))[None, None]
+        >>> bool((squared_envelope(tone, 4096, band_hz=(800, 1200))[..., 500:-500] - 1).abs().max() < 0.02)
+        True
     """
     check_batch(signals)
     low_hz, high_hz = check_range("band_hz", band_hz, sampling_rate_hz / 2)
@@ -59,22 +65,27 @@ def squared_envelope(signals: Tensor, sampling_rate_hz: float, band_hz: tuple[fl
     return power / power.mean(-1, keepdim=True).clamp_min(torch.finfo(power.dtype).tiny)
 
 
-def envelope_spectrum(signals: Tensor, sampling_rate_hz: float, band_hz: tuple[float, float]) -> tuple[Tensor, Tensor]:
-    """Amplitude spectrum of the squared envelope of a band (Randall & Antoni 2011, MSSP 25:485), under a Hann window.
+def envelope_spectrum(
+    signals: Tensor, sampling_rate_hz: float, band_hz: tuple[float, float], resolution_hz: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """Amplitude spectrum of the squared envelope of a band, where bearing faults show their impact rates.
 
-    A line of height m means that the power in the band swings by a share m of its mean.
+    The envelope is taken relative to its mean, so the result does not depend on the recorder's gain: a line of height m
+    means that the power in the band swings by a share m of its mean. Randall and Antoni 2011, Mechanical Systems and
+    Signal Processing 25:485.
 
     Args:
-        signals: as for `squared_envelope`.
+        signals: as for `squared_envelope`; at least 20 turns of the shaft, so that lines part from its harmonics.
         sampling_rate_hz: as for `squared_envelope`.
         band_hz: as for `squared_envelope`.
+        resolution_hz: as `resolution` of `amplitude_spectrum`.
 
     Returns:
-        Amplitudes `[B, C, F]`, dimensionless, and their frequencies in Hz, `[F]`, 0 to half the sampling rate.
+        Amplitudes `[B, C, F]`, dimensionless, >= 0, and their frequencies in Hz, `[F]`, 0 to half the sampling rate.
 
     Raises:
         TypeError: as `squared_envelope`.
-        ValueError: as `squared_envelope`.
+        ValueError: as `squared_envelope` and `amplitude_spectrum`.
 
     Example:
         >>> time_s = torch.arange(8192) / 8192
@@ -85,23 +96,53 @@ def envelope_spectrum(signals: Tensor, sampling_rate_hz: float, band_hz: tuple[f
         (tensor(50.), 0.4)
     """
     envelope = squared_envelope(signals, sampling_rate_hz, band_hz)
-    return amplitude_spectrum(envelope, sampling_rate_hz)
+    return amplitude_spectrum(envelope, sampling_rate_hz, resolution_hz)
 
 
-def amplitude_spectrum(values: Tensor, rate: float) -> tuple[Tensor, Tensor]:
-    """Amplitudes `[..., N // 2 + 1]` of the sinusoids in real values `[..., N]`, less their mean, under a Hann window.
+def amplitude_spectrum(values: Tensor, rate: float, resolution: float | None = None) -> tuple[Tensor, Tensor]:
+    """Amplitudes of the sinusoids in real values, averaged over half-overlapping Hann windows (Welch 1967).
+
+    Each segment loses its mean. Power is averaged, then its root taken, so that a steady sinusoid of amplitude a stands
+    as a peak of height a, whatever the length of the segments. Gradients flow to the values.
 
     Args:
-        values: `[..., N]`.
-        rate: of the values, samples per second, or per revolution.
+        values: float32 or float64 `[..., N]`, N >= 4.
+        rate: of the values, samples per second, or per revolution, > 0.
+        resolution: distance between two bins of the result, > 0, in the unit of the rate; finer than the values allow,
+            or None, makes one segment of them all.
 
     Returns:
-        Amplitudes in the unit of the values, and their frequencies in cycles per second, or revolution.
+        Amplitudes (zero to peak) in the unit of the values, `[..., F]`, and their frequencies in cycles per second, or
+        revolution, `[F]`, from 0 to half the rate.
+
+    Raises:
+        ValueError: there are fewer than 4 values, or the rate or resolution is not positive.
+
+    Example:
+        >>> time_s = torch.arange(2048) / 2048
+        >>> amplitude, frequencies_hz = amplitude_spectrum(3 * torch.sin(2 * torch.pi * 100 * time_s), 2048)
+        >>> frequencies_hz[amplitude.argmax()], round(amplitude.max().item(), 3)
+        (tensor(100.), 3.0)
     """
-    n = values.shape[-1]
-    weights = torch.hann_window(n, dtype=values.dtype, device=values.device)
-    spectrum = torch.fft.rfft((values - values.mean(-1, keepdim=True)) * (2 / weights.sum() * weights))
-    return spectrum.abs(), torch.arange(n // 2 + 1, device=values.device) * (rate / n)
+    length = _segment_length(values.shape[-1], rate, resolution)
+    segments = values.unfold(-1, length, length // 2)
+    weights = torch.hann_window(length, dtype=values.dtype, device=values.device)
+    spectra = torch.fft.rfft((segments - segments.mean(-1, keepdim=True)) * (2 / weights.sum() * weights))
+    # a norm, not the root of a mean: that has no slope where a bin is empty
+    amplitudes = torch.linalg.vector_norm(spectra, dim=-2) / spectra.shape[-2] ** 0.5
+    if length % 2 == 0:
+        amplitudes = torch.cat((amplitudes[..., :-1], amplitudes[..., -1:] / 2), -1)  # this bin has no mirror image
+    bins = torch.arange(length // 2 + 1, dtype=values.dtype, device=values.device)
+    return amplitudes, bins * (rate / length)
+
+
+def _segment_length(n_values: int, rate: float, resolution: float | None) -> int:
+    if n_values < 4:
+        raise ValueError(f"a spectrum of {n_values} samples: expected at least 4")
+    check_number("sampling rate", rate, 0, open_ends=True)
+    if resolution is None:
+        return n_values
+    return min(max(round(rate / check_number("resolution", resolution, 0, open_ends=True)), 4), n_values)
 
 
 def check_range(name: str, limits: tuple[float, float], most: float) -> tuple[float, float]:

@@ -103,7 +103,7 @@ def split_recordings(
     if by == "time":
         return _split_by_time(recordings, val_fraction, test_fraction, ends)
     rng = np.random.default_rng(seed)
-    keys = _group_keys(recordings, by)
+    keys = group_keys(recordings, by)
     if test_specimens is None:
         groups = _Groups(recordings, keys)
         _require(groups, 2, by, "one to train on and one to test on are needed")
@@ -159,7 +159,7 @@ def kfold(
     if by == "time":
         return [_time_fold(recordings, fold, k, val_fraction, ends) for fold in range(k)]
     rng = np.random.default_rng(seed)
-    keys = _group_keys(recordings, by)
+    keys = group_keys(recordings, by)
     groups = _Groups(recordings, keys)
     _require(groups, k, by, f"{k} folds need {k}")
     folds = _assign_folds(groups, k, rng)
@@ -184,7 +184,7 @@ class _Groups:
         self.present = seconds > 0
 
 
-def _group_keys(recordings: Sequence[Recording], by: By) -> list[str]:
+def group_keys(recordings: Sequence[Recording], by: By) -> list[str]:
     """The group of each recording: its specimen, or else its source, or else itself."""
     specimens = [recording.specimen if by == "specimen" else None for recording in recordings]
     return [
