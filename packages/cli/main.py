@@ -242,6 +242,63 @@ def train(
 
 @app.command()
 @one_line_errors
+def search(
+    data: Annotated[Path | None, typer.Argument(help="Folder of recordings; none simulates journal bearings.")] = None,
+    model: Annotated[str | None, typer.Option(help="cnn1d, wdcnn, resnet18_1d, hybrid_pinn, ...")] = None,
+    trials: Annotated[int | None, typer.Option(help="Candidates in all, those of other workers too; 50.")] = None,
+    storage: Annotated[str | None, typer.Option(help="File or URL that workers share; a file in --out alone.")] = None,
+    space: Annotated[Path | None, typer.Option(help="YAML file of what to search; the model's preset.")] = None,
+    pruner: Annotated[str | None, typer.Option(help="Who ends bad trials: median, hyperband or none.")] = None,
+    study: Annotated[str | None, typer.Option(help="Name within the storage.")] = None,
+    representation: Annotated[str | None, typer.Option(help="stft, cwt, wvd, envelope, order or multi.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training windows in each trial.")] = None,
+    window: Annotated[int | None, typer.Option(help="Samples per window.")] = None,
+    channels: Annotated[str | None, typer.Option(help="Channels to use, e.g. DE,FE.")] = None,
+    classes: Annotated[str | None, typer.Option(help="Classes to use, e.g. inner_race,ball.")] = None,
+    split: Annotated[str | None, typer.Option(help="specimen, recording or time.")] = None,
+    test_specimens: Annotated[str | None, typer.Option(help="Specimens to leave for the test, e.g. X,Y.")] = None,
+    sampling_rate: Annotated[float | None, typer.Option(help="Hz to bring all to; of files that lack theirs.")] = None,
+    bearing: Annotated[str | None, typer.Option(help="Rolling bearing, for its fault orders, e.g. 6205.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order, split and search.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...")] = None,
+    precision: Annotated[str | None, typer.Option(help="32, bf16 or fp16.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Loader processes.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings; options on the line win.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results; a new one under runs/ by default.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the search in --out.")] = False,
+) -> None:
+    """Search the settings of a training; the same line on several machines is one search."""
+    from packages.core.pipeline.search import search_run, settle_search
+
+    options = {
+        "data": None if data is None else str(data),
+        "model": model,
+        "representation": representation,
+        "epochs": epochs,
+        "window": window,
+        "channels": _names(channels),
+        "classes": _names(classes),
+        "split": split,
+        "test_specimens": _names(test_specimens),
+        "sampling_rate_hz": sampling_rate,
+        "bearing": bearing,
+        "seed": seed,
+        "device": device,
+        "precision": precision,
+        "num_workers": workers,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    choices = {"trials": trials, "pruner": pruner, "storage": storage, "study": study}
+    settled, folder = settle_search(given, config, space, out, resume, **choices)
+    result = search_run(settled, folder, resume)
+    for line in result.lines:
+        typer.echo(line)
+    if result.interrupted_by is not None:
+        raise typer.Exit(BY_SIGNAL + result.interrupted_by)
+
+
+@app.command()
+@one_line_errors
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     data: Annotated[Path | None, typer.Option(help="Other labelled recordings than the run's test part.")] = None,

@@ -31,6 +31,14 @@ def run(*arguments, timeout_s: float = 200, **options) -> subprocess.CompletedPr
     )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def temporary_folder(tmp_path_factory):
+    """torch's launcher leaves folders among the temporary files."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("tmp")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     out = tmp_path_factory.mktemp("processes") / "found.json"

@@ -1,18 +1,22 @@
 """Checkpoint files: damage is found, the one before takes over, the background loses nothing."""
 
+import collections
 import errno
 import hashlib
 import io
 import logging
 import multiprocessing
 import os
+import pathlib
 import sys
 import time
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 
+from packages.core.engine.callbacks import Callback
 from packages.core.engine.checkpoint import (
     CheckpointWriter,
     SaveInterval,
@@ -21,8 +25,15 @@ from packages.core.engine.checkpoint import (
     load_weights,
     save_training,
 )
-from packages.core.engine.files import atomic_write, load_checkpoint_file, pack_checkpoint, save_checkpoint_file
+from packages.core.engine.files import (
+    atomic_write,
+    foreign_part,
+    load_checkpoint_file,
+    pack_checkpoint,
+    save_checkpoint_file,
+)
 from packages.core.engine.precision import Float16
+from packages.core.training.trainer import Trainer
 
 
 def state(value, size=200):
@@ -254,3 +265,91 @@ def test_a_checkpoint_without_its_parts_is_refused_in_one_line(tmp_path, content
     with pytest.raises(ValueError, match=r"last\.pt") as caught:
         load_training(tmp_path / "last.pt")
     assert "\n" not in str(caught.value)
+
+
+def test_a_process_is_forked_only_when_nothing_is_being_written(tmp_path):
+    """So that no worker, whoever starts it, inherits a lock that a writing thread holds."""
+    writer = CheckpointWriter(tmp_path)
+    writer.save(state(1, size=20_000_000), {}, is_best=False)
+    assert writer.is_busy
+    child = multiprocessing.get_context("fork").Process(target=lambda: os._exit(7 if writer.is_busy else 0))
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    assert saved_value(tmp_path / "last.pt") == 1
+
+
+LOADABLE = [
+    None, True, 2**80, float("inf"), "text", torch.ones(2)[::2], torch.nn.Parameter(torch.ones(1)), torch.Size([1]),
+    torch.device("cpu"), [1, (2.0, {"a": None})], {(1, ("b", 2.5)): 3}, collections.OrderedDict(a=1),
+    collections.Counter("aab"), np.float64(0.5), {np.int64(3): [np.bool_(True)]}, {(np.int64(3), 1): np.str_("x")},
+]  # fmt: skip
+FOREIGN = [
+    {1}, frozenset(), b"x", 1j, torch.float32, range(3), np.ones(2), collections.defaultdict(list), pathlib.Path("x"),
+    {"a": [{"b": len}]}, {(1, b"x"): 2}, np.datetime64("2026-01-01"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", LOADABLE + FOREIGN, ids=lambda value: type(value).__name__)
+def test_what_can_be_saved_is_what_can_be_loaded(value, tmp_path):
+    """The oracle: `load_checkpoint_file` takes it."""
+    save_checkpoint_file(tmp_path / "c.pt", {"value": host_copy(value)})
+    is_foreign = foreign_part({"value": value}) is not None
+    assert is_foreign is any(value is foreign for foreign in FOREIGN)
+    if is_foreign:
+        with pytest.raises(ValueError, match="tensors and plain data"):
+            load_checkpoint_file(tmp_path / "c.pt")
+    else:
+        assert repr(load_checkpoint_file(tmp_path / "c.pt")["value"]) == repr(host_copy(value))
+
+
+class Remembering(Callback):
+    """Whatever it is given."""
+
+    def __init__(self, kept):
+        self.kept = kept
+
+    def state_dict(self):
+        return {"kept": self.kept}
+
+    def load_state_dict(self, state):
+        self.kept = state["kept"]
+
+
+def new_trainer(folder, *kept, scheduler=None, lr=0.1):
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    batch = torch.ones(2, 1, 4), torch.tensor([0, 1])
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    return Trainer(
+        model, [batch], [batch], optimizer, device="cpu", checkpoint_dir=folder, callbacks=[*map(Remembering, kept)],
+        lr_scheduler=scheduler and scheduler(optimizer),
+    )  # fmt: skip
+
+
+def test_a_callback_with_a_state_that_cannot_be_saved_costs_no_checkpoint(tmp_path, caplog):
+    trainer = new_trainer(tmp_path, np.float64(0.25), {"seen": {3}}, lr=np.float64(0.1))
+    trainer.fit(2)
+    trainer.save_checkpoint(2, {"f1": np.float32(0.5)}, is_best=False)
+    told = [record.message for record in caplog.records]
+    assert len(told) == 1
+    assert told[0].startswith("Remembering:1: its state is left out of the checkpoints")
+    assert "['kept']['seen'], a set" in told[0]
+    resumed = new_trainer(tmp_path, None, "afresh")
+    assert resumed.load_checkpoint(tmp_path / "last.pt")["val_metrics"] == {"f1": 0.5}
+    assert [type(callback.kept) for callback in resumed.callbacks] == [float, str]
+    assert resumed.optimizer.param_groups[0]["lr"] == 0.1
+
+
+class Moody(torch.optim.lr_scheduler.StepLR):
+    """Keeps what no checkpoint can hold."""
+
+    def __init__(self, optimizer):
+        self.seen = {1}
+        super().__init__(optimizer, 1)
+
+
+def test_other_states_that_cannot_be_saved_are_refused_before_training(tmp_path):
+    trainer = new_trainer(tmp_path, scheduler=Moody)
+    with pytest.raises(TypeError, match=r"\['scheduler'\]\['seen'\], a set"):
+        trainer.fit(1)
+    assert trainer.state.global_step == 0

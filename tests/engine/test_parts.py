@@ -166,6 +166,22 @@ def test_random_states_of_all_three_generators_and_of_a_loader():
     assert draw() == first
 
 
+@pytest.mark.skipif(not torch.mps.is_available(), reason="needs Apple's MPS")
+def test_the_random_state_of_mps_is_kept():
+    state = get_random_state()
+    first = torch.rand(3, device="mps").cpu()
+    set_random_state(state)
+    assert torch.equal(torch.rand(3, device="mps").cpu(), first)
+
+
+def test_random_states_of_a_checkpoint_without_mps_are_taken():
+    state = get_random_state()
+    first = torch.rand(3)
+    del state["mps"]
+    set_random_state(state)
+    assert torch.equal(torch.rand(3), first)
+
+
 def test_random_states_survive_a_checkpoint_file(tmp_path):
     from packages.core.engine.files import load_checkpoint_file, save_checkpoint_file
 

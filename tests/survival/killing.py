@@ -10,6 +10,8 @@ import os
 import random
 import signal
 import sys
+import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +115,7 @@ def train_on_two_ranks(case: str, folder: Path, point: KillPoint | None = None) 
     """The same under the agent that `torchrun` runs, which forks its processes here."""
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    tempfile.tempdir = str(folder.parent)  # what the agent leaves goes with the test's folder
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=2, start_method="fork", max_restarts=0, rdzv_backend="c10d",
         rdzv_endpoint="localhost:0", monitor_interval=0.05,
@@ -142,12 +145,19 @@ def _lead(target: Callable[..., None], *arguments: Any) -> None:
 def run(target: Callable[..., None], case: str, folder: Path, point: KillPoint | None = None) -> int:
     """Run a training until it ends or is killed; its exit code, negative for a signal's number."""
     process = in_own_process(target, case, folder, point)
-    from_outside = point is not None and point.after_s is not None
-    process.join(point.after_s if from_outside else PATIENCE_S)
-    ended = process.exitcode
+    after_s = None if point is None else point.after_s
+    ended = exit_code(process, PATIENCE_S if after_s is None else after_s)
     end_group(process)
-    assert from_outside or ended is not None, f"{case}, {point}: has not ended after {PATIENCE_S} s"
+    assert after_s is not None or ended is not None, f"{case}, {point}: has not ended after {PATIENCE_S} s"
     return -signal.SIGKILL if ended is None else ended
+
+
+def exit_code(process: Any, patience_s: float) -> int | None:
+    """How a process has ended; None if it has not. `join` would also wait for workers that outlive it, some 5 s."""
+    until = time.monotonic() + patience_s
+    while process.exitcode is None and time.monotonic() < until:
+        time.sleep(0.005)
+    return process.exitcode
 
 
 def was_killed(target: Callable[..., None], case: str, folder: Path, point: KillPoint) -> bool:

@@ -14,13 +14,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.survival.killing import FORK, flat, preload
+from tests.survival.killing import FORK, exit_code, flat, preload
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and POSIX signals")
-ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 NETWORK = ["--model", "wdcnn", "--window", "2048", "--hop", "1024", "--epochs", "12", "--device", "cpu"]
 SETTINGS = [*NETWORK, "--augment", "medium", "--checkpoint-every", "2"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def environment(tmp_path_factory):
+    """For `torchrun`, whose launcher leaves folders among the temporary files."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("tmp")))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +70,7 @@ def _whirl(log_folder, arguments):
 
 
 def finished(process):
-    process.join(120)
-    return process.exitcode
+    return exit_code(process, 120)
 
 
 def wait_for(path, process):
@@ -91,8 +98,8 @@ def same(a, b):
     return all(map(torch.equal, tensors(a).values(), tensors(b).values()))
 
 
-def resumed(folder, log_folder):
-    return finished(whirl(log_folder, "train", "--resume", "--out", folder))
+def resumed(folder, log_folder, *more):
+    return finished(whirl(log_folder, "train", "--resume", "--out", folder, *more))
 
 
 @pytest.mark.parametrize(
@@ -119,6 +126,26 @@ def test_a_signal_saves_and_says_how_to_go_on_to_the_same_bits(signum, code, rec
         assert results(damaged) == results(whole)
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="workers are found in /proc")
+def test_a_killed_worker_is_one_line_and_the_run_resumes_without_workers(recordings, whole, tmp_path):
+    """Resumed once more, it says that nothing is left to train."""
+    folder = tmp_path / "run"
+    process = whirl(tmp_path, "train", recordings, *SETTINGS, "--workers", 2, "--out", folder)
+    wait_for(folder / "checkpoints" / "previous.pt", process)
+    worker = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0]
+    os.kill(int(worker), signal.SIGKILL)
+    assert finished(process) == 2
+    told = (tmp_path / "stderr").read_text()
+    assert told.splitlines()[-1].startswith("whirl: a worker process of a data loader died")
+    assert "Traceback" not in told
+    assert resumed(folder, tmp_path, "--workers", 0) == 0, (tmp_path / "stderr").read_text()
+    assert results(folder) == results(whole)
+    assert "is finished" not in (tmp_path / "stderr").read_text()
+    assert resumed(folder, tmp_path) == 0
+    assert "is finished after its 12 epochs" in (tmp_path / "stderr").read_text()
+    assert results(folder) == results(whole)
+
+
 @pytest.mark.slow
 def test_a_second_signal_leaves_at_once_and_nothing_is_lost(recordings, whole, tmp_path):
     """Both are waiting when the stopped process goes on, so that the second always finds it at work."""
@@ -143,7 +170,7 @@ def test_torchrun_starts_a_dead_rank_again_and_ends_in_the_same_bits(recordings,
         command = ["-m", "packages.cli", "train", str(recordings), *SETTINGS, "--out", str(folder)]
         with (tmp_path / f"{folder.name}.log").open("w") as log:
             launcher = subprocess.Popen(
-                [*TORCHRUN, "--max-restarts", str(restarts), *command], env=ONE_THREAD, stdout=log, stderr=log,
+                [*TORCHRUN, "--max-restarts", str(restarts), *command], stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
         try:
@@ -179,7 +206,7 @@ def test_a_signal_to_torchrun_saves_and_the_run_goes_on_in_the_same_bits(recordi
     command = [*TORCHRUN, "-m", "packages.cli", "train"]
     for folder in (whole, broken):
         launcher = subprocess.Popen(
-            [*command, str(recordings), *SETTINGS, "--out", str(folder)], env=ONE_THREAD, start_new_session=True,
+            [*command, str(recordings), *SETTINGS, "--out", str(folder)], start_new_session=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         if folder is whole:
@@ -190,8 +217,6 @@ def test_a_signal_to_torchrun_saves_and_the_run_goes_on_in_the_same_bits(recordi
     os.kill(launcher.pid, signal.SIGTERM)
     assert launcher.wait(120) != 0
     assert not (broken / "metrics.json").exists()
-    done = subprocess.run(
-        [*command, "--resume", "--out", str(broken)], env=ONE_THREAD, capture_output=True, text=True, timeout=400
-    )
+    done = subprocess.run([*command, "--resume", "--out", str(broken)], capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     assert results(broken) == results(whole)

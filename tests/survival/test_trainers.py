@@ -64,6 +64,7 @@ def test_a_killed_training_ends_in_the_same_bits(case, n_kills, tmp_path):
 def test_one_of_two_ranks_killed_ends_both_and_they_resume_in_the_same_bits(case, n_kills, tmp_path):
     """Under the agent of `torchrun`; from outside, agent and ranks die together."""
     survives(train_on_two_ranks, case, tmp_path, kill_points(n_kills, seed=f"{case} on two ranks", n_ranks=2))
+    assert list(tmp_path.glob("torchelastic_*"))  # what the agent leaves, not among everybody's temporary files
 
 
 def cut(content):

@@ -220,7 +220,7 @@ def fit_until_the_accident(folder, accident, workers, tell):
 @pytest.mark.parametrize(
     ("accident", "workers", "error", "message"),
     [
-        (kill_the_reader, 1, RuntimeError, "DataLoader worker"),
+        (kill_the_reader, 1, ChildProcessError, "worker process of a data loader died"),
         (remove, 0, FileNotFoundError, "5.npy"),
         (remove, 1, FileNotFoundError, "5.npy"),
     ],

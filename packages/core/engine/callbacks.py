@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+
+from packages.core.engine.files import foreign_part
+
+logger = logging.getLogger(__name__)
 
 Logs = dict[str, Any]
 
@@ -58,7 +63,11 @@ class Callback:
         """Called after each training batch; gradients are still in place."""
 
     def state_dict(self) -> Logs:
-        """What has to survive an interruption: plain data and tensors."""
+        """What has to survive an interruption: tensors, None, bools, numbers and text, in dicts, lists and tuples.
+
+        NumPy's numbers become Python's. A state with anything else in it stays out of the checkpoint, which nobody
+        could load with it: a warning in the log names callback and key, and a resumed callback begins afresh.
+        """
         return {}
 
     def load_state_dict(self, state: Logs) -> None:
@@ -99,6 +108,7 @@ class CallbackList(Callback):
 
     def __init__(self, callbacks: Iterable[Callback | Callable[[Any, Logs], Any]] = ()) -> None:
         self.callbacks: list[Callback] = []
+        self._told: set[str] = set()
         self._hooked: dict[str, list[Callback]] = {hook: [] for hook in HOOKS}
         for callback in callbacks:
             self.append(callback)
@@ -168,7 +178,18 @@ class CallbackList(Callback):
 
     def state_dict(self) -> Logs:
         """The states of the members that remember something, by class name and place among that class."""
-        return {name: state for name, member in self._named() if (state := member.state_dict())}
+        states = {name: state for name, member in self._named() if (state := member.state_dict())}
+        return {name: state for name, state in states.items() if self._can_be_saved(name, state)}
+
+    def _can_be_saved(self, name: str, state: Logs) -> bool:
+        foreign = foreign_part(state)
+        if foreign and name not in self._told:
+            self._told.add(name)
+            logger.warning(
+                "%s: its state is left out of the checkpoints, which hold tensors and plain data alone, not %s; "
+                "resumed, it begins afresh", name, foreign,
+            )  # fmt: skip
+        return foreign is None
 
     def load_state_dict(self, state: Logs) -> None:
         """Give each member its state back; a member without one begins afresh.

@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import os
 import re
 import threading
 import time
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -79,7 +82,8 @@ class CheckpointWriter:
     When a file cannot be written, a warning is logged, the files that are there stay whole, and the next save tries
     again. As a context manager the writer waits at the block's end until all is on disk, and raises if it cannot be
     written even then; when the block fails it waits without raising, and when the process is told to leave at once
-    (`KeyboardInterrupt`, `SystemExit`) it drops what waits.
+    (`KeyboardInterrupt`, `SystemExit`) it drops what waits. Before this process is forked, as for a loader's workers,
+    all that is being written is waited for.
 
     Args:
         folder: where the files go; made at the first save. It belongs to one training at a time.
@@ -102,6 +106,7 @@ class CheckpointWriter:
         self._thread: threading.Thread | None = None
         self._waiting: dict[str, dict[str, Any]] = {}  # by file name
         self._wrote_last = False
+        _WRITERS.add(self)
 
     @property
     def is_busy(self) -> bool:
@@ -109,7 +114,7 @@ class CheckpointWriter:
 
     def save(self, state: dict[str, Any], metadata: dict[str, Any], is_best: bool) -> None:
         """Take a copy of the state, to be written as `last.pt`, and as `best.pt` when `is_best`."""
-        checkpoint = {"format": FORMAT, "metadata": metadata, "training": host_copy(state)}
+        checkpoint = {"format": FORMAT, "metadata": host_copy(metadata), "training": host_copy(state)}
         with self._lock:
             self._waiting |= dict.fromkeys([BEST, LAST] if is_best else [LAST], checkpoint)
             if self._thread is None:
@@ -193,8 +198,23 @@ class CheckpointWriter:
                 leftover.unlink(missing_ok=True)
 
 
+_WRITERS: weakref.WeakSet[CheckpointWriter] = weakref.WeakSet()
+
+
+def _wait_for_writers() -> None:
+    """A process must not be forked while a thread writes: it might inherit a lock that nobody opens."""
+    for writer in list(_WRITERS):
+        writer.wait()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(before=_wait_for_writers)
+
+
 def host_copy(value: Any) -> Any:
     """A copy in main memory that later steps do not change: of tensors, and of all containers around them.
+
+    NumPy's numbers become Python's, for a checkpoint with the former could not be loaded.
 
     Example:
         >>> state = {"weight": torch.zeros(2), "history": [1.0]}
@@ -207,9 +227,11 @@ def host_copy(value: Any) -> Any:
         return value.detach().to("cpu", copy=True)
     if isinstance(value, Mapping):
         copied: Any = copy.copy(value)  # keeps the kind, and a module's versions beside its weights
-        for key, item in value.items():
-            copied[key] = host_copy(item)
+        copied.clear()
+        copied.update({host_copy(key): host_copy(item) for key, item in value.items()})
         return copied
+    if isinstance(value, np.generic):
+        return value.item()
     if type(value) in (list, tuple):
         return type(value)([host_copy(item) for item in value])
     return value

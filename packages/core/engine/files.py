@@ -12,11 +12,13 @@ import pickle
 import pickletools
 import tempfile
 import zipfile
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import torch
 
 # A checkpoint is a zip archive; the checksum of all before it is the archive's comment, so any zip reader takes it.
@@ -182,6 +184,31 @@ def load_checkpoint_file(path: str | Path) -> dict[str, Any]:
         is_pickle = isinstance(error, pickle.UnpicklingError)
         detail = "it holds more than tensors and plain data" if is_pickle else " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: not a readable checkpoint ({type(error).__name__}: {detail})") from error
+
+
+_PLAIN = (type(None), bool, int, float, str, torch.Size, torch.device)
+_CONTAINERS = (dict, OrderedDict, Counter, list, tuple)
+
+
+def foreign_part(value: Any, path: str = "") -> str | None:
+    """Where in `value` there is something that `load_checkpoint_file` would refuse, and its type; None if nowhere.
+
+    Example:
+        >>> foreign_part({"best": {"value": 0.5, "seen": {3, 4}}})
+        "['best']['seen'], a set"
+        >>> foreign_part([torch.ones(2), {(1, "a"): None}])
+    """
+    if isinstance(value, np.generic):  # saved as the plain number
+        value = value.item()
+    if isinstance(value, torch.Tensor) or type(value) in _PLAIN:
+        return None
+    if type(value) not in _CONTAINERS:
+        return f"{path}, a {type(value).__qualname__}"
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        found = f"{path}, a key {key!r}" if foreign_part(key) else foreign_part(item, f"{path}[{key!r}]")
+        if found:
+            return found
+    return None
 
 
 def is_whole(path: Path) -> bool:

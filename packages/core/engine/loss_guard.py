@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -37,6 +37,9 @@ class LossGuard:
         run: the network's outputs for a batch, in the precision of the training.
         on_nonfinite: `'raise'`; `'skip'` leaves the batch out, with a warning in the log; None lets everything pass.
         max_skipped: batches that may be left out in an epoch, >= 0; one more raises.
+        sources: asked for the names of the recordings, in the order of the metadata `recording`; "" where one is
+            unknown.
+        remedy: what the error advises, unless the signals themselves are not finite.
 
     Attributes:
         skipped: batches left out in this epoch.
@@ -55,7 +58,13 @@ class LossGuard:
     """
 
     def __init__(
-        self, model: nn.Module, run: Callable[[Batch], Any], on_nonfinite: str | None, max_skipped: int = 10
+        self,
+        model: nn.Module,
+        run: Callable[[Batch], Any],
+        on_nonfinite: str | None,
+        max_skipped: int = 10,
+        sources: Callable[[], Sequence[str]] = tuple,
+        remedy: str = "",
     ) -> None:
         if on_nonfinite not in ("raise", "skip", None):
             raise ValueError(f"on_nonfinite is {on_nonfinite!r}, expected 'raise', 'skip' or None")
@@ -65,6 +74,8 @@ class LossGuard:
         self.run = run
         self.on_nonfinite = on_nonfinite
         self.max_skipped = max_skipped
+        self.sources = sources
+        self.remedy = remedy
         self.skipped = self.epoch = 0
         self._unread: list[tuple[int, torch.Tensor, Batch | None]] = []
         self._kept: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -96,7 +107,7 @@ class LossGuard:
             whose = f"the loss is {loss:g}{self._explain(result.batch)}"
             if math.isfinite(loss):
                 whose = "another process has a loss that is not finite"
-            self._refuse(f"{self._position(index)}: {whose}")
+            self._refuse(f"{self._position(index)}: {whose}", self._remedy(result.batch))
         return is_finite
 
     def protecting(self, step: Callable[[Any], StepResult]) -> Callable[[Any], StepResult]:
@@ -125,8 +136,13 @@ class LossGuard:
         if weights and not torch.nn.utils.get_total_norm(weights, math.inf).isfinite():
             raise NonFiniteLossError(
                 f"{self._position(n_batches - 1)}: a weight is infinite or no number, after a loss that was finite: "
-                "a gradient was not, or the learning rate is too high"
+                f"a gradient was not, or the learning rate is too high{self._remedy(None)}"
             )
+
+    def _remedy(self, batch: Batch | None) -> str:
+        """Advice, where training and not the data may be to blame."""
+        has_bad_signals = batch is not None and not batch.signals.isfinite().all()
+        return f"; {self.remedy}" if self.remedy and not has_bad_signals else ""
 
     def _position(self, index: int) -> str:
         return f"epoch {self.epoch}, batch {index}"
@@ -139,20 +155,20 @@ class LossGuard:
         if not all(finite):
             index, loss, batch = unread[finite.index(False)]
             raise NonFiniteLossError(
-                f"{self._position(index)}: the loss is {loss.item():g}{_recordings(batch, [])}; the weights in memory "
-                "are spoilt, a checkpoint from before is not; resumed with on_nonfinite='skip', the training names "
-                "rows and module"
+                f"{self._position(index)}: the loss is {loss.item():g}{self._recordings(batch, [])}; the weights in "
+                "memory are spoilt, a checkpoint from before is not; resumed with on_nonfinite='skip', the training "
+                f"names rows and module{self._remedy(None)}"
             )
 
-    def _refuse(self, message: str) -> None:
+    def _refuse(self, message: str, remedy: str) -> None:
         if self.on_nonfinite == "raise":
-            raise NonFiniteLossError(message)
+            raise NonFiniteLossError(message + remedy)
         with torch.no_grad():
             for buffer, before in self._kept:
                 buffer.copy_(before)
         self.skipped += 1
         if self.skipped > self.max_skipped:
-            raise NonFiniteLossError(f"{message}; {self.max_skipped} batches of this epoch are skipped already")
+            raise NonFiniteLossError(f"{message}; {self.max_skipped} batches of this epoch are skipped already{remedy}")
         logger.warning("%s; the batch is skipped", message)
 
     def _explain(self, batch: Batch | None) -> str:
@@ -164,7 +180,19 @@ class LossGuard:
             module = first_nonfinite_module(self.model, lambda: outputs.append(self.run(batch)))
         rows = _bad_rows(batch.signals) or _bad_rows(*outputs)
         blamed = f"; the first output that is not finite is that of {module!r}" if module else ""
-        return f"{_listed('row', rows)}{_recordings(batch, rows)}{blamed}"
+        return f"{_listed('row', rows)}{self._recordings(batch, rows)}{blamed}"
+
+    def _recordings(self, batch: Batch | None, rows: list[int]) -> str:
+        """Where the rows, or all of them, come from."""
+        if batch is None or "recording" not in batch.metadata:
+            return ""
+        indices = batch.metadata["recording"].tolist()
+        sources = dict(enumerate(self.sources()))  # an index below zero is an unlabelled recording's
+        recordings = [sources.get(index) or str(index) for index in indices]
+        starts = batch.metadata["start"].tolist() if "start" in batch.metadata else None
+        rows = rows or list(range(len(recordings)))
+        places = [recordings[i] if starts is None else f"{recordings[i]} from sample {starts[i]}" for i in rows]
+        return _listed("recording", list(dict.fromkeys(places)))
 
 
 def _bad_rows(values: Any = None) -> list[int]:
@@ -182,17 +210,6 @@ def _names(batch: Batch | None) -> Batch | None:
         return None
     metadata = {name: batch.metadata[name] for name in ("recording", "start") if name in batch.metadata}
     return Batch(batch.targets, batch.targets, metadata)
-
-
-def _recordings(batch: Batch | None, rows: list[int]) -> str:
-    """Where the rows, or all of them, come from."""
-    if batch is None or "recording" not in batch.metadata:
-        return ""
-    recordings = batch.metadata["recording"].tolist()
-    starts = batch.metadata["start"].tolist() if "start" in batch.metadata else [None] * len(recordings)
-    rows = rows or list(range(len(recordings)))
-    places = [f"{recordings[i]}" if starts[i] is None else f"{recordings[i]} from sample {starts[i]}" for i in rows]
-    return _listed("recording", list(dict.fromkeys(places)))
 
 
 def _listed(what: str, items: list[Any]) -> str:

@@ -10,7 +10,7 @@ import torch
 
 
 def get_random_state(loader: Any = None) -> dict[str, Any]:
-    """States of the generators of Python, NumPy and torch (every CUDA device too) and of `loader`'s own.
+    """States of the generators of Python, NumPy and torch (every CUDA device and MPS too) and of `loader`'s own.
 
     Example:
         >>> state = get_random_state()
@@ -25,6 +25,7 @@ def get_random_state(loader: Any = None) -> dict[str, Any]:
         "numpy": [algorithm, torch.from_numpy(np.array(keys, dtype=np.int64)), *rest],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "mps": torch.mps.get_rng_state() if torch.mps.is_available() else None,
         "loader": [generator.get_state() for generator in _generators(loader)],
     }
 
@@ -32,7 +33,7 @@ def get_random_state(loader: Any = None) -> dict[str, Any]:
 def set_random_state(state: dict[str, Any], loader: Any = None) -> None:
     """Take back what `get_random_state` gave, for the same kind of loader.
 
-    On a machine with another number of CUDA devices the devices' own states are left alone.
+    On a machine with another number of CUDA devices, or without MPS, the devices' own states are left alone.
     """
     version, keys, gauss = state["python"]
     random.setstate((version, tuple(keys), gauss))
@@ -41,6 +42,8 @@ def set_random_state(state: dict[str, Any], loader: Any = None) -> None:
     torch.set_rng_state(state["torch"].cpu())
     if len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all([device_state.cpu() for device_state in state["cuda"]])
+    if state.get("mps") is not None and torch.mps.is_available():  # not in older checkpoints
+        torch.mps.set_rng_state(state["mps"].cpu())
     for generator, saved in zip(_generators(loader), state["loader"], strict=True):
         generator.set_state(saved.cpu())
 

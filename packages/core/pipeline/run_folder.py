@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,11 @@ from typing import Any
 from packages.core.engine.checkpoint import BEST, LAST, PREVIOUS
 from packages.core.engine.files import write_json
 from packages.core.pipeline.config import RunConfig, make_config, read_settings, write_config
+
+logger = logging.getLogger(__name__)
+
+FREE_ON_RESUME = ("num_workers",)
+"""Settings that a resumed run may have otherwise than it began: what comes out does not depend on them."""
 
 
 class RunFolder:
@@ -47,22 +54,42 @@ class RunFolder:
         return self.last_checkpoint.is_file() or (self.checkpoints / PREVIOUS).is_file()
 
     @property
+    def is_finished(self) -> bool:
+        """Whether the training has come to its end, and been judged."""
+        return self.can_be_resumed and self.metrics_file.is_file()
+
+    @property
     def best_checkpoint(self) -> Path:
         """The checkpoint of the lowest validation loss; the newest where there is none."""
         best = self.checkpoints / BEST
         return best if best.is_file() else self.last_checkpoint
 
     def check_empty(self) -> None:
-        """Refuse a folder that holds anything.
+        """Refuse a folder that holds anything, or that nothing could be written to.
 
         Raises:
-            ValueError: it does, or it is no folder.
+            ValueError: it holds something, or is no folder.
+            OSError: as `check_writable`.
         """
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path}: is a file, expected a folder for the run")
         if self.path.is_dir() and any(self.path.iterdir()):
             hint = "choose another --out" + (" or go on with --resume" if self.can_be_resumed else "")
             raise ValueError(f"{self.path}: the output folder is not empty; {hint}")
+        self.check_writable()
+
+    def check_writable(self) -> None:
+        """Refuse a folder that cannot be written to, or made; nothing is left of the attempt.
+
+        Raises:
+            OSError: it cannot.
+        """
+        nearest = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
+        try:
+            tempfile.TemporaryFile(dir=nearest).close()
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
 
     def begin(self, config: RunConfig, data: dict[str, Any]) -> None:
         """Write down what the run is about to do, or nothing at all.
@@ -117,10 +144,12 @@ def settle(
         options: settings given on the line; they win over the file's.
         config_file: YAML file of further settings.
         out: run folder; None is a new one under `runs/`, named by time and network.
-        resume: take the configuration of the run in `out`, which nothing given may contradict.
+        resume: take the configuration of the run in `out`, which nothing given may contradict, but for
+            `FREE_ON_RESUME`. Where it is finished already, the log says so.
 
     Raises:
         ValueError: a bad setting, or a resumed run that was configured otherwise.
+        OSError: the run to resume cannot be written to.
     """
     settings = ({} if config_file is None else read_settings(config_file)) | options
     given = make_config(settings, str(config_file) if config_file else "options")
@@ -128,11 +157,20 @@ def settle(
         return given, Path(out or _new_folder(given.model))
     if out is None:
         raise ValueError("--resume needs --out, the folder of the run to go on with")
-    config = RunFolder(out).read_config()
+    folder = RunFolder(out)
+    config = folder.read_config()
+    folder.check_writable()
+    config = config.model_copy(update={name: getattr(given, name) for name in settings if name in FREE_ON_RESUME})
     for name in settings:
         if getattr(given, name) != getattr(config, name):
             was, asked = getattr(config, name), getattr(given, name)
             raise ValueError(f"{out}: began with {name} = {was!r}, not {asked!r}; resume without it or start a new run")
+    if folder.is_finished:
+        logger.info(
+            "%s: is finished after its %s epochs: nothing is left to train, it is judged again; to train longer, start "
+            "a new run with more --epochs and another --out, because the learning rate has followed these to its end",
+            out, config.epochs,
+        )  # fmt: skip
     return config, Path(out)
 
 

@@ -29,6 +29,7 @@ from packages.core.engine.distributed import (
     synchronize_batch_norm,
     world_size,
 )
+from packages.core.engine.failures import told_plainly
 from packages.core.engine.files import write_json
 from packages.core.engine.interrupt import finish_batch_on_interrupt
 from packages.core.engine.threads import fastest_thread_count
@@ -101,8 +102,9 @@ def train_run(
             data; nothing has been written then.
     """
     if not is_launched():
-        return _train_run(config, RunFolder(out), resume, callbacks, command)
-    with joined_processes(resolve_device(config.device)) as device:
+        with told_plainly():
+            return _train_run(config, RunFolder(out), resume, callbacks, command)
+    with told_plainly(), joined_processes(resolve_device(config.device)) as device:
         # The first process decides for all: names by the clock, and what is on a disk, may differ between them.
         mine = _taken_up(RunFolder(out), config, resume) if is_writer() else (str(out), config, resume)
         path, config, resume = gather(mine)[0]
@@ -127,8 +129,8 @@ def _train_run(
         logger.info(note)
     trainer = make_trainer(data, folder, callbacks)
     if isinstance(trainer, PINNTrainer):
-        _try_physics(trainer)
-    config = data.config.model_copy(update={"threads": _use_threads(trainer, data)})
+        try_physics(trainer)
+    config = data.config.model_copy(update={"threads": use_threads(trainer, data)})
     data = replace(data, config=config)
     if resume:
         check_same_recordings(data.config, data.fingerprint, folder.read_data()["fingerprint"])
@@ -171,8 +173,8 @@ class _HistoryWriter(Callback):
             logger.warning("%s: not written: %s", self.folder.history_file, error.strerror)
 
 
-def make_trainer(data: PreparedData, folder: RunFolder, callbacks: Sequence[Callback] = ()) -> Trainer:
-    """The network, its optimizer and schedule, and the trainer over the data's windows.
+def make_trainer(data: PreparedData, folder: RunFolder | None, callbacks: Sequence[Callback] = ()) -> Trainer:
+    """The network, its optimizer and schedule, and the trainer over the windows; nothing is saved without a folder.
 
     The default schedule, one-cycle (Smith & Topin 2019), lets the rate rise over the first 30 % of the steps and then
     fall to nearly nothing, which trains a small network in few epochs.
@@ -190,9 +192,10 @@ def make_trainer(data: PreparedData, folder: RunFolder, callbacks: Sequence[Call
     logger.info("training %s (%d parameters) on %d windows", config.model, n_parameters, len(train_windows))
     # Several representations take a step each with every batch.
     kinds = config.representations if isinstance(config.representation, list) else [""]
-    loaders = {kind: _train_loader(train_windows, config) for kind in kinds}
+    loaders = {kind: _train_loader(train_windows, data) for kind in kinds}
     val_loaders = {
-        kind: make_loader(val_windows, config.batch_size, shard=rank(), n_shards=world_size()) for kind in kinds
+        kind: make_loader(val_windows, config.batch_size, shard=rank(), n_shards=world_size(), device=data.device)
+        for kind in kinds
     }
     n_steps = sum(map(len, loaders.values()))
     optimizer = create_optimizer(config.optimizer, model.parameters(), config.lr, config.weight_decay)
@@ -201,12 +204,12 @@ def make_trainer(data: PreparedData, folder: RunFolder, callbacks: Sequence[Call
         "optimizer": optimizer,
         "criterion": _criterion(config, train_windows.targets),
         "device": data.device,
-        "callbacks": [_HistoryWriter(folder), *callbacks],
+        "callbacks": [*([] if folder is None else [_HistoryWriter(folder)]), *callbacks],
         "lr_scheduler": schedule_training(config.schedule, optimizer, config.epochs or 1, n_steps),
         "mixed_precision": config.precision or False,
-        "checkpoint_dir": folder.checkpoints,
+        "checkpoint_dir": None if folder is None else folder.checkpoints,
         "augmentation": None if config.augment is None else make_augmentation(config.augment),
-        "checkpoint_every": config.checkpoint_every,
+        "checkpoint_every": None if folder is None else config.checkpoint_every,
         "on_nonfinite": config.on_nonfinite,
     }
     if config.progressive is not None:
@@ -231,7 +234,8 @@ def _mask_params(config: RunConfig) -> dict[str, int]:
     return mask_params(min(m.n_frequencies for m in made), min(m.n_times for m in made)) if made else {}
 
 
-def _train_loader(windows: WindowDataset, config: RunConfig) -> Any:
+def _train_loader(windows: WindowDataset, data: PreparedData) -> Any:
+    config = data.config
     return make_loader(
         windows,
         config.batch_size,
@@ -242,6 +246,7 @@ def _train_loader(windows: WindowDataset, config: RunConfig) -> Any:
         drop_last=world_size() == 1 and len(windows) > config.batch_size and len(windows) % config.batch_size == 1,
         shard=rank(),
         n_shards=world_size(),
+        device=data.device,
     )
 
 
@@ -253,8 +258,9 @@ def _physics(data: PreparedData) -> dict[str, Any]:
         # Another seed, or windows would always meet the same labelled ones where both parts are equally long.
         windows = data.windows(data.unlabelled, config.hop)
         loader = make_loader(
-            windows, config.batch_size, shuffle=True, seed=config.seed + 1, shard=rank(), n_shards=world_size()
-        )
+            windows, config.batch_size, shuffle=True, seed=config.seed + 1, shard=rank(), n_shards=world_size(),
+            device=data.device,
+        )  # fmt: skip
     return {
         "lambda_freq": config.lambda_freq,
         "lambda_sommerfeld": config.lambda_sommerfeld,
@@ -265,7 +271,7 @@ def _physics(data: PreparedData) -> dict[str, Any]:
     }
 
 
-def _try_physics(trainer: PINNTrainer) -> None:
+def try_physics(trainer: PINNTrainer) -> None:
     """Refuse what physics has nothing to say of, or cannot take, before anything is written."""
     with torch.random.fork_rng():
         batch = trainer.prepare_batch(next(iter(trainer.batches(trainer.train_loader))))
@@ -286,7 +292,7 @@ def _fit(trainer: Trainer, config: RunConfig, folder: RunFolder, resume: bool) -
         raise ValueError(f"{folder.path}: training diverged (its loss is no number); lower --lr and start a new run")
 
 
-def _use_threads(trainer: Trainer, data: PreparedData) -> int:
+def use_threads(trainer: Trainer, data: PreparedData) -> int:
     """Set the number of threads, and return it.
 
     The network sees an empty batch on the way, so a window it cannot take is refused before anything is written.

@@ -128,6 +128,7 @@ def make_loader(
     multiprocessing_context: str | None = None,
     shard: int = 0,
     n_shards: int = 1,
+    device: str | torch.device = "auto",
 ) -> DataLoader[Sample]:
     """A PyTorch `DataLoader` over windows in which a batch is one gather.
 
@@ -135,7 +136,6 @@ def make_loader(
     Batches and their order do not depend on `num_workers`. Cutting windows costs so little that workers rarely pay.
     Workers leave Ctrl-C to the process that started them, and going through the loader draws nothing from torch's
     global generator.
-    With CUDA, batches are put into pinned memory.
 
     Args:
         dataset: the windows.
@@ -148,6 +148,7 @@ def make_loader(
             platform's way.
         shard: this process's part of every batch, as for the next one see `BatchSampler`.
         n_shards: processes that train together.
+        device: where the batches will go; for CUDA into pinned memory first. `"auto"` is CUDA where there is one.
 
     Returns:
         A loader of `(signals [B, C, T], targets [B], metadata)`.
@@ -168,7 +169,7 @@ def make_loader(
         sampler=BatchSampler(len(dataset), batch_size, shuffle, seed, drop_last, shard, n_shards),
         num_workers=num_workers,
         collate_fn=_as_it_is,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=torch.device("cuda" if device == "auto" else device).type == "cuda" and torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
         multiprocessing_context=multiprocessing_context,
         worker_init_fn=_obey_the_training_alone,

@@ -3,15 +3,60 @@
 from __future__ import annotations
 
 import mmap
+import os
 import tempfile
-from collections.abc import Iterable, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from multiprocessing import reduction
+from multiprocessing.context import get_spawning_popen
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
 from packages.core.signals.recording import Recording
+
+
+class MappedFile(mmap.mmap):
+    """A file of float32 samples in memory, copied where it is written to; the file needs no name.
+
+    It goes to a loader's worker as the open file, which the worker maps for itself. What this process has written stays
+    with it.
+
+    Args:
+        descriptor: of the open file.
+
+    Raises:
+        ValueError: it is pickled otherwise, or on Windows: all the samples would be copied.
+    """
+
+    _descriptor: int
+
+    def __new__(cls, descriptor: int) -> MappedFile:
+        mapped = super().__new__(cls, descriptor, 0, access=mmap.ACCESS_COPY)
+        mapped._descriptor = os.dup(descriptor)
+        weakref.finalize(mapped, os.close, mapped._descriptor)
+        return mapped
+
+    def __reduce__(self) -> tuple[Callable[[Any], MappedFile], tuple[Any]]:
+        if os.name != "posix" or get_spawning_popen() is None:
+            raise ValueError(
+                "spilled recordings lie in a file without a name and cannot be pickled; a loader's workers get the "
+                "open file, except on Windows: take num_workers=0 (--workers 0) there"
+            )
+        return _mapped_here, (reduction.DupFd(self._descriptor),)
+
+
+def _mapped_here(file: Any) -> MappedFile:
+    """In a worker, which reads windows in random order."""
+    descriptor = file.detach()
+    try:
+        mapped = MappedFile(descriptor)
+    finally:
+        os.close(descriptor)
+    _advise(mapped, "MADV_RANDOM", 0, len(mapped))
+    return mapped
 
 
 def spill(recordings: Iterable[Recording], folder: str | Path) -> list[Recording]:
@@ -54,8 +99,7 @@ def spill(recordings: Iterable[Recording], folder: str | Path) -> list[Recording
             kept.append(replace(recording, signal=np.broadcast_to(np.float32(0), recording.signal.shape)))
         if not kept:
             return []
-        # Copy on write: the arrays may be written to like any other, and the file stays.
-        samples = np.memmap(file, dtype=np.float32, mode="c").reshape(-1, kept[0].n_channels)
+        samples = samples_of(MappedFile(file.fileno()), kept[0].n_channels)
     ends = np.cumsum([recording.n_samples for recording in kept])
     return [
         replace(recording, signal=samples[end - recording.n_samples : end].T)
@@ -71,6 +115,11 @@ def _append(file: IO[bytes], signal: np.ndarray, folder: Path) -> None:
     except OSError as error:
         error.filename = str(folder)  # the file itself has no name
         raise
+
+
+def samples_of(mapped: MappedFile, n_channels: int) -> np.ndarray:
+    """All samples of a file, `[N, C]`."""
+    return np.ndarray((len(mapped) // (4 * n_channels), n_channels), np.float32, buffer=mapped)
 
 
 def _mapping(array: np.ndarray) -> object:
@@ -101,11 +150,11 @@ def spilled_block(recordings: Sequence[Recording]) -> tuple[np.ndarray, list[int
     mapping = _mapping(recordings[0].signal)
     n_channels = recordings[0].n_channels
     strides = (4, 4 * n_channels)
-    if not isinstance(mapping, mmap.mmap):
+    if not isinstance(mapping, MappedFile):
         return None
     if any(_mapping(r.signal) is not mapping or r.signal.strides != strides for r in recordings):
         return None
-    block = np.frombuffer(mapping, dtype=np.float32).reshape(-1, n_channels)
+    block = samples_of(mapping, n_channels)
     first = block.ctypes.data
     begins = [(recording.signal.ctypes.data - first) // strides[1] for recording in recordings]
     for recording, begin in zip(recordings, begins, strict=True):
@@ -113,10 +162,10 @@ def spilled_block(recordings: Sequence[Recording]) -> tuple[np.ndarray, list[int
     return block, begins
 
 
-def mapping_of(recordings: Sequence[Recording]) -> mmap.mmap | None:
+def mapping_of(recordings: Sequence[Recording]) -> MappedFile | None:
     """The mapped file under recordings of which `spilled_block` knows a block, for `read_ahead`."""
     mapping = _mapping(recordings[0].signal)
-    return mapping if isinstance(mapping, mmap.mmap) else None
+    return mapping if isinstance(mapping, MappedFile) else None
 
 
 def read_ahead(mapping: mmap.mmap, offsets: Iterable[int], n_bytes: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -75,10 +76,10 @@ def cwt_power(
 ) -> Tensor:
     """`|cwt|^2`, averaged over `n_times` cells of the window, at a fraction of the time and memory.
 
-    A coefficient at a low frequency varies slowly, and is computed only as often as it needs to be: at every d-th
-    sample, d the largest power of two that divides T, leaves four points to every cell, and is so small that `|W|^2`
-    does not fold. Where T is odd nothing is saved. Cells are averaged by the trapezoidal rule: of white noise, a cell
-    is right to 2 % of the largest of its row.
+    A coefficient at a low frequency varies slowly, and is computed only as often as it needs to be: at 4, 8, 16, ...
+    points of every cell, so many that `|W|^2` does not fold, between the samples where T is no multiple of them. So
+    every T is as fast as one that its FFT likes. Cells are of one length, averaged by the trapezoidal rule: of white
+    noise, a cell is right to 2 % of the largest of its row.
 
     Args:
         signals: as for `cwt`.
@@ -97,8 +98,11 @@ def cwt_power(
     spectrum, bank = _prepare(signals, sampling_rate_hz, frequencies_hz, wavelet)
     n_cells = min(check_count("n_times", n_times), signals.shape[-1])
     plan = _plan(tuple(frequencies_hz), wavelet, float(sampling_rate_hz), signals.shape[-1], n_cells, bank.device)
-    rows = max(1, _CHUNK // (2 * signals.shape[-1] * max(len(group.scales) // group.step for group in plan)))
-    filters = [bank[group.scales].gather(1, group.bins) * (group.inside / group.step) for group in plan]
+    rows = max(1, _CHUNK // max(group.bins.numel() for group in plan))
+    share = 1 / (2 * signals.shape[-1])
+    filters = [
+        bank[group.scales].gather(1, group.bins) * (group.inside * (group.bins.shape[1] * share)) for group in plan
+    ]
     parts = [
         torch.cat([_pooled(part[:, group.bins] * each, n_cells) for group, each in zip(plan, filters, strict=True)], 1)
         for part in spectrum.flatten(0, 1).split(rows)
@@ -118,12 +122,11 @@ def geometric_frequencies(low_hz: float, high_hz: float, n_frequencies: int) -> 
 
 
 class _Group(NamedTuple):
-    """Scales that need no more than every `step`-th coefficient; `bins` and `inside` say where each lies."""
+    """Scales that need no more than P coefficients of a window; `bins` and `inside` say where each lies."""
 
-    step: int
     scales: Tensor  # [S]
-    bins: Tensor  # [S, 2T / step], of the spectrum, each at the place it folds to
-    inside: Tensor  # [S, 2T / step], whether there is such a bin
+    bins: Tensor  # [S, 2P], of the spectrum, each at the place it folds to
+    inside: Tensor  # [S, 2P], whether there is such a bin
 
 
 def _prepare(
@@ -183,24 +186,26 @@ def _plan(
         seen = bank > _NEGLIGIBLE
         first = seen.int().argmax(1)
         width = n_samples + 1 - seen.int().flip(1).argmax(1) - first
-        steps = torch.tensor([_step(int(bins), n_samples, n_cells) for bins in width])
-        return tuple(_group(int(step), steps, first, n_samples, device) for step in steps.unique())
+        points = torch.tensor([_points(int(bins), n_samples, n_cells) for bins in width])
+        return tuple(_group(int(n), points, first, n_samples, device) for n in points.unique(sorted=True).flip(0))
 
 
-def _step(width: int, n_samples: int, n_cells: int) -> int:
-    step, most = 1, n_samples // max(width, _POINTS * n_cells)
-    while n_samples % (2 * step) == 0 and 2 * step <= most:
-        step *= 2
-    return step
+def _points(width: int, n_samples: int, n_cells: int) -> int:
+    """How many coefficients of a window to compute: as many for each cell, and no more than about its samples."""
+    from scipy.fft import next_fast_len
+
+    most = next_fast_len(math.ceil(n_samples / n_cells))
+    enough = max(math.ceil(width / n_cells), _POINTS)
+    return n_cells * min(2 ** math.ceil(math.log2(enough)), most)
 
 
-def _group(step: int, steps: Tensor, first: Tensor, n_samples: int, device: torch.device) -> _Group:
-    scales = (steps == step).nonzero().flatten()
-    n = 2 * n_samples // step
+def _group(n_points: int, points: Tensor, first: Tensor, n_samples: int, device: torch.device) -> _Group:
+    scales = (points == n_points).nonzero().flatten()
+    n = 2 * n_points
     begin = first[scales, None]
     bins = begin + (torch.arange(n) - begin) % n  # the one bin from `begin` on that folds to each place
     inside = bins <= n_samples
-    return _Group(step, scales.to(device), bins.clamp(max=n_samples).to(device), inside.to(device))
+    return _Group(scales.to(device), bins.clamp(max=n_samples).to(device), inside.to(device))
 
 
 def _pooled(folded: Tensor, n_cells: int) -> Tensor:

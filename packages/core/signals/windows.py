@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import mmap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from packages.core.signals.recording import Recording
-from packages.core.signals.spill import mapping_of, read_ahead, spilled_block
+from packages.core.signals.spill import MappedFile, mapping_of, read_ahead, samples_of, spilled_block
 
 MIN_REVOLUTIONS = 16
 """Turns of the shaft in a window: fewer cannot tell a whirl at 0.45 X from a rub at 0.5 X."""
@@ -74,6 +73,7 @@ class WindowDataset(Dataset[Sample]):
         hop: as given, or its default.
         standardize: as given.
         sampling_rate_hz: of all recordings.
+        sources: where each recording came from, e.g. its file; "" where that is not known.
 
     Raises:
         TypeError: an index is not a whole number.
@@ -108,6 +108,7 @@ class WindowDataset(Dataset[Sample]):
         for recording in recordings:
             _check_one(recording, self.window, self.classes)
         self.sampling_rate_hz = recordings[0].sampling_rate_hz
+        self.sources = tuple(recording.source for recording in recordings)
         self._windows, begins, self._mapping = _window_view(recordings, self.window)
         # one row per window, so that a batch looks everything up at once
         self._table = _window_table(recordings, begins, self.window, self.hop, self.classes or ())
@@ -142,8 +143,13 @@ class WindowDataset(Dataset[Sample]):
         return torch.bincount(self.targets[self.targets >= 0], minlength=len(self.classes or ()))
 
     def __getstate__(self) -> dict[str, Any]:
-        # A mapping cannot be handed to another process; what it is for is speed alone.
-        return self.__dict__ | {"_mapping": None}
+        # A worker maps the file for itself: a tensor over it would be copied whole.
+        return self.__dict__ if self._mapping is None else self.__dict__ | {"_windows": self.n_channels}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._mapping is not None:
+            self._windows = _windows_over(samples_of(self._mapping, state["_windows"]), self.window)
 
     def __len__(self) -> int:
         return len(self._table)
@@ -313,7 +319,7 @@ def _check_one(recording: Recording, window: int, classes: tuple[str, ...] | Non
         raise ValueError(f"{recording.name}: sample {sample} of channel {recording.channels[channel]!r} is {value}")
 
 
-def _window_view(recordings: Sequence[Recording], window: int) -> tuple[Tensor, np.ndarray, mmap.mmap | None]:
+def _window_view(recordings: Sequence[Recording], window: int) -> tuple[Tensor, np.ndarray, MappedFile | None]:
     """Every possible window `[P, C, T]` of all recordings, a view of one block, and where in it each recording begins.
 
     Spilled recordings lie in one block already, `[total, C]` on disk, whose mapping is the third; others are laid end
@@ -321,15 +327,19 @@ def _window_view(recordings: Sequence[Recording], window: int) -> tuple[Tensor, 
     """
     spilled = spilled_block(recordings)
     if spilled is not None:
-        block, starts = torch.from_numpy(spilled[0]), np.array(spilled[1])
-        total, n_channels = block.shape
-        windows = block.as_strided((total - window + 1, n_channels, window), (n_channels, 1, n_channels))
-        return windows, starts, mapping_of(recordings)
+        return _windows_over(spilled[0], window), np.array(spilled[1]), mapping_of(recordings)
     block = torch.from_numpy(np.concatenate([recording.signal for recording in recordings], axis=1))
     n_channels, total = block.shape
     lengths = np.array([recording.n_samples for recording in recordings])
     windows = block.as_strided((total - window + 1, n_channels, window), (1, total, 1))
     return windows, np.cumsum(lengths) - lengths, None
+
+
+def _windows_over(block: np.ndarray, window: int) -> Tensor:
+    """Every possible window `[P, C, T]` of a mapped block `[N, C]`."""
+    total, n_channels = block.shape
+    size, strides = (total - window + 1, n_channels, window), (n_channels, 1, n_channels)
+    return torch.from_numpy(block).as_strided(size, strides)
 
 
 def _window_table(

@@ -22,6 +22,7 @@ import torch
 
 from packages.core.engine.callbacks import Callback as Callback
 from packages.core.engine.callbacks import Logs
+from packages.core.engine.checkpoint import host_copy
 from packages.core.engine.files import save_checkpoint_file
 from packages.core.engine.improvement import Improvement
 from packages.core.engine.schedule import scheduler_unit, step_scheduler
@@ -489,7 +490,7 @@ def save_model(
     checkpoint = {"model": model.state_dict(), "epoch": epoch, "logs": scalars(logs)}
     if optimizer is not None:
         checkpoint["optimizer"] = optimizer.state_dict()
-    save_checkpoint_file(path, checkpoint)
+    save_checkpoint_file(path, host_copy(checkpoint))
 
 
 def training_parameters(trainer: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
@@ -28,6 +28,8 @@ from packages.core.engine.distributed import (
     wait_for_all,
     world_size,
 )
+from packages.core.engine.failures import told_plainly
+from packages.core.engine.files import foreign_part
 from packages.core.engine.loop import StepResult, Tally, fit_epochs, run_epoch
 from packages.core.engine.loss_guard import LossGuard
 from packages.core.engine.precision import FullPrecision, choose_precision
@@ -142,7 +144,14 @@ class Trainer:
         self.callbacks.set_trainer(self)
         self._hooks = self.callbacks
         self._schedule_unit = None if lr_scheduler is None else scheduler_unit(lr_scheduler)
-        self._guard = LossGuard(self.model, self._outputs, on_nonfinite, max_skipped)
+        self._guard = LossGuard(
+            self.model,
+            self._outputs,
+            on_nonfinite,
+            max_skipped,
+            sources=lambda: _sources(self.train_loader),
+            remedy=_remedy(self.precision),
+        )
         self._writer = None if self.checkpoint_dir is None else CheckpointWriter(self.checkpoint_dir)
         self._interval = None if checkpoint_every is None else SaveInterval(checkpoint_every)
         if self._interval is not None and self._writer is None:
@@ -241,7 +250,6 @@ class Trainer:
             raise ValueError("validate_epoch needs a val_loader, and this trainer has none")
         self.model.eval()
         broadcast_buffers(self.model)
-        self._before_workers(self.val_loader)
         return _means(run_epoch(self.batches(self.val_loader), self.step), "val_loader")
 
     def fit(self, num_epochs: int, resume_from: str | Path | None = None) -> History:
@@ -261,6 +269,9 @@ class Trainer:
         Raises:
             ValueError: a checkpoint that does not fit this trainer, a scheduler without what it follows.
             NonFiniteLossError: as `train_epoch`.
+            TypeError: the optimizer, the scheduler or the network has a state that no checkpoint can hold.
+            ChildProcessError: a worker process of a loader has died.
+            MemoryError: the device has too little.
             OSError: the last state cannot be saved.
         """
         if num_epochs < 0:
@@ -281,7 +292,8 @@ class Trainer:
         self._hooks = self._hooks_of_fit()
         self._hooks.set_trainer(self)
         try:
-            with self._writer or nullcontext():
+            self._check_can_be_saved()
+            with told_plainly(), self._writer or nullcontext():
                 fit_epochs(
                     self.state,
                     train_epoch=self.train_epoch,
@@ -376,6 +388,12 @@ class Trainer:
         self._check_length(state.get("n_batches"), state["tally"] is not None)
         self._load_own_parts(own)
 
+    def _check_can_be_saved(self) -> None:
+        """Before an epoch's work may be lost: a checkpoint that could not be loaded is worth nothing."""
+        foreign = None if self._writer is None else foreign_part(self.state_dict())
+        if foreign:
+            raise TypeError(f"a checkpoint holds tensors and plain data alone, not this trainer's {foreign}")
+
     def _check_length(self, saved: int | None, within_epoch: bool) -> None:
         """Batches of another size, or parted among another number of processes, end a schedule of steps elsewhere."""
         here = _length(self.train_loader)
@@ -446,14 +464,7 @@ class Trainer:
         if self._loaded_random is not None:
             set_random_state(self._loaded_random, self.train_loader)
 
-    def _before_workers(self, loader: Any) -> None:
-        """A process must not be forked while a thread writes: it might inherit a lock that nobody opens."""
-        forks = _has_workers(loader) and getattr(loader, "_iterator", None) is None
-        if forks and self._writer is not None:
-            self._writer.wait()
-
     def _whole_epoch(self) -> Iterable[Any]:
-        self._before_workers(self.train_loader)
         self._loaded_random = None
         self._epoch_random = get_random_state(self.train_loader)
         set_epoch(self.train_loader, self._passes)
@@ -465,7 +476,6 @@ class Trainer:
         A sampler that knows `start_batch` begins its next pass there; of any other loader the first batches
         are drawn again, from the random state in which the epoch began, and dropped.
         """
-        self._before_workers(self.train_loader)
         # The epoch's beginning has been heard twice, and hooks may have drawn twice.
         now, self._loaded_random = self._loaded_random or get_random_state(self.train_loader), None
         set_random_state(self._epoch_random or now, self.train_loader)
@@ -487,8 +497,9 @@ class Trainer:
     def _while_workers_live(self, batches: Iterable[Any]) -> Iterator[Any]:
         """Workers that die of the signal that interrupts the training leave it where it is."""
         try:
-            yield from batches
-        except RuntimeError:
+            with told_plainly():
+                yield from batches
+        except ChildProcessError:
             if not self.state.interrupted or self.updater.pending:
                 raise
 
@@ -550,6 +561,24 @@ def _parts_of(state: dict[str, Any], process: int) -> dict[str, Any]:
     # More processes than before draw on from what they have drawn so far.
     fresh = {"random": None, "tally": None, "epoch_random": None}
     return everyone[process] if process < len(everyone) else fresh
+
+
+def _remedy(precision: FullPrecision) -> str:
+    """What to try against a loss that is not finite."""
+    if precision.name == FullPrecision.name:
+        return "try a lower learning rate (--lr)"
+    return "try full precision (--precision 32, mixed_precision=False)"
+
+
+def _sources(loader: Any) -> Sequence[str]:
+    """Names of the recordings that a loader's windows are cut from, through data sets around others; or none."""
+    if hasattr(loader, "loaders"):  # several over the same windows, or nobody knows which of them
+        parts = {tuple(_sources(part)) for part in loader.loaders.values()}
+        return parts.pop() if len(parts) == 1 else ()
+    data = getattr(loader, "dataset", None)
+    while data is not None and not hasattr(data, "sources"):
+        data = getattr(data, "dataset", getattr(data, "base_dataset", None))
+    return getattr(data, "sources", ())
 
 
 def _length(loader: Any) -> int | None:

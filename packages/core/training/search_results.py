@@ -1,0 +1,130 @@
+"""What a search found, as one table whichever way was searched."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
+
+RESULT_COLUMNS = ("mean_score", "std_score", "rank", "time_s", "state")
+"""Columns of the table that are not parameters."""
+
+
+def results_table(
+    params: Sequence[Mapping[str, Any]],
+    mean_scores: Sequence[float],
+    std_scores: Sequence[float],
+    times_s: Sequence[float],
+    states: Sequence[str] | None = None,
+    *,
+    maximize: bool = True,
+) -> DataFrame:
+    """One row a candidate, in the order in which they were tried.
+
+    Args:
+        params: each candidate's values by parameter; n candidates.
+        mean_scores: n means, over the folds or of the one validation; NaN where a candidate failed.
+        std_scores: n standard deviations over the folds; NaN where there is one validation only.
+        times_s: n times in seconds that a candidate took, all folds together.
+        states: n states of Optuna's trials; None leaves the column out.
+        maximize: whether the largest mean is the best.
+
+    Returns:
+        A column for each parameter with the values as they are (NaN where a candidate does not have it), then
+        `mean_score`, `std_score`, `rank` (1 is the best; equal ones share the better rank; failed ones are last),
+        `time_s`, and `state` where given.
+
+    Raises:
+        ValueError: a parameter has the name of another column.
+
+    Example:
+        >>> results_table([{"depth": None}, {"depth": 8}], [0.9, 0.8], [0.01, 0.02], [1.5, 1.0])
+          depth  mean_score  std_score  rank  time_s
+        0  None         0.9       0.01     1     1.5
+        1     8         0.8       0.02     2     1.0
+    """
+    import pandas as pd
+
+    names = list(dict.fromkeys(name for candidate in params for name in candidate))
+    check_parameter_names(names)
+    index = range(len(params))
+    table = pd.DataFrame(
+        {name: _column([candidate.get(name, np.nan) for candidate in params]) for name in names}, index=index
+    )
+    table["mean_score"] = np.asarray(mean_scores, dtype=float)
+    table["std_score"] = np.asarray(std_scores, dtype=float)
+    ranks = table["mean_score"].rank(ascending=not maximize, method="min", na_option="bottom")
+    table["rank"] = ranks.astype(int)
+    table["time_s"] = np.asarray(times_s, dtype=float)
+    if states is not None:
+        table["state"] = pd.Series(list(states), dtype=object)
+    return table
+
+
+def table_of_cv_results(cv_results: Mapping[str, Any], n_folds: int) -> DataFrame:
+    """The table of what `GridSearchCV` and `RandomizedSearchCV` keep.
+
+    Args:
+        cv_results: their `cv_results_`.
+        n_folds: folds of the cross-validation, >= 2.
+    """
+    return results_table(
+        cv_results["params"],
+        cv_results["mean_test_score"],
+        cv_results["std_test_score"],
+        n_folds * (cv_results["mean_fit_time"] + cv_results["mean_score_time"]),
+    )
+
+
+def parameter_names(results: DataFrame) -> list[str]:
+    """The columns of a table of results that are parameters."""
+    return [name for name in results.columns if name not in RESULT_COLUMNS]
+
+
+def check_parameter_names(names: Iterable[str]) -> None:
+    """Refuses parameters that could not be told from the other columns of the table.
+
+    Raises:
+        ValueError: it names the parameter.
+    """
+    for name in names:
+        if name in RESULT_COLUMNS:
+            raise ValueError(f"a parameter named {name!r} cannot be searched: the table of results has such a column")
+
+
+def plain(value: Any) -> Any:
+    """The value, as Python's own number where it is NumPy's.
+
+    Example:
+        >>> plain(np.float64(0.5)), plain("rbf")
+        (0.5, 'rbf')
+    """
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def is_number(value: Any) -> bool:
+    """Whether the value is a real number; True and False are none.
+
+    Example:
+        >>> is_number(0.5), is_number(True), is_number("rbf")
+        (True, False, False)
+    """
+    return isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)
+
+
+def _column(values: list[Any]) -> Series:
+    """A column in which nothing is converted to anything else: no None to NaN, no tuple to rows, no int to float."""
+    import pandas as pd
+
+    values = [plain(value) for value in values]
+    kinds = {type(value) for value in values}
+    small = kinds == {int} and all(abs(value) < 2**63 for value in values)
+    cells = np.empty(len(values), dtype=object)
+    for row, value in enumerate(values):  # assigned as a whole, NumPy would unpack values that are sequences
+        cells[row] = value
+    return pd.Series(cells, dtype=next(iter(kinds)) if kinds in ({bool}, {float}) or small else object)

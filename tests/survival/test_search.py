@@ -1,0 +1,174 @@
+"""Searches whose workers are killed: every candidate is tried to its end once, as if nobody had been."""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections import Counter
+
+import optuna
+import pytest
+import torch
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from torch import nn
+
+from packages.core.engine.distributed import joined_processes, rank
+from packages.core.training.study import ReportToTrial, best_trial, open_study, run_trials
+from packages.core.training.trainer import Trainer
+from tests.survival.killing import end_group, in_own_process
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and POSIX signals")
+SPACE = {"x": FloatDistribution(-5, 5), "kind": CategoricalDistribution(["a", "b"])}
+N_TRIALS = 14
+PATIENCE_S = 60
+
+
+def score(params):
+    return -((params["x"] - 1) ** 2) + (params["kind"] == "a")
+
+
+def search(folder, kill_in=None, storage=None, n_trials=N_TRIALS):
+    """A worker that keeps a diary; it dies in the middle of a trial, the `kill_in`th that it begins."""
+    optuna.logging.disable_default_handler()
+    begun = []
+
+    def objective(trial):
+        begun.append(trial.number)
+        write(folder, "begun", trial)
+        time.sleep(0.02)
+        if len(begun) == kill_in:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.02)
+        write(folder, "done", trial)
+        return score(trial.params)
+
+    study = open_study(storage or folder / "study.log", seed=7)
+    run_trials(study, SPACE, objective, n_trials, heartbeat_s=0.5, grace_s=10)
+
+
+def write(folder, event, trial):
+    with (folder / "diary").open("a") as file:
+        file.write(json.dumps([event, trial.number, trial.params, os.getpid()]) + "\n")
+
+
+def diary(folder, event):
+    lines = map(json.loads, (folder / "diary").read_text().splitlines())
+    return [line for line in lines if line[0] == event]
+
+
+def completed(folder, storage=None):
+    return [
+        trial for trial in open_study(storage or folder / "study.log", seed=7).trials if trial.state.name == "COMPLETE"
+    ]
+
+
+def check_each_tried_once(folder, storage=None):
+    done = Counter(json.dumps(params) for _, _, params, _ in diary(folder, "done"))
+    assert len(done) == N_TRIALS
+    assert set(done.values()) == {1}
+    trials = completed(folder, storage)
+    assert Counter(json.dumps(trial.params) for trial in trials) == done
+    assert all(trial.value == score(trial.params) for trial in trials)
+    assert {json.dumps(params) for _, _, params, _ in diary(folder, "begun")} == set(done)
+
+
+@pytest.mark.parametrize("kind", ["journal", pytest.param("sqlite", marks=pytest.mark.slow)])
+def test_one_of_two_workers_is_killed_in_mid_trial(kind, tmp_path):
+    storage = None if kind == "journal" else f"sqlite:///{tmp_path}/study.db"
+    workers = [in_own_process(search, tmp_path, kill_in, storage) for kill_in in (3, None)]
+    for worker in workers:
+        worker.join(PATIENCE_S)
+    assert [worker.exitcode for worker in workers] == [-signal.SIGKILL, 0]
+    check_each_tried_once(tmp_path, storage)
+    assert len(diary(tmp_path, "begun")) == N_TRIALS + 1
+    assert len({pid for *_, pid in diary(tmp_path, "done")}) == 2
+
+
+@pytest.mark.parametrize("kill_in", [2, 13])
+def test_a_worker_that_is_started_again_draws_what_one_that_was_never_killed_draws(kill_in, tmp_path):
+    worker = in_own_process(search, tmp_path, kill_in)
+    worker.join(PATIENCE_S)
+    assert worker.exitcode == -signal.SIGKILL
+    search(tmp_path)
+    whole = run_trials(open_study(None, seed=7), SPACE, lambda trial: score(trial.params), N_TRIALS)
+    assert [trial.params for trial in completed(tmp_path)] == [trial.params for trial in whole]
+    check_each_tried_once(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6))
+def test_workers_are_killed_at_any_moment(seed, tmp_path):
+    """From outside, between any two instructions, until the study is done."""
+    draw, n_killed = random.Random(seed), 0
+    begun = time.monotonic()
+    workers = [in_own_process(search, tmp_path, None, None, 40) for _ in range(3)]
+    while any(worker.exitcode != 0 for worker in workers):
+        assert time.monotonic() - begun < 240
+        time.sleep(draw.uniform(0, 0.4))
+        i = draw.randrange(3)
+        if n_killed < 12 and workers[i].exitcode is None:
+            end_group(workers[i])
+            n_killed += 1
+            workers[i] = in_own_process(search, tmp_path, None, None, 40)
+    trials = completed(tmp_path)
+    assert len(trials) == 40
+    assert all(trial.value == score(trial.params) for trial in trials)
+    assert len({json.dumps(trial.params) for trial in trials}) == 40
+
+
+def search_on_ranks(folder):
+    """Both ranks train each candidate; the pruner ends bad ones; the third candidate fails on both."""
+    torch.set_num_threads(1)
+    optuna.logging.disable_default_handler()
+    torch.manual_seed(0)
+    signals = torch.randn(64, 1, 8)
+    batch = (signals, (signals.mean((1, 2)) > 0).long())
+
+    def objective(trial):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(8, 2))
+        optimizer = torch.optim.SGD(model.parameters(), lr=trial.params["lr"])
+        report = ReportToTrial(trial)
+        trainer = Trainer(model, [batch], [batch], optimizer=optimizer, device="cpu", callbacks=[report])
+        trainer.fit(4)
+        with (folder / f"rank{rank()}").open("a") as file:
+            file.write(json.dumps([trial.number, trial.params, trainer.state.epoch, report.pruned]) + "\n")
+        if trial.number == 2:
+            raise ValueError("on both")
+        return trainer.state.history["val_accuracy"][-1]
+
+    with joined_processes(torch.device("cpu")):
+        study = open_study(folder / "study.log", seed=1)
+        assert (study is None) == (rank() == 1)
+        trials = run_trials(study, {"lr": FloatDistribution(1e-9, 10, log=True)}, objective, 12)
+        (folder / f"best{rank()}").write_text(json.dumps(best_trial(trials).params))
+
+
+def launch(folder):
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=2, start_method="fork", max_restarts=0, rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0", monitor_interval=0.05,
+    )  # fmt: skip
+    elastic_launch(config, search_on_ranks)(folder)
+
+
+def test_two_ranks_train_the_same_candidates_and_stop_together(tmp_path):
+    process = in_own_process(launch, tmp_path)
+    process.join(PATIENCE_S)
+    ended = process.exitcode
+    end_group(process)
+    assert ended == 0
+    ranks = [(tmp_path / f"rank{i}").read_text().splitlines() for i in range(2)]
+    assert ranks[0] == ranks[1]
+    runs = [json.loads(line) for line in ranks[0]]
+    trials = open_study(tmp_path / "study.log", seed=1).trials
+    assert [number for number, *_ in runs] == list(range(12)) == [trial.number for trial in trials]
+    assert [params for _, params, *_ in runs] == [trial.params for trial in trials]
+    pruned = [number for number, _, epochs, is_pruned in runs if is_pruned and epochs < 4]
+    assert pruned == [trial.number for trial in trials if trial.state.name == "PRUNED"] != []
+    assert trials[2].user_attrs["failure"] == "ValueError: on both"
+    assert (tmp_path / "best0").read_text() == (tmp_path / "best1").read_text()

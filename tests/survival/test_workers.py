@@ -1,0 +1,130 @@
+"""Loaders' workers: one that is killed takes nothing along, spilled recordings reach them uncopied."""
+
+import copy
+import os
+import pickle
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from packages.core.engine.checkpoint import LAST
+from packages.core.signals.loaders import make_loader
+from packages.core.signals.recording import Recording
+from packages.core.signals.spill import spill
+from packages.core.signals.windows import WindowDataset
+from packages.core.training.trainer import Trainer
+from tests.survival.killing import differences, flat, run
+from tests.survival.matrix import network, own_loader, seed_all, windows
+
+LOST = 2
+
+
+class Losing(Trainer):
+    """Kills a worker of its loader, at the second batch of an accumulation window or in validation."""
+
+    where = ""
+
+    def compute_loss(self, outputs, targets, signal, metadata):
+        loader, name, pending = (
+            (self.train_loader, "training", 1) if self.model.training else (self.val_loader, "validation", 0)
+        )
+        if (name, 1, pending) == (self.where, self.state.epoch, self.updater.pending):
+            kill_worker(loader)
+        return super().compute_loss(outputs, targets, signal, metadata)
+
+
+def kill_worker(loader):
+    os.kill(loader._iterator._workers[0].pid, signal.SIGKILL)
+    time.sleep(20)  # torch raises as soon as it hears of the death
+
+
+def train(case, folder, point):
+    """`case` says where a worker dies, and how many there are; from the last checkpoint where there is one."""
+    where, workers = case
+    torch.set_num_threads(1)
+    seed_all(3)
+    model = network()
+    loaders = [own_loader(shuffle=shuffle, num_workers=workers) for shuffle in (True, False)]
+    trainer = Losing(
+        model, *loaders, torch.optim.AdamW(model.parameters(), lr=0.01), device="cpu", gradient_accumulation_steps=3,
+        checkpoint_dir=folder, checkpoint_every=2,
+    )  # fmt: skip
+    trainer.where = where
+    try:
+        trainer.fit(3, resume_from=folder / LAST if (folder / LAST).exists() else None)
+    except ChildProcessError as error:
+        (folder.parent / "told").write_text(str(error))
+        os._exit(LOST)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What a training without workers leaves."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert run(train, ("", 0), folder) == 0
+    return saved_in(folder)
+
+
+def saved_in(folder):
+    return flat(torch.load(folder / LAST, weights_only=True), str(folder))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fork and POSIX signals")
+@pytest.mark.parametrize("where", ["training", "validation"])
+def test_a_killed_worker_ends_the_training_and_it_resumes_in_the_same_bits(where, whole, tmp_path):
+    """Resumed with workers after the one death, without any after the other: the bits do not depend on them."""
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    assert run(train, (where, 2), broken) == LOST
+    told = (tmp_path / "told").read_text()
+    assert told.startswith("a worker process of a data loader died")
+    assert "\n" not in told
+    saved = torch.load(broken / LAST, weights_only=True)["training"]
+    assert saved["state"]["epoch"] == 1
+    assert run(train, ("", 2 if where == "training" else 0), broken) == 0
+    assert differences(whole, saved_in(broken)) == []
+
+
+def spilled_windows(folder, sources=("a", "b")):
+    draw = np.random.default_rng(0)
+    recordings = [Recording(draw.normal(size=(2, 300_000)), 8000, source=source) for source in sources]
+    return WindowDataset(spill(recordings, folder), None, window=1000)
+
+
+def mapped_files(batch):
+    """What a worker has mapped, beside its batch: names and kilobytes."""
+    lines = [line.split(maxsplit=5) for line in Path("/proc/self/maps").read_text().splitlines()]
+    sizes = [(line[-1], np.diff([int(end, 16) for end in line[0].split("-")])[0] // 1024) for line in lines]
+    return batch, [(name, int(size)) for name, size in sizes if "(deleted)" in name]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="mappings are read in /proc")
+def test_a_started_worker_maps_spilled_recordings_for_itself(tmp_path):
+    """2.4 MB: copied, they would lie in shared memory of torch's."""
+    data = spilled_windows(tmp_path)
+    loader = make_loader(data, 64, shuffle=True, num_workers=1, multiprocessing_context="spawn")
+    loader.collate_fn = mapped_files
+    found = list(loader)
+    here = list(make_loader(data, 64, shuffle=True))
+    for ((signals, *_), mapped), (expected, *_) in zip(found, here, strict=True):
+        assert torch.equal(signals, expected)
+        assert any(name.startswith(str(tmp_path)) and size >= 2343 for name, size in mapped)
+        assert all(size < 2343 for name, size in mapped if "torch_" in name)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickle.dumps])
+def test_spilled_windows_are_not_copied_by_mistake(copied, tmp_path):
+    with pytest.raises(ValueError, match="file without a name"):
+        copied(spilled_windows(tmp_path))
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("auto", True), ("cuda:1", True), ("cpu", False)])
+def test_batches_are_pinned_for_cuda_alone(device, pinned, monkeypatch):
+    assert not make_loader(windows(), 4, device=device).pin_memory or torch.cuda.is_available()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert make_loader(windows(), 4, device=device).pin_memory is pinned
