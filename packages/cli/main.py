@@ -140,6 +140,7 @@ def train(
     trainer: Annotated[str | None, typer.Option(help="cnn, or pinn, which holds predictions against physics.")] = None,
     representation: Annotated[str | None, typer.Option(help="stft, cwt, wvd, envelope, order or multi.")] = None,
     specaugment: Annotated[bool | None, typer.Option(help="Mask stretches of the maps in training.")] = None,
+    cache_maps: Annotated[Path | None, typer.Option(help="Keep maps in this folder for further runs.")] = None,
     teacher: Annotated[Path | None, typer.Option(help="Run folder of a network to learn from.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Softens the teacher's probabilities, > 0.")] = None,
     alpha: Annotated[float | None, typer.Option(help="Share of the teacher in the loss, 0 to 1.")] = None,
@@ -187,6 +188,7 @@ def train(
         "trainer": trainer,
         "representation": representation,
         "specaugment": specaugment,
+        "map_cache": None if cache_maps is None else str(cache_maps),
         "teacher": None if teacher is None else str(teacher),
         "temperature": temperature,
         "alpha": alpha,
@@ -390,14 +392,18 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Name the fault of each recording, with its probability."""
-    from packages.core.pipeline.predict import predict_files
+    from packages.core.pipeline.predict import try_files
 
-    diagnoses = predict_files(run, files, sampling_rate, _names(channels))
+    diagnoses, failures = try_files(run, files, sampling_rate, _names(channels))
     if as_json:
         typer.echo(json.dumps([d.as_dict() for d in diagnoses], indent=2))
     else:
         for diagnosis in diagnoses:
             typer.echo(str(diagnosis))
+    for error in failures.values():
+        typer.echo(f"whirl: {' '.join(_explain(error).split())}", err=True)
+    if failures:
+        raise typer.Exit(BAD_INPUT)
 
 
 def _setting(text: str) -> tuple[str, Any]:

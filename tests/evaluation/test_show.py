@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from packages.core.evaluation.show import show_recording
+from packages.core.evaluation.show import _apart, _map, _representation, show_recording
 from packages.core.signals.recording import Recording
 from packages.core.signals.time_frequency import KINDS
 
@@ -38,20 +38,62 @@ def test_a_picture_says_what_it_shows(tmp_path, kind):
     assert "BPFO" in words
 
 
+def lines(path) -> dict[str, float]:
+    """How far down each drawn line ends."""
+    groups = {g.get("id", ""): g for g in ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}g")}
+    drawn = {name.removeprefix("line "): g for name, g in groups.items() if name.startswith("line ")}
+    return {name: float(g[0].attrib["d"].split()[-1]) for name, g in drawn.items()}
+
+
 @pytest.mark.parametrize(("kind", "unit"), [("order", 1.0), ("envelope", RPM / 60)])
 def test_fault_orders_stand_where_they_belong(tmp_path, kind, unit):
-    words = texts(show_recording(recording(), kind, tmp_path / "map.svg", bearing="6205"))
+    path = show_recording(recording(), kind, tmp_path / "map.svg", bearing="6205")
+    words, ends = texts(path), lines(path)
     low, high = ("2", "14") if kind == "order" else ("100", "400")
     per_pixel = (float(high) - float(low)) / (words[high] - words[low])
-    for name, order in {"BPFO": 3.585, "BPFI": 5.415, "2BSF": 4.714, "2xBPFI": 10.83}.items():
-        above_1x = (words[name] - words["1X"]) * per_pixel
-        assert above_1x == pytest.approx((order - 1) * unit, abs=0.02 * unit)
+    orders = {"FTF": 0.398, "BPFO": 3.585, "BPFI": 5.415, "2BSF": 4.714, "3xBPFO": 10.755, "2xBPFI": 10.83}
+    for name, order in orders.items():
+        assert (ends[name] - ends["1X"]) * per_pixel == pytest.approx((order - 1) * unit, abs=0.01 * unit)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_line_has_its_name_beside_it_and_no_name_covers_another(tmp_path, kind):
+    path = show_recording(recording(), kind, tmp_path / "map.svg", bearing="6205")
+    words, ends = texts(path), lines(path)
+    assert (
+        {"FTF", "1X", "2X", "3X", "BPFO", "2BSF", "BPFI", "2xBPFO", "2xBPFI", "3xBPFO"} <= ends.keys() <= words.keys()
+    )
+    by_order = sorted((words[name] for name in ends), reverse=True)
+    assert [words[name] for name in sorted(ends, key=ends.__getitem__, reverse=True)] == by_order
+    assert np.diff(by_order).max() < -8  # points of the font
+
+
+def test_names_move_apart_by_as_little_as_may_be():
+    moved = _apart([0.0, 0.5, 0.51, 0.9, 1.0], 0.1)
+    assert moved == pytest.approx([0.0, 0.455, 0.555, 0.9, 1.0])
+    assert _apart([0.99, 1.0], 0.1) == pytest.approx([0.9, 1.0])
+    assert _apart([], 0.1) == []
+
+
+def test_a_wigner_ville_picture_has_no_holes():
+    """Where the distribution is negative there is no level in dB; of noise alone that was a quarter of the cells."""
+    mapping = _representation("wvd", RATE_HZ, 3200, None, None, None)
+    assert (_map(mapping, NOISE[:3200], None) < -60).mean() < 0.005
+
+
+def test_a_class_told_by_lines_shows_sixteen_orders(tmp_path):
+    for kind in ("stft", "wvd"):
+        words = texts(show_recording(recording(label="oil_whirl"), kind, tmp_path / "map.svg"))
+        assert {"whirl", "1X", "400"} <= words.keys()  # Hz: 16 times 30 are 479
+        assert "5000" not in words
+        assert "5000" in texts(show_recording(recording(label="cavitation"), kind, tmp_path / "map.svg"))
 
 
 def test_without_a_bearing_it_draws_the_lines_of_the_class_or_of_journal_bearings(tmp_path):
     path = tmp_path / "map.svg"
     assert {"whirl", "1X", "2X"} <= texts(show_recording(recording(), "order", path)).keys()
     assert {"1/2X", "3/2X", "8X"} <= texts(show_recording(recording(label="clearance"), "order", path)).keys()
+    assert {"whirl", "1/2X"}.isdisjoint(texts(show_recording(recording(label="inner_race"), "order", path)))
     unknown = texts(show_recording(recording(rpm=None), "cwt", path))
     assert any("speed not known" in word for word in unknown)
     assert not {"whirl", "1X"} & unknown.keys()
@@ -66,6 +108,31 @@ def test_a_tachometer_makes_lines_follow_the_speed(tmp_path):
     (speed,) = (re.search(r"([\d.]+) to ([\d.]+) rpm", word) for word in words if "rpm" in word)
     assert float(speed[1]) == pytest.approx(1200, rel=0.05)
     assert float(speed[2]) == pytest.approx(2400, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("tachometer", "message"),
+    [
+        (np.zeros(len(NOISE)), "channel tacho: the tachometer has 0 pulses"),
+        (np.convolve(NOISE, np.ones(20), "same"), "channel tacho: no tachometer .* uneven"),
+    ],
+    ids=["silent", "vibration"],
+)
+def test_what_is_no_tachometer_is_refused(tmp_path, tachometer, message):
+    both = Recording(np.stack((tachometer, NOISE)), RATE_HZ, channels=("tacho", "vertical"))
+    with pytest.raises(ValueError, match=message):
+        show_recording(both, "order", tmp_path / "map.png", tachometer="tacho")
+    with pytest.raises(ValueError, match="no channel to draw besides the tachometer"):
+        show_recording(both.select_channels(["tacho"]), "cwt", tmp_path / "map.png", tachometer="tacho")
+
+
+def test_an_order_map_of_an_envelope_says_so(tmp_path):
+    path = tmp_path / "map.svg"
+    assert any(
+        "order map of the squared envelope, " in word
+        for word in texts(show_recording(recording(), "order", path, bearing="6205"))
+    )
+    assert not any("envelope" in word for word in texts(show_recording(recording(), "order", path)))
 
 
 def test_it_reads_files_and_names_the_picture_after_them(tmp_path, monkeypatch):

@@ -3,7 +3,9 @@
 import csv
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,8 +16,9 @@ from packages.core.pipeline.compare import compare_runs
 from packages.core.pipeline.config import RunConfig, SimulationConfig
 from packages.core.pipeline.data import prepare
 from packages.core.pipeline.evaluate import predictions_table
+from packages.core.pipeline.predict import predict_files, try_files
 from packages.core.pipeline.run_folder import RunFolder
-from packages.core.pipeline.teacher import distil, load_teacher
+from packages.core.pipeline.teacher import check_teacher, distil, load_teacher
 from packages.core.pipeline.train import make_trainer
 
 SIMULATION = SimulationConfig(n_machines=4, recordings_per_class=1, duration_s=0.5)
@@ -81,9 +84,19 @@ def test_comparison_by_hand(copies):
     assert found.a.size_bytes > 2 * found.b.size_bytes
     assert found.a.latency_s > 0 < found.b.latency_s
     assert found.a.window_s == pytest.approx(0.05, rel=0.3)
+    for card in (found.a, found.b):
+        assert card.latency_quartiles_s[0] <= card.latency_s <= card.latency_quartiles_s[1]
+    assert found.latency_ratio == tuple(sorted(found.latency_ratio))
     text = str(found)
-    for part in ("0.909", "0.455", "0.364", "p = 0.125", "54,371", "ms", "kB", "half_wdcnn"):
+    for part in ("0.909", "0.455", "0.364", "p = 0.125", "54,371", "ms", "kB", "half_wdcnn", "chance explains 6 of 7"):
         assert part in text
+
+
+@pytest.mark.parametrize(("ratio", "said"), [((0.9, 1.02, 1.1), True), ((1.2, 1.3, 1.4), False)])
+def test_latencies_within_their_spread_decide_nothing(runs, ratio, said):
+    found = replace(compare_runs(runs / "a", runs / "a"), latency_ratio=ratio)
+    assert ("their difference decides nothing" in str(found)) is said
+    assert f"{ratio[1]:.3g} ({ratio[0]:.3g} to {ratio[2]:.3g})" in str(found)
 
 
 def name_specimens(run, specimen_of):
@@ -153,6 +166,26 @@ def test_predictions_that_are_missing_or_cut_are_refused(copies):
         compare_runs(copies / "a", copies / "b")
 
 
+# -- a run and files ---------------------------------------------------------------------------------
+
+
+def test_one_bad_file_costs_no_other_its_diagnosis(runs, tmp_path):
+    names = ["a.npy", "missing.npy", "b.npy", "short.npy", "broken.npy", "c.npy"]
+    files = [tmp_path / name for name in names]
+    for place, length in ((0, 20_480), (2, 30_000), (3, 50), (5, 20_480)):
+        np.save(files[place], np.random.default_rng(place).normal(size=length))
+    files[4].write_bytes(b"no array")
+    diagnoses, failures = try_files(runs / "a", files, sampling_rate_hz=20_480)
+    assert [d.file for d in diagnoses] == [str(files[place]) for place in (0, 2, 5)]
+    assert [*failures] == [str(files[place]) for place in (1, 3, 4)]
+    assert all(Path(file).name in str(error) for file, error in failures.items())
+    good = [files[place] for place in (0, 2, 5)]
+    assert [d.as_dict() for d in diagnoses] == [d.as_dict() for d in predict_files(runs / "a", good, 20_480)]
+    with pytest.raises(OSError, match=r"missing\.npy"):
+        predict_files(runs / "a", files, 20_480)
+    assert try_files(runs / "a", files[1:2])[0] == []
+
+
 # -- a run as a teacher --------------------------------------------------------------------------------
 
 
@@ -170,6 +203,26 @@ def test_a_teacher_must_fit(runs, data, name, value):
     other = replace(data, config=data.config.model_copy(update={name: value}))
     with pytest.raises(ValueError, match=f"this teacher was trained with {name} = "):
         load_teacher(runs / "a", other)
+
+
+def test_settings_alone_tell_that_a_teacher_cannot_teach(copies, data, tmp_path):
+    asked = RunConfig(simulation=SIMULATION, model="wdcnn", teacher=str(copies / "a"))
+    check_teacher(BASE)  # none at all
+    check_teacher(asked)
+    check_teacher(asked.model_copy(update={"window": 1024, "classes": list(data.classes)[::-1]}))
+    for name, value in {
+        "window": 512,
+        "classes": ["healthy", "wear"],
+        "channels": ["x"],
+        "sampling_rate_hz": 7.0,
+    }.items():
+        with pytest.raises(ValueError, match=f"this teacher was trained with {name} = "):
+            check_teacher(asked.model_copy(update={name: value}))
+    with pytest.raises(ValueError, match=r"nowhere: not a run folder"):
+        check_teacher(asked.model_copy(update={"teacher": str(tmp_path / "nowhere")}))
+    shutil.rmtree(RunFolder(copies / "a").checkpoints)
+    with pytest.raises(ValueError, match="this teacher has no checkpoint yet"):
+        check_teacher(asked)
 
 
 def test_a_teacher_that_knows_the_test_is_refused(copies, data):

@@ -5,7 +5,7 @@ import pytest
 import pywt
 import torch
 
-from packages.core.signals.wavelets import cwt, cwt_power, geometric_frequencies
+from packages.core.signals.wavelets import _plan, cwt, cwt_power, geometric_frequencies
 
 RATE_HZ = 2048.0
 FREQUENCIES_HZ = geometric_frequencies(20, 800, 64)
@@ -103,6 +103,26 @@ def test_pooled_power_is_the_mean_of_the_full_transform(wavelet, n_samples, n_ti
     expected = torch.nn.functional.adaptive_avg_pool2d(trapezoid, (64, n_times))
     error = ((pooled - expected).abs() / expected.amax(-1, keepdim=True))[..., :-1]  # the last looks beyond the end
     assert error.max() < 0.02
+
+
+@pytest.mark.parametrize(("n_samples", "n_times"), [(2053, 64), (1001, 30), (300, 299)])
+def test_cells_of_any_length_are_right_and_made_by_fast_transforms(n_samples, n_times):
+    noise = np.random.default_rng(5).normal(size=n_samples)
+    spectrum = np.fft.rfft(np.concatenate((noise, noise[-1:], noise[:0:-1])))
+    ratio = np.fft.rfftfreq(2 * n_samples, 1 / RATE_HZ) / np.array(FREQUENCIES_HZ)[:, None]
+    gain = 2 * np.exp(-((6 * ratio - 6) ** 2) / 2) * (ratio > 0)
+    fine = 2 * 32 * n_times * -(-n_samples // n_times)  # 32 points to a sample or more
+    power = np.abs(np.fft.ifft(spectrum * gain, fine)[:, : fine // 2] * fine / (2 * n_samples)) ** 2
+    expected = power.reshape(64, n_times, -1).mean(-1)
+    pooled = cwt_power(as_batch(noise), RATE_HZ, FREQUENCIES_HZ, n_times)[0, 0].numpy()
+    assert (np.abs(pooled - expected) / expected.max(-1, keepdims=True)).max() < 0.02
+    plan = _plan(tuple(FREQUENCIES_HZ), "morlet", RATE_HZ, n_samples, n_times, torch.device("cpu"))
+    assert max(max(primes(group.bins.shape[1] // n_times)) for group in plan) <= 11
+
+
+def primes(n: int) -> list[int]:
+    found = [d for d in range(2, n + 1) if n % d == 0][:1]
+    return [*found, *primes(n // found[0])] if found else [1]
 
 
 def test_rows_of_a_batch_do_not_depend_on_each_other_nor_on_the_chunks(monkeypatch):

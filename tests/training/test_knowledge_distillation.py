@@ -213,9 +213,11 @@ def fail(logits, targets):
 
 
 def test_a_teacher_in_the_optimizer_is_refused():
-    student = network()
+    teacher = network()
     with pytest.raises(ValueError, match=r"'0\.weight'"):
-        DistillationTrainer(student, student, None, adamw(student))
+        DistillationTrainer(teacher, network(), None, adamw(teacher))
+    with pytest.raises(ValueError, match="are the same network"):
+        DistillationTrainer(teacher, teacher, None, adamw(network()))
 
 
 def test_epochs_by_hand_are_those_of_train():

@@ -351,7 +351,7 @@ def test_trying_the_network_leaves_no_trace():
     assert model.training
 
 
-@pytest.mark.parametrize("schedule", [[], [(512,)], [512], [(0, 1)], [(512, 1.5)], "512:5"])
+@pytest.mark.parametrize("schedule", [[], [(512,)], [512], [(0, 1)], [(512, 1.5)], "512:5", 5])
 def test_refuses_a_schedule_that_is_none(schedule):
     with pytest.raises(ValueError, match="expected"):
         check_schedule(schedule)
@@ -373,6 +373,12 @@ def test_refuses_what_does_not_go_together(tmp_path):
     trainer = staged(model, [(FULL, 1)], checkpoint_dir=tmp_path)
     with pytest.raises(ValueError, match="nothing to train on"):
         trainer.fit(1)
+    with pytest.raises(TypeError, match="a DataLoader, expected a data set"):
+        trainer.train_progressive(torch.utils.data.DataLoader(data()))
+    with pytest.raises(ValueError, match="a data set is empty"):
+        trainer.train_progressive(torch.utils.data.Subset(data(), []))
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        trainer.train_progressive(data(), batch_size=0)
     trainer.train_progressive(data())
     with pytest.raises(ValueError, match="finished"):
         trainer.train_progressive(data())

@@ -404,6 +404,13 @@ def test_names_and_weights_are_checked():
         MultiTFRTrainer(network(), one, {"b": loader()}, device="cpu")
     with pytest.raises(ValueError, match=r"tfr_weights are for \['b'\]"):
         MultiTFRTrainer(network(), one, None, {"b": 1.0}, device="cpu")
+    with pytest.raises(ValueError, match=r"tfr_weights are for \[\]"):
+        MultiTFRTrainer(network(), one, None, {}, device="cpu")
+    for wrong in ([loader()], loader(), None):
+        with pytest.raises(TypeError, match=r"train_loaders is a .*, expected a mapping"):
+            MultiTFRTrainer(network(), wrong, None, device="cpu")
+    with pytest.raises(TypeError, match="tfr_weights is a list, expected a mapping"):
+        MultiTFRTrainer(network(), one, None, [1.0], device="cpu")
     for weight in (0, -1, math.nan, "1"):
         with pytest.raises(ValueError, match=f"the weight of 'a' is {weight!r}"):
             MultiTFRTrainer(network(), one, None, {"a": weight}, device="cpu")

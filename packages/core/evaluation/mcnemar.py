@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+LEVEL = 0.05
+"""Of significance, below which a p-value speaks against chance."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,21 @@ class McNemar:
     n_only_a: int
     n_only_b: int
     p_value: float
+
+    @property
+    def verdict(self) -> str:
+        """What the p-value says at `LEVEL`, and how many cases it would take where there are too few.
+
+        Example:
+            >>> McNemar(3, 1, 0.625).verdict
+            'decides nothing: one alone is right on 4 cases, and it takes 6 at least, all in favour of one'
+        """
+        if self.p_value < LEVEL:
+            return f"speaks for the {'first' if self.n_only_a > self.n_only_b else 'second'}"
+        n, fewest = self.n_only_a + self.n_only_b, 1 + math.ceil(math.log2(1 / LEVEL))  # 2 / 2^n < LEVEL
+        if n >= fewest:
+            return f"decides nothing: chance explains {max(self.n_only_a, self.n_only_b)} of {n}"
+        return f"decides nothing: one alone is right on {n} cases, and it takes {fewest} at least, all in favour of one"
 
 
 def mcnemar(right_a: ArrayLike, right_b: ArrayLike) -> McNemar:

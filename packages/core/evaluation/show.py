@@ -16,9 +16,10 @@ from packages.core.physics.rolling_bearing import BEARINGS, fault_orders
 from packages.core.signals.checks import check_name, check_number
 from packages.core.signals.manifest import read_listed
 from packages.core.signals.recording import Recording
+from packages.core.signals.resample import ANALYSER_RATIO, resample
 from packages.core.signals.shaft_angle import turns_from_tachometer
 from packages.core.signals.spectra import most_impulsive_band
-from packages.core.signals.time_frequency import KINDS, TimeFrequency
+from packages.core.signals.time_frequency import KINDS, TimeFrequency, decibel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,11 +38,14 @@ SUFFIXES = (".png", ".svg", ".pdf")
 _N_FREQUENCIES = {"stft": 128, "cwt": 192, "wvd": 192, "envelope": 256, "order": 256}
 _N_TIMES = 640
 _TURNS = 8  # shown where single impacts are to be seen
+_TURNS_OF_LINES = 64  # shown where only lines are, which that many tell apart
 _UNKNOWN_SPEED_S = 0.25  # shown there where the speed is not known
 _TOP_ORDER = 16
 _LEAST_DB, _MOST_DB = 30, 50  # depth of the colours
 _QUIET = 20  # percent of the cells that may be as dark as the darkest
 _LABEL_ROOM = 0.027  # of the axis, between two names
+_SMOOTHING = 2.0  # rows: with this, what a smoothed Wigner-Ville distribution has below 0 is gone
+_JITTER = 0.2  # of the time between two pulses of a tachometer, from one turn to the next
 _SHAFT, _FAULT = "white", "#7fffd4"
 
 
@@ -69,7 +73,10 @@ def show_recording(
 
     Where the speed is known, the shaft's harmonics are drawn in, dashed, and the lines to expect: with `bearing` the
     bearing's fault orders, else those of the recording's class, else those of rotors in journal bearings. With a
-    tachometer they follow the speed.
+    tachometer they follow the speed. Where the class is told by such lines alone, `stft` and `wvd` show 0 to 16 times
+    the shaft's speed, else all frequencies.
+
+    A Wigner-Ville distribution is averaged over a few rows for the picture: negative cells have no level in dB.
 
     An envelope is that of the most impulsive band, see `spectra.most_impulsive_band`; so is an order map with
     `bearing`, because the impacts of a rolling bearing repeat at its fault orders, while its vibration rings higher.
@@ -83,8 +90,8 @@ def show_recording(
         channel: which to draw; default the first that is not the tachometer.
         tachometer: channel with one pulse a turn, for a speed that changes.
         start_s: where to begin, >= 0.
-        duration_s: how much to draw, > 0; default 8 turns of the shaft (0.25 s if its speed is not known), for
-            envelope, order map, and with a tachometer, all.
+        duration_s: how much to draw, > 0; default 8 turns of the shaft (0.25 s if its speed is not known), 64 where the
+            class is told by lines alone, and for envelope, order map, and with a tachometer, all.
         frequency_range: lowest and highest frequency to draw, Hz or orders.
         sampling_rate_hz: to assume where neither manifest nor file states one.
 
@@ -111,7 +118,9 @@ def show_recording(
         raise ValueError(f"{path}: cannot draw that kind of picture; known are {', '.join(SUFFIXES)}")
     if bearing is not None:
         check_name("bearing", bearing, BEARINGS)
-    name = channel or next(each for each in recording.channels if each != tachometer)
+    name = channel or next((each for each in recording.channels if each != tachometer), None)
+    if name is None:
+        raise ValueError(f"{recording.name}: has no channel to draw besides the tachometer, {tachometer}")
     speed = _speed(recording, rpm, tachometer)
     if representation == "order" and speed is None:
         raise ValueError(f"{recording.name}: an order map needs the shaft's speed; give rpm or a tachometer channel")
@@ -126,10 +135,22 @@ def _speed(recording: Recording, rpm: float | None, tachometer: str | None) -> n
     """rev/min at every sample; None if it is not known."""
     if tachometer is not None:
         pulses = torch.from_numpy(recording.select_channels([tachometer]).signal)
-        turns = turns_from_tachometer(pulses)[0].numpy()
+        try:
+            turns = turns_from_tachometer(pulses)[0].numpy()
+        except ValueError as error:
+            raise ValueError(f"{recording.name}, channel {tachometer}: {error}") from None
+        _check_pulses(turns, f"{recording.name}, channel {tachometer}")
         return np.gradient(turns) * 60 * recording.sampling_rate_hz
     rpm = recording.rpm if rpm is None else check_number("rpm", rpm, 0, open_ends=True)
     return None if rpm is None else np.full(recording.n_samples, rpm)
+
+
+def _check_pulses(turns: np.ndarray, where: str) -> None:
+    """Refuse what is no tachometer: vibration passes its middle level too, but a shaft turns evenly."""
+    pulses = np.interp(np.arange(math.ceil(turns[0]), math.floor(turns[-1]) + 1), turns, np.arange(len(turns)))
+    apart = np.diff(pulses)
+    if len(apart) > 1 and np.median(np.abs(np.diff(apart))) > _JITTER * np.median(apart):
+        raise ValueError(f"{where}: no tachometer with a pulse for each turn: the times between its rises are uneven")
 
 
 def _stretch(
@@ -137,7 +158,8 @@ def _stretch(
 ) -> slice:
     rate_hz = recording.sampling_rate_hz
     if duration_s is None:
-        few_s = _UNKNOWN_SPEED_S if speed is None else _TURNS * 60 / float(speed[0])
+        turns = _TURNS_OF_LINES if _told_by_lines(recording) else _TURNS
+        few_s = _UNKNOWN_SPEED_S if speed is None else turns * 60 / float(speed[0])
         duration_s = recording.duration_s if everything else few_s
     start = round(check_number("start_s", start_s, 0) * rate_hz)
     n_samples = round(check_number("duration_s", duration_s, 0, open_ends=True) * rate_hz)
@@ -159,9 +181,14 @@ def _draw(
     here = None if speed is None else speed[stretch]
     wants_band = kind == "envelope" or (kind == "order" and bearing is not None)
     band_hz = most_impulsive_band(signal, rate_hz) if wants_band else None
+    if frequency_range is None:
+        lines_only = bearing is None and _told_by_lines(recording)
+        frequency_range = _default_range(kind, rate_hz, len(signal), here, lines_only)
+    if kind == "wvd":
+        signal, rate_hz = _decimated(signal, rate_hz, frequency_range)
     mapping = _representation(kind, rate_hz, len(signal), here, band_hz, frequency_range)
     levels_db, y = _map(mapping, signal, here), mapping.frequencies.numpy()
-    times_s = mapping.times_s(len(signal)).numpy() + stretch.start / rate_hz
+    times_s = mapping.times_s(len(signal)).numpy() + stretch.start / recording.sampling_rate_hz
     figure, axes = _canvas()
     image = axes.pcolormesh(
         times_s, y, levels_db, cmap="magma", shading="nearest", rasterized=True,
@@ -169,10 +196,11 @@ def _draw(
     )  # fmt: skip
     if kind == "cwt":
         _logarithmic(axes, y)
-    axes.set(xlim=(stretch.start / rate_hz, stretch.stop / rate_hz), ylim=(y[0], y[-1]))
+    shown_s = np.arange(stretch.start, stretch.stop) / recording.sampling_rate_hz
+    axes.set(xlim=(shown_s[0], shown_s[-1]), ylim=(y[0], y[-1]))
     axes.set(xlabel="time / s", ylabel=_Y_LABELS.get(kind, "frequency / Hz"))
     if here is not None:
-        turning_hz = np.interp(times_s, np.arange(stretch.start, stretch.stop) / rate_hz, here / 60)
+        turning_hz = np.interp(times_s, shown_s, here / 60)
         scale = np.ones_like(times_s) if kind == "order" else turning_hz
         _draw_marks(axes, _marks(recording, bearing), times_s, scale)
     _color_bar(figure, image)
@@ -189,9 +217,9 @@ def _representation(
     band_hz: tuple[float, float] | None,
     frequency_range: Sequence[float] | None,
 ) -> TimeFrequency:
-    if frequency_range is None:
-        frequency_range = _default_range(kind, rate_hz, n_samples, speed)
     n_frequencies = _N_FREQUENCIES[kind]
+    if kind == "stft" and frequency_range is None and speed is not None:  # a window of a quarter of a turn
+        n_frequencies = min(n_frequencies, round(rate_hz / 8 * 60 / float(speed.mean())))
     if kind in ("stft", "envelope"):  # a window as long as a quarter of what is drawn, at most
         low, high = frequency_range or (0, rate_hz / 2)
         n_frequencies = max(8, min(n_frequencies, int(n_samples / 4 * (high - low) / rate_hz)))
@@ -200,18 +228,43 @@ def _representation(
         turns = float(speed.mean()) / 60 * n_samples / rate_hz
         n_frequencies = max(8, min(n_frequencies, int(turns / 2 * (high - low))))
     return TimeFrequency(
-        kind, rate_hz, n_frequencies, _N_TIMES, frequency_range=frequency_range, band_hz=band_hz, standardize=False
+        kind,
+        rate_hz,
+        n_frequencies,
+        _N_TIMES,
+        scale="power",
+        frequency_range=frequency_range,
+        band_hz=band_hz,
+        standardize=False,
     )
 
 
-def _default_range(kind: str, rate_hz: float, n_samples: int, speed: np.ndarray | None) -> tuple[float, float] | None:
-    if kind == "cwt":  # from four waves within what is drawn
-        return min(4 * rate_hz / n_samples, rate_hz / 8), 0.45 * rate_hz
+def _told_by_lines(recording: Recording) -> bool:
+    """Whether all that the recording's class shows are low multiples of the shaft's speed."""
+    known = signature(recording.label) if recording.label else None
+    return known is not None and bool(known.lines) and not known.needs_high_frequency
+
+
+def _default_range(
+    kind: str, rate_hz: float, n_samples: int, speed: np.ndarray | None, lines_only: bool
+) -> tuple[float, float] | None:
+    if kind == "cwt":  # from three waves within what is drawn
+        return min(3 * rate_hz / n_samples, rate_hz / 8), 0.45 * rate_hz
+    if kind in ("stft", "wvd") and speed is not None and lines_only:
+        return 0, min(_TOP_ORDER * float(speed.max()) / 60, rate_hz / 2)
     if kind == "envelope" and speed is not None:
         return 0, min(_TOP_ORDER * float(speed.max()) / 60, rate_hz / 4)
     if kind == "order" and speed is not None:
         return 0, min(_TOP_ORDER, rate_hz / 2 / (float(speed.max()) / 60))
     return None
+
+
+def _decimated(signal: np.ndarray, rate_hz: float, frequency_range: Sequence[float] | None) -> tuple[np.ndarray, float]:
+    """At a lower rate that still holds what is drawn: a Wigner-Ville distribution costs its square."""
+    lower_hz = (
+        rate_hz / max(1, math.floor(rate_hz / (ANALYSER_RATIO * frequency_range[1]))) if frequency_range else rate_hz
+    )
+    return resample(Recording(signal, rate_hz), lower_hz).signal[0], lower_hz
 
 
 def _map(mapping: TimeFrequency, signal: np.ndarray, speed: np.ndarray | None) -> np.ndarray:
@@ -221,12 +274,20 @@ def _map(mapping: TimeFrequency, signal: np.ndarray, speed: np.ndarray | None) -
     if speed is not None:
         steady = np.ptp(speed) == 0
         metadata["rpm"] = torch.tensor([speed[0]] if steady else speed[None], dtype=torch.float64)
-    levels_db = mapping(centred, metadata)[0, 0].numpy()
+    levels_db = decibel(_positive(mapping, mapping(centred, metadata)))[0, 0].numpy()
     return levels_db - levels_db.max()
 
 
+def _positive(mapping: TimeFrequency, power: torch.Tensor) -> torch.Tensor:
+    if mapping.kind != "wvd":
+        return power
+    from scipy.ndimage import gaussian_filter1d
+
+    return torch.from_numpy(gaussian_filter1d(power.numpy(), _SMOOTHING, axis=-2))
+
+
 def _marks(recording: Recording, bearing: str | None) -> list[_Mark]:
-    """The lines to draw, those first that are named first where there is no room for all."""
+    """The lines to draw."""
     shaft = [_Mark(f"{n}X", n, _SHAFT) for n in range(1, 4)]
     if bearing is not None:
         orders = fault_orders(BEARINGS[bearing])
@@ -234,7 +295,9 @@ def _marks(recording: Recording, bearing: str | None) -> list[_Mark]:
         rates |= {f"{n}x{name}": n * rates[name] for n in (2, 3) for name in ("BPFO", "BPFI")}
         return [*(_Mark(name, order, _FAULT) for name, order in rates.items()), *shaft]
     known = signature(recording.label) if recording.label else None
-    lines = known.lines if known is not None and known.lines else _journal_lines()
+    # Classes at high frequencies may have no lines: cavitation, and faults of a rolling bearing that nobody has named.
+    is_told = known is not None and (known.lines or known.needs_high_frequency)
+    lines = known.lines if known is not None and is_told else _journal_lines()
     faults = [_Mark(line.name, line.order, _FAULT) for line in lines if line.spectrum == "raw"]
     return faults + [mark for mark in shaft if mark.name not in {each.name for each in faults}]
 
@@ -246,18 +309,31 @@ def _journal_lines() -> tuple[Line, ...]:
 
 
 def _draw_marks(axes: Axes, marks: Sequence[_Mark], times_s: np.ndarray, turning: np.ndarray) -> None:
-    """Each line over the map with its name beside it, as long as there is room for names."""
-    taken: list[float] = []
+    """Each line over the map, and beside it its name; names that would lie on one another move apart."""
     to_axes = axes.transData + axes.transAxes.inverted()
     low, high = axes.get_ylim()
-    for mark in marks:
-        height = mark.order * turning
-        at = float(to_axes.transform((times_s[-1], height[-1]))[1]) if low < height[-1] < high else math.inf
-        if at <= 1 and all(abs(at - other) > _LABEL_ROOM for other in taken):
-            taken.append(at)
-            dashes = (0, (1, 3)) if mark.color == _SHAFT else (0, (6, 4))
-            axes.plot(times_s, height, color=mark.color, linewidth=0.8, alpha=0.75, linestyle=dashes)
-            axes.text(1.008, at, mark.name, transform=axes.transAxes, va="center", fontsize=8)
+    drawn = sorted((mark for mark in marks if low < mark.order * turning[-1] <= high), key=lambda mark: mark.order)
+    ends = [float(to_axes.transform((times_s[-1], mark.order * turning[-1]))[1]) for mark in drawn]
+    for mark, end, place in zip(drawn, ends, _apart(ends, _LABEL_ROOM), strict=True):
+        dashes = (0, (1, 3)) if mark.color == _SHAFT else (0, (6, 4))
+        axes.plot(
+            times_s, mark.order * turning, color=mark.color, linewidth=0.8, alpha=0.75, linestyle=dashes,
+            gid=f"line {mark.name}",
+        )  # fmt: skip
+        beside = {"transform": axes.transAxes, "clip_on": False}
+        axes.plot((1, 1.004, 1.016, 1.018), (end, end, place, place), color="0.6", linewidth=0.6, **beside)
+        axes.text(1.021, place, mark.name, va="center", fontsize=8, **beside)
+
+
+def _apart(places: Sequence[float], room: float) -> list[float]:
+    """Rising places within 0 to 1, moved as little as may be (least squares) so that there is room between each two."""
+    from scipy.optimize import isotonic_regression
+
+    if not places:
+        return []
+    offsets = room * np.arange(len(places))
+    moved = isotonic_regression(np.asarray(places) - offsets).x
+    return list(np.clip(moved, 0, max(0.0, 1 - offsets[-1])) + offsets)
 
 
 def _title(recording: Recording) -> str:
@@ -270,7 +346,8 @@ def _subtitle(
 ) -> str:
     parts = [NAMES[kind]]
     if band_hz is not None:
-        parts[0] += f" of {band_hz[0] / 1000:.3g} to {band_hz[1] / 1000:.3g} kHz"
+        of_envelope = " of the squared envelope" if kind == "order" else ""
+        parts[0] += f"{of_envelope}, {band_hz[0] / 1000:.3g} to {band_hz[1] / 1000:.3g} kHz"
     parts.append(f"{recording.sampling_rate_hz:g} Hz")
     if speed is None:
         parts.append("speed not known, so no orders drawn")

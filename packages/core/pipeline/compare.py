@@ -19,7 +19,7 @@ from packages.core.pipeline.build import new_model
 from packages.core.pipeline.config import RunConfig
 from packages.core.pipeline.run_folder import RunFolder
 from packages.core.signals.windows import FALLBACK_RPM
-from packages.core.training.model_cost import count_parameters, latencies_s, size_bytes
+from packages.core.training.model_cost import ROUNDS, count_parameters, size_bytes, times_s
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class RunCard:
         accuracy: fraction of the test recordings that it names rightly.
         parameters: of the network.
         latency_s: median time for one window, in seconds.
+        latency_quartiles_s: lower and upper quartile of these times.
         window_s: length of that window, in seconds.
         size_bytes: size of a file with the network's weights.
     """
@@ -41,6 +42,7 @@ class RunCard:
     accuracy: float
     parameters: int
     latency_s: float
+    latency_quartiles_s: tuple[float, float]
     window_s: float
     size_bytes: int
 
@@ -56,6 +58,7 @@ class Comparison:
         n_specimens: machines or bearings that they are of; None where that is not known of all.
         agreement: fraction of them of which both say the same, rightly or not.
         test: McNemar's test on the recordings.
+        latency_ratio: lower quartile, median and upper quartile of the second's time over the first's, taken in turns.
         device: where latencies were taken.
         threads: of a network on the CPU.
     """
@@ -66,6 +69,7 @@ class Comparison:
     n_specimens: int | None
     agreement: float
     test: McNemar
+    latency_ratio: tuple[float, float, float]
     device: str
     threads: int
 
@@ -74,13 +78,14 @@ class Comparison:
         return asdict(self)
 
     def __str__(self) -> str:
-        a, b, test = self.a, self.b, self.test
+        a, b, test, ratio = self.a, self.b, self.test, self.latency_ratio
+        noise = "; their difference decides nothing" if ratio[0] <= 1 <= ratio[2] else ""
         rows = [
             ("", a.run, b.run, "second / first"),
             ("network", a.model, b.model, ""),
             ("recording accuracy", f"{a.accuracy:.3f}", f"{b.accuracy:.3f}", _ratio(b.accuracy, a.accuracy)),
             ("parameters", f"{a.parameters:,}", f"{b.parameters:,}", _ratio(b.parameters, a.parameters)),
-            ("latency of a window", _milliseconds(a), _milliseconds(b), _ratio(b.latency_s, a.latency_s)),
+            ("latency of a window", _milliseconds(a), _milliseconds(b), "{1:.3g} ({0:.3g} to {2:.3g})".format(*ratio)),
             ("weights on disk", _kilobytes(a), _kilobytes(b), _ratio(b.size_bytes, a.size_bytes)),
         ]
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
@@ -91,7 +96,9 @@ class Comparison:
                 f"agreement on {self.n_recordings} recordings: {self.agreement:.3f}",
                 f"only the first is right on {test.n_only_a}, only the second on {test.n_only_b}; "
                 f"McNemar's exact test: p = {test.p_value:.3g}, {self._caution()}",
-                f"latency: batch of one, {self.device}, {self.threads} thread{'s' * (self.threads > 1)}",
+                f"the test {test.verdict}",
+                f"latency: batch of one, {self.device}, {self.threads} thread{'s' * (self.threads > 1)}; medians and "
+                f"quartiles of {ROUNDS} rounds in turns{noise}",
             ]
         )
 
@@ -109,7 +116,8 @@ def _ratio(value: float, reference: float) -> str:
 
 
 def _milliseconds(card: RunCard) -> str:
-    return f"{1e3 * card.latency_s:.2f} ms for {card.window_s:.3g} s"
+    low, high = (1e3 * time_s for time_s in card.latency_quartiles_s)
+    return f"{1e3 * card.latency_s:.2f} ms ({low:.2f} to {high:.2f}) for {card.window_s:.3g} s"
 
 
 def _kilobytes(card: RunCard) -> str:
@@ -142,19 +150,21 @@ def compare_runs(run_a: str | Path, run_b: str | Path, device: str | torch.devic
     networks = [_network(folder, config, place) for folder, config in zip(folders, configs, strict=True)]
     with torch.inference_mode():
         calls = [_call(network, config, place) for network, config in zip(networks, configs, strict=True)]
-        latency_s = latencies_s(calls, place)
+        times = np.array(times_s(calls, place))
+    quartiles = np.percentile([*times, times[1] / times[0]], (25, 50, 75), axis=1).T.tolist()
     cards = [
         RunCard(
             run=str(folder.path),
             model=config.model,
             accuracy=float((said == labels).mean()),
             parameters=count_parameters(network),
-            latency_s=taken_s,
+            latency_s=middle,
+            latency_quartiles_s=(low, high),
             window_s=(config.window or 0) / (config.sampling_rate_hz or 1),
             size_bytes=size_bytes(network),
         )
-        for folder, config, network, said, taken_s in zip(
-            folders, configs, networks, (said_a, said_b), latency_s, strict=True
+        for folder, config, network, said, (low, middle, high) in zip(
+            folders, configs, networks, (said_a, said_b), quartiles[:2], strict=True
         )
     ]
     return Comparison(
@@ -163,6 +173,7 @@ def compare_runs(run_a: str | Path, run_b: str | Path, device: str | torch.devic
         n_specimens=len(set(specimens)) if all(specimens) else None,
         agreement=float((said_a == said_b).mean()),
         test=mcnemar(said_a == labels, said_b == labels),
+        latency_ratio=tuple(quartiles[2]),
         device=str(place),
         threads=torch.get_num_threads(),
     )

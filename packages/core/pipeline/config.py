@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from packages.core.engine.checkpoint import SaveInterval
 from packages.core.engine.files import write_text
 from packages.core.models.multi_tfr import KINDS_TOGETHER
 from packages.core.models.registry import check_model_name, model_names
@@ -31,7 +32,7 @@ WIDE_MODELS = ("cnn1d", "wdcnn", "resnet18_1d")
 Kind = Literal["stft", "cwt", "wvd", "envelope", "order"]
 
 _BELONG_TO: dict[str, tuple[str, ...]] = {
-    "representation": ("maps", "specaugment"),
+    "representation": ("maps", "specaugment", "map_cache"),
     "teacher": ("temperature", "alpha"),
     "progressive": ("progressive_method",),
 }
@@ -103,6 +104,8 @@ class RunConfig(BaseModel):
             a list of these for several by turns, or `multi` for the usual list.
         maps: arguments of `TimeFrequency` by kind, e.g. `{stft: {n_frequencies: 128}}`; None is the usual ones.
         specaugment: mask stretches of time and of frequency in the maps, in training.
+        map_cache: folder on whose disk the maps of training and validation are kept, to be computed once for all runs
+            on the same windows.
         width: share of a network's usual number of channels, for students, > 0.
         teacher: run folder of a trained network whose outputs the network learns besides the labels.
         temperature: divides teacher's and student's logits before they are compared, > 0.
@@ -162,6 +165,7 @@ class RunConfig(BaseModel):
     representation: Kind | Literal["multi"] | list[Kind] | None = None
     maps: dict[str, dict[str, Any]] | None = None
     specaugment: bool = True
+    map_cache: str | None = None
     width: float = Field(default=1.0, gt=0, le=4)
     teacher: str | None = None
     temperature: float = Field(default=4.0, gt=0)
@@ -258,7 +262,10 @@ class RunConfig(BaseModel):
     @classmethod
     def _readable_interval(cls, interval: int | str | None) -> int | str | None:
         # A number comes as text from a command line.
-        return int(interval) if isinstance(interval, str) and interval.isdigit() else interval
+        interval = int(interval) if isinstance(interval, str) and interval.isdigit() else interval
+        if interval is not None:
+            SaveInterval(interval)
+        return interval
 
     @field_validator("representation", mode="before")
     @classmethod
@@ -285,7 +292,7 @@ class RunConfig(BaseModel):
                 raise ValueError("expected stages (length, epochs) of growing length >= 16, each of at least 1 epoch")
         return stages
 
-    @field_validator("data", "unlabeled", "teacher")
+    @field_validator("data", "unlabeled", "teacher", "map_cache")
     @classmethod
     def _absolute(cls, folder: str | None) -> str | None:
         # A run folder can then be judged again from any working directory.
@@ -357,6 +364,8 @@ class RunConfig(BaseModel):
         several = self.representation == "multi" or isinstance(self.representation, list)
         if several != (self.model == "multi_tfr"):
             raise ValueError("several representations and the model 'multi_tfr' go together, and with no other")
+        if self.map_cache is not None and self.augment is not None:
+            raise ValueError("map_cache keeps maps of windows as they are, and augment changes the windows: choose one")
         if self.width != 1 and self.model not in WIDE_MODELS:
             raise ValueError(f"width belongs to {', '.join(WIDE_MODELS)}, and the model is {self.model!r}")
         if self.progressive and self.progressive_method == "interpolate" and self.model in PHYSICAL_MODELS:

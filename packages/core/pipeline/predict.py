@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from packages.core.signals.resample import to_common_rate
 from packages.core.signals.windows import WindowDataset
 
 logger = logging.getLogger(__name__)
+
+_FAILURES = (ValueError, OSError, ImportError)  # of one file, which the others can do without
 
 
 @dataclass(frozen=True)
@@ -131,11 +133,60 @@ def predict_files(
 
     Raises:
         ValueError: a file that cannot be read, lacks a channel, is too short or sampled too slowly.
+        OSError: there is no such file.
+    """
+    diagnoses, failures = try_files(run, files, sampling_rate_hz, channels)
+    if failures:
+        raise next(iter(failures.values()))
+    return diagnoses
+
+
+def try_files(
+    run: str | Path,
+    files: Sequence[str | Path],
+    sampling_rate_hz: float | None = None,
+    channels: Sequence[str] | None = None,
+) -> tuple[list[Diagnosis], dict[str, Exception]]:
+    """`predict_files` of those files that can be diagnosed, whatever the others are.
+
+    Args:
+        run: as for `predict_files`, as all arguments.
+        files: recordings.
+        sampling_rate_hz: rate of files of which neither manifest nor file says it.
+        channels: names of the files' channels.
+
+    Returns:
+        The diagnoses, in the order of the files, and why each other file has none.
+
+    Raises:
+        ValueError: the folder is neither a run nor a bundle.
     """
     diagnoser = load_diagnoser(run)
-    config = diagnoser.config
-    recordings = [_as_trained(recording, config, channels) for recording in read_listed(files, sampling_rate_hz)]
-    return diagnoser.diagnose(recordings, files)
+    good: list[tuple[Recording, str | Path]] = []
+    failures: dict[str, Exception] = {}
+    for file, read in _read_each(files, sampling_rate_hz):
+        try:
+            if isinstance(read, Exception):
+                raise read
+            good.append((_as_trained(read, diagnoser.config, channels), file))
+        except _FAILURES as error:
+            failures[str(file)] = error
+    return (diagnoser.diagnose(*zip(*good, strict=True)) if good else []), failures
+
+
+def _read_each(
+    files: Sequence[str | Path], sampling_rate_hz: float | None
+) -> Iterator[tuple[str | Path, Recording | Exception]]:
+    """Every file with its recording, or with what was wrong with it."""
+    place = 0
+    while place < len(files):
+        try:
+            for recording in read_listed(files[place:], sampling_rate_hz):
+                place += 1
+                yield files[place - 1], recording
+        except _FAILURES as error:  # of the file at which reading stopped; it goes on behind it
+            place += 1
+            yield files[place - 1], error
 
 
 def _as_trained(recording: Recording, config: RunConfig, channels: Sequence[str] | None) -> Recording:
@@ -151,4 +202,6 @@ def _as_trained(recording: Recording, config: RunConfig, channels: Sequence[str]
             f"{', '.join(wanted)}; name the file's with --channels"
         )
     recordings = with_speeds([recording.select_channels(wanted)], config)
-    return to_common_rate(recordings, config.sampling_rate_hz, config.band_limit_hz)[0]
+    (recording,) = to_common_rate(recordings, config.sampling_rate_hz, config.band_limit_hz)
+    WindowDataset([recording], None, config.window or 0)  # refuses what is too short, or not finite
+    return recording

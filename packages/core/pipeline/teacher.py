@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,25 @@ from packages.core.training.knowledge_distillation import DistillationLoss, Dist
 
 MUST_FIT = ("classes", "channels", "sampling_rate_hz", "band_limit_hz", "window")
 """Settings that decide what a network sees and says."""
+
+
+def check_teacher(config: RunConfig) -> None:
+    """Refuse a teacher of which the settings alone tell that it cannot teach, before any recording is read.
+
+    Raises:
+        ValueError: its folder is no run's or has no checkpoint; it was trained with other classes, channels, rate, band
+            or window than the student's configuration names. What that leaves to the data is checked by `load_teacher`.
+    """
+    if config.teacher is None:
+        return
+    folder = RunFolder(config.teacher)
+    taught = folder.read_config()
+    asked = [name for name in MUST_FIT if getattr(config, name) is not None]
+    if config.classes is not None and set(config.classes) == set(taught.classes or ()):
+        asked.remove("classes")  # their order is settled with the data
+    _check_fit(folder, taught, config, asked)
+    if not folder.best_checkpoint.is_file():
+        raise ValueError(f"{folder.path}: this teacher has no checkpoint yet; finish its run with whirl train --resume")
 
 
 def load_teacher(run: str | Path, data: PreparedData) -> nn.Module:
@@ -35,13 +54,7 @@ def load_teacher(run: str | Path, data: PreparedData) -> nn.Module:
     """
     folder = RunFolder(run)
     config = folder.read_config()
-    for name in MUST_FIT:
-        taught, wanted = getattr(config, name), getattr(data.config, name)
-        if taught != wanted:
-            raise ValueError(
-                f"{folder.path}: this teacher was trained with {name} = {taught!r}, the student's run has {wanted!r}; "
-                f"both must see and say the same, so set {name} to {taught!r} or choose another teacher"
-            )
+    _check_fit(folder, config, data.config, MUST_FIT)
     seen = seen_of_test(folder, config, data)
     if seen and not data.config.allow_leakage:
         raise ValueError(
@@ -51,6 +64,16 @@ def load_teacher(run: str | Path, data: PreparedData) -> nn.Module:
     model = new_model(config)
     load_weights(model, folder.best_checkpoint)
     return model
+
+
+def _check_fit(folder: RunFolder, teacher: RunConfig, student: RunConfig, names: Iterable[str]) -> None:
+    for name in names:
+        was, wanted = getattr(teacher, name), getattr(student, name)
+        if was != wanted:
+            raise ValueError(
+                f"{folder.path}: this teacher was trained with {name} = {was!r}, the student's run has {wanted!r}; "
+                f"both must see and say the same, so set {name} to {was!r} or choose another teacher"
+            )
 
 
 def seen_of_test(folder: RunFolder, config: RunConfig, data: PreparedData) -> list[str]:

@@ -38,8 +38,9 @@ from packages.core.pipeline.config import RunConfig, maps_of
 from packages.core.pipeline.data import PreparedData, check_same_recordings, prepare
 from packages.core.pipeline.evaluate import examine, own_examination
 from packages.core.pipeline.export import Envelope
+from packages.core.pipeline.map_cache import as_seen
 from packages.core.pipeline.run_folder import RunFolder
-from packages.core.pipeline.teacher import distil, load_teacher
+from packages.core.pipeline.teacher import check_teacher, distil, load_teacher
 from packages.core.signals.loaders import make_loader
 from packages.core.signals.windows import WindowDataset
 from packages.core.training.cnn_losses import create_criterion
@@ -124,6 +125,7 @@ def _train_run(
     if not resume and is_writer():
         folder.check_empty()
     began = time.perf_counter()
+    check_teacher(config)
     data = prepare(config)
     for note in data.notes:
         logger.info(note)
@@ -191,10 +193,10 @@ def make_trainer(data: PreparedData, folder: RunFolder | None, callbacks: Sequen
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     logger.info("training %s (%d parameters) on %d windows", config.model, n_parameters, len(train_windows))
     # Several representations take a step each with every batch.
-    kinds = config.representations if isinstance(config.representation, list) else [""]
-    loaders = {kind: _train_loader(train_windows, data) for kind in kinds}
+    kinds, shards = config.representations or [""], {"shard": rank(), "n_shards": world_size()}
+    loaders = {kind: _train_loader(as_seen(train_windows, config, kind), data) for kind in kinds}
     val_loaders = {
-        kind: make_loader(val_windows, config.batch_size, shard=rank(), n_shards=world_size(), device=data.device)
+        kind: make_loader(as_seen(val_windows, config, kind), config.batch_size, **shards, device=data.device)
         for kind in kinds
     }
     n_steps = sum(map(len, loaders.values()))
@@ -220,7 +222,7 @@ def make_trainer(data: PreparedData, folder: RunFolder | None, callbacks: Sequen
     masks = {"use_specaugment": config.specaugment} | _mask_params(config)
     if isinstance(config.representation, list):
         return MultiTFRTrainer(train_loaders=loaders, val_loaders=val_loaders, **masks, **parts)
-    parts |= {"train_loader": loaders[""], "val_loader": val_loaders[""]}
+    parts |= {"train_loader": loaders[kinds[0]], "val_loader": val_loaders[kinds[0]]}
     if config.representation is not None:
         return SpectrogramTrainer(**masks, **parts)
     if config.teacher is not None:

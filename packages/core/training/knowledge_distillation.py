@@ -151,8 +151,8 @@ class DistillationTrainer(Trainer):
 
     Raises:
         TypeError: the criterion is no `DistillationLoss`.
-        ValueError: the optimizer would train the teacher, no module has a hint's name, or `cache_teacher` is asked for
-            with augmentation or with hints, which need the teacher in every step.
+        ValueError: teacher and student are one network, the optimizer would train the teacher, no module has a hint's
+            name, or `cache_teacher` is asked for with augmentation or with hints, which need the teacher in every step.
 
     Example:
         >>> signals, targets = torch.randn(64, 1, 32), torch.arange(64) % 2
@@ -194,6 +194,8 @@ class DistillationTrainer(Trainer):
         criterion = DistillationLoss() if criterion is None else criterion
         if not isinstance(criterion, DistillationLoss):
             raise TypeError(f"criterion is a {type(criterion).__name__}, expected a DistillationLoss")
+        if teacher_model is student_model:
+            raise ValueError("teacher and student are the same network; give the student one of its own")
         _check_cacheable(cache_teacher, augmentation, feature_hints)
         self._best = _BestStudent()
         super().__init__(

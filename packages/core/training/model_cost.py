@@ -36,7 +36,18 @@ def size_bytes(model: nn.Module) -> int:
 
 
 def latencies_s(calls: Sequence[Callable[[], object]], device: str | torch.device = "cpu") -> list[float]:
-    """Median time of each call, in seconds.
+    """Median time of each call, in seconds; see `times_s`.
+
+    Example:
+        >>> short, long = latencies_s([lambda: None, lambda: time.sleep(1e-3)])
+        >>> short < long
+        True
+    """
+    return [statistics.median(times) for times in times_s(calls, device)]
+
+
+def times_s(calls: Sequence[Callable[[], object]], device: str | torch.device = "cpu") -> list[list[float]]:
+    """Times of each call in each of `ROUNDS` rounds, in seconds.
 
     The calls take turns, so that whatever else the machine does meets them alike, and each is made a few times
     before. On CUDA the device's queue is empty at both readings of the clock.
@@ -45,17 +56,15 @@ def latencies_s(calls: Sequence[Callable[[], object]], device: str | torch.devic
         calls: what to time, without arguments.
         device: where they compute.
 
-    Example:
-        >>> short, long = latencies_s([lambda: None, lambda: time.sleep(1e-3)])
-        >>> short < long
-        True
+    Returns:
+        A list for each call; what stands at one place in them is of one round.
     """
     wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
     for call in calls:
         for _ in range(WARM_UP):
             call()
-    times = [[_seconds(call, wait) for call in calls] for _ in range(ROUNDS)]
-    return [statistics.median(column) for column in zip(*times, strict=True)]
+    rounds = [[_seconds(call, wait) for call in calls] for _ in range(ROUNDS)]
+    return [list(times) for times in zip(*rounds, strict=True)]
 
 
 def _seconds(call: Callable[[], object], wait: Callable[[], object]) -> float:

@@ -328,12 +328,19 @@ class ProgressiveResizingTrainer(Trainer):
             seed: of the order of the signals, >= 0.
 
         Raises:
-            ValueError: a length that the signals cannot be brought to, or the network cannot take; a network or loss
-                that relies on a sampling rate which a stage would change.
+            TypeError: a loader, or anything else that is no data set.
+            ValueError: an empty data set; a length that the signals cannot be brought to, or the network cannot take; a
+                network or loss that relies on a sampling rate which a stage would change.
         """
         if self.resize_method == "crop" and num_workers:
             raise ValueError(f"num_workers is {num_workers}, expected 0: workers' crops could not be resumed exactly")
+        check_count("batch_size", batch_size)
         bases = [base_train_dataset] if base_val_dataset is None else [base_train_dataset, base_val_dataset]
+        for base in bases:
+            if not hasattr(base, "__getitem__"):
+                raise TypeError(f"the data are a {type(base).__name__}, expected a data set of signals, not a loader")
+            if not len(base):  # type: ignore[arg-type]
+                raise ValueError("a data set is empty, expected at least one signal")
         datasets = [ResizableSignalDataset(base, self.schedule[0][0], self.resize_method) for base in bases]
         if self.resize_method == "crop":
             datasets[1:] = [ResizableSignalDataset(d.base_dataset, d.base_length, "truncate") for d in datasets[1:]]
@@ -487,7 +494,11 @@ def check_schedule(schedule: Sequence[tuple[int, int]]) -> tuple[tuple[int, int]
         Traceback (most recent call last):
         ValueError: epochs of stage 0 is 0, expected a whole number >= 1
     """
-    if not schedule or any(not isinstance(stage, Sequence) or len(stage) != 2 for stage in schedule):
+    if (
+        not isinstance(schedule, Sequence)
+        or not schedule
+        or any(not isinstance(stage, Sequence) or len(stage) != 2 for stage in schedule)
+    ):
         raise ValueError(f"schedule is {schedule!r}, expected pairs of (length in samples, epochs), at least one")
     return tuple(
         (check_count(f"length of stage {place}", length), check_count(f"epochs of stage {place}", epochs))

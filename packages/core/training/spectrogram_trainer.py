@@ -296,7 +296,7 @@ class MultiTFRTrainer(SpectrogramTrainer):
         **kwargs: whatever else `SpectrogramTrainer` takes.
 
     Raises:
-        TypeError: a loader without a length; a keyword that nobody takes.
+        TypeError: loaders or weights that are not by name; a loader without a length; a keyword that nobody takes.
         ValueError: no or empty loaders; names that differ; a weight out of range.
 
     Example:
@@ -320,9 +320,16 @@ class MultiTFRTrainer(SpectrogramTrainer):
         tfr_weights: Mapping[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
+        for what, named in (
+            ("train_loaders", train_loaders),
+            ("val_loaders", val_loaders or {}),
+            ("tfr_weights", tfr_weights or {}),
+        ):
+            if not isinstance(named, Mapping):
+                raise TypeError(f"{what} is a {type(named).__name__}, expected a mapping by name, e.g. {{'stft': ...}}")
         weights = dict.fromkeys(train_loaders, 1.0) if tfr_weights is None else dict(tfr_weights)
-        for what, named in (("val_loaders", val_loaders), ("tfr_weights", weights)):
-            if named and set(named) != set(train_loaders):
+        for what, named in (("val_loaders", val_loaders or train_loaders), ("tfr_weights", weights)):
+            if set(named) != set(train_loaders):
                 raise ValueError(f"{what} are for {sorted(named)}, and train_loaders for {sorted(train_loaders)}")
         for name, weight in weights.items():
             if not _is_finite(weight) or weight <= 0:
