@@ -29,18 +29,21 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and 
 SLOW = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
+def was_killed_anew(target, case, folder, point):
+    """Killed at the point; where the run had ended before it, another, from its beginning, may meet it."""
+    if was_killed(target, case, folder, point):
+        return True
+    shutil.rmtree(folder)
+    folder.mkdir()
+    return was_killed(target, case, folder, point)
+
+
 def survives(target, case, tmp_path, points):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
     broken.mkdir()
     assert run(target, case, whole) == 0
-    kills = []
-    for point in points:
-        if was_killed(target, case, broken, point):
-            kills.append(point)
-        else:  # it has ended before a kill from outside came: the points to come need a run that has not
-            shutil.rmtree(broken)
-            broken.mkdir()
+    kills = [point for point in points if was_killed_anew(target, case, broken, point)]
     assert run(target, case, broken) == 0
     expected, found = whats_left(whole), whats_left(broken)
     differ, weights = differences(expected, found), largest_weight_difference(expected, found)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 T = TypeVar("T")
 
@@ -71,10 +72,26 @@ def joined_processes(device: torch.device) -> Iterator[torch.device]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    _meet("nccl" if device.type == "cuda" else "gloo")
     yield device
     # Not after a failure: the others would hear of a lost connection before this process has told the cause.
     dist.destroy_process_group()
+
+
+def _meet(backend: str) -> None:
+    """Join the others, and not those that `torchrun` had started before these.
+
+    It keeps its store over restarts, addresses of the dead included (https://github.com/pytorch/pytorch/issues/135712).
+    The count of restarts tells them apart on one host; hosts count for themselves.
+    """
+    if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":
+        dist.init_process_group(backend, timeout=TIMEOUT)
+        return
+    store, number, size = next(rendezvous("env://", timeout=TIMEOUT))
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    dist.init_process_group(
+        backend, store=dist.PrefixStore(f"start {start}", store), rank=number, world_size=size, timeout=TIMEOUT
+    )
 
 
 def sum_gradients(parameters: Sequence[nn.Parameter], numbers: Sequence[float]) -> Tensor:

@@ -75,7 +75,6 @@ logger = logging.getLogger(__name__)
 
 NO_PRUNER = "none"
 FEW_SPECIMENS = 3
-WARM_UP = 0.3  # share of a trial's epochs
 OWN_STORAGE = "study.log"
 LOCAL = ("data", "unlabeled", "device", "threads", "num_workers", "spill", "precision", "checkpoint_every")
 """Settings that may differ between workers; that their recordings are the same is seen from their contents."""
@@ -466,19 +465,10 @@ class _Objective:
 
 
 class _ReportKept(ReportToTrial):
-    """Reports after each epoch the accuracy of the weights that would be kept if it were the last.
-
-    Nothing is pruned in the first 30 % of the epochs, in which one-cycle still raises the learning rate: scores say
-    little there, and the median rule would drop half of the trials for them.
-    """
+    """Reports after each epoch the accuracy of the weights that would be kept if it were the last."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        state = self.trainer.state
-        score = kept_accuracy(state.history)
-        if epoch + 1 > WARM_UP * state.num_epochs:
-            super().on_epoch_end(epoch, {self.metric: score})
-        else:
-            self.trial.report(score, epoch)
+        super().on_epoch_end(epoch, {self.metric: kept_accuracy(self.trainer.state.history)})
 
 
 def kept_accuracy(history: Mapping[str, Sequence[float]]) -> float:

@@ -97,7 +97,7 @@ class Choice:
         in_grid: whether grids hold the parameter.
     """
 
-    values: tuple[None | bool | float | str, ...]
+    values: tuple[bool | float | str | None, ...]
     in_grid: bool = False
 
     def grid(self) -> list[Any]:
