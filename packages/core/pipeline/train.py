@@ -42,7 +42,7 @@ from packages.core.pipeline.map_cache import as_seen
 from packages.core.pipeline.run_folder import RunFolder
 from packages.core.pipeline.teacher import check_teacher, distil, load_teacher
 from packages.core.signals.loaders import make_loader
-from packages.core.signals.windows import WindowDataset
+from packages.core.signals.windows import Windows
 from packages.core.training.cnn_losses import create_criterion
 from packages.core.training.cnn_optimizer import create_optimizer
 from packages.core.training.cnn_trainer import CNNTrainer
@@ -193,10 +193,16 @@ def make_trainer(data: PreparedData, folder: RunFolder | None, callbacks: Sequen
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     logger.info("training %s (%d parameters) on %d windows", config.model, n_parameters, len(train_windows))
     # Several representations take a step each with every batch.
-    kinds, shards = config.representations or [""], {"shard": rank(), "n_shards": world_size()}
+    kinds = config.representations or [""]
     loaders = {kind: _train_loader(as_seen(train_windows, config, kind), data) for kind in kinds}
     val_loaders = {
-        kind: make_loader(as_seen(val_windows, config, kind), config.batch_size, **shards, device=data.device)
+        kind: make_loader(
+            as_seen(val_windows, config, kind),
+            config.batch_size,
+            shard=rank(),
+            n_shards=world_size(),
+            device=data.device,
+        )
         for kind in kinds
     }
     n_steps = sum(map(len, loaders.values()))
@@ -236,7 +242,7 @@ def _mask_params(config: RunConfig) -> dict[str, int]:
     return mask_params(min(m.n_frequencies for m in made), min(m.n_times for m in made)) if made else {}
 
 
-def _train_loader(windows: WindowDataset, data: PreparedData) -> Any:
+def _train_loader(windows: Windows, data: PreparedData) -> Any:
     config = data.config
     return make_loader(
         windows,

@@ -12,7 +12,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from packages.core.physics.evidence import DEMODULATION_BANDS, OrderEvidence
 from packages.core.physics.rolling_bearing import FaultOrders
 from packages.core.signals.checks import check_batch, check_number
 from packages.core.signals.envelope import amplitude_spectrum, envelope_spectrum, squared_envelope
+from packages.core.signals.windows import Windows
 
 SIGNAL = "signal"
 """Stands for the unit of the signals themselves."""
@@ -391,13 +392,6 @@ def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
 
 def _tiny(values: Tensor) -> float:
     return torch.finfo(values.dtype).tiny
-
-
-class Windows(Protocol):
-    """Windows that are cut whole batches at a time, as of `WindowDataset`."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: Tensor, /) -> Any: ...
 
 
 def evidence_features(

@@ -7,14 +7,14 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from packages.core.signals.windows import Sample, WindowDataset
+from packages.core.signals.windows import Sample, Windows
 
 
 class BatchSampler(Sampler[Tensor]):
@@ -119,7 +119,7 @@ class BatchSampler(Sampler[Tensor]):
 
 
 def make_loader(
-    dataset: WindowDataset,
+    dataset: Windows,
     batch_size: int,
     shuffle: bool = False,
     seed: int = 0,
@@ -164,7 +164,7 @@ def make_loader(
         [(3, 1, 1024), (3, 1, 1024), (2, 1, 1024)]
     """
     return DataLoader(
-        dataset,
+        cast(Dataset[Sample], dataset),
         batch_size=None,  # the sampler's index tensors go to the data set as they are
         sampler=BatchSampler(len(dataset), batch_size, shuffle, seed, drop_last, shard, n_shards),
         num_workers=num_workers,

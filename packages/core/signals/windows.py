@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -33,6 +33,13 @@ _QUANTITIES: dict[str, Callable[[Recording], Any]] = {
     "load": lambda recording: (recording.load or math.nan) * _NEWTONS.get(recording.load_unit, math.nan),
     "temperature": lambda recording: recording.metadata.get("temperature", recording.metadata.get("temperature_c")),
 }
+
+
+class Windows(Protocol):
+    """Windows, or what was made of them, that are cut whole batches at a time, as of `WindowDataset`."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: Tensor, /) -> Any: ...
 
 
 class WindowDataset(Dataset[Sample]):

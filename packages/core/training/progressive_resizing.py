@@ -507,7 +507,7 @@ def check_schedule(schedule: Sequence[tuple[int, int]]) -> tuple[tuple[int, int]
 
 
 def _loader(dataset: ResizableSignalDataset, batch_size: int, **options: Any) -> DataLoader[Any]:
-    return make_loader(cast(WindowDataset, dataset), batch_size, **options)
+    return make_loader(dataset, batch_size, **options)
 
 
 def _is_worth_keeping(dataset: ResizableSignalDataset) -> bool:
