@@ -159,6 +159,7 @@ def make_loader(
     Example:
         >>> from packages.core.signals.recording import Recording
         >>> recording = Recording(np.zeros(8192), sampling_rate_hz=12_000, label="wear")
+        >>> from packages.core.signals.windows import WindowDataset
         >>> loader = make_loader(WindowDataset([recording], ["wear"], window=1024), batch_size=3)
         >>> [tuple(signals.shape) for signals, targets, metadata in loader]
         [(3, 1, 1024), (3, 1, 1024), (2, 1, 1024)]
