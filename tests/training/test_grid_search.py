@@ -162,7 +162,7 @@ X3, Y3, SPECIMENS3 = few_windows(n_specimens=4)
         ({"cv": 5}, "4 specimens are too few for 5 folds"),
         (
             {"cv": KFold(2, shuffle=True, random_state=0)},
-            r"fold 1 of cv has specimen '\d' in its training and its test",
+            r"fold 1 of cv has specimen '\d' in its training and in its test",
         ),
         ({"groups": SPECIMENS3[1:]}, "groups has 23 entries, but y has 24"),
         ({"y": Y3[1:]}, "X has 24 rows, but y has 23"),
