@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 from scipy.stats import loguniform
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, RandomizedSearchCV, StratifiedGroupKFold
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
@@ -164,19 +165,61 @@ X3, Y3, SPECIMENS3 = few_windows(n_specimens=4)
             {"cv": KFold(2, shuffle=True, random_state=0)},
             r"fold 1 of cv has specimen '\d' in its training and in its test",
         ),
+        ({"groups": [None, *SPECIMENS3[1:]]}, r"groups\[0\] is None: expected the specimen of every row"),
+        ({"groups": [*SPECIMENS3[:-1], np.nan]}, r"groups\[23\] is nan"),
         ({"groups": SPECIMENS3[1:]}, "groups has 23 entries, but y has 24"),
         ({"y": Y3[1:]}, "X has 24 rows, but y has 23"),
         ({"scoring": "acuracy"}, "acuracy"),
         ({"scoring": ["accuracy", "f1"]}, "expected one score"),
         ({"param_grid": {"C": [-1.0]}}, r"no candidate could be trained; one of them failed with .*'C' parameter"),
     ],
-    ids=["parameter", "empty", "folds", "splitter", "groups", "lengths", "scoring", "scores", "fits"],
+    ids=["parameter", "empty", "folds", "splitter", "unknown", "nan", "groups", "lengths", "scoring", "scores", "fits"],
 )
 def test_what_cannot_be_searched_is_refused(change, message):
     arguments = {"param_grid": {"C": [1.0]}, "cv": 2, "scoring": "accuracy", "groups": SPECIMENS3, "y": Y3} | change
     with pytest.raises(ValueError, match=message) as error:
         GridSearchOptimizer(n_jobs=1, verbose=0).search(SVC(), X3, **arguments)
     assert "\n" not in str(error.value).strip() or change.get("scoring") == "acuracy"
+
+
+def no_score(estimator, X, y):
+    raise RuntimeError("the meter is broken")
+
+
+@pytest.mark.filterwarnings("ignore:Scoring failed", "ignore:One or more of the test scores")
+def test_a_score_that_always_fails_is_no_best_score():
+    optimizer = GridSearchOptimizer(n_jobs=1, verbose=0)
+    with pytest.raises(ValueError, match="no candidate could be scored: RuntimeError: the meter is broken"):
+        optimizer.search(SVC(), X3, Y3, {"C": [1.0, 2.0]}, 2, no_score, groups=SPECIMENS3)
+    with pytest.raises(NotFittedError):
+        optimizer.get_results()
+
+
+@pytest.mark.filterwarnings(
+    "ignore:class 'rare' comes from one", "ignore::sklearn.exceptions.FitFailedWarning", "ignore:One or more of the"
+)
+def test_candidates_that_all_fail_in_a_fold_are_none():
+    y = np.where(SPECIMENS3 == 0, "rare", "common")  # without specimen 0, one class is left, which an SVM refuses
+    with pytest.raises(ValueError, match="each failed in at least one fold"):
+        GridSearchOptimizer(n_jobs=1, verbose=0).search(SVC(), X3, y, {"C": [1.0]}, 2, None, groups=SPECIMENS3)
+
+
+def test_a_step_may_be_searched_with_its_own_parameters():
+    pipeline = Pipeline([("scale", StandardScaler()), ("model", SVC())])
+    grid = [
+        {"model": [SVC()], "model__C": [1.0, 2.0]},
+        {"model": [RandomForestClassifier(5)], "model__max_depth": [None]},
+    ]
+    optimizer = GridSearchOptimizer(n_jobs=1, verbose=0)
+    assert optimizer.search(pipeline, X3, Y3, grid, 2, "accuracy", groups=SPECIMENS3)["n_candidates"] == 3
+    assert optimizer.get_results()["model__C"].tolist()[:2] == [1.0, 2.0]
+    assert optimizer.plot_grid_results("model", "model__C").axes[0].get_xlabel() == "model"
+
+
+def test_sparse_features_and_plain_parameters():
+    optimizer = RandomSearchOptimizer(n_jobs=1, verbose=0)
+    found = optimizer.search(SVC(), csr_array(X3), Y3, {"C": loguniform(0.1, 9)}, 2, 2, None, groups=SPECIMENS3)
+    assert type(found["best_params"]["C"]) is float
 
 
 def test_no_draw_is_refused():

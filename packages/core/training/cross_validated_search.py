@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from packages.core.training.search_results import check_parameter_names, table_of_cv_results
+from packages.core.training.search_results import check_parameter_names, plain, table_of_cv_results
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -61,7 +61,7 @@ class CrossValidatedSearch:
         self.searched = searched
         self._score_label = f"mean {scoring if isinstance(scoring, str) else 'score'} over {len(folds)} folds"
         return {
-            "best_params": dict(searched.best_params_),
+            "best_params": {name: plain(value) for name, value in searched.best_params_.items()},
             "best_score": float(searched.best_score_),
             "best_estimator": searched.best_estimator_,
             "n_candidates": len(searched.cv_results_["params"]),
@@ -70,16 +70,28 @@ class CrossValidatedSearch:
 
 def _fit(search: Any, X: Any, y: Any) -> Any:
     try:
-        return search.fit(X, y)
+        search.fit(X, y)
     except ValueError as error:
         if "fits failed" not in str(error):
             raise
         cause = str(error).strip().splitlines()[-1]
         raise ValueError(f"no candidate could be trained; one of them failed with {cause}") from error
+    if np.isnan(search.best_score_):
+        _explain_no_score(search, X, y)
+    return search
+
+
+def _explain_no_score(search: Any, X: Any, y: Any) -> NoReturn:
+    """Where scikit-learn goes on with the first candidate although none has a score."""
+    try:
+        search.scorer_(search.best_estimator_, X, y)
+    except Exception as error:
+        raise ValueError(f"no candidate could be scored: {type(error).__name__}: {error}") from error
+    raise ValueError("no candidate has a score: each failed in at least one fold, as scikit-learn's warnings say")
 
 
 def check_parameters(model: Any, names: Iterable[str]) -> None:
-    """Refuse parameters that the estimator has not.
+    """Refuse parameters that the estimator has not; those of a part that is searched itself are the part's to refuse.
 
     Raises:
         ValueError: there is one, or none was given, or one is named like a column of the table of results.
@@ -93,7 +105,7 @@ def check_parameters(model: Any, names: Iterable[str]) -> None:
         raise ValueError("there is no parameter to search")
     check_parameter_names(names)
     for name in names:
-        if name not in known:
+        if name not in known and not any(name.startswith(f"{part}__") for part in names):
             raise ValueError(f"{type(model).__name__} has no parameter {name!r}; it has {', '.join(known)}")
 
 
@@ -138,7 +150,7 @@ def make_folds(cv: Any, X: Any, y: Any, groups: Iterable[Any] | None = None) -> 
 
     Raises:
         ValueError: the lengths differ, there are fewer groups than folds, a splitter that does not look at groups
-            would split one.
+            would split one, a group is None or NaN.
 
     Example:
         >>> import numpy as np
@@ -147,13 +159,15 @@ def make_folds(cv: Any, X: Any, y: Any, groups: Iterable[Any] | None = None) -> 
         [[0, 2], [1, 3]]
     """
     labels = np.asarray(y)
-    if len(X) != len(labels):
-        raise ValueError(f"X has {len(X)} rows, but y has {len(labels)}")
+    n_rows = X.shape[0] if hasattr(X, "shape") else len(X)  # sparse matrices have no length
+    if n_rows != len(labels):
+        raise ValueError(f"X has {n_rows} rows, but y has {len(labels)}")
     if groups is None:
         from sklearn.model_selection import check_cv
 
-        return list(check_cv(cv, labels, classifier=True).split(X, labels))
-    specimens = np.asarray(list(groups))
+        splitter: Any = check_cv(cv, labels, classifier=True)
+        return list(splitter.split(X, labels))
+    specimens = _known_specimens(groups)
     if len(specimens) != len(labels):
         raise ValueError(f"groups has {len(specimens)} entries, but y has {len(labels)}")
     splitter = _splitter(cv, labels, specimens)
@@ -162,6 +176,14 @@ def make_folds(cv: Any, X: Any, y: Any, groups: Iterable[Any] | None = None) -> 
         folds = list(splitter.split(X, labels, specimens))
     _check_whole(folds, specimens)
     return folds
+
+
+def _known_specimens(groups: Iterable[Any]) -> np.ndarray:
+    names = list(groups)
+    for row, name in enumerate(names):
+        if name is None or name != name:  # NaN
+            raise ValueError(f"groups[{row}] is {name}: expected the specimen of every row")
+    return np.asarray(names)
 
 
 def _splitter(cv: Any, labels: np.ndarray, specimens: np.ndarray) -> Any:

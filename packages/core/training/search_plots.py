@@ -65,7 +65,8 @@ def plot_history(results: DataFrame, score_label: str = "mean score") -> Figure:
     _mark_best(axes, numbers[best], scores[best])
     _mark_failed(axes, numbers[np.isnan(scores)])
     axes.set_xlim(0.5, len(results) + 0.5)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    locator: Any = axes.xaxis.get_major_locator()
+    locator.set_params(integer=True)
     _legend(axes)
     return figure
 
@@ -397,7 +398,7 @@ def _write_scores(axes: Axes, cells: np.ndarray) -> None:
 
 
 def _best_row(results: DataFrame) -> int:
-    if results["mean_score"].isna().all():
+    if np.isnan(results["mean_score"].to_numpy(float)).all():
         raise ValueError(f"none of the {len(results)} candidates has a score: there is nothing to plot")
     return int(results["rank"].to_numpy().argmin())
 

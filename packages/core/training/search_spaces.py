@@ -251,7 +251,7 @@ def new_model(name: str, random_state: int | None = None, **settings: Any) -> An
     return _build(name, seed).set_params(**settings)
 
 
-def _build(name: str, seed: dict[str, int]) -> Any:
+def _build(name: str, seed: dict[str, Any]) -> Any:
     if name not in CLASSICAL:
         from packages.core.training.estimator import SignalClassifier
 
