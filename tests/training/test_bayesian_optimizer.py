@@ -6,15 +6,17 @@ import numpy as np
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from scipy.sparse import csr_array
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
+from sklearn.metrics.pairwise import linear_kernel, rbf_kernel
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
-from packages.core.training.bayesian_optimizer import BayesianOptimizer, get_model_search_space
+from packages.core.training.bayesian_optimizer import BayesianOptimizer, _Search, get_model_search_space
 from packages.core.training.estimator import SignalClassifier
 from packages.core.training.search_spaces import new_model
 from packages.core.training.study import param_importances
@@ -98,6 +100,28 @@ def test_a_study_of_other_data_is_refused(data, tmp_path):
         BayesianOptimizer().optimize(RandomForestClassifier, *data, **arguments)
 
 
+def test_what_makes_scores_comparable_is_the_same_in_every_process(data):
+    X, y = csr_array(data[0]), data[1]
+
+    def facts(X, kernel, scoring, model=SVC, space=TREE):
+        return _Search(model, (X, y, X, y), space, scoring, {"kernel": kernel}, 0).describe()
+
+    plain = facts(X, linear_kernel, f1_score)
+    assert " at 0x" not in str(plain) + str(facts(X, object(), lambda *_: 0.0))
+    other = X.copy()
+    other.data[len(other.data) // 2] += 1
+    assert facts(other, linear_kernel, f1_score)["data"] != plain["data"]
+    assert facts(X, rbf_kernel, f1_score) != plain
+    long = [make_pipeline(*[StandardScaler() for _ in range(60)], SVC(C=C)) for C in (1, 2)]  # their texts are cut
+    assert facts(X, None, None, long[0]) != facts(X, None, None, long[1])
+
+
+def test_specimens_may_come_one_by_one(data):
+    groups = {"groups_train": (i for i in range(200)), "groups_val": (199 + i for i in range(200))}
+    with pytest.raises(ValueError, match="specimen 199 is in training and in validation data"):
+        BayesianOptimizer().optimize(DecisionTreeClassifier, *data, 1, TREE, **groups)
+
+
 @pytest.mark.parametrize(
     "model",
     [
@@ -136,6 +160,29 @@ def test_a_function_as_a_space(data):
 
     found = BayesianOptimizer().optimize(LogisticRegression, *data, 4, space)
     assert math.log10(found["best_estimator"].C) == found["best_params"]["decade"]
+
+
+def test_the_best_of_a_function_is_found_again_by_another_process(data, tmp_path):
+    def space(trial):
+        return {"C": 10.0 ** trial.suggest_int("decade", -2, 2)}
+
+    first, second = (
+        BayesianOptimizer().optimize(LogisticRegression, *data, 3, space, storage=tmp_path / "s") for _ in range(2)
+    )
+    assert second["best_estimator"].C == first["best_estimator"].C == 10.0 ** first["best_params"]["decade"]
+
+
+def test_a_score_that_is_no_number_comes_in_nobodys_way(data):
+    fitted, scores = [], iter([math.nan, 0.5, 0.75, 0.25])
+
+    class Counted(DecisionTreeClassifier):
+        def fit(self, X, y):
+            fitted.append(self)
+            return super().fit(X, y)
+
+    found = BayesianOptimizer().optimize(Counted, *data, 4, TREE, scoring=lambda *_: next(scores))
+    assert len(fitted) == 4
+    assert found["best_estimator"] is fitted[2]
 
 
 def test_networks_report_and_are_pruned(signals):

@@ -173,6 +173,31 @@ def test_a_fit_that_a_callback_ends_leaves_no_classifier_and_the_generators():
         classifier.predict(X)
 
 
+def test_a_fit_that_fails_takes_the_network_of_the_one_before_along():
+    X, y = tones(12)
+    classifier = small().fit(X, y)
+
+    def fail(trainer, logs):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        classifier.fit(X, np.roll(y, 1), callbacks=[fail])
+    with pytest.raises(NotFittedError):
+        classifier.predict(X)
+
+
+def test_a_training_that_was_interrupted_is_none():
+    def interrupt(trainer, logs):
+        trainer.state.interrupted = True
+
+    X, y = tones(12)
+    classifier = small()
+    with pytest.raises(KeyboardInterrupt):
+        classifier.fit(X, y, callbacks=[interrupt])
+    with pytest.raises(NotFittedError):
+        classifier.predict(X)
+
+
 def test_a_pickle_holds_the_network_and_nothing_of_the_training():
     X, y = tones(12)
     fitted = small().fit(X, y)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import torch
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from torch import nn
 
+from packages.core.training import journal, study_storage
 from packages.core.training import study as module
 from packages.core.training.journal import JournalLock, StorageError
 from packages.core.training.liveness import this_process
@@ -243,6 +245,29 @@ def test_of_two_successors_one_is_run():
     assert len(seen) == 2
 
 
+def test_a_worker_that_wants_fewer_candidates_takes_none_from_others():
+    study = open_study(None)
+    numbers = [leave_trial(study, x, DEAD, optuna.trial.TrialState.FAIL) for x in (0.25, 0.5, 0.75)]
+    for number in reversed(numbers):  # a worker that wants one alone meets the last one's successor first
+        study.add_trial(module._successor(study.trials[number]))
+    seen = []
+    for n_trials in (1, 3):
+        run_trials(study, SPACE, lambda trial: seen.append(trial.params["x"]) or 0.0, n_trials)
+    assert seen[0] == 0.25
+    assert sorted(seen) == [0.25, 0.5, 0.75]
+    assert [trial.state.name for trial in candidates(study)] == ["COMPLETE"] * 3
+
+
+def test_another_machine_may_have_the_same_process_number(monkeypatch):
+    """Where the system does not name machines, as outside Linux, a process's number is all there is."""
+    monkeypatch.setattr("packages.core.training.liveness._machine", lambda: None)
+    monkeypatch.setattr("packages.core.training.liveness._started", lambda pid: None)
+    study = open_study(None)
+    left = leave_trial(study, 0.25, {**this_process(), "claim": "another's"})
+    watch = module._Watch(grace_s=60)
+    assert not watch.is_dead(study.trials[left])
+
+
 def test_a_worker_taken_for_dead_drops_its_result(tmp_path, caplog):
     other, seen = (
         optuna.load_study(study_name="search", storage=(open_study(tmp_path / "s"), open_storage(tmp_path / "s"))[1]),
@@ -295,6 +320,22 @@ def test_many_workers_try_each_candidate_once(tmp_path):
     assert all("withdrawn" in trial.user_attrs for trial in study.trials if trial.state.name != "COMPLETE")
 
 
+def test_a_signal_that_comes_when_the_score_is_there_does_not_lose_it(monkeypatch):
+    tell, asked = module._Worker._tell, []
+
+    def interrupted(*arguments):
+        if not asked:
+            asked.append(arguments)
+            raise SystemExit(143)
+        return tell(*arguments)
+
+    monkeypatch.setattr(module._Worker, "_tell", interrupted)
+    study = open_study(None)
+    with pytest.raises(SystemExit):
+        run_trials(study, SPACE, lambda trial: 0.75, 1)
+    assert [(trial.state.name, trial.value) for trial in study.trials] == [("COMPLETE", 0.75)]
+
+
 def test_a_score_waits_for_a_storage_that_is_locked(tmp_path):
     lock = JournalLock(tmp_path / "study.log")
 
@@ -306,6 +347,15 @@ def test_a_score_waits_for_a_storage_that_is_locked(tmp_path):
     begun = time.monotonic()
     assert run_trials(open_study(tmp_path / "study.log"), SPACE, objective, 1)[0].value == 1.0
     assert time.monotonic() - begun > 0.5
+
+
+def test_the_first_candidate_of_equals_is_best_though_it_was_tried_again():
+    study = open_study(None)
+    leave_trial(study, 0.25, DEAD, optuna.trial.TrialState.FAIL)
+    study.enqueue_trial({"x": 0.5})
+    trials = run_trials(study, SPACE, lambda trial: 1.0, 2)
+    assert [trial.params["x"] for trial in trials] == [0.25, 0.5]
+    assert best_trial(trials).params["x"] == 0.25
 
 
 # -- pruning ---------------------------------------------------------------------------------------------
@@ -405,7 +455,7 @@ def test_storages_that_cannot_be(storage, error, words):
 
 
 def test_a_proxy_that_does_not_answer(monkeypatch):
-    monkeypatch.setattr(module, "CONNECT_S", 0.2)
+    monkeypatch.setattr(study_storage, "CONNECT_S", 0.2)
     with pytest.raises(ConnectionError, match=r"no gRPC proxy of Optuna answers at localhost:1 within 0\.2 s"):
         open_storage("grpc://localhost:1")
 
@@ -446,8 +496,22 @@ def test_an_unfinished_last_line_is_survived(cut, tmp_path):
     assert len(trials) == (6 if cut in (2, 9) else 5)
 
 
+def test_a_journal_that_is_mended_while_it_is_read_is_not_spoilt(tmp_path, monkeypatch):
+    path, judge = tmp_path / "study.log", journal._is_record
+    path.write_text('{"op_code":0}\n{"op_co')
+
+    def mend_then_judge(line):
+        if path.read_text().endswith("co"):  # all of it is in the reader's buffer, and another comes
+            path.write_text('{"op_code":0}\n       {"op_code":1}\n')
+        return judge(line)
+
+    monkeypatch.setattr(journal, "_is_record", mend_then_judge)
+    journal.check_journal(path)
+    journal.check_journal(path)
+
+
 def test_a_journal_that_is_removed_is_not_begun_anew(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(study_storage, "PATIENCE_S", 0.1)
     monkeypatch.setattr(module, "GIVE_BACK_S", 0.1)
 
     def objective(trial):
@@ -459,7 +523,7 @@ def test_a_journal_that_is_removed_is_not_begun_anew(tmp_path, monkeypatch):
 
 
 def test_a_score_that_was_not_stored_is_found_at_once_by_the_same_process(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(study_storage, "PATIENCE_S", 0.1)
     monkeypatch.setattr(module, "GIVE_BACK_S", 0.1)
     path, aside = tmp_path / "study.log", tmp_path / "aside"
     with pytest.raises(OSError, match="was not stored"):
@@ -490,6 +554,28 @@ def test_a_lock_that_stays(owner, tmp_path, monkeypatch):
     assert lock.acquire()
     lock.release()
     assert not path.exists()
+
+
+def test_a_lock_that_cannot_be_written_is_left_to_nobody(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (0, before[1])
+    )  # a file can be made, but nothing written, as on a full disk
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            JournalLock(tmp_path / "study.log").acquire()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
+
+
+def test_who_waits_for_a_lock_does_not_take_it_from_its_owner(tmp_path):
+    lock = JournalLock(tmp_path / "study.log", wait_s=0.05)
+    lock.acquire()
+    with pytest.raises(TimeoutError):
+        lock.acquire()
+    lock.release()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_lock_is_kept_by_who_lives(tmp_path):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,8 @@ from packages.core.training.study import (
     Trial,
     best_trial,
     describe_space,
+    draw,
+    import_optuna,
     open_study,
     param_importances,
     run_trials,
@@ -97,7 +101,7 @@ class BayesianOptimizer:
             fixed_params: parameters that are the same for all.
             groups_train: specimen of each training sample, `[n]`; with `groups_val`, no specimen may be in both.
             groups_val: specimen of each validation sample, `[m]`.
-            storage: where the study is kept, see `study.open_storage`; None: in memory.
+            storage: where the study is kept, see `study_storage.open_storage`; None: in memory.
             study_name: of the study in the storage.
             pruner: `'median'`, `'hyperband'`, or None.
 
@@ -111,6 +115,7 @@ class BayesianOptimizer:
             TypeError: a range that is not an Optuna distribution.
             OSError: the storage cannot be used.
         """
+        groups_train, groups_val = (None if groups is None else list(groups) for groups in (groups_train, groups_val))
         check_same_length("groups_train", groups_train, y_train)
         check_same_length("groups_val", groups_val, y_val)
         check_no_specimen_in_both(groups_train, groups_val)
@@ -120,7 +125,7 @@ class BayesianOptimizer:
             check_parameter_names(param_space)
             _check_parameters(model_class, param_space, fixed)
         data = (X_train, y_train, X_val, y_val)
-        search = _Search(model_class, data, scoring, fixed, self.random_state)
+        search = _Search(model_class, data, param_space, scoring, fixed, self.random_state)
         self._score_label = scoring if isinstance(scoring, str) else "score"
         fingerprint = {} if storage is None else {"space": space, **search.describe()}
         self.study = open_study(storage, study_name, pruner=pruner, seed=self.random_state, fingerprint=fingerprint)
@@ -190,8 +195,10 @@ class BayesianOptimizer:
 class _Search:
     """What is trained and how it is scored, and the best model so far."""
 
-    def __init__(self, model: Any, data: tuple[Any, Any, Any, Any], scoring: Any, fixed: dict[str, Any], seed: int):
-        self.model, self.scoring, self.fixed, self.seed = model, scoring, fixed, seed
+    def __init__(
+        self, model: Any, data: tuple[Any, Any, Any, Any], space: Space, scoring: Any, fixed: dict[str, Any], seed: int
+    ) -> None:
+        self.model, self.space, self.scoring, self.fixed, self.seed = model, space, scoring, fixed, seed
         self.X_train, self.y_train, self.X_val, self.y_val = data
         self._best: tuple[float, int, Any] | None = None
 
@@ -204,23 +211,28 @@ class _Search:
             return np.nan
         scorer: Any = check_scoring(estimator, self.scoring)
         score = float(scorer(estimator, self.X_val, self.y_val))
-        if self._best is None or (score, -trial.number) > self._best[:2]:
+        if math.isfinite(score) and (self._best is None or (score, -trial.number) > self._best[:2]):
             self._best = score, -trial.number, estimator
         return score
 
     def estimator(self, number: int, params: dict[str, Any]) -> Any:
-        """The trained one; trained once more where another worker had done it, to the same by the same seed."""
+        """The trained one; trained once more where another worker had done it, to the same by the same seed.
+
+        `params` are what Optuna suggested; a function as a space makes the model's parameters of them.
+        """
         if self._best is not None and self._best[1] == -number:
             return self._best[2]
-        return self._fitted(params, [])
+        return self._fitted(draw(self.space, import_optuna().trial.FixedTrial(params)), [])
 
     def describe(self) -> dict[str, Any]:
         """What makes scores comparable, as plain data."""
-        name = getattr(self.model, "__qualname__", None) or " ".join(repr(self.model).split())
+        is_estimator = _is_estimator(self.model)
+        settings = {name: _text(value) for name, value in self.model.get_params().items()} if is_estimator else {}
+        model = {"class": type(self.model).__name__} | settings if is_estimator else _text(self.model)
         parts = {"X_train": self.X_train, "y_train": self.y_train, "X_val": self.X_val, "y_val": self.y_val}
         data = {part: _digest(values) for part, values in parts.items()}
-        fixed = {key: str(value) for key, value in self.fixed.items()}
-        return {"model": name, "fixed_params": fixed, "scoring": str(self.scoring), "data": data}
+        fixed = {key: _text(value) for key, value in self.fixed.items()}
+        return {"model": model, "fixed_params": fixed, "scoring": _text(self.scoring), "data": data}
 
     def _fitted(self, params: dict[str, Any], callbacks: list[Any]) -> Any:
         estimator = _build(self.model, {**self.fixed, **params}, self.seed)
@@ -266,13 +278,13 @@ def _check_parameters(model: Any, space: Mapping[str, Any], fixed: Mapping[str, 
             raise ValueError(f"{name} has no parameter {parameter!r}; it has {', '.join(known)}")
 
 
-def check_same_length(name: str, groups: Iterable[Any] | None, labels: Any) -> None:
+def check_same_length(name: str, groups: Sequence[Any] | None, labels: Any) -> None:
     """Raise `ValueError` unless there is a group for every label."""
-    if groups is not None and len(list(groups)) != len(labels):
-        raise ValueError(f"{name} has {len(list(groups))} entries for {len(labels)} samples")
+    if groups is not None and len(groups) != len(labels):
+        raise ValueError(f"{name} has {len(groups)} entries for {len(labels)} samples")
 
 
-def check_no_specimen_in_both(groups_train: Iterable[Any] | None, groups_val: Iterable[Any] | None) -> None:
+def check_no_specimen_in_both(groups_train: Sequence[Any] | None, groups_val: Sequence[Any] | None) -> None:
     """Refuse a specimen whose samples are trained with and scored with: the score would tell it by its fingerprint.
 
     Raises:
@@ -293,10 +305,29 @@ def check_no_specimen_in_both(groups_train: Iterable[Any] | None, groups_val: It
         )
 
 
+def _text(value: Any) -> str:
+    """What a value is called in every process: without its address in one's memory."""
+    return getattr(value, "__qualname__", None) or re.sub(" at 0x[0-9a-fA-F]+", "", " ".join(str(value).split()))
+
+
 def _digest(values: Any) -> str:
-    array = np.asarray(values)
-    content = json.dumps(array.tolist(), default=str).encode() if array.dtype == object else array.tobytes()
-    return f"{list(array.shape)} {hashlib.blake2b(content, digest_size=8).hexdigest()}"
+    """Shape, and a hash of what an array holds, dense or sparse."""
+    if hasattr(values, "tocsr"):
+        values = values.tocsr()
+        parts = [values.indptr, values.indices, values.data]
+    else:
+        parts = [values := np.asarray(values)]
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        digest.update(_bytes_of(part))
+    return f"{list(values.shape)} {digest.hexdigest()}"
+
+
+def _bytes_of(array: np.ndarray) -> bytes | memoryview:
+    """Its content, without a copy where that lies in one piece."""
+    if array.dtype == object:
+        return json.dumps(array.tolist(), default=str).encode()
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def get_model_search_space(model_name: str) -> dict[str, Any]:

@@ -141,6 +141,9 @@ class SignalClassifier(ClassifierMixin, BaseEstimator):
             ValueError: a parameter is unknown or out of its range; windows that are not finite, too few, too short for
                 the network, or of one class; the loss became infinite or no number.
         """
+        vars(self).pop(
+            "model_", None
+        )  # a network of an earlier fit does not belong to what this one leaves if it fails
         X, y = validate_data(self, X, y, dtype="float32", allow_nd=True, ensure_min_samples=2)
         check_classification_targets(y)
         self.classes_, targets = np.unique(y, return_inverse=True)
@@ -156,6 +159,8 @@ class SignalClassifier(ClassifierMixin, BaseEstimator):
             torch.manual_seed(seed)
             trainer, best = self._trainer(train, val, seed, list(callbacks or ()))
             self.history_ = trainer.fit(check_count("epochs", self.epochs))
+        if trainer.state.interrupted:
+            raise KeyboardInterrupt("the training was interrupted before its end")
         if best is not None:
             best.restore()
         self.model_ = trainer.model.cpu().eval()

@@ -78,15 +78,18 @@ class JournalLock(OptunaLock):
             self._file.unlink(missing_ok=True)
 
     def _create(self) -> bool:
-        self._owned = json.dumps(this_process() | {"lock": uuid.uuid4().hex})
+        owner = json.dumps(this_process() | {"lock": uuid.uuid4().hex})
         try:
             handle = os.open(self._file, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
         except FileExistsError:
             return False
         try:
-            os.write(handle, self._owned.encode())
-        finally:
-            os.close(handle)
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(owner)
+        except OSError:  # as on a full disk; others would have to wait for nobody
+            self._file.unlink(missing_ok=True)
+            raise
+        self._owned = owner
         return True
 
     def _owner(self) -> str | None:
@@ -209,11 +212,17 @@ def _last_line(file: Any) -> tuple[int, bytes]:
 def check_journal(path: Path) -> None:
     """Refuse a file that is not a journal, or one with a spoilt record, naming the line.
 
+    What others add or mend meanwhile is not judged: of that a part may have been read before, and the rest after.
+
     Raises:
         StorageError: it is so.
     """
     with path.open("rb") as file:
+        rest = os.fstat(file.fileno()).st_size
         for number, line in enumerate(file, 1):
+            rest -= len(line)
+            if rest < 0:
+                return
             is_whole = line.endswith(b"\n")
             if not (_is_record(line) if is_whole else _may_become_record(line)):
                 raise StorageError(

@@ -14,11 +14,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-import random
-import re
 import signal
 import socket
-import sys
 import threading
 import time
 import uuid
@@ -33,6 +30,13 @@ import torch
 from packages.core.engine.callbacks import Callback, Logs
 from packages.core.engine.distributed import any_of, gather, is_writer
 from packages.core.training.liveness import is_gone, this_process
+from packages.core.training.study_storage import (
+    import_optuna,
+    open_storage,
+    patiently,
+    storage_errors,
+    without_password,
+)
 
 if TYPE_CHECKING:
     import optuna
@@ -41,117 +45,16 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Space = Mapping[str, Any] | Callable[[Any], Any]
-Storage = Any
 
 PRUNERS = ("median", "hyperband")
 CANDIDATE_ERRORS = (ValueError, ArithmeticError, MemoryError, torch.OutOfMemoryError)
 """What a candidate's parameters may be to blame for; any other error ends the worker, and the trial is run again."""
 MOST_ATTEMPTS = 3
 WARM_UP = 2 / 3  # share of a training's epochs
-PATIENCE_S = 60.0
 GIVE_BACK_S = 5.0
-CONNECT_S = 10.0
 POLL_S = 0.5
 
-_claims: set[str] = set()  # what runs in this process
-
-
-def import_optuna() -> Any:
-    """Optuna, which is imported when it is needed.
-
-    Raises:
-        ImportError: it is not installed.
-    """
-    try:
-        import optuna
-    except ImportError as error:
-        raise ImportError("a Bayesian search needs Optuna: pip install 'whirl[search]'") from error
-    return optuna
-
-
-def open_storage(storage: str | Path | None) -> Storage:
-    """Open where studies are kept.
-
-    Args:
-        storage: None: in memory; a path: Optuna's journal in one file, which may lie on a shared file system; a
-            database's URL, e.g. `sqlite:///study.db` or `postgresql://user:password@host/name`;
-            `grpc://host:port`: Optuna's proxy in front of a database.
-
-    Raises:
-        StorageError: the file is not a journal, or is corrupted (an `OSError`); it is left as it is.
-        OSError: it cannot be read or written, or who serves it does not answer.
-        TimeoutError: others keep it locked (an `OSError`).
-        ValueError: the URL is malformed.
-        ImportError: an extra is missing.
-
-    Example:
-        >>> type(open_storage(None)).__name__
-        'InMemoryStorage'
-    """
-    optuna = import_optuna()
-    if storage is None:
-        return optuna.storages.InMemoryStorage()
-    scheme, separator, rest = str(storage).partition("://")
-    if not separator:
-        return _open_journal(Path(storage))
-    return _open_proxy(rest) if scheme == "grpc" else _open_database(str(storage))
-
-
-def _open_journal(path: Path) -> Storage:
-    from packages.core.training.journal import Journal, StorageError
-
-    try:
-        return import_optuna().storages.JournalStorage(Journal(path))
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
-        raise StorageError(f"{path} cannot be read as a study's journal: {type(error).__name__}: {error}") from error
-    except (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        raise type(error)(f"a study cannot be kept in {path}: {error}") from error
-
-
-def _open_database(url: str) -> Storage:
-    try:
-        from sqlalchemy.engine import make_url
-        from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
-    except ImportError as error:
-        raise ImportError("a study in a database needs SQLAlchemy: pip install 'whirl[search]'") from error
-    try:
-        shown = make_url(url).render_as_string(hide_password=True)
-        options = {"connect_args": {"timeout": PATIENCE_S / 2}} if url.startswith("sqlite") else {}
-        for last in (False, False, False, True):
-            try:
-                return import_optuna().storages.RDBStorage(url, engine_kwargs=options)
-            except DBAPIError:  # as when two workers make the same tables at the same time
-                if last:
-                    raise
-                time.sleep(random.uniform(0.1, 0.5))
-    except (ArgumentError, NoSuchModuleError) as error:
-        raise ValueError(f"storage {url.partition('://')[0]}://... is not a database's URL: {error}") from error
-    except ImportError as error:
-        raise ImportError(f"the driver of {shown} is not installed: {error.__cause__ or error}") from error
-    except (SQLAlchemyError, import_optuna().exceptions.OptunaError, RuntimeError) as error:
-        cause = str(getattr(error, "orig", error)).partition("\n")[0]
-        raise OSError(f"the database {shown} cannot be used: {cause}") from error
-
-
-def _open_proxy(address: str) -> Storage:
-    import warnings
-
-    optuna = import_optuna()
-    host, _, port = address.rstrip("/").rpartition(":")
-    if not host or not port.isdigit():
-        raise ValueError(f"storage grpc://{address}: expected grpc://host:port, e.g. grpc://localhost:13000")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            proxy = optuna.storages.GrpcStorageProxy(host=host, port=int(port))
-        proxy.wait_server_ready(timeout=CONNECT_S)
-    except ImportError as error:
-        raise ImportError(
-            "a study behind a gRPC proxy needs grpcio and protobuf: pip install 'whirl[search]'"
-        ) from error
-    except ConnectionError as error:
-        raise ConnectionError(f"no gRPC proxy of Optuna answers at {host}:{port} within {CONNECT_S:g} s") from error
-    return proxy
+_ended: set[str] = set()  # claims of this process that it runs no more
 
 
 def open_study(
@@ -165,7 +68,7 @@ def open_study(
     """Make a study, or join the one of that name.
 
     Args:
-        storage: as `open_storage` takes it.
+        storage: as `study_storage.open_storage` takes it.
         name: of the study in its storage.
         pruner: who ends bad trials early: `'median'`, `'hyperband'`, or None for nobody.
         seed: of all that is drawn.
@@ -177,7 +80,7 @@ def open_study(
 
     Raises:
         ValueError: the pruner is unknown or `seed` negative; the study was made with other settings, or minimises.
-        OSError: the storage cannot be used, see `open_storage`.
+        OSError: the storage cannot be used, see `study_storage.open_storage`.
 
     Example:
         >>> study = open_study(None, seed=3, fingerprint={"model": "wdcnn"})
@@ -191,7 +94,7 @@ def open_study(
     if not is_writer():
         return None
     optuna, kept_in = import_optuna(), open_storage(storage)
-    study = _patiently(
+    study = patiently(
         lambda: optuna.create_study(
             storage=kept_in, study_name=name, direction="maximize", pruner=_new_pruner(pruner),
             sampler=optuna.samplers.RandomSampler(), load_if_exists=True,
@@ -199,18 +102,13 @@ def open_study(
     )  # fmt: skip
     if study.direction.name != "MAXIMIZE":
         raise ValueError(
-            f"study {name!r} in {_shown(storage)} minimises its values, expected one that maximises a score"
+            f"study {name!r} in {without_password(storage)} minimises its values, expected one that maximises a score"
         )
     settings = json.loads(json.dumps({**(fingerprint or {}), "pruner": pruner, "seed": seed}))
     if "settings" not in study.user_attrs:
-        _patiently(lambda: study.set_user_attr("settings", settings))
-    _check_settings(study.user_attrs["settings"], settings, f"study {name!r} in {_shown(storage)}")
+        patiently(lambda: study.set_user_attr("settings", settings))
+    _check_settings(study.user_attrs["settings"], settings, f"study {name!r} in {without_password(storage)}")
     return study
-
-
-def _shown(storage: str | Path | None) -> str:
-    """A storage's name without a password."""
-    return re.sub(r"(://[^/@]*):[^@/]*@", r"\1:***@", str(storage))
 
 
 def _new_pruner(name: str | None) -> Any:
@@ -287,14 +185,14 @@ class Trial:
         """
         if (handle := self.handle) is not None:
             with self._unless_lost():
-                _patiently(lambda: handle.report(value, step))
+                patiently(lambda: handle.report(value, step))
 
     def should_prune(self) -> bool:
         """Whether to end it now, the same on all ranks; each of them must ask."""
         wish = False
         if (handle := self.handle) is not None:
             with self._unless_lost():
-                wish = _patiently(handle.should_prune)
+                wish = patiently(handle.should_prune)
         return any_of(wish or self.is_lost)
 
     @contextmanager
@@ -338,10 +236,11 @@ class ReportToTrial(Callback):
         if self.metric not in (logs or {}):
             raise ValueError(f"the epoch has no {self.metric!r} to report, only {', '.join(logs or {})}")
         self.trial.report((logs or {})[self.metric], epoch)
-        n_epochs = self.trainer.state.num_epochs if self.trainer is not None else 0
-        if epoch + 1 > WARM_UP * n_epochs and self.trial.should_prune():
-            self.trial.is_pruned = True
-            self.trainer.state.should_stop = True
+        if self.trainer is None:
+            return
+        state = self.trainer.state
+        if epoch + 1 > WARM_UP * state.num_epochs and self.trial.should_prune():
+            self.trial.is_pruned = state.should_stop = True
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         """A training that a signal ended is not a result."""
@@ -438,7 +337,7 @@ def best_trial(trials: list[optuna.trial.FrozenTrial]) -> optuna.trial.FrozenTri
     """
     scored = [trial for trial in trials if trial.state.name == "COMPLETE"]
     if scored:
-        return max(scored, key=lambda trial: (trial.value, -trial.number))
+        return max(scored, key=lambda trial: trial.value or 0.0)
     if not trials:
         raise ValueError("the study has no candidate yet")
     first = trials[0]
@@ -499,14 +398,14 @@ class _Worker:
         ends = [lineage[-1].state.name for lineage in lineages[: self.n_trials]]
         if len(lineages) >= self.n_trials and "WAITING" not in ends:
             return {} if "RUNNING" in ends else None
-        handle = _patiently(self.study.ask)
+        handle = patiently(self.study.ask)
         try:
             return self._claim(handle)
         except import_optuna().exceptions.UpdateFinishedTrialError:
             logger.warning("trial %d was taken for dead before it began", handle.number)
             return {}
         except BaseException as error:
-            _claims.discard(self.claim)
+            _ended.add(self.claim)
             self._give_back(handle, error)
             raise
 
@@ -514,6 +413,7 @@ class _Worker:
         """Try the claimed trial, and tell the study."""
         trial = self.trial
         assert trial is not None
+        outcome = None
         try:
             with self._beating(trial):
                 outcomes = gather(_evaluate(objective, trial))
@@ -521,10 +421,10 @@ class _Worker:
                 if not self._tell(trial, outcome):
                     logger.warning("trial %d had been taken for dead: its result is dropped", trial.number)
         except BaseException as error:
-            self._give_back(trial.handle, error)
+            self._give_back(trial.handle, error, outcome)
             raise
         finally:
-            _claims.discard(self.claim)
+            _ended.add(self.claim)
 
     def _revive(self) -> None:
         """Fail what dead workers left, and queue it once more; whoever was killed in between is made good for."""
@@ -532,10 +432,10 @@ class _Worker:
             if self.watch.is_dead(trial) and _finish(self.study, trial.number, "FAIL"):
                 logger.warning("the worker of trial %d is dead (%s)", trial.number, _host(trial))
         trials = _trials(self.study)
-        succeeded = {trial.user_attrs.get("retry_of") for trial in trials}
+        succeeded = {trial.user_attrs.get("retry_of") for trial in trials if "withdrawn" not in trial.user_attrs}
         for trial in trials:
             if trial.number not in succeeded and _is_to_retry(trial):
-                _patiently(lambda trial=trial: self.study.add_trial(_successor(trial)))
+                patiently(lambda trial=trial: self.study.add_trial(_successor(trial)))
 
     def _claim(self, handle: Any) -> dict[str, Any]:
         lineages = enumerate(_lineages(_trials(self.study)))
@@ -546,10 +446,9 @@ class _Worker:
             return {}
         self.claim = uuid.uuid4().hex
         owner = this_process() | {"host": socket.gethostname(), "claim": self.claim, "beat": 0, "is_drawn": False}
-        _claims.add(self.claim)
         self._set(handle, "worker", owner)
         self.study.sampler = _new_sampler(self.seed, place)
-        self.trial = Trial(handle.number, _patiently(lambda: _draw(self.space, handle)), handle)
+        self.trial = Trial(handle.number, patiently(lambda: draw(self.space, handle)), handle)
         self._set(handle, "worker", owner | {"is_drawn": True})
         return {"number": self.trial.number, "params": self.trial.params}
 
@@ -569,7 +468,7 @@ class _Worker:
                 except import_optuna().exceptions.UpdateFinishedTrialError:
                     trial.is_lost = True
                     return
-                except _storage_errors() as error:
+                except storage_errors() as error:
                     logger.warning("a sign of life could not be stored: %s", error)
 
         thread = threading.Thread(target=beat, name=f"beat of trial {trial.number}", daemon=True)
@@ -598,9 +497,15 @@ class _Worker:
             return False
         return _finish(self.study, trial.number, "FAIL")
 
-    def _give_back(self, handle: Any, error: BaseException) -> None:
-        """Let others, or this worker when it is started again, try the candidate; whatever fails hides no `error`."""
+    def _give_back(self, handle: Any, error: BaseException, outcome: Outcome | None = None) -> None:
+        """Let others, or this worker when it is started again, try the candidate; whatever fails hides no `error`.
+
+        A score that was there when the error came, such as a signal, is kept.
+        """
+        score = None if outcome is None else outcome.score
         try:
+            if score is not None and _finish(self.study, handle.number, "COMPLETE", score, patience_s=GIVE_BACK_S):
+                return
             if not isinstance(error, Exception):  # the candidate is not to blame
                 self._set(handle, "given_back", True, patience_s=GIVE_BACK_S)
             if _finish(self.study, handle.number, "FAIL", patience_s=GIVE_BACK_S):
@@ -616,7 +521,7 @@ class _Worker:
 
     @staticmethod
     def _set(handle: Any, name: str, value: Any, patience_s: float | None = None) -> None:
-        _patiently(lambda: handle.set_user_attr(name, value), patience_s)
+        patiently(lambda: handle.set_user_attr(name, value), patience_s)
 
 
 def _set_attribute(handle: Any, name: str, value: Any) -> None:
@@ -647,11 +552,11 @@ class _Watch:
 
 def _is_abandoned(worker: Mapping[str, Any]) -> bool:
     """Whether this very process claimed a trial that it runs no more, e.g. when the storage failed."""
-    return this_process().items() <= worker.items() and worker["claim"] not in _claims
+    return worker.get("claim") in _ended
 
 
 def _trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    return _patiently(lambda: study.get_trials(deepcopy=False))
+    return patiently(lambda: study.get_trials(deepcopy=False))
 
 
 def _lineages(trials: list[optuna.trial.FrozenTrial]) -> list[list[optuna.trial.FrozenTrial]]:
@@ -702,7 +607,8 @@ def _new_sampler(seed: int, place: int) -> Any:
     return import_optuna().samplers.TPESampler(seed=state)
 
 
-def _draw(space: Space, handle: Any) -> dict[str, Any]:
+def draw(space: Space, handle: Any) -> dict[str, Any]:
+    """The parameters that a space has for a trial of Optuna's; its own function's, where it is one."""
     if not isinstance(space, Mapping):
         drawn = space(handle)
         return dict(drawn) if isinstance(drawn, Mapping) else dict(handle.params)
@@ -744,7 +650,7 @@ def _finish(
     optuna = import_optuna()
     wanted = optuna.trial.TrialState[state]
     try:
-        told = _patiently(lambda: study.tell(number, score, state=wanted, skip_if_finished=True), patience_s)
+        told = patiently(lambda: study.tell(number, score, state=wanted, skip_if_finished=True), patience_s)
     except optuna.exceptions.UpdateFinishedTrialError:
         return False
     return told.state == wanted
@@ -753,31 +659,6 @@ def _finish(
 def _from_first(value: T) -> T:
     """What the first rank has, on all of them."""
     return gather(value)[0]
-
-
-def _patiently(do: Callable[[], T], patience_s: float | None = None) -> T:
-    """Do it, again and again while the storage refuses.
-
-    Raises:
-        OSError: it has refused for too long, or will for ever.
-    """
-    begun, pause_s = time.monotonic(), 0.05
-    patience_s = PATIENCE_S if patience_s is None else patience_s
-    while True:
-        try:
-            return do()
-        except _storage_errors() as error:
-            if type(error).__name__ == "StorageError" or time.monotonic() - begun > patience_s:
-                raise error if isinstance(error, OSError) else OSError(f"the study's storage fails: {error}") from error
-            logger.debug("the study's storage fails, trying again: %s", error)
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, 2.0)
-
-
-def _storage_errors() -> tuple[type[Exception], ...]:
-    grpc = sys.modules.get("grpc")  # its errors can only come where it is
-    errors = (OSError, import_optuna().exceptions.StorageInternalError)
-    return errors if grpc is None else (*errors, grpc.RpcError)
 
 
 @contextmanager
