@@ -1,7 +1,7 @@
 """What a second worker is worth to a search, and what it costs when one is killed in the middle of a trial.
 
 Each search trains `wdcnn` 24 times on the same simulated windows, with other learning rates and weight decays, which
-take the same time; nothing is pruned. All workers of a search share one journal file:
+take the same time, well under a second; nothing is pruned. All workers of a search share one journal file:
 
 - `one`: a single worker. Its wall time counts as 1.
 - `two`: two workers.
@@ -39,7 +39,7 @@ from packages.core.training.estimator import SignalClassifier
 from packages.core.training.study import ReportToTrial, Trial, open_study, run_trials
 
 N_TRIALS, ROUNDS, KILLED_IN_TRIAL = 24, 3, 6
-N_WINDOWS, WINDOW, EPOCHS = 256, 1024, 5
+N_WINDOWS, WINDOW, EPOCHS = 1024, 1024, 5
 SPACE = {"lr": FloatDistribution(1e-4, 1e-2, log=True), "weight_decay": FloatDistribution(1e-4, 1e-1, log=True)}
 FORK = multiprocessing.get_context("fork")
 GOALS = {"two_vs_one": "<= 0.65", "killed_vs_one": "<= 0.65"}
