@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,8 +95,8 @@ def write_report(path: str | Path, report: Report) -> None:
     write_text(path, render(report))
 
 
-def render(report: Report) -> str:
-    """The report as an HTML page."""
+def page_template(name: str, **filters: Callable[..., str]) -> Any:
+    """A template of a page, in which text of strangers is escaped, and what is missing is an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -106,8 +106,13 @@ def render(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "number": _number, "quantity": _quantity}
-    page = environment.get_template("report.html").render(
+    environment.filters |= filters
+    return environment.get_template(name)
+
+
+def render(report: Report) -> str:
+    """The report as an HTML page."""
+    page = page_template("report.html", percent=_percent, number=_number, quantity=_quantity).render(
         report=report,
         verdict=verdict(report),
         levels=[(name, report.metrics[name]) for name in ("recording", "window")],

@@ -15,7 +15,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import re
 import shlex
 import signal
 from collections.abc import Iterator, Mapping, Sequence
@@ -70,6 +69,7 @@ from packages.core.training.study import (
     param_importances,
     run_trials,
 )
+from packages.core.training.study_storage import HIDDEN, without_password
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,6 @@ LOCAL = ("data", "unlabeled", "device", "threads", "num_workers", "spill", "prec
 """Settings that may differ between workers; that their recordings are the same is seen from their contents."""
 
 _NOISY = ("packages.core.training.trainer", "packages.core.pipeline.train", "optuna")
-_HIDDEN = "***"
 _NOTED = {"trials": int, "pruner": str, "storage": str | None, "study": str, "space": dict, "settings": dict}
 
 
@@ -171,7 +170,7 @@ class SearchFolder:
         if not self.settings_file.is_file():
             return False
         noted = read_settings(self.settings_file)
-        is_shared = search.storage is not None and noted.get("storage") == _without_password(search.storage)
+        is_shared = search.storage is not None and noted.get("storage") == without_password(search.storage)
         is_this_job = job_id() is not None and noted.get("job") == job_id()
         return (is_shared and noted.get("study") == search.study) or is_this_job
 
@@ -180,7 +179,7 @@ class SearchFolder:
         noted = {
             "trials": search.trials,
             "pruner": search.pruner,
-            "storage": None if search.storage is None else _without_password(search.storage),
+            "storage": None if search.storage is None else without_password(search.storage),
             "study": search.study,
             "job": job_id(),
             "space": search.space,
@@ -292,7 +291,7 @@ def _resumed(
             raise ValueError(
                 f"{folder.path}: began with {name} = {was!r}, not {asked!r}; resume without it or start a new search"
             )
-    if _HIDDEN in (search.storage or "") and "storage" not in chosen:
+    if HIDDEN in (search.storage or "") and "storage" not in chosen:
         raise ValueError(f"{folder.path}: the password of its storage is not kept: name it with --storage again")
     local = {name: getattr(given, name) for name in settings if name in LOCAL}
     return replace(search, config=search.config.model_copy(update=local), **chosen), folder
@@ -300,16 +299,6 @@ def _resumed(
 
 def _absolute(storage: str) -> str:
     return storage if "://" in storage else str(Path(storage).absolute())
-
-
-def _without_password(storage: str) -> str:
-    """What may be written down of a URL.
-
-    Example:
-        >>> _without_password("postgresql://me:secret@host/name")
-        'postgresql://me:***@host/name'
-    """
-    return re.sub(r"(://[^:/@]*):[^@]*@", rf"\1:{_HIDDEN}@", storage)
 
 
 def search_run(search: Search, folder: SearchFolder, resume: bool = False) -> SearchResult:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from packages.core.evaluation.report import TEMPLATES
+from packages.core.evaluation.report import page_template
 from packages.core.pipeline.search_space import Space
 from packages.core.training.search_plots import plot_history, plot_importances, plot_parallel_coordinates
 from packages.core.training.search_results import results_table
@@ -151,18 +151,8 @@ def table_of(trials: Sequence[Tried]) -> DataFrame:
 
 def render(report: SearchReport) -> str:
     """The report as an HTML page that needs no network and no script."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"setting": shown, "duration": duration}
     best, usual = report.best, report.usual
-    page = environment.get_template("search.html").render(
+    page = page_template("search.html", setting=shown, duration=duration).render(
         report=report,
         best=best,
         counted=counted,

@@ -9,6 +9,7 @@ from typing import Any
 
 from packages.core.pipeline.config import RunConfig, make_config, unused_settings
 from packages.core.training.search_spaces import Choice, preset
+from packages.core.training.study_storage import import_optuna
 
 Space = dict[str, dict[str, Any] | list[Any]]
 """By setting, `{"low": ..., "high": ..., "log": ...}` or a list of values, as in the user's file."""
@@ -180,10 +181,7 @@ def distributions(space: Space) -> dict[str, Any]:
         >>> distributions({"batch_size": [32, 64]})
         {'batch_size': CategoricalDistribution(choices=(32, 64))}
     """
-    try:
-        import optuna
-    except ImportError:
-        raise ImportError("searching needs Optuna: pip install 'whirl[search]'") from None
+    optuna = import_optuna()
     made: dict[str, Any] = {}
     for name, values in space.items():
         if isinstance(values, list):

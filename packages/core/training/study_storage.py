@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Storage = Any
 
+HIDDEN = "***"
 PATIENCE_S = 60.0
 CONNECT_S = 10.0
 
@@ -119,8 +120,13 @@ def _open_proxy(address: str) -> Storage:
 
 
 def without_password(storage: str | Path | None) -> str:
-    """A storage's name without a password."""
-    return re.sub(r"(://[^/@]*):[^@/]*@", r"\1:***@", str(storage))
+    """What may be shown and written down of a storage's name.
+
+    Example:
+        >>> without_password("postgresql://me:secret@host/name")
+        'postgresql://me:***@host/name'
+    """
+    return re.sub(r"(://[^:/@]*):[^@]*@", rf"\1:{HIDDEN}@", str(storage))
 
 
 def patiently(do: Callable[[], T], patience_s: float | None = None) -> T:
