@@ -391,6 +391,21 @@ def test_a_bad_training_is_ended_early(pruner):
         assert pruned >= {6, 7}
 
 
+@pytest.mark.parametrize(("n_epochs", "ended_in"), [(2, None), (3, None), (4, 2), (9, 6)])
+def test_nothing_is_ended_in_the_first_two_thirds_nor_in_the_last_epoch(n_epochs, ended_in):
+    class Doomed(module.Trial):
+        def should_prune(self):
+            return True
+
+    trial = Doomed(0, {})
+    model = nn.Sequential(nn.Flatten(), nn.Linear(8, 2))
+    batch = (torch.randn(4, 1, 8), torch.tensor([0, 1, 0, 1]))
+    trainer = Trainer(model, [batch], [batch], device="cpu", callbacks=[ReportToTrial(trial)])
+    trainer.fit(n_epochs)
+    assert trial.is_pruned == (ended_in is not None)
+    assert trainer.state.epoch == (n_epochs if ended_in is None else ended_in + 1)
+
+
 def test_a_metric_that_is_not_reported():
     trial = module.Trial(0, {})
     with pytest.raises(ValueError, match="no 'val_f1' to report, only loss"):

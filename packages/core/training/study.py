@@ -208,7 +208,8 @@ class ReportToTrial(Callback):
 
     Nothing is ended in the first two thirds of the epochs: under a schedule that lets the learning rate rise and fall,
     scores say nothing of the last one before (their rank correlation over candidates of `wdcnn` was near 0 up to epoch
-    7 of 12 and 0.8 after it), and the median rule would drop half of all candidates by chance.
+    7 of 12 and 0.8 after it), and the median rule would drop half of all candidates by chance. Nor after the last
+    epoch: its time is spent, and its score is one more to learn from.
 
     Args:
         trial: the trial, as the objective gets it.
@@ -239,7 +240,7 @@ class ReportToTrial(Callback):
         if self.trainer is None:
             return
         state = self.trainer.state
-        if epoch + 1 > WARM_UP * state.num_epochs and self.trial.should_prune():
+        if WARM_UP * state.num_epochs < epoch + 1 < state.num_epochs and self.trial.should_prune():
             self.trial.is_pruned = state.should_stop = True
 
     def on_train_end(self, logs: Logs | None = None) -> None:
