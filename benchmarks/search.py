@@ -20,8 +20,8 @@ what is best when all of it is done, so times are also told as shares of the who
 * bayes: `run_trials` of this project (TPE, ten candidates at random first), which draws numbers by their place among
   the grid's values, so that all have the same chance at first. What it draws twice costs its time twice, as in a search
   over real ranges.
-* bayes_median, bayes_hyperband: the same, which tells the pruner every step. What is pruned has cost the steps until
-  then, and has no score.
+* bayes_median, bayes_hyperband: the same, which tells the pruner every step but the last. What is pruned has cost the
+  steps until then, and has no score.
 * bayes_median_late: the median pruner that says nothing in the first two thirds of the steps.
 
 A search that is not there after twice as many trials as the table has candidates counts with the time until then. The
@@ -295,7 +295,7 @@ def bayesian(table: Table, name: str, seed: int) -> Found:
             if PRUNERS[name] is None:
                 continue
             trial.report(score, step)
-            if trial.should_prune():
+            if step + 1 < len(scores) and trial.should_prune():
                 trial.is_pruned = True
                 return float("nan")
         if scores[-1] >= table.target:
