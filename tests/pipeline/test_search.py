@@ -118,6 +118,16 @@ def test_a_line_for_each_trial_and_the_result_with_its_caution(searched):
         assert part in printed
 
 
+def test_a_score_on_specimens_that_were_trained_on_says_so(searched, recordings, tmp_path):
+    few = [recording for recording in recordings if recording.specimen in sorted({r.specimen for r in recordings})[:3]]
+    save_dataset(few, tmp_path / "few")
+    done = whirl("search", tmp_path / "few", *QUICK, "--trials", 1, "--out", tmp_path / "search")
+    assert done.exit_code == 0, done.output
+    for printed in (done.stdout, (tmp_path / "search" / "report.html").read_text()):
+        assert "Training saw the same specimens" in printed
+    assert "Training saw the same specimens" not in searched[1]
+
+
 def test_what_the_test_part_holds_changes_no_score(recordings, data, space, searched, tmp_path):
     split = prepare(RunConfig(data=str(data), model="wdcnn", window=1024, bearing="6205")).split
     tested = {recording.specimen for recording in split.test}

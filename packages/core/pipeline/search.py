@@ -508,7 +508,6 @@ def _report(trials: Sequence[Any], search: Search, folder: SearchFolder, data: P
     val = data.split.val
     n_windows = len(data.windows(val))
     n_finished = sum(each.score is not None for each in tried)
-    few = len({recording.specimen for recording in val}) < FEW_SPECIMENS
     return SearchReport(
         title=f"Search for settings of {search.config.model} on {describe_data(search.config)}",
         data=f"{describe_data(search.config)}: trained on {_counts(data.split.train)}, judged on {_counts(val)}",
@@ -520,14 +519,23 @@ def _report(trials: Sequence[Any], search: Search, folder: SearchFolder, data: P
         n_windows=n_windows,
         importances=_importances(trials),
         train_command=shlex.join(["whirl", "train", "--config", str(folder.best_file)]),
-        caution=(
-            f"The best of {counted(n_finished, 'finished trial')} on the validation windows by which it was chosen "
-            f"({counted(n_windows, 'window')} of {_counts(val)}) is optimistic. The test part was not looked at: train "
-            "with these settings to see how they do on it."
-            + (" So few specimens tell little of others: raise val_fraction in a file for --config." if few else "")
-        ),
+        caution=_caution(data, n_finished, n_windows),
         notes=[*_how(search, data), *_work(trials), *data.notes],
     )
+
+
+def _caution(data: PreparedData, n_finished: int, n_windows: int) -> str:
+    val = data.split.val
+    text = (
+        f"The best of {counted(n_finished, 'finished trial')} on the validation windows by which it was chosen "
+        f"({counted(n_windows, 'window')} of {_counts(val)}) is optimistic. The test part was not looked at: train "
+        "with these settings to see how they do on it."
+    )
+    if data.split.val_by != "specimen":
+        return f"{text} Training saw the same specimens, for want of others: the score says nothing of unseen ones."
+    if len({recording.specimen for recording in val}) < FEW_SPECIMENS:
+        return f"{text} So few specimens tell little of others: raise val_fraction in a file for --config."
+    return text
 
 
 def _counts(recordings: Sequence[Recording]) -> str:
