@@ -26,7 +26,7 @@ from packages.core.pipeline.config import RunConfig
 from packages.core.pipeline.data import prepare
 from packages.core.pipeline.search import without_test
 from packages.core.pipeline.search_report import SearchReport, Tried, render
-from packages.core.pipeline.search_space import check_space, preset_space
+from packages.core.pipeline.search_space import check_space, count, preset_space
 from packages.core.signals.dataset import load_dataset, save_dataset
 from packages.core.signals.simulate import simulate
 
@@ -183,6 +183,26 @@ def test_a_report_escapes_what_others_wrote():
     assert "1 failed" in page
 
 
+@pytest.mark.parametrize(
+    ("tried", "lowest_lr", "says"),
+    [
+        ([(0.003, 0.5)], 1e-3, "usual settings: no others were tried"),
+        ([(0.003, 0.5), (0.01, 0.5)], 1e-3, "none of 1 other trial was better"),
+        ([(0.01, 0.5)], 5e-3, "lie outside the space and were not tried"),
+        ([(0.01, 0.5)], 1e-3, "The usual settings were not tried"),
+    ],
+    ids=["alone", "best", "outside", "lost"],
+)
+def test_the_best_is_held_against_the_usual_settings(tried, lowest_lr, says):
+    usual = {"lr": 0.003}
+    report = SearchReport(
+        title="", data="", space={"lr": {"low": lowest_lr, "high": 0.1}}, usual=usual, epochs=1, seed=0, n_windows=4,
+        trials=[Tried(i, {"lr": lr}, "finished", s, 1, 1.0, "", lr == usual["lr"]) for i, (lr, s) in enumerate(tried)],
+        importances={}, train_command="", caution="",
+    )  # fmt: skip
+    assert says in report.comparison
+
+
 # -- what may be searched ------------------------------------------------------------------------------------
 
 
@@ -224,6 +244,11 @@ def test_a_setting_that_is_given_is_not_searched():
 def test_a_bad_space_is_named(space, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         check_space(space, RunConfig(model="wdcnn"))
+
+
+def test_candidates_are_counted():
+    assert count({"batch_size": {"low": 8, "high": 16, "log": True}, "augment": [None, "light"]}) == 18
+    assert count({"width": {"low": 0.5, "high": 1.0, "log": False}, "augment": [None, "light"]}) is None
 
 
 # -- bad input -----------------------------------------------------------------------------------------------

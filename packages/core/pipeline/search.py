@@ -49,6 +49,7 @@ from packages.core.pipeline.search_space import (
     Space,
     candidate_settings,
     check_space,
+    count,
     distributions,
     outside,
     preset_space,
@@ -351,6 +352,9 @@ def _search_run(search: Search, folder: SearchFolder, resume: bool) -> SearchRes
             folder.begin(search)
             _enqueue_usual(study, search)
             logger.info("searching %s in %s", ", ".join(search.space), folder.path)
+            if (held := count(search.space)) is not None and held < search.trials:
+                several = counted(held, "candidate")
+                logger.info("the space holds %s: of %d trials some repeat others", several, search.trials)
         try:
             run_trials(study, distributions(search.space), _Objective(data, study), search.trials)
         except (KeyboardInterrupt, SystemExit) as error:

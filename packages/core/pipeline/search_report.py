@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from packages.core.evaluation.report import page_template
-from packages.core.pipeline.search_space import Space
+from packages.core.pipeline.search_space import Space, outside
 from packages.core.training.search_plots import plot_history, plot_importances, plot_parallel_coordinates
 from packages.core.training.search_results import results_table
 
@@ -104,11 +104,14 @@ class SearchReport:
         """The best trial beside the usual settings, in a sentence."""
         usual = next((tried for tried in self.trials if tried.is_usual), None)
         if usual is None:
-            return "The usual settings lie outside the space and were not tried."
+            why = "lie outside the space and " if outside(self.space, self.usual) else ""
+            return f"The usual settings {why}were not tried."
         if usual.score is None:
             return f"The usual settings, trial {usual.number}, have no score: {usual.state}."
         if usual.number == self.best.number:
-            return f"These are the usual settings: none of the {len(self.trials)} trials was better."
+            others = len(self.trials) - 1
+            found = f"none of {counted(others, 'other trial')} was better" if others else "no others were tried"
+            return f"These are the usual settings: {found}."
         gained = round((self.best.score or 0) * self.n_windows) - round(usual.score * self.n_windows)
         return (
             f"The usual settings, trial {usual.number}, come to {usual.score:.4f}: "

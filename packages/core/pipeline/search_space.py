@@ -197,6 +197,20 @@ def distributions(space: Space) -> dict[str, Any]:
     return made
 
 
+def count(space: Space) -> int | None:
+    """How many candidates the space holds; None where a range holds more than anyone can try.
+
+    Example:
+        >>> count({"batch_size": [32, 64], "augment": [None, "light", "medium"]})
+        6
+        >>> count({"lr": {"low": 0.01, "high": 0.1}, "batch_size": [32, 64]})
+    """
+    sizes = [
+        len(values) if isinstance(values, list) else values["high"] - values["low"] + 1 for values in space.values()
+    ]
+    return math.prod(sizes) if all(isinstance(size, int) for size in sizes) else None
+
+
 def usual_candidate(space: Space, config: RunConfig) -> dict[str, Any]:
     """The configured value of every setting that is searched."""
     return {name: getattr(config, name) for name in space}
