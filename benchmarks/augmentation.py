@@ -36,7 +36,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from packages.core.training.advanced_augmentation import (
+from whirl.augment.advanced_augmentation import (
     MixupAugmentation,
     amplitude_scaling,
     cutmix_batch,

@@ -30,14 +30,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from packages.core.engine.checkpoint import load_weights
-from packages.core.evaluation.metrics import scores
-from packages.core.evaluation.paired import compare_arms
-from packages.core.evaluation.predict import predict, vote
-from packages.core.pipeline.config import RunConfig, SimulationConfig
-from packages.core.pipeline.data import PreparedData, prepare
-from packages.core.pipeline.run_folder import RunFolder
-from packages.core.pipeline.train import make_trainer
+from whirl.engine.checkpoint import load_weights
+from whirl.evaluation.metrics import scores
+from whirl.evaluation.paired import compare_arms
+from whirl.evaluation.prediction import aggregate_by_recording, predict_windows
+from whirl.runs.config import RunConfig, SimulationConfig
+from whirl.runs.data import PreparedData, prepare
+from whirl.runs.run_folder import RunFolder
+from whirl.runs.training import make_trainer
 
 SIZES = ("007", "014", "021")
 
@@ -69,9 +69,9 @@ def confusion_of(data: PreparedData) -> np.ndarray:
         trainer = make_trainer(data, folder)
         trainer.fit(data.config.epochs or 1)
         load_weights(trainer.model, folder.best_checkpoint)
-    votes = vote(predict(trainer.model, data.windows(data.split.test)))
+    by_recording = aggregate_by_recording(predict_windows(trainer.model, data.windows(data.split.test)))
     counts = np.zeros((len(data.classes),) * 2, dtype=int)
-    np.add.at(counts, (votes.targets, votes.predicted), 1)
+    np.add.at(counts, (by_recording.targets, by_recording.predicted), 1)
     return counts
 
 

@@ -32,10 +32,10 @@ from pathlib import Path
 
 import torch
 
-from packages.core.engine.checkpoint import host_copy
-from packages.core.engine.files import load_checkpoint_file, save_checkpoint_file
-from packages.core.models.registry import create_model
-from packages.core.training.trainer import Trainer
+from whirl.engine.checkpoint import to_cpu
+from whirl.engine.files import load_checkpoint_file, save_checkpoint_file
+from whirl.models.registry import create_model
+from whirl.training.trainer import Trainer
 
 BATCH_SIZE, WINDOW, N_CLASSES, ROUNDS, FILE_ROUNDS = 64, 2048, 11, 9, 15
 N_BATCHES = {"wdcnn": 100, "resnet18_1d": 12}
@@ -58,7 +58,7 @@ def loop_costs(name: str, folder: Path) -> dict[str, float]:
     saving, plain = new_trainer(name, folder / "saving", every), new_trainer(name, folder / "plain", None)
     seconds = interleaved({"saving": saving.train_epoch, "plain": plain.train_epoch}, ROUNDS)
     interval_s = statistics.median(seconds["plain"]) / 2
-    pause_s = statistics.median(timed(lambda: host_copy(saving.state_dict())) for _ in range(FILE_ROUNDS))
+    pause_s = statistics.median(timed(lambda: to_cpu(saving.state_dict())) for _ in range(FILE_ROUNDS))
     print(f"{name}: a save every {every} batches, {interval_s:.2f} s; the loop pauses {1e3 * pause_s:.2f} ms for it")
     return {
         f"{name}_loop": median_ratio(seconds["saving"], seconds["plain"]),
@@ -69,7 +69,7 @@ def loop_costs(name: str, folder: Path) -> dict[str, float]:
 def file_costs(name: str, folder: Path) -> dict[str, float]:
     trainer = new_trainer(name, folder, None)
     trainer.train_epoch()
-    checkpoint, path, plain = host_copy(trainer.state_dict()), folder / "ours.pt", folder / "plain.pt"
+    checkpoint, path, plain = to_cpu(trainer.state_dict()), folder / "ours.pt", folder / "plain.pt"
 
     def save_plain() -> None:
         with plain.open("wb") as file:

@@ -22,11 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
-from packages.core.evaluation.metrics import bootstrap_intervals, scores
-from packages.core.evaluation.predict import Predictions
-from packages.core.pipeline.config import RunConfig
-from packages.core.pipeline.train import train_run
-from packages.core.signals.recording import Recording
+from whirl.data.recording import Recording
+from whirl.evaluation.metrics import bootstrap_intervals, scores
+from whirl.evaluation.prediction import Predictions
+from whirl.runs.config import RunConfig
+from whirl.runs.training import train_run
 
 CLASSES = ["inner_race", "outer_race", "ball"]
 SIZES = ["007", "014", "021"]

@@ -42,22 +42,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from packages.core.engine.checkpoint import load_weights
-from packages.core.evaluation.paired import compare_arms, paired_difference
-from packages.core.evaluation.predict import Predictions, predict, vote
-from packages.core.models.registry import create_model, register_model
-from packages.core.physics.faults import JOURNAL_CLASSES
-from packages.core.pipeline.config import RunConfig, SimulationConfig
-from packages.core.pipeline.data import PreparedData, prepare
-from packages.core.pipeline.run_folder import RunFolder
-from packages.core.pipeline.teacher import distil
-from packages.core.pipeline.train import make_trainer
-from packages.core.signals.loaders import make_loader
-from packages.core.signals.recording import Recording
-from packages.core.signals.windows import WindowDataset
-from packages.core.training.knowledge_distillation import DistillationLoss, DistillationTrainer
-from packages.core.training.model_cost import count_parameters
-from packages.core.training.trainer import Trainer
+from whirl.data.loaders import make_loader
+from whirl.data.recording import Recording
+from whirl.data.windows import WindowDataset
+from whirl.engine.checkpoint import load_weights
+from whirl.evaluation.paired import compare_arms, paired_difference
+from whirl.evaluation.prediction import Predictions, aggregate_by_recording, predict_windows
+from whirl.models.registry import create_model, register_model
+from whirl.physics.faults import JOURNAL_CLASSES
+from whirl.runs.config import RunConfig, SimulationConfig
+from whirl.runs.data import PreparedData, prepare
+from whirl.runs.run_folder import RunFolder
+from whirl.runs.teacher import make_distillation_trainer
+from whirl.runs.training import make_trainer
+from whirl.training.knowledge_distillation import DistillationLoss, DistillationTrainer
+from whirl.training.model_cost import count_parameters
+from whirl.training.trainer import Trainer
 
 Setting = tuple[float, float]  # temperature and alpha
 
@@ -117,10 +117,10 @@ def cross_entropy(predictions: Predictions) -> float:
 
 
 def judge(network: nn.Module, data: PreparedData, part: Sequence[Recording]) -> dict[str, float]:
-    windows = predict(network, data.windows(part))
-    votes = vote(windows)
+    windows = predict_windows(network, data.windows(part))
+    by_recording = aggregate_by_recording(windows)
     return {
-        "recording_accuracy": accuracy(votes),
+        "recording_accuracy": accuracy(by_recording),
         "window_accuracy": accuracy(windows),
         "cross_entropy": cross_entropy(windows),
         "parameters": count_parameters(network),
@@ -191,7 +191,7 @@ def learn(trainer: Trainer, teacher: nn.Module, setting: Setting) -> Distillatio
     """The same recipe with a teacher."""
     names = ("model", "optimizer", "criterion", "train_loader", "val_loader", "device", "lr_scheduler")
     parts = {name: getattr(trainer, name) for name in (*names, "checkpoint_dir", "augmentation")}
-    return distil(parts | {"mixed_precision": trainer.precision.name}, teacher, *setting)
+    return make_distillation_trainer(parts | {"mixed_precision": trainer.precision.name}, teacher, *setting)
 
 
 def table(rows: Sequence[dict[str, Any]], name: str) -> dict[str, dict[int, float]]:

@@ -36,10 +36,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from packages.core.engine.distributed import gather, joined_processes, rank, world_size
-from packages.core.models.registry import create_model
-from packages.core.signals.loaders import BatchSampler
-from packages.core.training.trainer import Trainer
+from whirl.data.loaders import BatchSampler
+from whirl.engine.distributed import gather, process_group, rank, world_size
+from whirl.models.registry import create_model
+from whirl.training.trainer import Trainer
 
 WINDOW, N_CLASSES, ROUNDS = 2048, 11, 5
 BATCH_SIZE = {"wdcnn": 32, "resnet18_1d": 8}
@@ -210,7 +210,7 @@ def main() -> None:
     if os.environ["RANK"] == "0":
         one.train_epoch()
         alone_s = {name: timed_epoch(name, 1) for name in N_BATCHES}
-    with joined_processes(torch.device("cpu")):
+    with process_group(torch.device("cpu")):
         two = trainer_over(even, small_network(), 32, world_size())
         two.train_epoch()
         ratios["weights_vs_ddp"] = (weights(two.model) - weights(trained_by_ddp(even))).abs().max().item()

@@ -35,13 +35,13 @@ from networks import N_CLASSES, eager_wdcnn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from packages.core.engine.callbacks import Callback, Logs
-from packages.core.models.registry import create_model
-from packages.core.signals.loaders import make_loader
-from packages.core.signals.recording import Recording
-from packages.core.signals.windows import WindowDataset
-from packages.core.training.metrics import MetricsTracker
-from packages.core.training.trainer import Trainer
+from whirl.data.loaders import make_loader
+from whirl.data.recording import Recording
+from whirl.data.windows import WindowDataset
+from whirl.engine.callbacks import Callback, Logs
+from whirl.metrics import MetricsTracker
+from whirl.models.registry import create_model
+from whirl.training.trainer import Trainer
 
 WINDOW, HOP, BATCH_SIZE, ROUNDS = 2048, 1024, 64, 7
 CLASSES = [f"class {index}" for index in range(N_CLASSES)]

@@ -1,10 +1,10 @@
 """Training on recordings that do not fit into memory: what stays resident, and what it costs.
 
-Why: `whirl train --spill FOLDER` promises that recordings take disk instead of memory. That is true only if nothing on
-the way from the files to the batches keeps a copy.
+Why: `whirl train --mmap-dir FOLDER` promises that recordings take disk instead of memory. That is true only if nothing
+on the way from the files to the batches keeps a copy.
 
 What: simulated recordings (few distinct machines, repeated with fresh noise) of `--gigabytes` in the form of
-`save_dataset`. A process of its own loads them with `spill_to=`, cuts every window of 2048 samples in shuffled batches
+`save_dataset`. A process of its own loads them with `mmap_dir=`, cuts every window of 2048 samples in shuffled batches
 of 256 and trains `wdcnn` on every 16th batch, with one thread. Meanwhile it reads from /proc what it holds: `RssAnon`
 belongs to it alone; `RssFile` are pages of the mapped file, which the system drops when memory is short. Where the
 script may make a memory cgroup (version 1, as root), the process gets `--limit` gigabytes in all, page cache included,
@@ -13,7 +13,7 @@ and must come through; elsewhere it is only measured.
 - `anon_share`: highest RssAnon from loading on, over the size of the data.
 - `anon_growth`: RssAnon when all windows have been cut over that at a quarter of them.
 - `data_over_limit`: size of the data over what the process may use (absent without a cgroup).
-- `spilled_vs_memory_epoch`: processor time of an epoch of `wdcnn` on a small set, spilled over in memory.
+- `mapped_vs_memory_epoch`: processor time of an epoch of `wdcnn` on a small set, spilled over in memory.
 
 It writes twice `--gigabytes` into `--folder` (recordings, and their spilled samples) and removes all of it.
 
@@ -38,14 +38,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from packages.core.models.registry import create_model
-from packages.core.signals.dataset import load_dataset, save_dataset
-from packages.core.signals.loaders import make_loader
-from packages.core.signals.recording import Recording
-from packages.core.signals.simulate import iter_simulated
-from packages.core.signals.spill import spill
-from packages.core.signals.windows import WindowDataset
-from packages.core.training.trainer import Trainer
+from whirl.data.dataset import load_dataset, save_dataset
+from whirl.data.loaders import make_loader
+from whirl.data.memmap import to_mmap
+from whirl.data.recording import Recording
+from whirl.data.simulation import iter_simulated
+from whirl.data.windows import WindowDataset
+from whirl.models.registry import create_model
+from whirl.training.trainer import Trainer
 
 CGROUPS = Path("/sys/fs/cgroup/memory")
 N_SAMPLES, WINDOW, BATCH_SIZE, TRAIN_EVERY, ROUNDS = 2**23, 2048, 256, 16, 5
@@ -55,7 +55,7 @@ GOALS = {
     "anon_share": "<= 0.1",
     "anon_growth": "<= 1.02",
     "data_over_limit": ">= 3",
-    "spilled_vs_memory_epoch": "<= 1.1",
+    "mapped_vs_memory_epoch": "<= 1.1",
 }
 
 
@@ -94,7 +94,7 @@ def train(folder: Path) -> None:
     """The process that is measured: prints its findings as JSON."""
     torch.set_num_threads(1)
     began, found = time.perf_counter(), {"memory": [memory_mb() | {"at": "start"}]}
-    loaded = load_dataset(folder / "recordings", spill_to=folder / "spilled")
+    loaded = load_dataset(folder / "recordings", mmap_dir=folder / "mapped")
     found["memory"].append(memory_mb() | {"at": "loaded"})
     found["loading_s"] = time.perf_counter() - began
     began = time.perf_counter()
@@ -169,7 +169,7 @@ def measure_small(folder: Path) -> dict[str, float]:
     torch.set_num_threads(1)
     small = list(recordings(8, 2**18))
     variants = {}
-    for name, kept in (("memory", small), ("spilled", spill(small, folder / "small"))):
+    for name, kept in (("memory", small), ("mapped", to_mmap(small, folder / "small"))):
         torch.manual_seed(0)
         loader = make_loader(WindowDataset(kept, CLASSES, WINDOW), 64, shuffle=True)
         variants[name] = Trainer(create_model("wdcnn", len(CLASSES)), loader, device="cpu")
@@ -182,8 +182,8 @@ def measure_small(folder: Path) -> dict[str, float]:
     n_windows = 8 * 2**18 // WINDOW
     for name, values in seconds.items():
         print(f"small set, {name:8s} {n_windows / statistics.median(values[1:]):6.0f} windows per s of processor time")
-    pairs = zip(seconds["spilled"][1:], seconds["memory"][1:], strict=True)
-    return {"spilled_vs_memory_epoch": statistics.median(a / b for a, b in pairs)}
+    pairs = zip(seconds["mapped"][1:], seconds["memory"][1:], strict=True)
+    return {"mapped_vs_memory_epoch": statistics.median(a / b for a, b in pairs)}
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from packages.core.training.trainer import Trainer
+from whirl.training.trainer import Trainer
 
 N_BATCHES, BATCH_SIZE, N_CLASSES, ROUNDS = 150, 32, 11, 25
 MAX_NORM = 1.0
@@ -230,7 +230,7 @@ def main() -> None:
     makers = {"bare": bare, "ours": ours}
     makers |= {name: make for name, (package, make) in RIVALS.items() if find_spec(package)}
     if missing := sorted({package for package, _ in RIVALS.values() if not find_spec(package)}):
-        print(f"not installed, so not measured: {', '.join(missing)} (pip install 'whirl[bench]')")
+        print(f"not installed, so not measured: {', '.join(missing)} (pip install 'whirl-diagnostics[bench]')")
     seconds = measure({name: make() for name, make in makers.items()})
     for name, values in seconds.items():
         print(f"{name:26s} {1e6 * statistics.median(values):8.1f} µs a step")

@@ -35,8 +35,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from packages.core.training import cnn_losses, losses
-from packages.core.training.cnn_losses import create_criterion
+from whirl.losses import cnn_losses, losses
+from whirl.losses.cnn_losses import create_criterion
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -101,7 +101,7 @@ def main() -> None:
     if find_spec("pytorch_metric_learning"):
         ratios |= contrastive_ratios()
     else:
-        print("pytorch-metric-learning is not installed, so SupConLoss is not measured (pip install 'whirl[dev]')")
+        print("pytorch-metric-learning is not installed, so SupConLoss is not measured (extra `dev`)")
     print(json.dumps({"ratios": ratios, "goals": {name: GOALS.get(name, EACH_LOSS) for name in ratios}}))
 
 

@@ -42,14 +42,14 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from packages.core.engine.precision import choose_precision
-from packages.core.engine.updater import Updater
-from packages.core.evaluation.paired import PairedDifference, compare_arms
-from packages.core.models.registry import create_model
-from packages.core.signals.loaders import make_loader
-from packages.core.signals.simulate import simulate
-from packages.core.signals.windows import WindowDataset
-from packages.core.training.mixed_precision import MixedPrecisionTrainer, enable_mixed_precision
+from whirl.data.loaders import make_loader
+from whirl.data.simulation import simulate
+from whirl.data.windows import WindowDataset
+from whirl.engine.precision import choose_precision
+from whirl.engine.updater import Updater
+from whirl.evaluation.paired import PairedDifference, compare_arms
+from whirl.models.registry import create_model
+from whirl.training.mixed_precision import MixedPrecisionTrainer, enable_mixed_precision
 
 NETWORKS = ("wdcnn", "cnn1d", "resnet18_1d")
 BATCH, WINDOW, N_CLASSES = 64, 2048, 10

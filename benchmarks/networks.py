@@ -32,7 +32,7 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from packages.core.models.registry import create_model
+from whirl.models.registry import create_model
 
 GOALS = {"wdcnn_vs_eager_conv1d": ">= 1.6", "resnet18_1d_bf16_speedup": ">= 1.8"}
 N_CLASSES = 10

@@ -33,18 +33,18 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from packages.core.models.registry import create_model
-from packages.core.physics.compatibility import (
+from whirl.losses.physics_loss_functions import PhysicalConstraintLoss
+from whirl.models.registry import create_model
+from whirl.physics.compatibility import (
     class_probabilities,
     default_calibration,
     expectation_table,
     log_compatibility,
     presence,
 )
-from packages.core.physics.evidence import OrderEvidence
-from packages.core.physics.faults import JOURNAL_CLASSES, ROLLING_CLASSES
-from packages.core.physics.rolling_bearing import BEARINGS, fault_orders
-from packages.core.training.physics_loss_functions import PhysicalConstraintLoss
+from whirl.physics.evidence import OrderEvidence
+from whirl.physics.faults import JOURNAL_CLASSES, ROLLING_CLASSES
+from whirl.physics.rolling_bearing import BEARINGS, fault_orders
 
 SHAPES = ((64, 2048), (32, 20480))
 SAMPLING_RATE_HZ = 12_000

@@ -52,15 +52,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from packages.core.engine.callbacks import Callback
-from packages.core.evaluation.paired import compare_arms, paired_difference
-from packages.core.evaluation.predict import predict
-from packages.core.models.registry import create_model
-from packages.core.pipeline.config import RunConfig, SimulationConfig
-from packages.core.pipeline.data import PreparedData, prepare
-from packages.core.signals.windows import WindowDataset
-from packages.core.training.progressive_resizing import METHODS, ProgressiveResizingTrainer
-from packages.core.training.schedules import schedule_training
+from whirl.data.windows import WindowDataset
+from whirl.engine.callbacks import Callback
+from whirl.evaluation.paired import compare_arms, paired_difference
+from whirl.evaluation.prediction import predict_windows
+from whirl.models.registry import create_model
+from whirl.optim.scheduler_factory import create_training_scheduler
+from whirl.runs.config import RunConfig, SimulationConfig
+from whirl.runs.data import PreparedData, prepare
+from whirl.training.progressive_resizing import METHODS, ProgressiveResizingTrainer
 
 SIZES = ("007", "014", "021")
 STAGES = ((1 / 4, 0.4), (1 / 2, 0.3), (3 / 4, 0.2), (1, 0.1))
@@ -97,7 +97,7 @@ class Curve(Callback):
         self.spent += now - self.began
         if (epoch + 1) % max(1, trainer.num_epochs // JUDGED) and epoch + 1 < trainer.num_epochs:
             return
-        predictions = predict(trainer.model, self.judged, batch_size=32)
+        predictions = predict_windows(trainer.model, self.judged, batch_size=32)
         point = (int((predictions.predicted == predictions.targets).sum()), len(self.judged), *map(float, self.spent))
         for name, value in zip(CURVES, point, strict=True):
             self.points[name].append(value)
@@ -132,7 +132,7 @@ def train(data: PreparedData, arm: str, arguments: argparse.Namespace) -> dict[s
     optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.lr, weight_decay=0.01, fused=True)
     windows = data.windows(data.split.train)
     stages = schedule(arm, arguments.window, arguments.epochs)
-    rate = schedule_training(
+    rate = create_training_scheduler(
         arguments.schedule, optimizer, sum(n for _, n in stages), math.ceil(len(windows) / arguments.batch_size)
     )
     curve = Curve(data.windows(getattr(data.split, arguments.part)))

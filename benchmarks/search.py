@@ -67,15 +67,15 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import GroupKFold, ParameterGrid, ParameterSampler, PredefinedSplit, StratifiedKFold
 
-from packages.core.engine.callbacks import Callback
-from packages.core.evaluation.paired import paired_difference
-from packages.core.physics.faults import JOURNAL_CLASSES
-from packages.core.signals.arrays import WindowArrays, window_arrays
-from packages.core.signals.feature_transformer import SignalFeatures
-from packages.core.signals.simulate import simulate
-from packages.core.signals.windows import WindowDataset
-from packages.core.training.estimator import SignalClassifier
-from packages.core.training.search_spaces import (
+from whirl.data.arrays import WindowArrays, window_arrays
+from whirl.data.feature_transformer import SignalFeatures
+from whirl.data.simulation import simulate
+from whirl.data.windows import WindowDataset
+from whirl.engine.callbacks import Callback
+from whirl.evaluation.paired import paired_difference
+from whirl.physics.faults import JOURNAL_CLASSES
+from whirl.tuning.estimator import SignalClassifier
+from whirl.tuning.spaces import (
     Choice,
     Range,
     new_model,
@@ -84,7 +84,9 @@ from packages.core.training.search_spaces import (
     preset_grid,
     preset_optuna,
 )
-from packages.core.training.study import ReportToTrial, Trial, open_study, run_trials
+from whirl.tuning.study import open_study
+from whirl.tuning.trial import ReportToTrial, Trial
+from whirl.tuning.worker import run_trials
 
 RATE_HZ = 20_480
 WINDOW = {"wdcnn": 4096, "RandomForest": 2048}
@@ -408,7 +410,7 @@ def logarithms(values: Mapping[int, float]) -> dict[int, float]:
 
 
 def live(arguments: argparse.Namespace) -> None:
-    from packages.core.training.grid_search import GridSearchOptimizer
+    from whirl.tuning.grid_search import GridSearchOptimizer
 
     seed = arguments.first_seed
     network, grid = Network(seed, arguments), axes("wdcnn")
@@ -510,7 +512,7 @@ def searched(
     model: str, folds: str, seed: int, X: Any, y: Any, groups: Any, X_new: Any, y_new: Any
 ) -> tuple[float, float]:
     """The score that a search reports, and that of its best candidate on machines it never saw."""
-    from packages.core.training.grid_search import GridSearchOptimizer
+    from whirl.tuning.grid_search import GridSearchOptimizer
 
     grid: dict[str, Any] = preset_grid(model)
     if model == "RandomForest":

@@ -35,8 +35,10 @@ import optuna
 import torch
 from optuna.distributions import FloatDistribution
 
-from packages.core.training.estimator import SignalClassifier
-from packages.core.training.study import ReportToTrial, Trial, open_study, run_trials
+from whirl.tuning.estimator import SignalClassifier
+from whirl.tuning.study import open_study
+from whirl.tuning.trial import ReportToTrial, Trial
+from whirl.tuning.worker import run_trials
 
 N_TRIALS, ROUNDS, KILLED_IN_TRIAL = 24, 3, 6
 N_WINDOWS, WINDOW, EPOCHS = 1024, 1024, 5

@@ -35,13 +35,13 @@ import pywt
 import torch
 from torch import Tensor, nn
 
-from packages.core.signals.short_time_fourier import stft
-from packages.core.signals.time_frequency import KINDS, TimeFrequency
-from packages.core.signals.wavelets import cwt, cwt_power, geometric_frequencies
-from packages.core.training.spectrogram_trainer import SpectrogramTrainer
+from whirl.dsp.short_time_fourier import stft
+from whirl.dsp.time_frequency import KINDS, TimeFrequency
+from whirl.dsp.wavelets import cwt, cwt_power, geometric_frequencies
+from whirl.training.spectrogram_trainer import SpectrogramTrainer
 
 ROUNDS = 15
-LEAST_S = 0.02  # a variant repeats until so much time has passed
+MIN_S = 0.02  # a variant repeats until so much time has passed
 GOALS = {
     "pywavelets_vs_cwt": ">= 10",
     "stft_vs_torch": "<= 1.2",
@@ -154,7 +154,7 @@ def measure(variants: Variants) -> dict[str, list[float]]:
 
 def time_of(variant: Callable[[], object]) -> float:
     repetitions, begin = 0, time.process_time()
-    while time.process_time() - begin < LEAST_S:
+    while time.process_time() - begin < MIN_S:
         variant()
         repetitions += 1
     return (time.process_time() - begin) / repetitions

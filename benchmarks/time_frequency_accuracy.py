@@ -41,23 +41,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from packages.core.engine.checkpoint import load_weights
-from packages.core.evaluation.metrics import scores
-from packages.core.evaluation.paired import compare_arms
-from packages.core.evaluation.predict import Predictions, predict, vote
-from packages.core.models.cnn2d import CNN2d
-from packages.core.models.multi_tfr import KINDS_TOGETHER, MultiTFR
-from packages.core.models.registry import create_model
-from packages.core.models.resnet18_2d import ResNet18Maps
-from packages.core.pipeline.config import RunConfig, SimulationConfig
-from packages.core.pipeline.data import PreparedData, prepare
-from packages.core.signals.loaders import make_loader
-from packages.core.signals.time_frequency import KINDS, TimeFrequency
-from packages.core.signals.windows import WindowDataset
-from packages.core.training.cnn_optimizer import create_optimizer
-from packages.core.training.schedules import schedule_training
-from packages.core.training.spectrogram_trainer import MultiTFRTrainer, SpectrogramTrainer, mask_params
-from packages.core.training.trainer import Trainer
+from whirl.data.loaders import make_loader
+from whirl.data.windows import WindowDataset
+from whirl.dsp.time_frequency import KINDS, TimeFrequency
+from whirl.engine.checkpoint import load_weights
+from whirl.evaluation.metrics import scores
+from whirl.evaluation.paired import compare_arms
+from whirl.evaluation.prediction import Predictions, aggregate_by_recording, predict_windows
+from whirl.models.cnn2d import CNN2d
+from whirl.models.multi_tfr import KINDS_TOGETHER, MultiTFR
+from whirl.models.registry import create_model
+from whirl.models.resnet18_2d import ResNet18Maps
+from whirl.optim.cnn_optimizer import create_optimizer
+from whirl.optim.scheduler_factory import create_training_scheduler
+from whirl.runs.config import RunConfig, SimulationConfig
+from whirl.runs.data import PreparedData, prepare
+from whirl.training.spectrogram_trainer import MultiTFRTrainer, SpectrogramTrainer, mask_params
+from whirl.training.trainer import Trainer
 
 SIZES = ("007", "014", "021")
 EPOCHS = {"simulated": 8, "cwru": 15}  # all arms of both tests take 20 minutes of processor time for a seed then
@@ -159,7 +159,7 @@ def new_trainer(arm: str, arguments: argparse.Namespace, fold: Fold, scratch: st
     parts: dict[str, Any] = {
         "optimizer": optimizer,
         "device": config.device,
-        "lr_scheduler": schedule_training(config.schedule, optimizer, epochs_of(arm, config), n_steps),
+        "lr_scheduler": create_training_scheduler(config.schedule, optimizer, epochs_of(arm, config), n_steps),
         "checkpoint_dir": scratch,
     }
     if kinds == ("raw",):
@@ -175,7 +175,7 @@ def judge(model: torch.nn.Module, fold: Fold, kinds: tuple[str, ...]) -> Predict
     networks: dict[str, Any] = {
         kind: model.members[kind].network if isinstance(model, MultiTFR) else model for kind in kinds
     }
-    found = [predict(network, fold.loader(kind, "test")) for kind, network in networks.items()]
+    found = [predict_windows(network, fold.loader(kind, "test")) for kind, network in networks.items()]
     mean = np.mean([predictions.probabilities for predictions in found], axis=0)
     return Predictions(mean, found[0].targets, found[0].recording)
 
@@ -188,9 +188,9 @@ def confusion_of(arm: str, arguments: argparse.Namespace, fold: Fold) -> tuple[n
         trainer.fit(epochs_of(arm, fold.config))
         train_s = time.process_time() - began
         load_weights(trainer.model, Path(scratch) / "best.pt")
-    votes = vote(judge(trainer.model, fold, kinds_of(arm)))
+    by_recording = aggregate_by_recording(judge(trainer.model, fold, kinds_of(arm)))
     counts = np.zeros((len(fold.data.classes),) * 2, dtype=int)
-    np.add.at(counts, (votes.targets, votes.predicted), 1)
+    np.add.at(counts, (by_recording.targets, by_recording.predicted), 1)
     return counts, train_s
 
 

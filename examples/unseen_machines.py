@@ -7,23 +7,23 @@ Takes about a minute. Put `load_dataset("my_recordings")` in the place of `simul
 
 import torch
 
-from packages.core.evaluation.metrics import evaluate
-from packages.core.evaluation.predict import predict
-from packages.core.models.registry import create_model
-from packages.core.signals.leaks import guard
-from packages.core.signals.loaders import make_loader
-from packages.core.signals.simulate import simulate
-from packages.core.signals.splits import split_recordings
-from packages.core.signals.windows import WindowDataset
-from packages.core.training.callbacks import EarlyStopping
-from packages.core.training.cnn_trainer import CNNTrainer
+from whirl.callbacks.callbacks import EarlyStopping
+from whirl.data.leakage import check_leakage
+from whirl.data.loaders import make_loader
+from whirl.data.simulation import simulate
+from whirl.data.splits import split_recordings
+from whirl.data.windows import WindowDataset
+from whirl.evaluation.metrics import evaluate_predictions
+from whirl.evaluation.prediction import predict_windows
+from whirl.models.registry import create_model
+from whirl.training.cnn_trainer import CNNTrainer
 
 CLASSES = ("healthy", "oil_whirl", "clearance", "cavitation")
 
 torch.manual_seed(0)
 recordings = simulate(n_machines=24, recordings_per_class=2, classes=CLASSES)
 split = split_recordings(recordings, by="specimen", test_fraction=0.25)
-guard(split)  # stops here if anything of the test part is in the others
+check_leakage(split)  # stops here if anything of the test part is in the others
 
 train = make_loader(WindowDataset(split.train, CLASSES, window=16384, hop=8192), batch_size=32, shuffle=True)
 val = make_loader(WindowDataset(split.val, CLASSES, window=16384), batch_size=32)
@@ -33,8 +33,8 @@ trainer = CNNTrainer(
 history = trainer.fit(8)
 print("validation accuracy by epoch:", [round(accuracy, 2) for accuracy in history["val_accuracy"]])
 
-windows = predict(trainer.model, WindowDataset(split.test, CLASSES, window=16384))
-found = evaluate(windows, split.test, CLASSES)["recording"]
+windows = predict_windows(trainer.model, WindowDataset(split.test, CLASSES, window=16384))
+found = evaluate_predictions(windows, split.test, CLASSES)["recording"]
 interval = found["intervals"]["accuracy"]
 print(f"accuracy on {found['n_specimens']} unseen machines: {found['accuracy']:.2f}", end=" ")
 print(interval["reason"] or f"[{interval['low']:.2f}, {interval['high']:.2f}]")

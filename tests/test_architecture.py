@@ -1,49 +1,95 @@
-"""The house stands: rooms import upwards only, and one place trains."""
+"""Layering: sub-packages import only from lower ones, modules form no circle, and one place trains."""
 
 import ast
 import subprocess
 import sys
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ["physics", "signals", "models", "engine", "training", "evaluation", "pipeline"]
-NEVER = {"signals": {"models", "engine", "training"}, "models": {"engine", "training"}}
-FILES = sorted((ROOT / "packages").rglob("*.py"))
+PACKAGE = ROOT / "whirl"
+# From the ground up. Sub-packages of one row do not import each other.
+LAYERS = [
+    {"_distribution", "validation"},
+    {"registry", "metrics"},
+    {"physics"},
+    {"dsp"},
+    {"data"},
+    {"models"},
+    {"engine"},
+    {"losses", "optim", "augment", "callbacks"},
+    {"training"},
+    {"diagnosis"},
+    {"evaluation"},
+    {"tuning"},
+    {"runs"},
+    {"experiments"},
+    {"cli"},
+    {"__main__"},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
 
-def room_of(parts: tuple[str, ...]) -> str:
-    return parts[2] if parts[:2] == ("packages", "core") else parts[1]
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
-def imported_rooms(path: Path) -> set[str]:
-    names = []
+MODULES = {module_of(path) for path in FILES}
+
+
+@cache
+def imports_of(path: Path) -> frozenset[str]:
+    """Modules of whirl that a file imports anywhere, functions and `TYPE_CHECKING` included."""
+    names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names.append(node.module)
-        elif isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-    return {room_of(tuple(name.split("."))) for name in names if name.startswith("packages.")}
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    assert not {name for name in names if name.startswith("packages")}, f"{path} imports an alias"
+    return frozenset(name for name in names if name.startswith("whirl."))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_a_room_imports_only_from_rooms_above_it(path):
-    room = room_of(path.relative_to(ROOT).parts)
-    order = [*ROOMS, "cli"]
-    for other in imported_rooms(path):
-        assert order.index(other) <= order.index(room), f"{room} imports {other}"
-        assert other not in NEVER.get(room, set())
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_a_module_imports_only_from_lower_layers(path):
+    own = module_of(path).split(".")[1]
+    for name in imports_of(path):
+        other = name.split(".")[1]
+        assert other == own or LEVEL[other] < LEVEL[own], f"{own} imports {name}"
 
 
-def test_every_room_is_in_the_table():
-    present = {p.name for p in (ROOT / "packages" / "core").iterdir() if p.is_dir() and p.name != "__pycache__"}
-    assert present == set(ROOMS)
+def test_modules_form_no_circle():
+    graph = {module_of(path): imports_of(path) & MODULES for path in FILES}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"imports in a circle: {' -> '.join(error.args[1])}")
+
+
+def test_every_module_has_a_layer():
+    present = {path.stem for path in PACKAGE.glob("*.py")} | {
+        path.parent.name for path in PACKAGE.glob("*/__init__.py")
+    }
+    assert present - {"__init__"} <= set(LEVEL)
 
 
 def test_namespaces_have_no_init():
     assert not (ROOT / "packages" / "__init__.py").exists()
     assert not (ROOT / "packages" / "core" / "__init__.py").exists()
+
+
+def n_lines(paths) -> int:
+    return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths)
+
+
+def test_no_sub_package_holds_a_fifth_of_the_code():
+    total = n_lines(PACKAGE.rglob("*.py"))
+    for folder in {path.parent for path in PACKAGE.glob("*/__init__.py")}:
+        assert n_lines(folder.rglob("*.py")) < 0.2 * total, folder.name
 
 
 def calls(path: Path, name: str) -> bool:
@@ -55,25 +101,28 @@ def calls(path: Path, name: str) -> bool:
 
 
 def test_only_the_engine_calls_backward():
-    callers = {p.relative_to(ROOT / "packages" / "core").as_posix() for p in FILES if calls(p, "backward")}
-    assert callers == {"engine/precision.py", "engine/updater.py"}
+    assert {module_of(path) for path in FILES if calls(path, "backward")} == {
+        "whirl.engine.precision",
+        "whirl.engine.updater",
+    }
 
 
 def run(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
 
 
-HEAVY = ["torch", "pandas", "scipy.signal", "matplotlib.pyplot", "sklearn", "tensorboard", "mlflow", "h5py"]
+HEAVY = ["torch", "pandas", "scipy", "scipy.signal", "matplotlib.pyplot", "sklearn", "tensorboard", "mlflow", "h5py"]
 
 
 @pytest.mark.parametrize(
     ("module", "allowed"),
     [
-        ("packages.cli.main", set()),
-        ("packages.core.training.trainer", {"torch"}),
-        ("packages.core.training.callbacks", {"torch"}),
-        ("packages.core.models.registry", {"torch"}),
-        ("packages.core.signals.recording", set()),
+        ("whirl", set()),
+        ("whirl.cli.main", set()),
+        ("whirl.training.trainer", {"torch"}),
+        ("whirl.callbacks.callbacks", {"torch"}),
+        ("whirl.models.registry", {"torch"}),
+        ("whirl.data.recording", set()),
     ],
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(module, allowed):
@@ -81,3 +130,13 @@ def test_nothing_heavy_is_imported_before_it_is_needed(module, allowed):
     code = f"import sys; import {module}; print(*[m for m in {HEAVY} if m in sys.modules])"
     extra = "import torch, sys; print(*sys.modules)" if "torch" in allowed else "print()"
     assert set(run(code).split()) - set(run(extra).split()) <= allowed
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from whirl.cli.main import main; sys.argv = ['whirl', '--help']\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        f"print('HEAVY', *[m for m in {HEAVY} if m in sys.modules])"
+    )
+    assert run(code).splitlines()[-1] == "HEAVY"

@@ -45,7 +45,7 @@ def test_python_in_documents_compiles_and_imports_what_exists(document):
 def test_commands_in_documents_exist():
     from typer.main import get_command
 
-    from packages.cli.main import app
+    from whirl.cli.main import app
 
     known = set(get_command(app).commands)
     for document in DOCUMENTS:

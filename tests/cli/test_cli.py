@@ -16,9 +16,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from packages.cli.main import app
-from packages.core.signals.dataset import load_dataset, save_dataset
-from packages.core.signals.resample import resample
+from whirl.cli.main import app
+from whirl.data.dataset import load_dataset, save_dataset
+from whirl.data.resampling import resample
 
 QUICK = [
     "--epochs",
@@ -56,7 +56,7 @@ def simulated(tmp_path_factory):
 @pytest.fixture(scope="session")
 def run(simulated, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
-    command = [sys.executable, "-m", "packages.cli.main", "train", str(simulated), *QUICK, "--out", str(folder)]
+    command = [sys.executable, "-m", "whirl", "train", str(simulated), *QUICK, "--out", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, env=ONE_THREAD)
     assert done.returncode == 0, done.stderr
     assert f"report: {folder}" in done.stdout
@@ -79,7 +79,7 @@ def refused(done, *parts):
 
 def test_help_and_version_come_at_once():
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "packages.cli.main", "--help"], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "whirl", "--help"], check=True, capture_output=True)
     assert time.perf_counter() - began < 1.0
     assert re.match(r"whirl \d+\.\d+\.\d+", whirl("--version").stdout)
 
@@ -319,7 +319,7 @@ def test_ctrl_c_saves_says_how_to_resume_and_resuming_ends_in_the_same_bits(simu
     import torch
 
     arguments = [str(simulated), *QUICK[2:], "--epochs", "20"]
-    command = [sys.executable, "-m", "packages.cli.main", "train", *arguments, "--out", str(tmp_path / "broken")]
+    command = [sys.executable, "-m", "whirl", "train", *arguments, "--out", str(tmp_path / "broken")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ONE_THREAD)
     for line in process.stderr:
         if line.startswith("epoch 2/"):
@@ -331,7 +331,7 @@ def test_ctrl_c_saves_says_how_to_resume_and_resuming_ends_in_the_same_bits(simu
     assert "Traceback" not in stderr
     for extra in (["--resume", "--out", tmp_path / "broken"], [*arguments, "--out", tmp_path / "whole"]):
         subprocess.run(
-            [sys.executable, "-m", "packages.cli.main", "train", *map(str, extra)],
+            [sys.executable, "-m", "whirl", "train", *map(str, extra)],
             check=True, capture_output=True, env=ONE_THREAD,
         )  # fmt: skip
     weights = [

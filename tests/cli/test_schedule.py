@@ -8,7 +8,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from packages.cli.main import app
+from whirl.cli.main import app
 
 
 def whirl(*arguments):
@@ -79,7 +79,7 @@ def test_rates_near_the_largest_float_are_drawn():
 
 
 def test_a_terminal_without_block_characters_gets_others():
-    command = [sys.executable, "-m", "packages.cli.main", "schedule", "cosine", "--epochs", "5"]
+    command = [sys.executable, "-m", "whirl", "schedule", "cosine", "--epochs", "5"]
     done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "cp1252"})
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"0.001 |####" in done.stdout
@@ -88,7 +88,7 @@ def test_a_terminal_without_block_characters_gets_others():
 def test_help_needs_no_torch():
     code = """
 import sys
-from packages.cli.main import main
+from whirl.cli.main import main
 sys.argv = ["whirl", "schedule", "--help"]
 try:
     main()

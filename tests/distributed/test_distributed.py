@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from packages.core.engine.interrupt import finish_batch_on_interrupt
-from packages.core.engine.state import TrainingState
+from whirl.engine.interrupt import finish_batch_on_interrupt
+from whirl.engine.state import TrainingState
 
 ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("worker.py")
@@ -140,13 +140,13 @@ QUICK = ["--window", 2048, "--hop", 2048, "--model", "wdcnn", "--device", "cpu",
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "rolling"
     size = ["--family", "rolling", "--machines", "6", "--recordings", "1", "--seconds", "0.8"]
-    subprocess.run([sys.executable, "-m", "packages.cli", "simulate", folder, *size], check=True, cwd=ROOT)
+    subprocess.run([sys.executable, "-m", "whirl", "simulate", folder, *size], check=True, cwd=ROOT)
     return folder
 
 
 @pytest.mark.slow
 def test_the_command_trains_and_one_process_writes(data, tmp_path):
-    done = run("-m", "packages.cli", "train", data, *QUICK, "--epochs", 2, "--out", tmp_path / "run")
+    done = run("-m", "whirl", "train", data, *QUICK, "--epochs", 2, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     for output, told in ((done.stdout, "report: "), (done.stderr, "epoch 1/2"), (done.stderr, "training wdcnn")):
         assert sum(told in line for line in output.splitlines()) == 1, output
@@ -159,7 +159,7 @@ def test_the_command_trains_and_one_process_writes(data, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("mistake", [["--model", "nonsense"], ["--classes", "nonsense"]], ids=["settings", "data"])
 def test_a_mistake_is_told_once(data, tmp_path, mistake):
-    done = run("-m", "packages.cli", "train", data, *mistake, "--out", tmp_path / "run")
+    done = run("-m", "whirl", "train", data, *mistake, "--out", tmp_path / "run")
     assert done.returncode != 0
     told = [line for line in done.stderr.splitlines() if line.startswith("whirl: ")]
     assert len(told) == 1, done.stderr
@@ -188,7 +188,7 @@ def processes_of(launcher: int) -> dict[str, int]:
 
 def started(arguments: list, checkpoint: Path, **options) -> subprocess.Popen:
     """A run that has saved and goes on."""
-    command = torchrun("-m", "packages.cli", "train", *arguments, **options)
+    command = torchrun("-m", "whirl", "train", *arguments, **options)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     running = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment,

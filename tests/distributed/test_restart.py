@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from packages.core.engine.distributed import any_of, joined_processes
+from whirl.engine.distributed import all_reduce_any, process_group
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and POSIX signals")
 FORK = multiprocessing.get_context("fork")
@@ -27,8 +27,8 @@ def meet(number, start, port, agreed):
     torch.set_num_threads(1)
     if start == 1 and number == 1:
         time.sleep(0.5)  # the other one comes first, when the store still has an address of the one that died
-    with joined_processes(torch.device("cpu")):
-        if any_of(number == 1):
+    with process_group(torch.device("cpu")):
+        if all_reduce_any(number == 1):
             with agreed.get_lock():
                 agreed.value += 1
         if start == 0:

@@ -14,20 +14,20 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from packages.core.engine.callbacks import Callback
-from packages.core.engine.distributed import (
+from whirl.data.loaders import BatchSampler
+from whirl.engine.callbacks import Callback
+from whirl.engine.distributed import (
     broadcast_weights,
     gather,
-    joined_processes,
+    process_group,
     rank,
     sum_gradients,
     synchronize_batch_norm,
     world_size,
 )
-from packages.core.engine.interrupt import finish_batch_on_interrupt
-from packages.core.engine.precision import Float16, LossScaling
-from packages.core.signals.loaders import BatchSampler
-from packages.core.training.trainer import Trainer
+from whirl.engine.interrupt import finish_batch_on_interrupt
+from whirl.engine.precision import Float16, LossScaling
+from whirl.training.trainer import Trainer
 
 N_SAMPLES, BATCH = 150, 16  # 150 = 4 batches of 32 and a ragged one of 22
 
@@ -257,7 +257,7 @@ def half_precision_counts() -> list[float]:
 
 
 def die(folder: Path) -> None:
-    with joined_processes(torch.device("cpu")):
+    with process_group(torch.device("cpu")):
         fail = At(lambda trainer: os.kill(os.getpid(), signal.SIGKILL), on_rank=1, epoch=1, batch=2)
         train(network(), parted(Data()), None, epochs=100, callbacks=[fail], checkpoint_dir=folder)
 
@@ -267,7 +267,7 @@ def main(out: Path) -> None:
     folder = out.parent
     own = folder / f"alone{os.environ['RANK']}"
     new_trainer(own, [], 1).fit(2)
-    with joined_processes(torch.device("cpu")):
+    with process_group(torch.device("cpu")):
         found = {"world": world_size(), "missing": gradients_of_a_parameter_that_one_rank_lacks()}
         settings = {
             "plain": {},

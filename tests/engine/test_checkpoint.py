@@ -16,24 +16,24 @@ import numpy as np
 import pytest
 import torch
 
-from packages.core.engine.callbacks import Callback
-from packages.core.engine.checkpoint import (
+from whirl.engine.callbacks import Callback
+from whirl.engine.checkpoint import (
     CheckpointWriter,
     SaveInterval,
-    host_copy,
     load_training,
     load_weights,
     save_training,
+    to_cpu,
 )
-from packages.core.engine.files import (
+from whirl.engine.files import (
     atomic_write,
-    foreign_part,
+    find_unserializable,
     load_checkpoint_file,
     pack_checkpoint,
     save_checkpoint_file,
 )
-from packages.core.engine.precision import Float16
-from packages.core.training.trainer import Trainer
+from whirl.engine.precision import Float16
+from whirl.training.trainer import Trainer
 
 
 def state(value, size=200):
@@ -144,7 +144,7 @@ def test_a_file_system_without_links_keeps_the_one_before_too(tmp_path, monkeypa
 def test_a_copy_is_not_changed_by_later_steps():
     model = torch.nn.BatchNorm1d(3)
     original = {"model": model.state_dict(), "history": {"loss": [1.0]}, "random": (3, (1, 2), None)}
-    copied = host_copy(original)
+    copied = to_cpu(original)
     assert copied["model"]._metadata == original["model"]._metadata
     assert copied["random"] == original["random"]
     with torch.no_grad():
@@ -182,7 +182,7 @@ def write_on_a_disk_that_fills(folder, tell):
     warned = []
     handler = logging.Handler()
     handler.emit = lambda record: warned.append(record.getMessage())
-    logging.getLogger("packages.core.engine.checkpoint").addHandler(handler)
+    logging.getLogger("whirl.engine.checkpoint").addHandler(handler)
     last = folder / "last.pt"
     try:
         with CheckpointWriter(folder) as writer:
@@ -226,13 +226,13 @@ def test_a_full_disk_is_a_warning_a_retry_and_at_last_an_error(tmp_path):
 def test_an_interval_in_batches_or_time(every, batch, over):
     interval = SaveInterval(every)
     time.sleep(0.002)
-    assert interval.is_over(batch) is over
+    assert interval.is_due(batch) is over
 
 
 def test_an_interval_counts_from_the_last_save_and_anew_in_each_epoch():
     interval = SaveInterval(5)
     interval.begin(7)
-    assert [batch for batch in (8, 11, 12, 4, 5) if interval.is_over(batch)] == [12, 5]
+    assert [batch for batch in (8, 11, 12, 4, 5) if interval.is_due(batch)] == [12, 5]
 
 
 @pytest.mark.parametrize("every", [0, -1, True, 2.5, "10", "10 fortnights", "0s", "", None])
@@ -293,14 +293,14 @@ FOREIGN = [
 @pytest.mark.parametrize("value", LOADABLE + FOREIGN, ids=lambda value: type(value).__name__)
 def test_what_can_be_saved_is_what_can_be_loaded(value, tmp_path):
     """The oracle: `load_checkpoint_file` takes it."""
-    save_checkpoint_file(tmp_path / "c.pt", {"value": host_copy(value)})
-    is_foreign = foreign_part({"value": value}) is not None
+    save_checkpoint_file(tmp_path / "c.pt", {"value": to_cpu(value)})
+    is_foreign = find_unserializable({"value": value}) is not None
     assert is_foreign is any(value is foreign for foreign in FOREIGN)
     if is_foreign:
         with pytest.raises(ValueError, match="tensors and plain data"):
             load_checkpoint_file(tmp_path / "c.pt")
     else:
-        assert repr(load_checkpoint_file(tmp_path / "c.pt")["value"]) == repr(host_copy(value))
+        assert repr(load_checkpoint_file(tmp_path / "c.pt")["value"]) == repr(to_cpu(value))
 
 
 class Remembering(Callback):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from packages.core.engine.files import (
+from whirl.engine.files import (
     atomic_write,
     load_checkpoint_file,
     save_checkpoint_file,
@@ -32,7 +32,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_says_where(tmp_path):
     """A limit on the size of files stands in for a full disk: the system refuses the same write."""
     code = f"""
 import resource, torch
-from packages.core.engine.files import save_checkpoint_file
+from whirl.engine.files import save_checkpoint_file
 save_checkpoint_file({str(tmp_path / "c.pt")!r}, {{"weights": torch.zeros(10)}})
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from packages.core.engine.callbacks import Callback, CallbackList
-from packages.core.engine.loop import StepResult, Tally, fit_epochs, run_epoch
-from packages.core.engine.state import TrainingState
-from packages.core.engine.updater import Updater
+from whirl.engine.callbacks import Callback, CallbackList
+from whirl.engine.loop import StepResult, Tally, fit_epochs, run_epoch
+from whirl.engine.state import TrainingState
+from whirl.engine.updater import Updater
 
 
 def linear_step(model):

@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from packages.core.engine.loss_guard import NonFiniteLossError
-from packages.core.signals.loaders import make_loader
-from packages.core.signals.recording import Recording
-from packages.core.signals.windows import WindowDataset
-from packages.core.training.progressive_resizing import ResizableSignalDataset
-from packages.core.training.spectrogram_trainer import InterleavedLoaders
-from packages.core.training.trainer import Trainer, _sources
+from whirl.data.loaders import make_loader
+from whirl.data.recording import Recording
+from whirl.data.windows import WindowDataset
+from whirl.engine.loss_guard import NonFiniteLossError
+from whirl.training.progressive_resizing import ResizableSignalDataset
+from whirl.training.spectrogram_trainer import InterleavedLoaders
+from whirl.training.trainer import Trainer, _sources
 
 
 class Overflowing(nn.Module):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from packages.core.engine.nonfinite import first_nonfinite_module
-from packages.core.models.registry import create_model
+from whirl.engine.nonfinite import first_nonfinite_module
+from whirl.models.registry import create_model
 
 
 class Logarithm(nn.Module):

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from packages.core.engine.callbacks import Callback, CallbackList
-from packages.core.engine.interrupt import finish_batch_on_interrupt
-from packages.core.engine.precision import choose_precision, cpu_has_bfloat16
-from packages.core.engine.random_state import get_random_state, set_random_state
-from packages.core.engine.schedule import scheduler_unit, step_scheduler
-from packages.core.engine.state import TrainingState
+from whirl.engine.callbacks import Callback, CallbackList
+from whirl.engine.interrupt import finish_batch_on_interrupt
+from whirl.engine.precision import choose_precision, cpu_has_bfloat16
+from whirl.engine.random_state import get_random_state, set_random_state
+from whirl.engine.schedule import scheduler_unit, step_scheduler
+from whirl.engine.state import TrainingState
 
 CPU = torch.device("cpu")
 
@@ -183,7 +183,7 @@ def test_random_states_of_a_checkpoint_without_mps_are_taken():
 
 
 def test_random_states_survive_a_checkpoint_file(tmp_path):
-    from packages.core.engine.files import load_checkpoint_file, save_checkpoint_file
+    from whirl.engine.files import load_checkpoint_file, save_checkpoint_file
 
     save_checkpoint_file(tmp_path / "r.pt", get_random_state())
     first = (random.random(), np.random.rand(), torch.rand(1).item())  # noqa: NPY002
@@ -224,7 +224,7 @@ def test_outside_the_main_thread_nothing_is_handled():
 
 def test_nothing_is_handled_on_import():
     code = (
-        "import signal; before = signal.getsignal(signal.SIGINT); import packages.core.engine.interrupt; "
+        "import signal; before = signal.getsignal(signal.SIGINT); import whirl.engine.interrupt; "
         "assert signal.getsignal(signal.SIGINT) is before"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -284,6 +284,6 @@ def test_all_members_hear_of_the_end_although_one_fails():
 
 def test_only_overridden_hooks_are_listened_to():
     callbacks = CallbackList([Counter()])
-    assert callbacks.listens_to("on_epoch_end")
-    assert not callbacks.listens_to("on_batch_end")
+    assert callbacks.has_hook("on_epoch_end")
+    assert not callbacks.has_hook("on_batch_end")
     assert len(callbacks) == 1

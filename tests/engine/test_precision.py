@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from packages.core.engine.precision import BFloat16, Float16, FullPrecision, LossScaling, choose_precision
+from whirl.engine.precision import BFloat16, Float16, FullPrecision, LossScaling, choose_precision
 
 CPU = torch.device("cpu")
 

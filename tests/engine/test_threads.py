@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from packages.core.engine.threads import fastest_thread_count
+from whirl.engine.threads import fastest_thread_count
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from packages.core.evaluation.metrics import evaluate
-from packages.core.evaluation.predict import Predictions, vote
-from packages.core.evaluation.report import Report
-from packages.core.physics.faults import JOURNAL_CLASSES, ROLLING_CLASSES
-from packages.core.physics.rolling_bearing import BEARINGS, fault_orders
-from packages.core.signals.recording import Recording
-from packages.core.signals.simulate import simulate
+from whirl.data.recording import Recording
+from whirl.data.simulation import simulate
+from whirl.evaluation.metrics import evaluate_predictions
+from whirl.evaluation.prediction import Predictions, aggregate_by_recording
+from whirl.evaluation.report import Report
+from whirl.physics.faults import JOURNAL_CLASSES, ROLLING_CLASSES
+from whirl.physics.rolling_bearing import BEARINGS, fault_orders
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [
@@ -206,8 +206,8 @@ def make_report(recordings: dict[str, list[Recording]]) -> Callable[..., Report]
                 "val_accuracy": [0.2, 0.5, 0.6],
                 "lr": [1e-3, 3e-3, 1e-4],
             },
-            "metrics": evaluate(windows, test, classes),
-            "predictions": vote(windows),
+            "metrics": evaluate_predictions(windows, test, classes),
+            "predictions": aggregate_by_recording(windows),
             "parts": {"train": changed[:n_train], "test": test},
             "split_by": "specimen",
             "window": 4096,

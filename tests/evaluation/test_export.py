@@ -13,8 +13,10 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from packages.core.engine.batch import Batch
-from packages.core.evaluation.export import (
+from whirl.data.windows import standardize
+from whirl.dsp.time_frequency import TimeFrequency
+from whirl.engine.batch import Batch
+from whirl.evaluation.export import (
     FACTS_FILE,
     PARITY,
     export_onnx,
@@ -22,11 +24,9 @@ from packages.core.evaluation.export import (
     weights_from_bytes,
     weights_to_bytes,
 )
-from packages.core.models.cnn2d import CNN2d
-from packages.core.models.registry import create_model
-from packages.core.models.time_frequency import TimeFrequencyNetwork
-from packages.core.signals.time_frequency import TimeFrequency
-from packages.core.signals.windows import standardize
+from whirl.models.cnn2d import CNN2d
+from whirl.models.registry import create_model
+from whirl.models.time_frequency import TimeFrequencyNetwork
 
 FACTS = {"classes": '["healthy", "wear"]', "window": "2048"}
 
@@ -68,7 +68,7 @@ def test_onnx_gives_the_logits_for_any_batch_and_says_what_it_is(tmp_path):
     (signals,), (logits,) = model.graph.input, model.graph.output
     shapes = [[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in (signals, logits)]
     assert shapes == [["batch", 1, 2048], ["batch", 5]]
-    assert b"/packages/core" not in path.read_bytes()  # no folder of this machine
+    assert b"/whirl/" not in path.read_bytes()  # no folder of this machine
 
 
 def test_an_exported_program_gives_the_logits_and_keeps_no_window(tmp_path):
@@ -81,7 +81,7 @@ def test_an_exported_program_gives_the_logits_and_keeps_no_window(tmp_path):
     assert json.loads(facts[FACTS_FILE]) == FACTS
     assert not program.example_inputs[0][0].any()
     with zipfile.ZipFile(path) as archive:
-        assert not [name for name in archive.namelist() if b"/packages/core" in archive.read(name)]
+        assert not [name for name in archive.namelist() if b"/whirl/" in archive.read(name)]
 
 
 def test_the_network_stays_as_it_is(tmp_path):

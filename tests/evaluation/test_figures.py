@@ -9,7 +9,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from packages.core.evaluation import figures
+from whirl.evaluation import figures
 
 HOSTILE = [
     "<script>alert(1)</script>",

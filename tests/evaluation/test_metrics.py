@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 import sklearn.metrics as oracle
 
-from packages.core.evaluation.metrics import (
+from whirl.data.recording import Recording
+from whirl.evaluation.metrics import (
     bootstrap_intervals,
     condition_accuracies,
-    evaluate,
+    evaluate_predictions,
     expected_calibration_error,
     judge,
     reliability_curve,
     scores,
 )
-from packages.core.evaluation.predict import Predictions
-from packages.core.signals.recording import Recording
+from whirl.evaluation.prediction import Predictions
 
 
 def recording(specimen: str | None = "a", **known: Any) -> Recording:
@@ -214,7 +214,7 @@ def test_many_speeds_make_four_round_bands_that_hold_every_row_once() -> None:
 
 def test_rows_without_a_known_class_are_counted_and_not_judged() -> None:
     rows = predictions_of(np.array([0, 1, 1]), np.array([0, 1, -1]), np.array([0, 1, 2]), 2)
-    result = evaluate(rows, [recording("a"), recording("b"), recording("c")], ["x", "y"])
+    result = evaluate_predictions(rows, [recording("a"), recording("b"), recording("c")], ["x", "y"])
     for level in ("window", "recording"):
         assert (result[level]["n"], result[level]["n_unknown"], result[level]["accuracy"]) == (2, 1, 1.0)
         assert result[level]["n_specimens"] == 2
@@ -222,7 +222,7 @@ def test_rows_without_a_known_class_are_counted_and_not_judged() -> None:
 
 def test_recordings_are_judged_by_the_vote_of_their_windows() -> None:
     rows = Predictions(np.array([[0.9, 0.1], [0.4, 0.6], [0.4, 0.6]]), np.zeros(3), np.zeros(3))
-    result = evaluate(rows, [recording("a")], ["x", "y"])
+    result = evaluate_predictions(rows, [recording("a")], ["x", "y"])
     assert result["window"]["accuracy"] == pytest.approx(1 / 3)
     assert result["recording"]["accuracy"] == 1.0
     assert result["recording"]["mean_confidence"] == pytest.approx(1.7 / 3)
@@ -236,7 +236,7 @@ def test_the_share_of_the_most_frequent_class_is_what_a_stopped_clock_gets() -> 
 def test_metrics_are_ready_for_json() -> None:
     rng = np.random.default_rng(0)
     rows, recordings = specimens_in_test(rng, 6, 8, rng.uniform(0.3, 1, 6))
-    metrics = evaluate(rows, recordings, ["x", "y"])
+    metrics = evaluate_predictions(rows, recordings, ["x", "y"])
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
 
 
@@ -252,4 +252,4 @@ def test_metrics_are_ready_for_json() -> None:
 def test_what_does_not_fit_is_refused(targets: list[int], n_recordings: int, classes: list[str], message: str) -> None:
     rows = predictions_of(np.array([0, 1]), np.array(targets), np.array([0, 1]), 2)
     with pytest.raises(ValueError, match=message):
-        evaluate(rows, [recording()] * n_recordings, classes)
+        evaluate_predictions(rows, [recording()] * n_recordings, classes)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from packages.core.evaluation.paired import compare_arms, paired_difference
+from whirl.evaluation.paired import compare_arms, paired_difference
 
 
 def test_interval_is_scipys_one_sample_t_interval():

@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from packages.core.evaluation.report import Report, render, verdict, write_report
-from packages.core.signals.recording import Recording
+from whirl.data.recording import Recording
+from whirl.evaluation.report import Report, render, verdict, write_report
 
 MakeReport = Callable[..., Report]
 SCRIPT = "<script>alert(1)</script>"

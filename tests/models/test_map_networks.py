@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from packages.core.models.cnn2d import CNN2d, ToMaps
-from packages.core.models.multi_tfr import MultiTFR, multi_tfr
-from packages.core.models.registry import create_model
-from packages.core.models.resnet18_2d import ResNet18Maps
-from packages.core.models.time_frequency import TimeFrequencyNetwork
-from packages.core.signals.time_frequency import TimeFrequency
+from whirl.dsp.time_frequency import TimeFrequency
+from whirl.models.cnn2d import CNN2d, ToChannelsLast2d
+from whirl.models.multi_tfr import MultiTFR, multi_tfr
+from whirl.models.registry import create_model
+from whirl.models.resnet18_2d import ResNet18Maps
+from whirl.models.time_frequency import TimeFrequencyNetwork
 
 NETWORKS = [CNN2d, ResNet18Maps]
 RATE_HZ = 8192
@@ -168,7 +168,7 @@ def test_maps_go_to_the_network_of_their_name():
     for kind in ("stft", "cwt"):
         maps = network.representation[kind](signals)
         assert torch.equal(network(maps, representation=kind), network(signals, representation=kind))
-    with pytest.raises(ValueError, match="no representation is named 'wvd'; there are stft, cwt"):
+    with pytest.raises(ValueError, match="unknown representation 'wvd'; expected one of: stft, cwt"):
         network(maps, representation="wvd")
 
 
@@ -208,7 +208,7 @@ def test_one_network_under_several_names_shares_its_weights():
 
 def test_entrance_brings_each_channel_to_level_0_and_spread_1():
     maps = torch.randn(8, 2, 16, 16) * torch.tensor([2.0, 30.0])[:, None, None] - 60
-    entrance = ToMaps(in_channels=2)
+    entrance = ToChannelsLast2d(in_channels=2)
     normed = entrance(maps)
     torch.testing.assert_close(normed.mean((0, 2, 3)), torch.zeros(2), atol=1e-4, rtol=0)
     torch.testing.assert_close(normed.std((0, 2, 3), correction=0), torch.ones(2), atol=1e-3, rtol=0)

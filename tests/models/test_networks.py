@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
-from packages.core.engine.precision import cpu_has_bfloat16
-from packages.core.models.blocks import ToRows, check_dropout, conv, max_pool
-from packages.core.models.patch_transformer import PatchTransformer, sinusoids
-from packages.core.models.registry import create_model
+from whirl.engine.precision import cpu_has_bfloat16
+from whirl.models.blocks import AddHeightAxis, check_dropout, conv, max_pool
+from whirl.models.patch_transformer import PatchTransformer, sinusoids
+from whirl.models.registry import create_model
 
 # name: (shortest window, another odd length, a usual one)
 LENGTHS = {
@@ -34,7 +34,7 @@ def plain_twin(network: nn.Module) -> nn.Module:
 
 def _plain(layer: nn.Module) -> nn.Module:
     match layer:
-        case ToRows():
+        case AddHeightAxis():
             return nn.Identity()
         case nn.Conv2d():
             kernel, stride, padding = (_along_row(x) for x in (layer.kernel_size, layer.stride, layer.padding))

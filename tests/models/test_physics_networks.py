@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from packages.core.engine.batch import Batch, call_model
-from packages.core.evaluation.predict import predict
-from packages.core.models.hybrid_pinn import HybridPINN, KnownStandardization
-from packages.core.models.order_cnn import OrderCNN
-from packages.core.models.registry import create_model, model_names
-from packages.core.signals.angular import to_orders
-from packages.core.signals.recording import Recording
-from packages.core.signals.windows import WindowDataset
+from whirl.data.recording import Recording
+from whirl.data.windows import WindowDataset
+from whirl.dsp.angular import to_orders
+from whirl.engine.batch import Batch, call_model
+from whirl.evaluation.prediction import predict_windows
+from whirl.models.hybrid_pinn import HybridPINN, KnownStandardization
+from whirl.models.order_cnn import OrderCNN
+from whirl.models.registry import create_model, list_models
 
 RATE_HZ, N_SAMPLES = 2048, 4096
 NAMES = ["hybrid_pinn", "order_cnn"]
@@ -56,12 +56,12 @@ def accuracy(model: nn.Module, keep_rpm: bool = True, n_epochs: int = 8) -> floa
     signals, targets, metadata = order_set(128, seed=2)
     if not keep_rpm:
         del metadata["rpm"]
-    predictions = predict(model, [(signals, targets, metadata)])
+    predictions = predict_windows(model, [(signals, targets, metadata)])
     return float((predictions.predicted == predictions.targets).mean())
 
 
 def test_both_are_in_the_registry():
-    assert set(NAMES) <= set(model_names())
+    assert set(NAMES) <= set(list_models())
     assert isinstance(network("hybrid_pinn"), HybridPINN)
     assert isinstance(network("order_cnn"), OrderCNN)
 
@@ -135,7 +135,7 @@ def test_order_cnn_is_its_backbone_on_the_resampled_signals():
 def test_hybrid_evidence_is_that_of_the_bearing_asked_for():
     assert "whirl" in network("hybrid_pinn").evidence.names  # pyright: ignore
     assert "BPFO" in network("hybrid_pinn", bearing="6205").evidence.names  # pyright: ignore
-    with pytest.raises(ValueError, match="bearing '6025' is not in the table of bearings; known are 6203, 6205"):
+    with pytest.raises(ValueError, match=r"unknown bearing '6025'; did you mean '6205'.* Expected one of: 6203, 6205"):
         network("hybrid_pinn", bearing="6025")
 
 
@@ -182,7 +182,7 @@ def test_predict_passes_the_speeds_of_a_window_dataset():
     for name in NAMES:
         model = network(name, 2)
         expected = model.eval()(windows, known).softmax(1).detach().numpy()
-        np.testing.assert_allclose(predict(model, dataset).probabilities, expected, atol=1e-6)
+        np.testing.assert_allclose(predict_windows(model, dataset).probabilities, expected, atol=1e-6)
         model.train()(windows, known).sum().backward()  # plans made while predicting serve training too
 
 
@@ -216,7 +216,7 @@ def test_bad_input_is_named(name):
         create_model(name, 3, sampling_rate_hz=-1)
     with pytest.raises(ValueError, match="num_classes is 0"):
         network(name, 0)
-    with pytest.raises(ValueError, match="no model is named 'cnn'"):
+    with pytest.raises(ValueError, match="unknown model 'cnn'"):
         network(name, backbone="cnn")
 
 

@@ -5,14 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from packages.core.models.registry import create_model, model_names, register_model
-from packages.core.models.wdcnn import WDCNN
+from whirl.models.registry import create_model, list_models, register_model
+from whirl.models.wdcnn import WDCNN
 
 BUILT_IN = ["cnn1d", "patch_transformer", "resnet18_1d", "wdcnn"]
 
 
 def test_built_in_networks_are_known_and_sorted():
-    assert [name for name in model_names() if name in BUILT_IN] == BUILT_IN
+    assert [name for name in list_models() if name in BUILT_IN] == BUILT_IN
 
 
 def test_a_name_gives_its_network_with_the_arguments():
@@ -23,9 +23,9 @@ def test_a_name_gives_its_network_with_the_arguments():
 
 
 def test_an_unknown_name_is_told_the_nearest_and_all_known():
-    with pytest.raises(ValueError, match=r"'wdcn'; did you mean 'wdcnn'\? Known: .*cnn1d, .*resnet18_1d"):
+    with pytest.raises(ValueError, match=r"'wdcn'; did you mean 'wdcnn'\? Expected one of: .*cnn1d, .*resnet18_1d"):
         create_model("wdcn", 4)
-    with pytest.raises(ValueError, match=r"no model is named '\?\?'; Known: "):
+    with pytest.raises(ValueError, match=r"unknown model '\?\?'; expected one of: "):
         create_model("??", 4)
 
 
@@ -39,7 +39,7 @@ def test_a_registered_function_is_called_with_the_counts():
     def linear(num_classes: int, in_channels: int) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * 64, num_classes))
 
-    assert "test_registry_linear" in model_names()
+    assert "test_registry_linear" in list_models()
     assert create_model("test_registry_linear", 5, in_channels=2)(torch.zeros(3, 2, 64)).shape == (3, 5)
 
 
@@ -59,21 +59,21 @@ def test_a_name_belongs_to_one_definition():
 
 def test_a_built_in_name_is_taken_before_its_module_is_imported():
     code = """
-from packages.core.models.registry import create_model, register_model
+from whirl.models.registry import create_model, register_model
 try:
     register_model("wdcnn")(dict)
 except ValueError:
     print(type(create_model("wdcnn", 3)).__module__)
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out.strip() == "packages.core.models.wdcnn"
+    assert out.strip() == "whirl.models.wdcnn"
 
 
 def test_names_are_known_without_importing_torch():
     code = """
 import sys
-from packages.core.models.registry import model_names
-print("wdcnn" in model_names(), "torch" in sys.modules)
+from whirl.models.registry import list_models
+print("wdcnn" in list_models(), "torch" in sys.modules)
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.split() == ["True", "False"]

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from packages.core.engine.precision import cpu_has_bfloat16
-from packages.core.models.registry import create_model
+from whirl.engine.precision import cpu_has_bfloat16
+from whirl.models.registry import create_model
 
 NAMES = ["cnn1d", "resnet18_1d", "wdcnn"]
 

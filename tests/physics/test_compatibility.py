@@ -5,7 +5,9 @@ import pytest
 import torch
 from scipy.signal import resample_poly
 
-from packages.core.physics.compatibility import (
+from whirl.data.recording import Recording
+from whirl.data.simulation import simulate
+from whirl.physics.compatibility import (
     FORBIDDEN,
     NEUTRAL,
     REQUIRED,
@@ -19,12 +21,10 @@ from packages.core.physics.compatibility import (
     trust_matrix,
     with_control,
 )
-from packages.core.physics.evidence import OrderEvidence
-from packages.core.physics.faults import JOURNAL_CLASSES, ROLLING_CLASSES
-from packages.core.physics.features import Feature, journal_features, rolling_features
-from packages.core.physics.rolling_bearing import BEARINGS, fault_orders
-from packages.core.signals.recording import Recording
-from packages.core.signals.simulate import simulate
+from whirl.physics.evidence import OrderEvidence
+from whirl.physics.faults import JOURNAL_CLASSES, ROLLING_CLASSES
+from whirl.physics.features import Feature, journal_features, rolling_features
+from whirl.physics.rolling_bearing import BEARINGS, fault_orders
 
 ORDERS = fault_orders(BEARINGS["6205"])
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from packages.core.physics.envelope_rule import EnvelopeRule
-from packages.core.physics.evidence import OrderEvidence
-from packages.core.physics.faults import ROLLING_CLASSES
-from packages.core.physics.rolling_bearing import BEARINGS, fault_orders
-from packages.core.signals.simulate import simulate
+from whirl.data.simulation import simulate
+from whirl.physics.envelope_rule import EnvelopeRule
+from whirl.physics.evidence import OrderEvidence
+from whirl.physics.faults import ROLLING_CLASSES
+from whirl.physics.rolling_bearing import BEARINGS, fault_orders
 
 ORDERS = fault_orders(BEARINGS["6205"])
 CLASSES = ("inner_race", "outer_race", "ball")

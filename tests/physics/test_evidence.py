@@ -6,10 +6,10 @@ import pytest
 import torch
 from scipy import signal as scipy_signal
 
-from packages.core.physics.evidence import OrderEvidence
-from packages.core.physics.features import Feature, Rivalry, journal_features, random_bands, rolling_features
-from packages.core.physics.line_search import noise_threshold_db
-from packages.core.physics.rolling_bearing import BEARINGS, fault_orders
+from whirl.physics.evidence import OrderEvidence
+from whirl.physics.features import Feature, Rivalry, journal_features, random_bands, rolling_features
+from whirl.physics.rolling_bearing import BEARINGS, fault_orders
+from whirl.physics.spectral_lines import noise_threshold_db
 
 ORDERS = fault_orders(BEARINGS["6205"])
 RATE_HZ, N = 8192, 16384
@@ -110,7 +110,7 @@ def make(kind: str) -> OrderEvidence:
 
 def machine(n: int = 6) -> torch.Tensor:
     """Shaft lines, whirl and swelling noise, at 1500 rpm."""
-    swell = 1 + 0.7 * tone(89.5)  # BPFO, like all of these a whole number of cycles
+    swell = 1 + 0.7 * tone(89.5)  # BPFO, like all of these an integer number of cycles
     return tone(25) + 0.3 * tone(50) + 0.2 * tone(11.5) + 0.3 * swell * noise(n, N)
 
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from packages.core.physics.expected_lines import expectations
-from packages.core.physics.faults import Line, Signature
+from whirl.physics.expected_lines import expectations
+from whirl.physics.faults import Line, Signature
 
 
 def in_orders(lines, **kwargs):

@@ -2,8 +2,8 @@ import itertools
 
 import pytest
 
-from packages.core.physics.faults import JOURNAL_CLASSES, ROLLING_CLASSES, Line, required_band_hz, signature
-from packages.core.physics.rolling_bearing import BEARINGS, fault_orders
+from whirl.physics.faults import JOURNAL_CLASSES, ROLLING_CLASSES, Line, required_band_hz, signature
+from whirl.physics.rolling_bearing import BEARINGS, fault_orders
 
 ORDERS = fault_orders(BEARINGS["6205"])
 

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from packages.core.physics.journal_bearing import (
+from whirl.physics.journal_bearing import (
     VG46_CST,
     WHIRL_RATIO_RANGE,
     eccentricity_ratio,

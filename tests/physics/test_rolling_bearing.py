@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from packages.core.physics.rolling_bearing import BEARINGS, BearingGeometry, fault_orders
+from whirl.physics.rolling_bearing import BEARINGS, BearingGeometry, fault_orders
 
 
 @pytest.mark.parametrize(

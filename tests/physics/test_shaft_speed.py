@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from packages.core.physics.shaft_speed import estimate_rpm
+from whirl.physics.shaft_speed import estimate_rpm
 
 RATE_HZ, N = 10_000, 20_000
 RPM = torch.tensor([1234.0, 1500.0, 1980.0, 2300.0])

@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 
-from packages.core.engine.callbacks import Callback
-from packages.core.engine.checkpoint import LAST, PREVIOUS
-from packages.core.engine.distributed import joined_processes, rank
 from tests.survival.matrix import EPOCHS, new_trainer
+from whirl.engine.callbacks import Callback
+from whirl.engine.checkpoint import LAST, PREVIOUS
+from whirl.engine.distributed import process_group, rank
 
 FILE_OPERATIONS = ("open", "os.chmod", "os.link", "os.remove", "os.rename")
 MEASURED = ("epoch_time_s", "batch_p50_s", "batch_p95_s", "data_time_s")
@@ -103,7 +103,7 @@ def die_among_file_operations(folder: Path, number: int) -> None:
 def train(case: str, folder: Path, point: KillPoint | None = None) -> None:
     """Train `case` to its end, or to the point; from its checkpoint where there is one."""
     torch.set_num_threads(1)
-    with joined_processes(torch.device("cpu")):
+    with process_group(torch.device("cpu")):
         trainer = new_trainer(case, folder)
         if point is not None and point.after_s is None and point.rank == rank():
             trainer.callbacks.append(DieAt(point, folder))

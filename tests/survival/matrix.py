@@ -14,25 +14,15 @@ from torch import nn
 from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader, Dataset
 
-from packages.core.engine.callbacks import Callback
-from packages.core.engine.distributed import rank, world_size
-from packages.core.models.multi_tfr import MultiTFR
-from packages.core.models.time_frequency import TimeFrequencyNetwork
-from packages.core.physics.faults import JOURNAL_CLASSES
-from packages.core.signals.loaders import make_loader
-from packages.core.signals.recording import Recording
-from packages.core.signals.simulate import simulate
-from packages.core.signals.time_frequency import TimeFrequency
-from packages.core.signals.windows import WindowDataset
-from packages.core.training.advanced_augmentation import MixupAugmentation
-from packages.core.training.callbacks import (
+from whirl.augment.advanced_augmentation import MixupAugmentation
+from whirl.callbacks.callbacks import (
     EarlyStopping,
     LearningRateScheduler,
     MLflowLogger,
     ModelCheckpoint,
     TensorBoardLogger,
 )
-from packages.core.training.cnn_callbacks import (
+from whirl.callbacks.cnn_callbacks import (
     EarlyStoppingCallback,
     GradientMonitor,
     LearningRateMonitor,
@@ -40,13 +30,23 @@ from packages.core.training.cnn_callbacks import (
     ModelCheckpointCallback,
     TimingCallback,
 )
-from packages.core.training.cnn_trainer import CNNTrainer
-from packages.core.training.knowledge_distillation import DistillationLoss, DistillationTrainer
-from packages.core.training.mixed_precision import MixedPrecisionTrainer
-from packages.core.training.pinn_trainer import PINNTrainer
-from packages.core.training.progressive_resizing import ProgressiveResizingTrainer
-from packages.core.training.spectrogram_trainer import MultiTFRTrainer, SpectrogramTrainer
-from packages.core.training.trainer import Trainer
+from whirl.data.loaders import make_loader
+from whirl.data.recording import Recording
+from whirl.data.simulation import simulate
+from whirl.data.windows import WindowDataset
+from whirl.dsp.time_frequency import TimeFrequency
+from whirl.engine.callbacks import Callback
+from whirl.engine.distributed import rank, world_size
+from whirl.models.multi_tfr import MultiTFR
+from whirl.models.time_frequency import TimeFrequencyNetwork
+from whirl.physics.faults import JOURNAL_CLASSES
+from whirl.training.cnn_trainer import CNNTrainer
+from whirl.training.knowledge_distillation import DistillationLoss, DistillationTrainer
+from whirl.training.mixed_precision import MixedPrecisionTrainer
+from whirl.training.pinn_trainer import PINNTrainer
+from whirl.training.progressive_resizing import ProgressiveResizingTrainer
+from whirl.training.spectrogram_trainer import MultiTFRTrainer, SpectrogramTrainer
+from whirl.training.trainer import Trainer
 
 EPOCHS, BATCH, N_SAMPLES, WINDOW = 3, 6, 50, 512
 RATE_HZ, PHYSICS_WINDOW = 2560, 2048

@@ -48,7 +48,7 @@ def whole(recordings, tmp_path_factory):
 
 
 def whirl(log_folder, *arguments):
-    """`python -m packages.cli` in a process forked off here, which saves the interpreter's start."""
+    """`python -m whirl` in a process forked off here, which saves the interpreter's start."""
     preload()
     process = FORK.Process(target=_whirl, args=(log_folder, [str(argument) for argument in arguments]))
     process.start()
@@ -64,7 +64,7 @@ def _whirl(log_folder, arguments):
     sys.stdout, sys.stderr = open(1, "w"), open(2, "w")  # noqa: SIM115 (pytest has others)
     sys.argv = ["whirl", *arguments]
     try:
-        runpy.run_module("packages.cli", run_name="__main__")
+        runpy.run_module("whirl", run_name="__main__")
     finally:
         sys.stdout.flush()
 
@@ -167,7 +167,7 @@ def test_torchrun_starts_a_dead_rank_again_and_ends_in_the_same_bits(recordings,
     """The real launcher: a random rank gets SIGKILL once, `--max-restarts 1` does the rest."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder, restarts in ((whole, 0), (broken, 1)):
-        command = ["-m", "packages.cli", "train", str(recordings), *SETTINGS, "--out", str(folder)]
+        command = ["-m", "whirl", "train", str(recordings), *SETTINGS, "--out", str(folder)]
         with (tmp_path / f"{folder.name}.log").open("w") as log:
             launcher = subprocess.Popen(
                 [*TORCHRUN, "--max-restarts", str(restarts), *command], stdout=log, stderr=log,
@@ -203,7 +203,7 @@ def pid_of_rank(rank, launcher):
 @pytest.mark.timeout(900)
 def test_a_signal_to_torchrun_saves_and_the_run_goes_on_in_the_same_bits(recordings, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    command = [*TORCHRUN, "-m", "packages.cli", "train"]
+    command = [*TORCHRUN, "-m", "whirl", "train"]
     for folder in (whole, broken):
         launcher = subprocess.Popen(
             [*command, str(recordings), *SETTINGS, "--out", str(folder)], start_new_session=True,

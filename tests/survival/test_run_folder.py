@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from packages.core.pipeline.config import make_config
-from packages.core.pipeline.run_folder import RunFolder, settle
-from packages.core.pipeline.train import train_run
+from whirl.runs.config import make_config
+from whirl.runs.run_folder import RunFolder, resolve_run
+from whirl.runs.training import train_run
 
 
 @pytest.mark.parametrize("every", ["5parsecs", "0", "-3", "0s", "min"])
@@ -40,8 +40,8 @@ def test_an_output_folder_is_not_made_by_looking_at_it(tmp_path):
 
 def test_only_what_nothing_depends_on_may_change_on_resume(tmp_path):
     folder = RunFolder(tmp_path)
-    folder.begin(make_config({"epochs": 3, "num_workers": 2}), {})
-    config, _ = settle({"num_workers": 0}, None, tmp_path, resume=True)
+    folder.initialize(make_config({"epochs": 3, "num_workers": 2}), {})
+    config, _ = resolve_run({"num_workers": 0}, None, tmp_path, resume=True)
     assert (config.num_workers, config.epochs) == (0, 3)
     with pytest.raises(ValueError, match="began with epochs = 3, not 4"):
-        settle({"epochs": 4}, None, tmp_path, resume=True)
+        resolve_run({"epochs": 4}, None, tmp_path, resume=True)

@@ -14,10 +14,13 @@ import torch
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from torch import nn
 
-from packages.core.engine.distributed import joined_processes, rank
-from packages.core.training.study import ReportToTrial, best_trial, open_study, run_trials
-from packages.core.training.trainer import Trainer
 from tests.survival.killing import end_group, in_own_process
+from whirl.engine.distributed import process_group, rank
+from whirl.training.trainer import Trainer
+from whirl.tuning.attempts import best_trial
+from whirl.tuning.study import open_study
+from whirl.tuning.trial import ReportToTrial
+from whirl.tuning.worker import run_trials
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and POSIX signals")
 SPACE = {"x": FloatDistribution(-5, 5), "kind": CategoricalDistribution(["a", "b"])}
@@ -139,7 +142,7 @@ def search_on_ranks(folder):
             raise ValueError("on both")
         return trainer.state.history["val_accuracy"][-1]
 
-    with joined_processes(torch.device("cpu")):
+    with process_group(torch.device("cpu")):
         study = open_study(folder / "study.log", seed=1)
         assert (study is None) == (rank() == 1)
         trials = run_trials(study, {"lr": FloatDistribution(1e-9, 10, log=True)}, objective, 12)

@@ -12,7 +12,6 @@ import sys
 import pytest
 import torch
 
-from packages.core.engine.checkpoint import LAST, PREVIOUS
 from tests.survival.killing import (
     differences,
     kill_points,
@@ -24,6 +23,7 @@ from tests.survival.killing import (
     whats_left,
 )
 from tests.survival.matrix import CASES, IN_SHORT, ON_TWO_RANKS
+from whirl.engine.checkpoint import LAST, PREVIOUS
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and POSIX signals")
 SLOW = [pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from packages.core.engine.checkpoint import LAST
-from packages.core.signals.loaders import make_loader
-from packages.core.signals.recording import Recording
-from packages.core.signals.spill import spill
-from packages.core.signals.windows import WindowDataset
-from packages.core.training.trainer import Trainer
 from tests.survival.killing import differences, flat, run
 from tests.survival.matrix import network, own_loader, seed_all, windows
+from whirl.data.loaders import make_loader
+from whirl.data.memmap import to_mmap
+from whirl.data.recording import Recording
+from whirl.data.windows import WindowDataset
+from whirl.engine.checkpoint import LAST
+from whirl.training.trainer import Trainer
 
 LOST = 2
 
@@ -90,10 +90,10 @@ def test_a_killed_worker_ends_the_training_and_it_resumes_in_the_same_bits(where
     assert differences(whole, saved_in(broken)) == []
 
 
-def spilled_windows(folder, sources=("a", "b")):
+def mapped_windows(folder, sources=("a", "b")):
     draw = np.random.default_rng(0)
     recordings = [Recording(draw.normal(size=(2, 300_000)), 8000, source=source) for source in sources]
-    return WindowDataset(spill(recordings, folder), None, window=1000)
+    return WindowDataset(to_mmap(recordings, folder), None, window=1000)
 
 
 def mapped_files(batch):
@@ -106,7 +106,7 @@ def mapped_files(batch):
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="mappings are read in /proc")
 def test_a_started_worker_maps_spilled_recordings_for_itself(tmp_path):
     """2.4 MB: copied, they would lie in shared memory of torch's."""
-    data = spilled_windows(tmp_path)
+    data = mapped_windows(tmp_path)
     loader = make_loader(data, 64, shuffle=True, num_workers=1, multiprocessing_context="spawn")
     loader.collate_fn = mapped_files
     found = list(loader)
@@ -120,7 +120,7 @@ def test_a_started_worker_maps_spilled_recordings_for_itself(tmp_path):
 @pytest.mark.parametrize("copied", [copy.deepcopy, pickle.dumps])
 def test_spilled_windows_are_not_copied_by_mistake(copied, tmp_path):
     with pytest.raises(ValueError, match="file without a name"):
-        copied(spilled_windows(tmp_path))
+        copied(mapped_windows(tmp_path))
 
 
 @pytest.mark.parametrize(("device", "pinned"), [("auto", True), ("cuda:1", True), ("cpu", False)])

@@ -9,18 +9,18 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from packages.core.engine.callbacks import Callback
-from packages.core.engine.interrupt import finish_batch_on_interrupt
-from packages.core.models.registry import create_model
-from packages.core.signals.loaders import make_loader
-from packages.core.signals.recording import Recording
-from packages.core.signals.windows import WindowDataset
-from packages.core.training.knowledge_distillation import (
+from whirl.data.loaders import make_loader
+from whirl.data.recording import Recording
+from whirl.data.windows import WindowDataset
+from whirl.engine.callbacks import Callback
+from whirl.engine.interrupt import finish_batch_on_interrupt
+from whirl.models.registry import create_model
+from whirl.training.knowledge_distillation import (
     DistillationLoss,
     DistillationTrainer,
     compare_teacher_student,
 )
-from packages.core.training.trainer import Trainer
+from whirl.training.trainer import Trainer
 
 
 def network(seed=0, width=8, dropout=0.2):

@@ -7,13 +7,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from packages.core.engine.precision import cpu_has_bfloat16
-from packages.core.training.mixed_precision import (
+from whirl.engine.precision import cpu_has_bfloat16
+from whirl.training.mixed_precision import (
     MixedPrecisionTrainer,
     check_mixed_precision_support,
     enable_mixed_precision,
 )
-from packages.core.training.trainer import Trainer
+from whirl.training.trainer import Trainer
 
 
 def make_data(n=52):

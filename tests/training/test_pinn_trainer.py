@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from packages.core.engine.callbacks import Callback
-from packages.core.models.registry import create_model
-from packages.core.physics.faults import JOURNAL_CLASSES
-from packages.core.signals.loaders import make_loader
-from packages.core.signals.simulate import simulate
-from packages.core.signals.windows import WindowDataset
-from packages.core.training.pinn_trainer import InertTermError, PINNTrainer
-from packages.core.training.trainer import Trainer
+from whirl.data.loaders import make_loader
+from whirl.data.simulation import simulate
+from whirl.data.windows import WindowDataset
+from whirl.engine.callbacks import Callback
+from whirl.models.registry import create_model
+from whirl.physics.faults import JOURNAL_CLASSES
+from whirl.training.pinn_trainer import PINNTrainer, ZeroGradientError
+from whirl.training.trainer import Trainer
 
 RATE_HZ, WINDOW = 2560, 2048
 FREQ_ONLY = {"lambda_sommerfeld": 0.0, "lambda_temporal": 0.0, "sample_rate": RATE_HZ, "device": "cpu"}
@@ -127,7 +127,7 @@ def test_a_term_without_a_gradient_stops_training_with_its_name_and_reason(windo
     batches = [without_rpm(windows[torch.arange(16)])]
     trainer = PINNTrainer(create_model("wdcnn", 11), batches, **FREQ_ONLY)
     before = weights(trainer)
-    with pytest.raises(InertTermError, match=r"freq_loss: .*rpm"):
+    with pytest.raises(ZeroGradientError, match=r"freq_loss: .*rpm"):
         trainer.fit(1)
     assert torch.equal(before, weights(trainer))
 
@@ -136,7 +136,7 @@ def test_the_default_terms_need_their_inputs(windows):
     signals, targets, metadata = windows[torch.arange(16)]
     batches = [(signals, targets, {"rpm": metadata["rpm"]})]
     trainer = PINNTrainer(create_model("wdcnn", 11), batches, device="cpu", sample_rate=RATE_HZ)
-    with pytest.raises(InertTermError, match=r"sommerfeld_loss: .*temporal_loss: "):
+    with pytest.raises(ZeroGradientError, match=r"sommerfeld_loss: .*temporal_loss: "):
         trainer.fit(1)
 
 
@@ -150,7 +150,7 @@ def test_simulated_recordings_feed_all_three_default_terms(windows):
 def test_inert_terms_may_be_allowed(windows):
     batches = [without_rpm(windows[torch.arange(16)])]
     torch.manual_seed(0)
-    trainer = PINNTrainer(create_model("wdcnn", 11), batches, allow_inert=True, **FREQ_ONLY)
+    trainer = PINNTrainer(create_model("wdcnn", 11), batches, allow_zero_gradient=True, **FREQ_ONLY)
     history = trainer.fit(1)
     assert history["train_physics_loss"] == [0.0]
     assert math.isfinite(history["train_loss"][0])

@@ -8,20 +8,20 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from packages.core.engine.callbacks import Callback
-from packages.core.models.registry import create_model
-from packages.core.signals.loaders import BatchSampler
-from packages.core.signals.recording import Recording
-from packages.core.signals.resize import resize
-from packages.core.signals.windows import WindowDataset
-from packages.core.training import progressive_resizing
-from packages.core.training.progressive_resizing import (
+from whirl.data.loaders import BatchSampler
+from whirl.data.recording import Recording
+from whirl.data.windows import WindowDataset
+from whirl.dsp.resizing import resize
+from whirl.engine.callbacks import Callback
+from whirl.models.registry import create_model
+from whirl.training import progressive_resizing
+from whirl.training.progressive_resizing import (
     ProgressiveResizingTrainer,
     ResizableSignalDataset,
     check_schedule,
     parse_schedule,
 )
-from packages.core.training.trainer import Trainer
+from whirl.training.trainer import Trainer
 
 N_SIGNALS, FULL = 50, 64
 
@@ -88,7 +88,7 @@ def test_windows_are_resized_as_a_batch_and_keep_what_is_known_of_them(kept):
     base, indices = windows(), torch.tensor([5, 0, 17])
     resized = ResizableSignalDataset(base, 100)
     if kept:
-        resized.keep()
+        resized.cache()
     signals, targets, metadata = resized[indices]
     expected_signals, expected_targets, expected_metadata = base[indices]
     torch.testing.assert_close(signals, resize(expected_signals, 100), atol=1e-6, rtol=1e-5)
@@ -146,12 +146,12 @@ def test_refuses_lengths_and_methods_that_make_no_sense():
     with pytest.raises(ValueError, match="did you mean 'truncate'"):
         ResizableSignalDataset(data(), 8, "truncated")
     with pytest.raises(TypeError, match="OneByOne may give other samples"):
-        ResizableSignalDataset(OneByOne(), 8).keep()
+        ResizableSignalDataset(OneByOne(), 8).cache()
 
 
 def test_a_new_length_forgets_what_was_kept():
     resized = ResizableSignalDataset(data(), 32)
-    resized.keep()
+    resized.cache()
     resized.target_length = 16
     assert resized[[0, 1]][0].shape == (2, 1, 16)
 
@@ -244,7 +244,7 @@ def test_callbacks_accumulation_mixed_precision_and_augmentation_are_the_trainer
 @pytest.mark.parametrize("kept_bytes", [0, 2**30], ids=["resized with each batch", "kept"])
 @pytest.mark.parametrize(("epoch", "batch"), [(0, 0), (1, 2), (2, 1), (3, 3)])
 def test_resumes_exactly_in_mid_stage(tmp_path, monkeypatch, epoch, batch, kept_bytes):
-    monkeypatch.setattr(progressive_resizing, "KEPT_BYTES", kept_bytes)
+    monkeypatch.setattr(progressive_resizing, "CACHE_BYTES", kept_bytes)
 
     class InterruptAt(Callback):
         def on_batch_end(self, index, logs=None):

@@ -9,20 +9,20 @@ from scipy.stats import chisquare
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from packages.core.engine.callbacks import Callback
-from packages.core.models.cnn2d import CNN2d
-from packages.core.models.multi_tfr import MultiTFR
-from packages.core.models.time_frequency import TimeFrequencyNetwork
-from packages.core.signals.loaders import make_loader
-from packages.core.signals.time_frequency import TimeFrequency
-from packages.core.training.spectrogram_trainer import (
+from whirl.data.loaders import make_loader
+from whirl.dsp.time_frequency import TimeFrequency
+from whirl.engine.callbacks import Callback
+from whirl.models.cnn2d import CNN2d
+from whirl.models.multi_tfr import MultiTFR
+from whirl.models.time_frequency import TimeFrequencyNetwork
+from whirl.training.spectrogram_trainer import (
     InterleavedLoaders,
     MultiTFRTrainer,
     SpectrogramTrainer,
     load_representation,
     mask_params,
 )
-from packages.core.training.trainer import Trainer
+from whirl.training.trainer import Trainer
 
 KINDS = ("stft", "cwt")
 SMALL = {"device": "cpu", "time_mask_param": 6, "freq_mask_param": 4}
@@ -144,7 +144,7 @@ def test_what_takes_the_place(value):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"time_mask_param": -1}, "time_mask_param is -1, expected a whole number"),
+        ({"time_mask_param": -1}, "time_mask_param is -1, expected an integer"),
         ({"num_freq_masks": 1.5}, "num_freq_masks is 1.5"),
         ({"mask_value": "median"}, "mask_value is 'median', expected a number or 'mean'"),
         ({"mask_value": math.nan}, "mask_value is nan"),

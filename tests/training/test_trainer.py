@@ -12,13 +12,13 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from packages.core.engine.callbacks import Callback
-from packages.core.engine.interrupt import finish_batch_on_interrupt
-from packages.core.signals.loaders import make_loader
-from packages.core.signals.recording import Recording
-from packages.core.signals.windows import WindowDataset
-from packages.core.training.cnn_trainer import CNNTrainer
-from packages.core.training.trainer import Trainer
+from whirl.data.loaders import make_loader
+from whirl.data.recording import Recording
+from whirl.data.windows import WindowDataset
+from whirl.engine.callbacks import Callback
+from whirl.engine.interrupt import finish_batch_on_interrupt
+from whirl.training.cnn_trainer import CNNTrainer
+from whirl.training.trainer import Trainer
 
 
 def small_network(seed=0):
@@ -307,7 +307,7 @@ def test_a_terminal_gets_a_bar_and_a_loader_without_length_is_no_obstacle(call):
 
     code = f"""
 import torch
-from packages.core.training.trainer import Trainer
+from whirl.training.trainer import Trainer
 class Endless(torch.utils.data.IterableDataset):
     def __iter__(self):
         return iter([(torch.zeros(4, 8), torch.zeros(4, dtype=torch.int64))] * 3)

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from packages.core.engine.loop import StepResult
-from packages.core.engine.loss_guard import LossGuard, NonFiniteLossError
-from packages.core.training.callbacks import ModelCheckpoint, TensorBoardLogger
-from packages.core.training.cnn_callbacks import MetricLogger
-from packages.core.training.trainer import Trainer
+from whirl.callbacks.callbacks import ModelCheckpoint, TensorBoardLogger
+from whirl.callbacks.cnn_callbacks import MetricLogger
+from whirl.engine.loop import StepResult
+from whirl.engine.loss_guard import LossGuard, NonFiniteLossError
+from whirl.training.trainer import Trainer
 
 
 def batches(n=6, bad=()):
@@ -122,7 +122,7 @@ def test_a_gradient_that_is_no_number_spoils_no_checkpoint(tmp_path):
 
 def test_float16_skips_its_own_steps_and_does_not_count_them():
     """A first scale of 2^40 overflows float16's gradients until it has shrunk far enough."""
-    from packages.core.engine.precision import LossScaling, choose_precision
+    from whirl.engine.precision import LossScaling, choose_precision
 
     precision = choose_precision("fp16", torch.device("cpu"), LossScaling(init_scale=2.0**40))
     made = trainer(batches(40), mixed_precision=precision)
@@ -136,7 +136,7 @@ def test_on_an_accelerator_losses_are_read_together_and_before_the_weights_are_u
     """The meta device stands for one: its tensors are not on the CPU. They have no values, so that none may be read."""
     guard = LossGuard(nn.Linear(1, 1), lambda batch: None, "raise")
     for index in range(200):
-        assert guard.admits(index, StepResult(torch.tensor(1.0, device="meta"), 1))
+        assert guard.accept(index, StepResult(torch.tensor(1.0, device="meta"), 1))
     assert len(guard._unread) == 200
 
 
@@ -291,7 +291,7 @@ def fit_on_a_disk_that_fills(folder, tell):
     warned = []
     handler = logging.Handler()
     handler.emit = lambda record: warned.append(record.getMessage())
-    logging.getLogger("packages.core.engine.checkpoint").addHandler(handler)
+    logging.getLogger("whirl.engine.checkpoint").addHandler(handler)
     made = trainer(batches(), callbacks=[fill], checkpoint_dir=folder)
     try:
         made.fit(5)

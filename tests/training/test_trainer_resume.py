@@ -13,20 +13,20 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from packages.core.engine.callbacks import Callback
-from packages.core.engine.interrupt import finish_batch_on_interrupt
-from packages.core.signals.loaders import make_loader
-from packages.core.signals.recording import Recording
-from packages.core.signals.windows import WindowDataset
-from packages.core.training.advanced_augmentation import MixupAugmentation
-from packages.core.training.callbacks import EarlyStopping, ModelCheckpoint
-from packages.core.training.cnn_callbacks import (
+from whirl.augment.advanced_augmentation import MixupAugmentation
+from whirl.callbacks.callbacks import EarlyStopping, ModelCheckpoint
+from whirl.callbacks.cnn_callbacks import (
     GradientMonitor,
     LearningRateMonitor,
     MetricLogger,
     ModelCheckpointCallback,
 )
-from packages.core.training.cnn_trainer import CNNTrainer
+from whirl.data.loaders import make_loader
+from whirl.data.recording import Recording
+from whirl.data.windows import WindowDataset
+from whirl.engine.callbacks import Callback
+from whirl.engine.interrupt import finish_batch_on_interrupt
+from whirl.training.cnn_trainer import CNNTrainer
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and POSIX signals")
 EPOCHS = 3

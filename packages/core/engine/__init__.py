@@ -1,1 +1,0 @@
-"""The one loop and what every trainer shares."""

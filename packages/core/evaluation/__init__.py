@@ -1,1 +1,0 @@
-"""Judging a diagnoser: metrics with intervals, calibration, the report."""

@@ -1,1 +1,0 @@
-"""Reference networks and the registry that finds them by name."""

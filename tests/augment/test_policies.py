@@ -1,0 +1,88 @@
+"""Operations by name, policies, presets, and the search."""
+
+import pytest
+import torch
+
+from whirl.augment.advanced_augmentation import AutoAugment
+from whirl.augment.policies import DEFAULT_POLICY, OPERATIONS, PRESETS, Operation, make_augmentation
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("length", [1, 7, 512])
+def test_every_operation_takes_any_length_and_leaves_its_input_alone(name, length):
+    signals, labels = torch.randn(6, 2, length, generator=generator()), torch.arange(6)
+    before = signals.clone()
+    out, targets = Operation(name, 1.0, 0.5)(signals, labels, generator=generator(1))
+    assert out.shape == signals.shape
+    assert torch.isfinite(out).all()
+    assert torch.equal(signals, before)
+    assert len(targets) == 6
+    again, _ = Operation(name, 1.0, 0.5)(signals, labels, generator=generator(1))
+    assert torch.equal(out, again)
+
+
+WITH_MAGNITUDE = [name for name in OPERATIONS if name not in ("polarity_flip", "surrogate", "mixup", "cutmix")]
+
+
+@pytest.mark.parametrize("name", WITH_MAGNITUDE)
+def test_more_magnitude_changes_more(name):
+    """Mean squared change over the signal's power, of many samples."""
+    signals, labels = torch.randn(400, 1, 256, generator=generator()), torch.arange(400) % 5
+    change = [
+        (Operation(name, 1.0, magnitude)(signals, labels, generator=generator(1))[0] - signals).square().mean()
+        for magnitude in (0.05, 0.9)
+    ]
+    assert change[0] < change[1]
+
+
+@pytest.mark.parametrize("name", ["scale", "sensor", "time_shift", "time_mask", "band_stop"])
+def test_no_magnitude_is_no_change(name):
+    signals = torch.randn(4, 1, 256, generator=generator())
+    assert torch.allclose(Operation(name, 1.0, 0.0)(signals), signals, atol=1e-5)
+
+
+def test_one_sub_policy_a_call_and_each_as_often():
+    augment = AutoAugment([[("polarity_flip", 1.0, 0.0)], []])
+    draws = generator()
+    flipped = [augment(torch.ones(3, 1, 1), generator=draws).flatten() for _ in range(400)]
+    assert all(len(set(batch.tolist())) == 1 for batch in flipped)
+    assert sum(batch[0].item() < 0 for batch in flipped) == pytest.approx(200, abs=40)
+
+
+def test_default_policy_and_presets_hold_known_operations():
+    assert AutoAugment().policy is DEFAULT_POLICY
+    for name in PRESETS:
+        out, targets = make_augmentation(name)(torch.randn(8, 1, 128), torch.arange(8))
+        assert out.shape == (8, 1, 128)
+        assert targets.shape[0] == 8
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        ([], "expected at least one sub-policy"),
+        ("light", "expected at least one sub-policy"),
+        ([["flip"]], "expected \\(operation, probability, magnitude\\)"),
+        (["flip"], "expected a list of"),
+        ([[("flip", 1, 1)]], "unknown operation 'flip'"),
+        ([[("scale", 1.2, 1)]], "scale: probability is 1.2"),
+        ([[("scale", 1, float("nan"))]], "scale: magnitude is nan"),
+        ([[("scale", 1, "1")]], "scale: magnitude is '1'"),
+        ([[("mixup", 1, 0)]], "mixup: magnitude is 0"),
+    ],
+)
+def test_wrong_policies(policy, message):
+    with pytest.raises(ValueError, match=message):
+        AutoAugment(policy)
+
+
+def test_unknown_preset():
+    with pytest.raises(ValueError, match="unknown preset 'strong'; expected one of: light, medium, heavy"):
+        make_augmentation("strong")
+
+
+# -- the search ---------------------------------------------------------------------------------------------

@@ -1,0 +1,607 @@
+import inspect
+import logging
+import math
+import os
+import sys
+import warnings
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+from torch.optim import lr_scheduler
+from torch.utils.data import DataLoader, TensorDataset
+
+from whirl.callbacks import callbacks, cnn_callbacks
+from whirl.callbacks.callbacks import (
+    Callback,
+    EarlyStopping,
+    LearningRateScheduler,
+    MLflowLogger,
+    ModelCheckpoint,
+    TensorBoardLogger,
+)
+from whirl.callbacks.cnn_callbacks import CallbackList
+from whirl.engine import callbacks as engine_callbacks
+from whirl.training.trainer import Trainer
+
+EPOCH_LOGS = {"train_loss": 0.7, "train_accuracy": 0.5, "val_loss": 0.6, "val_accuracy": 0.55, "lr": 0.1}
+
+
+def small_trainer(*watching, n_samples=40, val=True, **arguments):
+    torch.manual_seed(0)
+    signals, targets = torch.randn(n_samples, 1, 16), torch.arange(n_samples) % 2
+    loader = DataLoader(TensorDataset(signals, targets), batch_size=8)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    optimizer = arguments.pop("optimizer", None) or torch.optim.SGD(model.parameters(), lr=0.1)
+    return Trainer(
+        model, loader, loader if val else None, optimizer, device="cpu", callbacks=list(watching), **arguments
+    )
+
+
+# -- every callback ------------------------------------------------------------------------------------------
+
+
+def parts():
+    model = nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    return model, optimizer
+
+
+def smallest(name, folder):
+    """The callback of this class with its smallest arguments, and the model and optimizer it watches."""
+    model, optimizer = parts()
+    arguments = {
+        "ModelCheckpoint": {"filepath": folder / "{epoch}.pt", "model": model},
+        "LearningRateScheduler": {"scheduler": lr_scheduler.StepLR(optimizer, 1)},
+        "TensorBoardLogger": {"log_dir": folder},
+        "LearningRateMonitor": {"optimizer": optimizer},
+        "GradientMonitor": {"model": model, "log_interval": 1},
+        "ModelCheckpointCallback": {"checkpoint_dir": folder, "model": model, "optimizer": optimizer},
+        "MetricLogger": {"log_file": folder / "log.json"},
+        "CallbackList": {"callbacks": [EarlyStopping()]},
+    }
+    found = getattr(cnn_callbacks, name, None) or getattr(callbacks, name)
+    return found(**arguments.get(name, {})), model, optimizer
+
+
+ALL_NAMES = sorted(
+    name
+    for module in (callbacks, cnn_callbacks)
+    for name, found in inspect.getmembers(module, inspect.isclass)
+    if issubclass(found, Callback) and not name.startswith("_") and name != "MLflowLogger"  # has its own store below
+)
+
+
+def run_by_hand(watching, model, optimizer, epochs):
+    for epoch in epochs:
+        watching.on_epoch_begin(epoch)
+        for batch in range(3):
+            watching.on_batch_begin(batch)
+            optimizer.zero_grad()
+            loss = model(torch.ones(2, 4)).square().sum()
+            loss.backward()
+            optimizer.step()
+            watching.on_batch_end(batch, {"loss": loss.detach()})
+        watching.on_epoch_end(epoch, {**EPOCH_LOGS, "val_loss": 1.0 / (epoch + 1)})
+
+
+def test_the_reference_is_covered_and_both_modules_share_one_base():
+    assert {"EarlyStopping", "EarlyStoppingCallback", "TimingCallback", "CallbackList", "Callback"} <= set(ALL_NAMES)
+    assert callbacks.Callback is cnn_callbacks.Callback is engine_callbacks.Callback
+    assert cnn_callbacks.CallbackList is engine_callbacks.CallbackList
+
+
+@pytest.mark.parametrize("name", ALL_NAMES)
+def test_every_callback_works_in_a_hand_written_loop_and_survives_a_checkpoint(name, tmp_path):
+    watching, model, optimizer = smallest(name, tmp_path / "first")
+    watching = CallbackList([watching])
+    watching.on_train_begin()
+    run_by_hand(watching, model, optimizer, range(3))
+    watching.on_train_end()
+
+    torch.save(watching.state_dict(), tmp_path / "state.pt")
+    saved = torch.load(tmp_path / "state.pt", weights_only=True)
+    resumed, model, optimizer = smallest(name, tmp_path / "first")
+    resumed = CallbackList([resumed])
+    resumed.load_state_dict(saved)
+    assert resumed.state_dict() == watching.state_dict()
+    resumed.on_train_begin(logs=None)
+    run_by_hand(resumed, model, optimizer, range(3, 5))
+    resumed.on_train_end(logs=None)
+
+
+@pytest.mark.parametrize("name", ALL_NAMES)
+def test_a_state_once_taken_does_not_change_with_its_callback(name, tmp_path):
+    watching, model, optimizer = smallest(name, tmp_path)
+    run_by_hand(watching, model, optimizer, range(2))
+    state = watching.state_dict()
+    before = repr(state)
+    run_by_hand(watching, model, optimizer, range(2, 4))
+    assert repr(state) == before
+
+
+# -- early stopping ------------------------------------------------------------------------------------------
+
+
+def epochs_until_stop(stopping, losses):
+    for epoch, loss in enumerate(losses):
+        stopping.on_epoch_end(epoch, {"val_loss": loss})
+        if stopping.should_stop:
+            return epoch + 1
+    return None
+
+
+@pytest.mark.parametrize(
+    ("patience", "losses", "n_epochs"),
+    [
+        (2, [1.0, 0.9, 0.9, 0.9, 0.1], 4),
+        (2, [1.0, 1.1, 0.9, 1.0, 0.8], None),
+        (1, [1.0, 0.5, 0.6], 3),
+        (0, [1.0, 0.5, 0.6], 3),
+        (2, [1.0, math.nan, math.nan], 3),
+        (3, [math.nan, math.nan, math.nan], 3),
+    ],
+)
+def test_stops_after_patience_epochs_without_improvement(patience, losses, n_epochs):
+    assert epochs_until_stop(EarlyStopping(patience=patience), losses) == n_epochs
+
+
+def test_mode_max_and_min_delta_reach_the_decision():
+    stopping = EarlyStopping("val_accuracy", patience=2, mode="max", min_delta=0.05)
+    for epoch, accuracy in enumerate([0.5, 0.6, 0.64, 0.63]):
+        stopping.on_epoch_end(epoch, {"val_accuracy": accuracy})
+    assert stopping.should_stop
+    assert (stopping.best, stopping.best_epoch) == (0.6, 1)
+
+
+def test_stops_a_trainer_and_says_why(caplog):
+    stopping = EarlyStopping(monitor="lr", patience=3)  # constant: only the first epoch improves
+    with caplog.at_level(logging.INFO, logger=callbacks.__name__):
+        history = small_trainer(stopping).fit(20)
+    assert len(history["lr"]) == 4
+    assert "lr has not improved on 0.1 for 3 epochs" in caplog.text
+
+
+def test_a_training_begun_anew_after_a_stop_has_fresh_patience():
+    trainer = small_trainer(EarlyStopping(monitor="lr", patience=3))
+    trainer.fit(20)
+    assert len(trainer.fit(20)["lr"]) == 4 + 3
+
+
+def test_a_resumed_training_counts_on_and_a_stopped_one_stays_stopped(tmp_path):
+    def trainer():
+        return small_trainer(EarlyStopping(monitor="lr", patience=3), checkpoint_dir=tmp_path)
+
+    trainer().fit(3)  # one improvement, two without
+    history = trainer().fit(20, resume_from=tmp_path / "last.pt")
+    assert len(history["lr"]) == 4
+    assert trainer().fit(20, resume_from=tmp_path / "last.pt") == history
+
+
+def test_missing_monitor_ends_the_first_epoch_with_the_names_there_are():
+    with pytest.raises(ValueError, match=r"'val_loss'.*train_accuracy.*train_loss"):
+        small_trainer(EarlyStopping(), val=False).fit(1)
+
+
+def test_negative_patience_is_refused():
+    with pytest.raises(ValueError, match="-1"):
+        EarlyStopping(patience=-1)
+
+
+# -- model checkpoint ----------------------------------------------------------------------------------------
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_saves_what_was_best_when_it_was_best(tmp_path):
+    model, optimizer = parts()
+    checkpoint = ModelCheckpoint(tmp_path / "best.pt", model=model, optimizer=optimizer)
+    for epoch, loss in enumerate([0.9, 0.5, 0.7, math.nan]):
+        nn.init.constant_(model.weight, loss)
+        checkpoint.on_epoch_end(epoch, {"val_loss": loss, "lr": torch.tensor(0.1)})
+    saved = torch.load(tmp_path / "best.pt", weights_only=True)
+    assert saved["model"]["weight"].unique().tolist() == [0.5]
+    assert saved["optimizer"] == optimizer.state_dict()
+    assert saved["epoch"] == 1
+    assert saved["logs"] == pytest.approx({"val_loss": 0.5, "lr": 0.1})
+    assert checkpoint.last_path == tmp_path / "best.pt"
+    assert names(tmp_path) == ["best.pt"]
+
+
+def test_template_is_filled_and_no_file_is_deleted(tmp_path):
+    trainer = small_trainer(
+        ModelCheckpoint(tmp_path / "{epoch:02d}" / "{val_loss:.4f}.pt", save_best_only=False), val=True
+    )
+    losses = trainer.fit(3)["val_loss"]
+    assert [names(folder) for folder in sorted(tmp_path.iterdir())] == [[f"{loss:.4f}.pt"] for loss in losses]
+    saved = torch.load(next((tmp_path / "02").iterdir()), weights_only=True)
+    assert torch.equal(saved["model"]["1.weight"], trainer.model.state_dict()["1.weight"])
+    assert saved["optimizer"]["param_groups"][0]["lr"] == 0.1
+
+
+def test_without_validation_every_epoch_can_be_saved(tmp_path):
+    small_trainer(ModelCheckpoint(tmp_path / "{epoch}.pt", save_best_only=False), val=False).fit(2)
+    assert names(tmp_path) == ["0.pt", "1.pt"]
+
+
+def test_the_best_is_remembered_on_resume(tmp_path):
+    model, _ = parts()
+    first = ModelCheckpoint(tmp_path / "{epoch}.pt", "val_accuracy", mode="max", model=model)
+    first.on_epoch_end(0, {"val_accuracy": 0.8})
+    resumed = ModelCheckpoint(tmp_path / "{epoch}.pt", "val_accuracy", mode="max", model=model)
+    resumed.load_state_dict(first.state_dict())
+    resumed.on_epoch_end(1, {"val_accuracy": 0.7})
+    resumed.on_epoch_end(2, {"val_accuracy": 0.9})
+    assert names(tmp_path) == ["0.pt", "2.pt"]
+
+
+def test_bad_templates_and_a_missing_model_are_named(tmp_path):
+    for template in ("{epoch", "{}.pt", "{0}.pt", "{epoch.real}.pt"):
+        with pytest.raises(ValueError, match="filepath"):
+            ModelCheckpoint(template)
+    with pytest.raises(ValueError, match=r"'val_f1'.*val_loss"):
+        ModelCheckpoint(tmp_path / "{val_f1}.pt", model=nn.Linear(1, 1)).on_epoch_end(0, EPOCH_LOGS)
+    with pytest.raises(ValueError, match="model="):
+        ModelCheckpoint(tmp_path / "best.pt").on_epoch_end(0, EPOCH_LOGS)
+    with pytest.raises(ValueError, match="'least'"):
+        ModelCheckpoint("best.pt", mode="least")
+    assert names(tmp_path) == []
+
+
+# -- learning-rate scheduler ---------------------------------------------------------------------------------
+
+
+def scheduled_trainer(make_scheduler, **arguments):
+    trainer = small_trainer(**arguments)
+    scheduler = make_scheduler(trainer.optimizer)
+    trainer.callbacks.append(LearningRateScheduler(scheduler))
+    return trainer, scheduler
+
+
+def test_an_epoch_schedule_moves_per_epoch():
+    trainer, _ = scheduled_trainer(lambda optimizer: lr_scheduler.ExponentialLR(optimizer, gamma=0.5))
+    assert trainer.fit(3)["lr"] == [0.1, 0.05, 0.025]
+
+
+@pytest.mark.parametrize("accumulation", [1, 2, 4])
+def test_a_step_schedule_moves_per_optimizer_step_unfinished_windows_included(accumulation):
+    # 5 batches an epoch: 5, 3 and 2 optimizer steps.
+    trainer, scheduler = scheduled_trainer(
+        lambda optimizer: lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=100),
+        gradient_accumulation_steps=accumulation,
+    )
+    trainer.fit(2)
+    assert trainer.state.global_step == 2 * -(-5 // accumulation)
+    assert scheduler.last_epoch == trainer.state.global_step
+
+
+def test_the_callback_moves_a_schedule_as_the_trainer_itself_does():
+    def rates(in_callback):
+        trainer = small_trainer(n_samples=40)
+        scheduler = lr_scheduler.CyclicLR(trainer.optimizer, base_lr=0.01, max_lr=0.1, step_size_up=4)
+        if in_callback:
+            trainer.callbacks.append(LearningRateScheduler(scheduler))
+            return trainer.fit(4)["lr"]
+        model, loader = trainer.model, trainer.train_loader
+        return Trainer(model, loader, loader, trainer.optimizer, device="cpu", lr_scheduler=scheduler).fit(4)["lr"]
+
+    assert rates(in_callback=True) == rates(in_callback=False)
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_a_plateau_schedule_follows_the_metric_that_fits_its_mode(mode):
+    _, optimizer = parts()
+    scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, mode=mode, factor=0.5, patience=0)
+    callback = LearningRateScheduler(scheduler)
+    # The loss gets better, the accuracy worse.
+    for epoch in range(3):
+        callback.on_epoch_end(epoch, {"val_loss": 1.0 / (1 + epoch), "val_accuracy": 1.0 / (1 + epoch)})
+    assert optimizer.param_groups[0]["lr"] == (0.1 if mode == "min" else 0.025)
+
+
+def test_a_plateau_schedule_without_validation_names_what_it_needs():
+    with pytest.raises(ValueError, match="'val_accuracy'"):
+        trainer, _ = scheduled_trainer(lambda o: lr_scheduler.ReduceLROnPlateau(o, mode="max"), val=False)
+        trainer.fit(1)
+
+
+def test_in_a_hand_written_loop_each_batch_is_a_step():
+    model, optimizer = parts()
+    scheduler = lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=6)
+    # 9 batches are more than the 6 steps of the schedule: it holds its end.
+    run_by_hand(CallbackList([LearningRateScheduler(scheduler)]), model, optimizer, range(3))
+    assert scheduler.last_epoch == 5
+
+
+def test_a_resumed_step_schedule_goes_on_where_it_was(tmp_path):
+    def trainer():
+        made, _ = scheduled_trainer(
+            lambda optimizer: lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=20), checkpoint_dir=tmp_path
+        )
+        return made
+
+    whole = trainer().fit(4)
+    trainer().fit(2)
+    assert trainer().fit(4, resume_from=tmp_path / "last.pt")["lr"] == whole["lr"]
+
+
+class InterruptIn(Callback):
+    """Ask for an interruption while the batch of this number in epoch 1 is worked on."""
+
+    def __init__(self, batch):
+        self.batch, self.epoch = batch, None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_batch_begin(self, batch, logs=None):
+        if (self.epoch, batch) == (1, self.batch):
+            self.trainer.state.interrupted = True
+
+
+@pytest.mark.parametrize("batch", range(5))
+@pytest.mark.parametrize("in_a_new_trainer", [True, False])
+def test_an_interruption_costs_a_step_schedule_no_step(batch, in_a_new_trainer, tmp_path):
+    def trainer():
+        # 5 batches in windows of 2: the epoch's third step comes after its last batch.
+        return scheduled_trainer(
+            lambda optimizer: lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=12),
+            checkpoint_dir=tmp_path,
+            gradient_accumulation_steps=2,
+        )
+
+    undisturbed, _ = trainer()
+    whole = undisturbed.fit(4)
+    interrupted, scheduler = trainer()
+    interruption = InterruptIn(batch)
+    interrupted.callbacks.append(interruption)
+    interrupted.fit(4)
+    assert interrupted.state.epoch == 1
+    if in_a_new_trainer:
+        resumed, scheduler = trainer()
+        resumed.fit(4, resume_from=tmp_path / "last.pt")
+    else:
+        resumed = interrupted
+        interruption.batch = None
+        resumed.state.interrupted = False
+        resumed.fit(3)
+    assert scheduler.last_epoch == 11
+    assert resumed.state.history["lr"] == whole["lr"]
+    for weight, expected in zip(resumed.model.parameters(), undisturbed.model.parameters(), strict=True):
+        assert torch.equal(weight, expected)
+
+
+def test_a_callback_of_a_finished_training_counts_from_where_the_next_one_stands():
+    first, scheduler = scheduled_trainer(lambda optimizer: lr_scheduler.CyclicLR(optimizer, 0.01, 0.1))
+    first.fit(1)
+    second = Trainer(
+        first.model, first.train_loader, optimizer=first.optimizer, device="cpu", callbacks=list(first.callbacks)
+    )
+    second.fit(1)
+    assert scheduler.last_epoch == 10
+
+
+def test_the_same_scheduler_in_two_callbacks_is_an_error():
+    trainer, scheduler = scheduled_trainer(lambda optimizer: lr_scheduler.StepLR(optimizer, 1))
+    trainer.callbacks.append(LearningRateScheduler(lr_scheduler.StepLR(trainer.optimizer, 1)))
+    trainer.fit(1)
+    trainer.callbacks.append(LearningRateScheduler(scheduler))
+    with pytest.raises(ValueError, match="StepLR is given to a LearningRateScheduler callback and to a Learning"):
+        trainer.fit(1)
+
+
+def test_the_same_scheduler_twice_is_an_error():
+    trainer = small_trainer()
+    scheduler = lr_scheduler.StepLR(trainer.optimizer, 1)
+    twice = Trainer(
+        trainer.model,
+        trainer.train_loader,
+        optimizer=trainer.optimizer,
+        device="cpu",
+        callbacks=[LearningRateScheduler(scheduler)],
+        lr_scheduler=scheduler,
+    )
+    with pytest.raises(ValueError, match="StepLR is given to the trainer and"):
+        twice.fit(1)
+    with pytest.raises(TypeError, match="step"):
+        LearningRateScheduler("cosine")
+
+
+# -- TensorBoard ---------------------------------------------------------------------------------------------
+
+
+def scalars_of(folder):
+    events = EventAccumulator(str(folder)).Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_tensorboard_holds_the_history(tmp_path):
+    history = small_trainer(TensorBoardLogger(tmp_path)).fit(3)
+    found = scalars_of(tmp_path)
+    tags = {"train_loss": "train/loss", "val_accuracy": "val/accuracy", "lr": "lr"}
+    for name, tag in tags.items():
+        assert found[tag] == [(epoch, pytest.approx(value)) for epoch, value in enumerate(history[name])]
+    assert set(found) == {"train/loss", "train/accuracy", "val/loss", "val/accuracy", "lr", "epoch_time_s"}
+
+
+def test_tensorboard_shows_each_epoch_while_training_goes_on(tmp_path):
+    board = TensorBoardLogger(tmp_path)
+    board.on_train_begin()
+    board.on_epoch_end(0, EPOCH_LOGS)
+    assert scalars_of(tmp_path)["val/loss"] == [(0, pytest.approx(0.6))]
+    board.on_train_end()
+
+
+def test_tensorboard_supersedes_the_epochs_that_a_resumed_training_repeats(tmp_path):
+    crashed = TensorBoardLogger(tmp_path)
+    for epoch in range(4):
+        crashed.on_epoch_end(epoch, {"val_loss": float(epoch)})
+    crashed.on_train_end()
+    resumed = TensorBoardLogger(tmp_path)
+    for epoch in range(2, 5):
+        resumed.on_epoch_end(epoch, {"val_loss": 10.0 + epoch})
+    resumed.on_train_end()
+    assert scalars_of(tmp_path)["val/loss"] == [(0, 0.0), (1, 1.0), (2, 12.0), (3, 13.0), (4, 14.0)]
+
+
+def test_tensorboard_that_cannot_write_warns_once_and_training_goes_on(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    trainer = small_trainer(TensorBoardLogger(tmp_path / "file" / "runs"))
+    with pytest.warns(RuntimeWarning, match="TensorBoardLogger logs nothing more") as caught:
+        history = trainer.fit(3)
+    assert len(caught) == 1
+    assert len(history["val_loss"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("module", "make", "extra"),
+    [
+        ("torch.utils.tensorboard", lambda folder: TensorBoardLogger(folder), "tensorboard"),
+        ("mlflow", lambda folder: MLflowLogger("a"), "mlflow"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra_before_the_first_epoch(module, make, extra, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    trainer = small_trainer(make(tmp_path))
+    with pytest.raises(ImportError, match=rf"whirl-diagnostics\[{extra}\]"):
+        trainer.fit(1)
+    assert trainer.state.history == {}
+
+
+# -- MLflow --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def mlflow_uri(tmp_path_factory):
+    """One real store for all tests: setting one up takes seconds."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's own use of SQLAlchemy
+        from mlflow import MlflowClient
+
+        uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'runs.db'}"
+        MlflowClient(uri).search_experiments()
+    return uri
+
+
+@pytest.fixture
+def client(mlflow_uri):
+    from mlflow import MlflowClient
+
+    return MlflowClient(mlflow_uri)
+
+
+def only_run(client, experiment_name):
+    experiment = client.get_experiment_by_name(experiment_name)
+    [run] = client.search_runs([experiment.experiment_id])
+    return run
+
+
+def metric(client, run, name):
+    return [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, name)]
+
+
+def test_mlflow_holds_parameters_history_and_status(client, mlflow_uri):
+    history = small_trainer(MLflowLogger("finished", "first try", tracking_uri=mlflow_uri)).fit(3)
+    run = only_run(client, "finished")
+    assert run.info.run_name == "first try"
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {
+        "model": "Sequential", "n_parameters": "34", "optimizer": "SGD", "lr": "0.1", "batch_size": "8",
+    }  # fmt: skip
+    for name, values in history.items():
+        assert metric(client, run, name) == list(enumerate(values))
+
+
+def test_mlflow_follows_the_tracking_uri_of_the_environment(client, mlflow_uri, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_uri)
+    small_trainer(MLflowLogger("by environment")).fit(1)
+    assert only_run(client, "by environment").info.status == "FINISHED"
+
+
+class At(Callback):
+    """Do something when the epoch of this number ends."""
+
+    def __init__(self, epoch, action):
+        self.epoch, self.action = epoch, action
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == self.epoch:
+            self.action(self.trainer)
+
+
+def fail(trainer):
+    raise ZeroDivisionError
+
+
+def interrupt(trainer):
+    trainer.state.interrupted = True
+
+
+def interrupt_hard(trainer):
+    raise KeyboardInterrupt
+
+
+def stop(trainer):
+    trainer.state.should_stop = True
+
+
+@pytest.mark.parametrize(
+    ("action", "raised", "status"),
+    [
+        (fail, ZeroDivisionError, "FAILED"),
+        (interrupt_hard, KeyboardInterrupt, "KILLED"),
+        (interrupt, None, "KILLED"),
+        (stop, None, "FINISHED"),
+    ],
+)
+def test_mlflow_run_ends_as_the_training_did(action, raised, status, client, mlflow_uri):
+    experiment = f"ends by {action.__name__}"
+    trainer = small_trainer(MLflowLogger(experiment, tracking_uri=mlflow_uri), At(1, action))
+    if raised is None:
+        trainer.fit(5)
+    else:
+        with pytest.raises(raised):
+            trainer.fit(5)
+    run = only_run(client, experiment)
+    assert run.info.status == status
+    assert len(metric(client, run, "val_loss")) == 2
+
+
+def test_mlflow_training_inside_an_exception_handler_has_not_failed(client, mlflow_uri):
+    try:
+        raise FileNotFoundError
+    except FileNotFoundError:
+        small_trainer(MLflowLogger("fallback", tracking_uri=mlflow_uri)).fit(1)
+    assert only_run(client, "fallback").info.status == "FINISHED"
+
+
+def test_mlflow_resumes_the_same_run(client, mlflow_uri, tmp_path):
+    def trainer(*more):
+        return small_trainer(MLflowLogger("resumed", tracking_uri=mlflow_uri), At(*more), checkpoint_dir=tmp_path)
+
+    trainer(1, interrupt).fit(4)
+    assert only_run(client, "resumed").info.status == "KILLED"
+    trainer(9, interrupt).fit(4, resume_from=tmp_path / "last.pt")
+    run = only_run(client, "resumed")
+    assert run.info.status == "FINISHED"
+    assert [step for step, _ in metric(client, run, "val_loss")] == [0, 1, 2, 3]
+
+
+def test_mlflow_that_is_down_warns_once_in_seconds_and_training_goes_on(mlflow_uri, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    before = dict(os.environ)
+    trainer = small_trainer(MLflowLogger("down", tracking_uri="http://127.0.0.1:9"))
+    with pytest.warns(RuntimeWarning, match="MLflowLogger logs nothing more") as caught:
+        history = trainer.fit(3)
+    assert len(caught) == 1
+    assert len(history["val_loss"]) == 3
+    assert dict(os.environ) == before
+
+
+def test_training_parameters_know_a_sampler_that_yields_whole_batches():
+    loader = SimpleNamespace(batch_size=None, sampler=SimpleNamespace(batch_size=64))
+    assert callbacks.training_parameters(SimpleNamespace(train_loader=loader)) == {"batch_size": 64}

@@ -1,0 +1,189 @@
+"""The order of batches is a pure function of seed and epoch, with any number of workers."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from whirl.data.loaders import BatchSampler, make_loader
+from whirl.data.recording import Recording
+from whirl.data.windows import WindowDataset
+
+
+@pytest.fixture(scope="module")
+def dataset() -> WindowDataset:
+    rng = np.random.default_rng(0)
+    recordings = [
+        Recording(rng.normal(size=(2, 1000 + i)), 12_000, label="AB"[i % 2], rpm=[None, 1500][i % 2]) for i in range(5)
+    ]
+    return WindowDataset(recordings, ("A", "B"), window=64)
+
+
+def order(sampler: BatchSampler) -> list[list[int]]:
+    return [batch.tolist() for batch in sampler]
+
+
+@given(
+    n=st.integers(1, 60),
+    batch_size=st.integers(1, 20),
+    shuffle=st.booleans(),
+    drop_last=st.booleans(),
+    seed=st.integers(0, 9),
+)
+@settings(deadline=None)
+def test_an_epoch_holds_everything_once(n, batch_size, shuffle, drop_last, seed):
+    if drop_last and n < batch_size:
+        with pytest.raises(ValueError, match=f"{n} windows do not fill one batch of {batch_size}"):
+            BatchSampler(n, batch_size, drop_last=True)
+        return
+    sampler = BatchSampler(n, batch_size, shuffle, seed, drop_last)
+    batches = order(sampler)
+    assert len(batches) == len(sampler)
+    assert all(len(batch) == batch_size for batch in batches[:-1])
+    seen = [index for batch in batches for index in batch]
+    assert len(set(seen)) == len(seen) == (n // batch_size * batch_size if drop_last else n)
+    if not shuffle:
+        assert seen == list(range(len(seen)))
+
+
+def test_order_depends_on_seed_and_epoch_alone():
+    orders = {}
+    for seed, epoch in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        sampler = BatchSampler(1000, 10, shuffle=True, seed=seed)
+        sampler.set_epoch(epoch)
+        orders[seed, epoch] = order(sampler)
+        torch.rand(3)  # the global generator has no say
+        assert order(sampler) == orders[seed, epoch]
+    assert len({str(value) for value in orders.values()}) == 4
+
+
+def test_resumed_epoch_is_the_rest_of_the_whole_one():
+    sampler = BatchSampler(1000, 7, shuffle=True)
+    sampler.set_epoch(3)
+    whole = order(sampler)
+    sampler.start_batch = 60
+    assert len(sampler) == len(whole)
+    assert order(sampler) == whole[60:]
+    assert sampler.start_batch == 0
+    assert order(sampler) == whole
+
+
+def test_resumed_epoch_with_drop_last():
+    sampler = BatchSampler(100, 7, drop_last=True)
+    sampler.start_batch = 12
+    assert [len(batch) for batch in order(sampler)] == [7, 7]
+
+
+@pytest.mark.parametrize("arguments", [(0, 1), (1, 0), (1, 1, True, -1)])
+def test_impossible_numbers(arguments):
+    with pytest.raises(ValueError, match="expected at least 1, 1 and 0"):
+        BatchSampler(*arguments)
+
+
+def test_loader_is_a_plain_one(dataset):
+    loader = make_loader(dataset, batch_size=10, shuffle=True, seed=5)
+    assert isinstance(loader, torch.utils.data.DataLoader)
+    assert isinstance(loader.sampler, BatchSampler)
+    assert len(loader) == 8
+    loader.sampler.set_epoch(2)
+    for indices, (signals, targets, metadata) in zip(loader.sampler, loader, strict=True):
+        assert torch.equal(signals, dataset[indices][0])
+        assert torch.equal(targets, dataset.targets[indices])
+        assert torch.equal(metadata["start"], dataset.starts[indices])
+        np.testing.assert_array_equal(metadata["rpm"], np.where(targets == 1, np.float32(1500), np.float32("nan")))
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
+def test_workers_bring_the_same_batches_in_the_same_order(dataset, context):
+    alone = make_loader(dataset, 10, shuffle=True, drop_last=True)
+    helped = make_loader(dataset, 10, shuffle=True, drop_last=True, num_workers=2, multiprocessing_context=context)
+    for epoch in range(2):
+        alone.sampler.set_epoch(epoch)
+        helped.sampler.set_epoch(epoch)
+        count = 0
+        for (signals, targets, metadata), (others, other_targets, other_metadata) in zip(alone, helped, strict=True):
+            assert torch.equal(signals, others)
+            assert torch.equal(targets, other_targets)
+            assert metadata.keys() == other_metadata.keys()
+            assert torch.equal(metadata["recording"], other_metadata["recording"])
+            count += 1
+        assert count == len(dataset) // 10
+
+
+def test_workers_resume_in_mid_epoch(dataset):
+    whole = [targets for _, targets, _ in make_loader(dataset, 10, shuffle=True)]
+    loader = make_loader(dataset, 10, shuffle=True, num_workers=1)
+    loader.sampler.start_batch = 5
+    rest = [targets for _, targets, _ in loader]
+    assert len(rest) == len(whole) - 5
+    assert all(torch.equal(a, b) for a, b in zip(rest, whole[5:], strict=True))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_going_through_a_loader_leaves_the_global_generator_alone(dataset, num_workers):
+    loader = make_loader(dataset, 10, shuffle=True, seed=3, num_workers=num_workers)
+    before = torch.get_rng_state()
+    for _ in range(2):
+        assert len(list(loader)) == len(loader)
+        assert torch.equal(torch.get_rng_state(), before)
+
+
+GOES_ON_AFTER_CTRL_C = """
+import signal, sys, time
+import numpy as np
+from whirl.data.loaders import make_loader
+from whirl.data.recording import Recording
+from whirl.data.windows import WindowDataset
+
+if __name__ == "__main__":
+    asked_to_stop = []
+    signal.signal(signal.SIGINT, lambda *_: asked_to_stop.append(True))
+    dataset = WindowDataset([Recording(np.zeros(64 * 50), 12_000, label="A")], ["A"], window=64)
+    loader = make_loader(dataset, 1, num_workers=2, multiprocessing_context=sys.argv[1])
+    n_batches = 0
+    for _ in range(2):
+        for _ in loader:
+            n_batches += 1
+            if n_batches == 2:  # one from each worker: both are up
+                print("ready", flush=True)
+                while not asked_to_stop:
+                    time.sleep(0.01)
+                time.sleep(0.2)  # workers that die of it are dead by now
+    print(n_batches)
+"""
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn", "forkserver"])
+def test_workers_survive_the_ctrl_c_that_reaches_their_whole_process_group(context, tmp_path):
+    script = tmp_path / "goes_on.py"
+    script.write_text(GOES_ON_AFTER_CTRL_C)
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", script, context],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        os.killpg(process.pid, signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output) == (0, "100\n"), errors
+
+
+@pytest.mark.gpu
+def test_batches_are_pinned_for_cuda(dataset):
+    signals, targets, metadata = next(iter(make_loader(dataset, 10)))
+    assert signals.is_pinned()
+    assert targets.is_pinned()
+    assert metadata["rpm"].is_pinned()

@@ -1,0 +1,41 @@
+"""What torch reports as a RuntimeError becomes what it is, in one line; other errors stay as they are."""
+
+import pytest
+import torch
+
+from whirl.engine.errors import translate_torch_errors
+from whirl.training.trainer import Trainer
+
+KILLED = "DataLoader worker (pid 71) is killed by signal: Bus error. It is possible that ... Try to raise your limit."
+GONE = "DataLoader worker (pid(s) 71, 72) exited unexpectedly"
+CUDA = "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 9 GiB of which 3 GiB is free."
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "told"),
+    [
+        (RuntimeError(KILLED), ChildProcessError, r"\(pid 71 is killed by signal: Bus error\).*--workers 0"),
+        (RuntimeError(GONE), ChildProcessError, r"\(pid 71, 72 exited unexpectedly\).*--workers 0"),
+        (torch.OutOfMemoryError(CUDA), MemoryError, r"^the GPU .*\(torch Tried to allocate 20.00 GiB\).*--batch-size"),
+        (RuntimeError("mat1 and mat2 shapes\ncannot be multiplied"), RuntimeError, "mat1"),
+        (ValueError("out of memory"), ValueError, "^out of memory$"),
+    ],
+)
+def test_known_failures_are_told_in_one_line(error, kind, told):
+    with pytest.raises(kind, match=told) as caught, translate_torch_errors():
+        raise error
+    assert type(caught.value) is kind
+    assert caught.value is error or "\n" not in str(caught.value)
+
+
+def test_a_batch_too_large_for_the_machine_is_a_memory_error():
+    """2^62 bytes are more than any address space."""
+    model = torch.nn.Linear(1, 2)
+    made = Trainer(
+        model,
+        [(torch.ones(1, 1, 1), torch.zeros(1).long())],
+        device="cpu",
+        criterion=lambda outputs, targets: outputs.sum() + torch.empty(2**60).sum(),
+    )
+    with pytest.raises(MemoryError, match=r"this machine has too little .*: choose a smaller batch"):
+        made.fit(1)

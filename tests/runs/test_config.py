@@ -1,0 +1,63 @@
+"""Settings: what is accepted, what is refused, what is kept."""
+
+import pytest
+
+from whirl.runs.config import RunConfig, make_config, read_settings, write_config
+from whirl.runs.run_folder import RunFolder, resolve_run
+
+
+def test_a_configuration_survives_its_file(tmp_path):
+    policy = [[["time_shift", 1.0, 0.5], ["mixup", 0.5, 0.2]], []]
+    config = make_config({"epochs": 3, "classes": ["a", "b"], "simulation": {"n_machines": 5}, "augment": policy})
+    write_config(tmp_path / "c.yaml", config)
+    assert make_config(read_settings(tmp_path / "c.yaml")) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epoch": 1}, "did you mean 'epochs'"),
+        ({"simulation": {"n_machine": 5}}, "did you mean 'n_machines'"),
+        ({"zzzz": 1}, "expected one of"),
+        ({"epochs": 0}, "epochs"),
+        ({"classes": []}, "classes"),
+        ({"classes": ["a", "a"]}, "classes"),
+        ({"split": "luck"}, "luck"),
+        ({"lr": "fast"}, "fast"),
+        ({"augment": "strong"}, "unknown preset 'strong'; expected one of: light, medium, heavy"),
+        ({"augment": [[["flip", 1, 1]]]}, "unknown operation 'flip'"),
+        ({"augment": [[["scale", 2, 1]]]}, "probability is 2"),
+        ({"optimizer": "adamm"}, "optimizer: expected one of: .*adamw.*, got 'adamm'"),
+        ({"schedule": "warmup"}, "schedule: expected one of: cosine, .*, got 'warmup'"),
+        ({"loss": "focal", "label_smoothing": 0.1}, "label_smoothing belongs to the loss 'ce'"),
+    ],
+)
+def test_bad_settings_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        make_config(settings)
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [1\n", "!!python/object/apply:os.system ['true']\n", "just text"])
+def test_a_file_that_is_no_mapping_is_refused_and_never_executed(tmp_path, text):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"c\.yaml"):
+        read_settings(path)
+
+
+def test_options_win_over_the_file_and_a_new_folder_is_named_by_the_network(tmp_path):
+    (tmp_path / "c.yaml").write_text("epochs: 3\nseed: 5\n")
+    config, folder = resolve_run({"epochs": 7, "model": "wdcnn"}, tmp_path / "c.yaml", None, resume=False)
+    assert (config.epochs, config.seed) == (7, 5)
+    assert folder.parts[0] == "runs"
+    assert folder.name.endswith("wdcnn")
+
+
+def test_a_resumed_run_keeps_its_configuration(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.initialize(RunConfig(epochs=4), {})
+    assert resolve_run({}, None, folder.path, resume=True)[0].epochs == 4
+    with pytest.raises(ValueError, match="epochs = 4, not 5"):
+        resolve_run({"epochs": 5}, None, folder.path, resume=True)
+    with pytest.raises(ValueError, match="not a run folder"):
+        resolve_run({}, None, tmp_path, resume=True)

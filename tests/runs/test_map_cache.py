@@ -1,0 +1,48 @@
+"""Maps from a cache instead of anew in every step."""
+
+import pytest
+import torch
+
+from whirl.runs.config import make_config
+from whirl.runs.data import prepare
+from whirl.runs.map_cache import maybe_cache_maps
+from whirl.runs.training import make_trainer
+
+BASE = {
+    "simulation": {"n_machines": 4, "recordings_per_class": 1, "duration_s": 0.5},
+    "window": 2048,
+    "epochs": 2,
+    "device": "cpu",
+    "precision": "32",
+}
+
+
+def settings(**others):
+    return make_config(BASE | others)
+
+
+def test_only_what_sees_maps_is_cached(tmp_path):
+    data = prepare(settings(representation="stft", map_cache=str(tmp_path / "maps")))
+    windows = data.windows(data.split.val)
+    assert maybe_cache_maps(windows, data.config, "") is windows
+    assert maybe_cache_maps(windows, data.config.model_copy(update={"map_cache": None}), "stft") is windows
+    maps = maybe_cache_maps(windows, data.config, "stft")[torch.arange(3)][0]
+    torch.testing.assert_close(maps, make_trainer(data, None).representation(windows[torch.arange(3)][0]))
+
+
+@pytest.mark.parametrize("representation", ["stft", ["cwt", "order"]], ids=["one", "several"])
+def test_cached_maps_train_to_the_same_weights(tmp_path, representation):
+    trained = []
+    for cache in (None, str(tmp_path / "maps")):
+        trainer = make_trainer(prepare(settings(representation=representation, map_cache=cache)), None)
+        trainer.fit(2)
+        trained.append(trainer.model.state_dict())
+    assert len(list((tmp_path / "maps").glob("*.maps"))) == 2 * (1 if isinstance(representation, str) else 2)
+    torch.testing.assert_close(trained[1], trained[0], rtol=1e-4, atol=1e-5)
+
+
+def test_what_changes_windows_cannot_go_with_a_cache():
+    with pytest.raises(ValueError, match="map_cache keeps maps of windows as they are, and augment changes"):
+        settings(representation="stft", map_cache="maps", augment="light")
+    with pytest.raises(ValueError, match="map_cache belongs to representation"):
+        settings(map_cache="maps")

@@ -1,0 +1,364 @@
+"""Searching settings: what is tried, what is left behind, and what survives."""
+
+import base64
+import io
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from whirl.cli.main import app
+from whirl.data.dataset import load_dataset, save_dataset
+from whirl.data.simulation import simulate
+from whirl.runs.config import RunConfig
+from whirl.runs.data import prepare
+from whirl.runs.search import without_test
+from whirl.runs.search_report import SearchReport, Tried, render
+from whirl.runs.search_space import check_space, count, preset_space
+
+QUICK = ["--model", "wdcnn", "--epochs", "1", "--window", "1024", "--device", "cpu", "--bearing", "6205"]
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def whirl(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def refused(done, *parts):
+    assert done.exit_code == 2, done.output
+    assert done.stderr.strip().splitlines()[-1].startswith("whirl: ")
+    for part in parts:
+        assert part in done.stderr, done.stderr
+
+
+@pytest.fixture(scope="module")
+def recordings():
+    return simulate(6, 1, ("healthy", "inner_race", "ball"), sampling_rate_hz=10240, n_samples=4096)
+
+
+@pytest.fixture(scope="module")
+def data(recordings, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "rolling"
+    save_dataset(recordings, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory):
+    file = tmp_path_factory.mktemp("space") / "space.yaml"
+    file.write_text("lr: {low: 1e-4, high: 1e-1, log: true}\nbatch_size: [16, 64]\noptimizer: [adamw, sgd]\n")
+    return file
+
+
+@pytest.fixture(scope="module")
+def searched(data, space, tmp_path_factory):
+    """A search of three trials, each of two epochs: its folder, what it printed, and what it told meanwhile."""
+    folder, told = tmp_path_factory.mktemp("searches") / "first", io.StringIO()
+    handler = logging.StreamHandler(told)
+    logging.getLogger("whirl").addHandler(handler)
+    done = whirl("search", data, *QUICK, "--epochs", 2, "--trials", 3, "--space", space, "--out", folder)
+    logging.getLogger("whirl").removeHandler(handler)
+    assert done.exit_code == 0, done.output
+    return folder, done.stdout, told.getvalue()
+
+
+@pytest.fixture
+def begun(searched, tmp_path):
+    return Path(shutil.copytree(searched[0], tmp_path / "begun"))
+
+
+def table_of(folder):
+    return pd.read_csv(folder / "trials.csv")
+
+
+# -- what is found -------------------------------------------------------------------------------------------
+
+
+def test_train_takes_the_best_and_comes_to_its_score(searched, tmp_path):
+    folder, printed, _ = searched
+    best = table_of(folder).sort_values(["rank", "trial"]).iloc[0]
+    trained = whirl("train", "--config", folder / "best.yaml", "--out", tmp_path / "run")
+    assert trained.exit_code == 0, trained.output
+    history = json.loads((tmp_path / "run" / "history.json").read_text())
+    kept = int(np.argmin(history["val_loss"]))
+    assert history["val_accuracy"][kept] == pytest.approx(best["mean_score"], abs=1e-12)
+    settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert settings["lr"] == best["lr"]
+    assert settings["optimizer"] == best["optimizer"]
+    assert f"whirl train --config {folder / 'best.yaml'}" in printed
+
+
+def test_the_usual_settings_come_first_and_nothing_chosen_is_below_them(searched):
+    table = table_of(searched[0])
+    assert table.loc[0, ["lr", "batch_size", "optimizer"]].tolist() == [3e-3, 64, "adamw"]
+    assert table["mean_score"].max() >= table.loc[0, "mean_score"]
+    assert table["trial"].tolist() == [0, 1, 2]
+    assert (table["epochs"] == 2).all()
+
+
+def test_a_line_for_each_trial_and_the_result_with_its_caution(searched):
+    _, printed, told = searched
+    assert len(re.findall(r"^trial \d: [\d.]+ with lr .*best so far", told, re.MULTILINE)) == 3
+    assert "epoch 1/2" not in told
+    for part in ("3 trials: 3 finished", "best of 3 finished", "is optimistic", "The test part was not looked at"):
+        assert part in printed
+
+
+def test_a_score_on_specimens_that_were_trained_on_says_so(searched, recordings, tmp_path):
+    few = [recording for recording in recordings if recording.specimen in sorted({r.specimen for r in recordings})[:3]]
+    save_dataset(few, tmp_path / "few")
+    done = whirl("search", tmp_path / "few", *QUICK, "--trials", 1, "--out", tmp_path / "search")
+    assert done.exit_code == 0, done.output
+    for printed in (done.stdout, (tmp_path / "search" / "report.html").read_text()):
+        assert "Training saw the same specimens" in printed
+    assert "Training saw the same specimens" not in searched[1]
+
+
+def test_what_the_test_part_holds_changes_no_score(recordings, data, space, searched, tmp_path):
+    split = prepare(RunConfig(data=str(data), model="wdcnn", window=1024, bearing="6205")).split
+    tested = {recording.specimen for recording in split.test}
+    assert tested
+    noise = np.random.default_rng(0)
+    changed = [
+        replace(recording, signal=noise.normal(size=recording.signal.shape).astype(np.float32))
+        if recording.specimen in tested
+        else recording
+        for recording in load_dataset(data)
+    ]
+    save_dataset(changed, tmp_path / "data")
+    options = [*QUICK, "--epochs", 2, "--trials", 3, "--space", space, "--out", tmp_path / "out"]
+    done = whirl("search", tmp_path / "data", *options)
+    assert done.exit_code == 0, done.output
+    assert table_of(tmp_path / "out")["mean_score"].tolist() == table_of(searched[0])["mean_score"].tolist()
+
+
+def test_trials_are_given_no_test_part(data):
+    prepared = prepare(RunConfig(data=str(data), window=1024, bearing="6205"))
+    assert prepared.split.test
+    assert without_test(prepared).split.test == []
+    assert without_test(prepared).split.train == prepared.split.train
+
+
+def test_the_report_shows_three_figures_and_the_command(searched):
+    folder, *_ = searched
+    page = (folder / "report.html").read_text()
+    pictures = [base64.b64decode(found) for found in re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', page)]
+    n_scores = table_of(folder)["mean_score"].nunique()
+    assert len(pictures) == (3 if n_scores > 1 else 2)  # equal scores have no causes
+    assert all(b"<svg" in picture and b"<script" not in picture for picture in pictures)
+    assert str(folder / "best.yaml") in page
+    assert "://" not in page
+
+
+def test_a_report_escapes_what_others_wrote():
+    evil = "<script>alert(1)</script>"
+    tried = [
+        Tried(0, {"augment": evil}, "finished", 0.5, 1, 1.0, "", True),
+        Tried(1, {"augment": "$x"}, "finished", 0.75, 1, 1.0, "", False),
+        Tried(2, {"augment": evil}, "failed", None, 0, None, evil, False),
+    ]
+    page = render(
+        SearchReport(
+            title=evil, data=evil, trials=tried, space={"augment": [evil, "$x"]}, usual={"augment": evil}, epochs=1,
+            seed=0, n_windows=4, importances={"augment": 1.0}, train_command=evil, caution=evil, notes=[evil],
+        )
+    )  # fmt: skip
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "1 window of 4 fewer" in page
+    assert "1 failed" in page
+
+
+@pytest.mark.parametrize(
+    ("tried", "lowest_lr", "says"),
+    [
+        ([(0.003, 0.5)], 1e-3, "usual settings: no others were tried"),
+        ([(0.003, 0.5), (0.01, 0.5)], 1e-3, "none of 1 other trial was better"),
+        ([(0.01, 0.5)], 5e-3, "lie outside the space and were not tried"),
+        ([(0.01, 0.5)], 1e-3, "The usual settings were not tried"),
+    ],
+    ids=["alone", "best", "outside", "lost"],
+)
+def test_the_best_is_held_against_the_usual_settings(tried, lowest_lr, says):
+    usual = {"lr": 0.003}
+    report = SearchReport(
+        title="", data="", space={"lr": {"low": lowest_lr, "high": 0.1}}, usual=usual, epochs=1, seed=0, n_windows=4,
+        trials=[Tried(i, {"lr": lr}, "finished", s, 1, 1.0, "", lr == usual["lr"]) for i, (lr, s) in enumerate(tried)],
+        importances={}, train_command="", caution="",
+    )  # fmt: skip
+    assert says in report.comparison
+
+
+# -- what may be searched ------------------------------------------------------------------------------------
+
+
+def test_a_setting_that_is_given_is_not_searched():
+    config = RunConfig(model="wdcnn", lr=0.01)
+    assert "lr" in preset_space(config)
+    assert "lr" not in preset_space(config, {"lr"})
+    assert "label_smoothing" not in preset_space(RunConfig(model="wdcnn", loss="focal"))
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({}, "names no setting"),
+        ({"lrr": [1]}, "did you mean 'lr'"),
+        ({"lr": {"low": 0.1, "high": 0.1}}, "empty"),
+        ({"lr": {"low": 0.0, "high": 0.1, "log": True}}, "low > 0"),
+        ({"lr": {"low": -1, "high": 0.1}}, "greater than 0"),
+        ({"lr": {"low": 0.1, "high": ".inf"}}, "expected a number"),
+        ({"lr": {"low": 0.1}}, "expected low, high"),
+        ({"lr": {"low": 0.1, "high": 0.2, "step": 0.1}}, "got low, high, step"),
+        ({"lr": 0.1}, "expected a list"),
+        ({"lr": []}, "expected a list"),
+        ({"batch_size": [32, 32]}, "twice"),
+        ({"batch_size": [1]}, "greater than or equal to 2"),
+        ({"batch_size": {"low": 8.5, "high": 16}}, "integers"),
+        ({"optimizer": ["adamw", "addam"]}, "expected one of"),
+        ({"optimizer": {"low": 0, "high": 1}}, "is no number"),
+        ({"augment": [[["time_shift", 1, 1]]]}, "values to choose from"),
+        ({"window": [1024]}, "cannot be searched: it changes which windows"),
+        ({"seed": [0, 1]}, "luck"),
+        ({"epochs": [1, 2]}, "--epochs"),
+        ({"model": ["cnn1d"]}, "search each by itself"),
+        ({"device": ["cpu"]}, "machine"),
+        ({"lambda_freq": [1.0]}, "means nothing"),
+    ],
+    ids=lambda value: None if isinstance(value, dict) else value,
+)
+def test_a_bad_space_is_named(space, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        check_space(space, RunConfig(model="wdcnn"))
+
+
+def test_candidates_are_counted():
+    assert count({"batch_size": {"low": 8, "high": 16, "log": True}, "augment": [None, "light"]}) == 18
+    assert count({"width": {"low": 0.5, "high": 1.0, "log": False}, "augment": [None, "light"]}) is None
+
+
+# -- bad input -----------------------------------------------------------------------------------------------
+
+
+def test_bad_input_is_one_line(data, tmp_path):
+    (tmp_path / "space.yaml").write_text("window: [512, 1024]")
+    (tmp_path / "broken.log").write_text("no journal\n")
+    nowhere = tmp_path / "nowhere"  # what is wrong besides is found before recordings are looked for
+    refused(whirl("search", nowhere, "--model", "wdcn"), "wdcn", "wdcnn")
+    refused(whirl("search", nowhere, "--trials", 0), "trials is 0")
+    refused(whirl("search", nowhere, "--pruner", "mean"), "median, hyperband, none")
+    refused(whirl("search", nowhere, "--space", tmp_path / "space.yaml"), "space.yaml: window cannot")
+    refused(whirl("search", nowhere, "--storage", tmp_path / "broken.log"), "broken.log", "line 1")
+    refused(whirl("search", nowhere, "--out", tmp_path / "space.yaml" / "out"), "is a file")
+    refused(whirl("search", nowhere, "--out", tmp_path), "not empty")
+    refused(whirl("search", "--resume"), "--resume needs --out")
+    refused(whirl("search", "--resume", "--out", tmp_path), "search.yaml")
+    refused(whirl("search", nowhere, "--out", tmp_path / "out"), "nowhere")
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_search_is_not_joined(data, space, begun, tmp_path):
+    storage = begun / "study.log"
+    before = storage.read_bytes().count(b"is_drawn")
+    joining = ["search", data, *QUICK, "--epochs", 2, "--space", space, "--storage", storage, "--out", tmp_path / "out"]
+    refused(whirl(*joining, "--model", "cnn1d"), "settings.model", "wdcnn", "cnn1d")
+    refused(whirl(*joining, "--pruner", "none"), "pruner")
+    refused(whirl(*joining, "--classes", "healthy,ball"), "recordings")
+    assert storage.read_bytes().count(b"is_drawn") == before
+
+
+# -- survival ------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_search_goes_on_to_more_trials(searched, begun):
+    done = whirl("search", "--resume", "--out", begun, "--trials", 4)
+    assert done.exit_code == 0, done.output
+    table = table_of(begun)
+    assert len(table) == 4
+    pd.testing.assert_frame_equal(
+        table.head(3).drop(columns=["rank"]), table_of(searched[0]).drop(columns=["rank"]), check_dtype=False
+    )
+
+
+def test_resuming_otherwise_is_refused(begun):
+    refused(whirl("search", "--resume", "--out", begun, "--model", "cnn1d"), "model = 'wdcnn', not 'cnn1d'")
+    refused(whirl("search", "--resume", "--out", begun, "--pruner", "hyperband"), "pruner = 'median'")
+
+
+def wait_for_trial(storage, number):
+    """Until a trial of that number has drawn its parameters."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if storage.exists() and storage.read_text().count('"is_drawn":true') > number:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"{storage}: trial {number} did not begin")
+
+
+LONG = [*QUICK, "--epochs", 10, "--trials", 2, "--pruner", "none"]
+
+
+def test_a_signal_gives_the_trial_back_and_resume_runs_it_again(data, tmp_path):
+    folder = tmp_path / "out"
+
+    def stop():
+        wait_for_trial(folder / "study.log", 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop, daemon=True).start()
+    stopped = whirl("search", data, *LONG, "--out", folder)
+    assert stopped.exit_code == 143, stopped.output
+    assert f"go on with: whirl search --resume --out {folder}" in stopped.stdout
+    assert len(table_of(folder)) == 2  # the first one's score is safe already
+    done = whirl("search", "--resume", "--out", folder)
+    assert done.exit_code == 0, done.output
+    assert "2 trials: 2 finished" in done.stdout
+
+
+def test_a_killed_worker_loses_its_trial_only_and_another_runs_it_again(data, tmp_path):
+    storage = tmp_path / "study.log"
+    search = ["search", data, *LONG, "--trials", 3, "--storage", storage]
+    command = [sys.executable, "-m", "whirl", *map(str, search), "--out", str(tmp_path / "killed")]
+    worker = subprocess.Popen(command, env=ONE_THREAD, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for_trial(storage, 0)
+
+    def kill():
+        wait_for_trial(storage, 1)
+        worker.kill()
+
+    threading.Thread(target=kill, daemon=True).start()
+    done = whirl(*search, "--out", tmp_path / "living")
+    assert done.exit_code == 0, done.output
+    assert "3 trials: 3 finished" in done.stdout
+    table = table_of(tmp_path / "living")
+    assert not table.duplicated(["lr", "batch_size", "weight_decay"]).any()
+    assert worker.wait() == -signal.SIGKILL
+    again = whirl("search", "--resume", "--out", tmp_path / "killed")  # it finds all done, and writes the same
+    assert again.exit_code == 0, again.output
+    pd.testing.assert_frame_equal(table_of(tmp_path / "killed"), table)
+
+
+@pytest.mark.slow
+def test_several_processes_train_each_trial_and_stop_together(data, tmp_path):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    search = ["search", data, *QUICK, "--epochs", 4, "--trials", 12, "--out", tmp_path / "out"]
+    done = subprocess.run([*launch, "-m", "whirl", *map(str, search)], env=ONE_THREAD, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("12 trials: ") == 1
+    table = table_of(tmp_path / "out")
+    assert len(table) == 12
+    assert (table.loc[table["state"] == "pruned", "epochs"] < 4).all()

@@ -1,0 +1,46 @@
+"""What a configuration makes of the trainer."""
+
+from dataclasses import replace
+
+import pytest
+
+from whirl.augment.policies import AutoAugment
+from whirl.augment.transformer_augmentation import get_heavy_augmentation
+from whirl.runs.config import RunConfig, SimulationConfig
+from whirl.runs.data import prepare
+from whirl.runs.run_folder import RunFolder
+from whirl.runs.training import make_trainer
+
+
+@pytest.fixture(scope="module")
+def data():
+    simulation = SimulationConfig(n_machines=4, recordings_per_class=1, duration_s=0.5)
+    return prepare(RunConfig(simulation=simulation, epochs=1, device="cpu", threads=1))
+
+
+def trainer_for(data, folder, **settings):
+    return make_trainer(replace(data, config=data.config.model_copy(update=settings)), RunFolder(folder))
+
+
+def test_a_preset_reaches_signals_and_patches(data, tmp_path):
+    trainer = trainer_for(data, tmp_path, model="patch_transformer", augment="heavy")
+    assert "mixup" in repr(trainer.augmentation)
+    assert trainer.model.patch_augmentation == get_heavy_augmentation()
+
+
+def test_a_policy_reaches_signals_alone(data, tmp_path):
+    trainer = trainer_for(data, tmp_path, model="patch_transformer", augment=[[["scale", 1.0, 0.5]]])
+    assert isinstance(trainer.augmentation, AutoAugment)
+    assert trainer.model.patch_augmentation is None
+
+
+def test_nothing_is_augmented_unless_asked(data, tmp_path):
+    trainer = trainer_for(data, tmp_path, model="patch_transformer")
+    assert trainer.augmentation is None
+    assert trainer.model.patch_augmentation is None
+
+
+def test_class_weights_and_loss_follow_the_settings(data, tmp_path):
+    weighted = trainer_for(data, tmp_path, class_weights=True, loss="focal")
+    assert type(weighted.criterion).__name__ == "FocalLoss"
+    assert weighted.criterion.alpha.shape == (11,)

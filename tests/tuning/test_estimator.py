@@ -1,0 +1,308 @@
+"""The scikit-learn classifier over the trainer."""
+
+import pickle
+import random
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, GroupKFold, RandomizedSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import TensorDataset
+
+from whirl.data.loaders import BatchSampler, make_loader
+from whirl.data.windows import standardize
+from whirl.engine.callbacks import Callback
+from whirl.engine.loss_guard import NonFiniteLossError
+from whirl.models import registry
+from whirl.models.registry import create_model, list_models
+from whirl.training.trainer import Trainer
+from whirl.tuning.estimator import SignalClassifier
+
+STFT = {"kind": "stft", "sampling_rate_hz": 12_000}
+
+
+def perceptron(num_classes: int, in_channels: int = 1) -> nn.Module:
+    """scikit-learn's checks bring windows of 1 to 30 samples, for which no convolutional network is made."""
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(32), nn.ReLU(), nn.Linear(32, num_classes))
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch):
+    monkeypatch.setitem(registry._FACTORIES, "perceptron", perceptron)
+    torch.set_num_threads(1)  # such small steps are slower with more
+
+
+def tones(n: int = 36, n_samples: int = 256, n_channels: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Windows `[n, C, T]` with a tone of one of three frequencies each."""
+    y = np.array(["fast", "middle", "slow"])[np.arange(n) % 3]
+    tone = np.sin(np.outer(np.array([0.8, 0.4, 0.1])[np.arange(n) % 3], np.arange(n_samples)))
+    noise = np.random.default_rng(0).normal(0, 0.5, size=(n, n_channels, n_samples))
+    return (tone[:, None] + noise).astype(np.float32), y
+
+
+def small(model: str = "cnn1d", **settings) -> SignalClassifier:
+    return SignalClassifier(model, **{"epochs": 2, "batch_size": 8, "device": "cpu", **settings})
+
+
+@parametrize_with_checks(
+    [
+        # The checks' rows are tables, not waveforms: their mean and spread tell the classes apart.
+        SignalClassifier("perceptron", epochs=8, batch_size=8, lr=0.03, standardize=False, device="cpu")
+    ]
+)
+def test_scikit_learns_checks(estimator, check):
+    check(estimator)
+
+
+def plain_training(X, y, *, epochs, batch_size, lr, seed):
+    """What the classifier should do, in PyTorch's own words."""
+    signals, targets = standardize(torch.from_numpy(X)), torch.from_numpy(np.unique(y, return_inverse=True)[1])
+    torch.manual_seed(seed)
+    model = create_model("cnn1d", 3, X.shape[1])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.02)
+    sampler = BatchSampler(len(X), batch_size, shuffle=True, seed=seed)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=epochs * len(sampler))
+    for epoch in range(epochs):
+        sampler.set_epoch(epoch)
+        for chosen in sampler:
+            optimizer.zero_grad()
+            F.cross_entropy(model(signals[chosen]), targets[chosen], label_smoothing=0.1).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+    return model.eval(), signals
+
+
+def test_the_weights_are_those_of_a_plain_loop():
+    X, y = tones(28, n_channels=2)
+    fitted = small(epochs=3, lr=2e-3, weight_decay=0.02, label_smoothing=0.1, random_state=7).fit(X, y)
+    model, signals = plain_training(X, y, epochs=3, batch_size=8, lr=2e-3, seed=7)
+    for name, weight in model.state_dict().items():
+        torch.testing.assert_close(fitted.model_.state_dict()[name], weight, rtol=1e-4, atol=1e-4, msg=name)
+    with torch.no_grad():
+        expected = model(signals).softmax(1).numpy()
+    np.testing.assert_allclose(fitted.predict_proba(X), expected, atol=1e-4)
+    assert (fitted.predict(X) == np.array(["fast", "middle", "slow"])[expected.argmax(1)]).all()
+
+
+def test_it_is_the_trainer_on_the_same_batches():
+    X, y = tones(24)
+    data = TensorDataset(standardize(torch.from_numpy(X)), torch.from_numpy(np.unique(y, return_inverse=True)[1]))
+    torch.manual_seed(3)
+    model = create_model("cnn1d", 3, width=0.5)
+    loader = make_loader(data, 8, shuffle=True, seed=3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
+    halve = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.1)
+    trainer = Trainer(model, loader, None, optimizer, device="cpu", lr_scheduler=halve)
+    trainer.fit(2)
+    fitted = small(width=0.5, lr=0.1, optimizer="sgd", schedule="step", random_state=3).fit(X, y)
+    assert fitted.history_["train_loss"] == trainer.state.history["train_loss"]
+    assert fitted.history_["lr"] == trainer.state.history["lr"]
+    assert all(torch.equal(a, b) for a, b in zip(fitted.model_.parameters(), model.parameters(), strict=True))
+
+
+def test_it_learns_and_tells_of_it():
+    X, y = tones(60)
+    fitted = small(epochs=12).fit(X[:36], y[:36], validation_data=(X[36:48], y[36:48]))
+    assert fitted.score(X[48:], y[48:]) > 0.9
+    assert len(fitted.history_["val_accuracy"]) == 12
+    np.testing.assert_allclose(fitted.predict_proba(X).sum(1), 1)
+
+
+def test_the_epoch_of_the_lowest_validation_loss_is_kept():
+    X, y = tones(36)
+    wrong = np.roll(y[24:], 1)  # learning the right labels makes this validation worse and worse
+    fitted = small(epochs=8).fit(X[:24], y[:24], validation_data=(X[24:], wrong))
+    losses = fitted.history_["val_loss"]
+    found = -np.log(fitted.predict_proba(X[24:])[np.arange(12), np.searchsorted(fitted.classes_, wrong)]).mean()
+    assert losses[-1] > min(losses) + 0.1
+    assert found == pytest.approx(min(losses), rel=1e-4)
+
+
+def test_the_same_seed_gives_the_same_bits_and_leaves_the_generators():
+    X, y = tones(24)
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)  # noqa: NPY002
+    expected = random.random(), np.random.rand(), torch.rand(1).item()  # noqa: NPY002
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)  # noqa: NPY002
+    first = small(random_state=5).fit(X, y)
+    found = random.random(), np.random.rand(), torch.rand(1).item()  # noqa: NPY002
+    again = clone(first).fit(X, y)
+    other = clone(first).set_params(random_state=6).fit(X, y)
+    assert found == expected
+    assert (first.predict_proba(X) == again.predict_proba(X)).all()
+    assert (first.predict_proba(X) != other.predict_proba(X)).any()
+    drawn = small(random_state=np.random.RandomState(2))
+    assert (drawn.fit(X, y).predict_proba(X) != drawn.fit(X, y).predict_proba(X)).any()
+
+
+class Heard(Callback):
+    def __init__(self, stop_after: int) -> None:
+        self.logs: list[dict] = []
+        self.stop_after = stop_after
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.logs.append(dict(logs))
+        self.trainer.state.should_stop = epoch + 1 == self.stop_after
+
+
+def test_callbacks_hear_and_stop():
+    X, y = tones(24)
+    heard = Heard(stop_after=3)
+    fitted = small(epochs=9).fit(X[:12], y[:12], validation_data=(X[12:], y[12:]), callbacks=[heard])
+    assert [logs["val_accuracy"] for logs in heard.logs] == fitted.history_["val_accuracy"]
+    assert len(heard.logs) == 3
+
+
+def test_a_fit_that_a_callback_ends_leaves_no_classifier_and_the_generators():
+    def prune(trainer, logs):
+        raise InterruptedError("pruned")
+
+    X, y = tones(12)
+    classifier, state = small(), torch.get_rng_state()
+    with pytest.raises(InterruptedError, match="pruned"):
+        classifier.fit(X, y, callbacks=[prune])
+    assert torch.equal(torch.get_rng_state(), state)
+    with pytest.raises(NotFittedError):
+        classifier.predict(X)
+
+
+def test_a_fit_that_fails_takes_the_network_of_the_one_before_along():
+    X, y = tones(12)
+    classifier = small().fit(X, y)
+
+    def fail(trainer, logs):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        classifier.fit(X, np.roll(y, 1), callbacks=[fail])
+    with pytest.raises(NotFittedError):
+        classifier.predict(X)
+
+
+def test_a_training_that_was_interrupted_is_none():
+    def interrupt(trainer, logs):
+        trainer.state.interrupted = True
+
+    X, y = tones(12)
+    classifier = small()
+    with pytest.raises(KeyboardInterrupt):
+        classifier.fit(X, y, callbacks=[interrupt])
+    with pytest.raises(NotFittedError):
+        classifier.predict(X)
+
+
+def test_a_pickle_holds_the_network_and_nothing_of_the_training():
+    X, y = tones(12)
+    fitted = small().fit(X, y)
+    packed = pickle.dumps(fitted)
+    assert (pickle.loads(packed).predict_proba(X) == fitted.predict_proba(X)).all()
+    assert not any(part in packed for part in (b"torch.optim", b"DataLoader", b"Trainer", b"whirl.engine"))
+
+
+def test_windows_with_and_without_channel_axis_are_the_same():
+    X, y = tones(12)
+    flat = small().fit(X[:, 0], y)
+    assert flat.n_features_in_ == 256
+    assert flat.window_shape_ == (1, 256)
+    assert (flat.predict_proba(X) == flat.predict_proba(X[:, 0])).all()
+    assert (flat.predict_proba(X) == small().fit(X, y).predict_proba(X[:, 0].tolist())).all()
+
+
+def test_gain_and_offset_count_only_where_nothing_is_standardised():
+    X, y = tones(12)
+    changed = X * 4 + 8
+    fitted, raw = small().fit(X, y), small(standardize=False).fit(X, y)
+    np.testing.assert_allclose(fitted.predict_proba(changed), fitted.predict_proba(X), atol=1e-4)
+    assert np.abs(raw.predict_proba(changed) - raw.predict_proba(X)).max() > 1e-3
+
+
+def test_a_last_batch_of_one_window_is_left_out():
+    X, y = tones(17)
+    assert np.isfinite(small(epochs=1).fit(X, y).history_["train_loss"]).all()
+    assert small(epochs=1, batch_size=64).fit(X[:2], y[:2]).classes_.tolist() == ["fast", "middle"]
+
+
+OWN = {
+    "cnn2d": {"representation": STFT},
+    "resnet18_2d": {"representation": STFT},
+    "multi_tfr": {"model_params": {"sampling_rate_hz": 12_000, "kinds": ["stft", "cwt"]}},
+    "hybrid_pinn": {"model_params": {"sampling_rate_hz": 12_000}},
+    "resnet18_1d": {"width": 0.25},
+}
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_network(name):
+    X, y = tones(9, n_samples=1024)
+    fitted = small(name, epochs=1, **OWN.get(name, {})).fit(X, np.unique(y, return_inverse=True)[1] * 10)
+    assert set(fitted.predict(X)) <= {0, 10, 20}
+    assert (pickle.loads(pickle.dumps(fitted)).predict_proba(X) == fitted.predict_proba(X)).all()
+
+
+def test_searches_cross_validation_and_pipelines():
+    X, y = tones(36)
+    groups = np.arange(36) // 6
+    folds = GroupKFold(3)
+    scores = {epochs: cross_val_score(small(epochs=epochs), X, y, groups=groups, cv=folds).mean() for epochs in (1, 8)}
+    grid = GridSearchCV(small(), {"epochs": [1, 8]}, cv=folds).fit(X, y, groups=groups)
+    assert dict(zip((1, 8), grid.cv_results_["mean_test_score"], strict=True)) == scores
+    assert grid.best_params_ == {"epochs": 8}
+    assert grid.best_estimator_.score(X, y) == 1
+    drawn = RandomizedSearchCV(small(), {"lr": [1e-3, 1e-2]}, n_iter=2, cv=2, random_state=0, error_score="raise")
+    assert drawn.fit(X, y).predict(X[:2]).tolist() <= ["slow"] * 2
+    pipeline = make_pipeline(StandardScaler(), small(epochs=8)).fit(X[:, 0], y)
+    assert clone(pipeline).set_params(signalclassifier__lr=0.01).fit(X[:, 0], y).score(X[:, 0], y) > 0.6
+
+
+X, Y = tones(12)
+SPOILT = np.where(np.arange(256) == 9, np.nan, X)
+
+
+@pytest.mark.parametrize(
+    ("settings", "X", "y", "said"),
+    [
+        ({"model": "wdcn"}, X, Y, r"unknown model 'wdcn'.*Expected one of: cnn1d, .*wdcnn"),
+        ({"model_params": {"depth": 3}}, X, Y, r"'cnn1d' cannot be built with \{'depth': 3\}: .*argument 'depth'"),
+        ({"model": "order_cnn", "width": 0.5}, X, Y, "'order_cnn' cannot be built .*'width'"),
+        ({"model": "cnn2d"}, X, Y, "model 'cnn2d' sees maps: expected a representation"),
+        ({"model": "cnn2d", "representation": {"kind": "stft"}}, X, Y, "representation is .*'sampling_rate_hz'"),
+        ({"model": "wdcnn"}, X, Y, "signals have 256 samples, but this network needs windows of at least 1024"),
+        ({"lr": 0}, X, Y, "lr is 0"),
+        ({"batch_size": 1}, X, Y, "batch_size is 1, expected an integer >= 2"),
+        ({"epochs": 0}, X, Y, "epochs is 0"),
+        ({"label_smoothing": 2}, X, Y, "label_smoothing is 2"),
+        ({"optimizer": "adan"}, X, Y, "did you mean 'adam'"),
+        ({"random_state": -1}, X, Y, "random_state is -1"),
+        ({}, SPOILT, Y, "X contains NaN"),
+        ({}, X, ["wear"] * 12, "y holds one class, wear"),
+        ({}, X[:1], Y[:1], "minimum of 2 is required"),
+        ({}, X, Y[:5], "inconsistent numbers of samples"),
+        ({}, X[:, :, None], Y, r"expected \[windows, samples\] or \[windows, channels, samples\]"),
+    ],
+)
+def test_what_cannot_be_fitted(settings, X, y, said):
+    with pytest.raises(ValueError, match=said):
+        small(**settings).fit(X, y)
+
+
+def test_what_cannot_be_predicted_or_validated():
+    fitted = small(epochs=1).fit(X, Y)
+    for windows in (X[..., :100], np.repeat(X, 2, axis=1)):
+        with pytest.raises(ValueError, match=r"but this SignalClassifier was fitted on \[1, 256\]"):
+            fitted.predict(windows)
+    with pytest.raises(ValueError, match="X contains NaN"):
+        fitted.predict(SPOILT)
+    with pytest.raises(ValueError, match=r"labels that y has not: \['wear'\]"):
+        small().fit(X, Y, validation_data=(X[:1], ["wear"]))
+
+
+def test_a_training_that_diverges_fails():
+    with pytest.raises(NonFiniteLossError):
+        small(lr=1e9, optimizer="sgd", schedule="step", epochs=9).fit(X, Y)

@@ -1,0 +1,244 @@
+"""Grid and random search: the same candidates as scikit-learn's own, on folds that no specimen is split between."""
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_array
+from scipy.stats import loguniform
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, RandomizedSearchCV, StratifiedGroupKFold
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+from whirl.tuning.cross_validated_search import make_folds
+from whirl.tuning.estimator import SignalClassifier
+from whirl.tuning.grid_search import GridSearchOptimizer, get_default_param_grid
+from whirl.tuning.random_search import RandomSearchOptimizer, get_default_param_distributions
+from whirl.tuning.spaces import new_model, preset_names
+
+FOREST = {"max_depth": [1, 3, None], "max_features": [0.2, 1.0]}
+SCALED_SVM = {"svc__C": loguniform(0.1, 100), "svc__gamma": loguniform(1e-3, 1)}
+
+
+def few_windows(n_specimens=12, n_windows=6, shift=1.0, seed=0):
+    """Two classes that differ by `shift`, each specimen with an offset of its own."""
+    rng = np.random.default_rng(seed)
+    specimens = rng.permutation(np.repeat(np.arange(n_specimens), n_windows))
+    offsets = rng.normal(size=(n_specimens, 4))
+    X = offsets[specimens] + shift * (specimens % 2)[:, None] + 0.3 * rng.normal(size=(len(specimens), 4))
+    return X, np.where(specimens % 2, "worn", "healthy"), specimens
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_the_grid_is_that_of_scikit_learn(grouped):
+    X, y, specimens = few_windows()
+    ours = GridSearchOptimizer(random_state=7, n_jobs=1, verbose=0)
+    groups = specimens if grouped else None
+    found = ours.search(RandomForestClassifier(20), X, y, FOREST, 3, "f1_macro", groups=groups)
+    cv = StratifiedGroupKFold(3) if grouped else 3
+    theirs = GridSearchCV(RandomForestClassifier(20, random_state=7), FOREST, cv=cv, scoring="f1_macro")
+    theirs.fit(X, y, groups=groups)
+    assert found["best_params"] == theirs.best_params_
+    assert found["best_score"] == theirs.best_score_
+    assert found["n_candidates"] == 6
+    assert (found["best_estimator"].predict(X) == theirs.predict(X)).all()
+    table = ours.get_results()
+    np.testing.assert_array_equal(table["mean_score"], theirs.cv_results_["mean_test_score"])
+    np.testing.assert_array_equal(table["std_score"], theirs.cv_results_["std_test_score"])
+    np.testing.assert_array_equal(table["rank"], theirs.cv_results_["rank_test_score"])
+    assert list(table["max_depth"]) == [1, 1, 3, 3, None, None]
+    assert (table["time_s"] > 0).all()
+
+
+def test_the_draws_are_those_of_scikit_learn():
+    X, y, specimens = few_windows()
+    model = make_pipeline(StandardScaler(), SVC())
+    ours = RandomSearchOptimizer(random_state=3, n_jobs=1, verbose=0)
+    found = ours.search(model, X, y, SCALED_SVM, 8, GroupKFold(4), "accuracy", groups=specimens)
+    theirs = RandomizedSearchCV(model, SCALED_SVM, n_iter=8, cv=GroupKFold(4), scoring="accuracy", random_state=3)
+    theirs.fit(X, y, groups=specimens)
+    assert found["best_params"] == theirs.best_params_
+    assert found["best_score"] == theirs.best_score_
+    np.testing.assert_array_equal(ours.get_results()["svc__C"], [p["svc__C"] for p in theirs.cv_results_["params"]])
+    again = RandomSearchOptimizer(random_state=3, n_jobs=2, verbose=0)
+    assert again.search(model, X, y, SCALED_SVM, 8, GroupKFold(4), "accuracy", groups=specimens) | {
+        "best_estimator": None
+    } == found | {"best_estimator": None}
+
+
+def test_lists_alone_are_drawn_once_each():
+    X, y, specimens = few_windows()
+    optimizer = RandomSearchOptimizer(n_jobs=1, verbose=0)
+    found = optimizer.search(SVC(), X, y, {"C": [0.1, 1.0, 10.0]}, 50, 3, None, groups=specimens)
+    assert found["n_candidates"] == 3
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes=st.lists(st.integers(1, 9), min_size=4, max_size=14), n_folds=st.integers(2, 4), seed=st.integers(0, 99))
+def test_folds_never_split_a_specimen(sizes, n_folds, seed):
+    rng = np.random.default_rng(seed)
+    specimens = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    classes = rng.permutation(np.arange(len(sizes)) % 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        folds = make_folds(n_folds, np.zeros((len(specimens), 1)), classes[specimens], specimens)
+    assert len(folds) == n_folds
+    assert sorted(np.concatenate([test for _, test in folds])) == list(range(len(specimens)))
+    for train, test in folds:
+        assert not set(specimens[train]) & set(specimens[test])
+        assert len(train) + len(test) == len(specimens)
+
+
+def test_an_ungrouped_search_believes_a_leak_and_a_grouped_one_does_not():
+    """No class can be told from another, but every specimen from every other: a neighbour knows its own windows."""
+    X, y, specimens = few_windows(n_specimens=24, shift=0.0, seed=1)
+    grid = {"n_neighbors": [1, 3]}
+    optimizer = GridSearchOptimizer(n_jobs=1, verbose=0)
+    leaking = optimizer.search(KNeighborsClassifier(), X, y, grid, 4, "accuracy")
+    honest = optimizer.search(KNeighborsClassifier(), X, y, grid, 4, "accuracy", groups=specimens)
+    unseen = few_windows(n_specimens=400, shift=0.0, seed=2)
+    on_unseen = leaking["best_estimator"].score(unseen[0], unseen[1])
+    assert leaking["best_score"] > 0.9
+    assert honest["best_score"] < 0.7
+    assert abs(on_unseen - 0.5) < 0.1
+
+
+def test_networks_are_tuned_like_a_forest():
+    rng = np.random.default_rng(0)
+    specimens, time = np.repeat(np.arange(6), 4), np.arange(64)
+    signs = np.where(specimens % 2, 5, 15)
+    X = np.sin(2 * np.pi * signs[:, None] * time / 64 + rng.uniform(0, 6, (24, 1))).astype(np.float32)
+    model = SignalClassifier("cnn1d", epochs=20, batch_size=8, width=0.25, device="cpu")
+    optimizer = GridSearchOptimizer(n_jobs=1, verbose=0)
+    found = optimizer.search(model, X, specimens % 2, {"lr": [1e-9, 1e-2]}, 3, "accuracy", groups=specimens)
+    assert found["best_params"] == {"lr": 1e-2}
+    assert found["best_estimator"].predict(X).shape == (24,)
+
+
+def test_the_pictures_are_of_the_search():
+    X, y, specimens = few_windows()
+    grid = GridSearchOptimizer(n_jobs=1, verbose=0)
+    grid.search(RandomForestClassifier(5), X, y, FOREST, 3, "f1_macro", groups=specimens)
+    axes = grid.plot_grid_results("max_depth", "max_features").axes
+    assert (axes[0].get_xlabel(), axes[0].get_ylabel()) == ("max_depth", "max_features")
+    assert axes[1].get_ylabel() == "mean f1_macro over 3 folds"
+    assert [tick.get_text() for tick in axes[0].get_xticklabels()] == ["1", "3", "None"]
+    drawn = RandomSearchOptimizer(n_jobs=1, verbose=0)
+    drawn.search(make_pipeline(StandardScaler(), SVC()), X, y, SCALED_SVM, 6, 3, "accuracy", groups=specimens)
+    assert drawn.plot_search_results("svc__C").axes[0].get_xscale() == "log"
+    with pytest.raises(ValueError, match=r"unknown parameter 'C'; .*xpected one of: svc__C, svc__gamma"):
+        drawn.plot_search_results("C")
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_presets_fit_their_models(name):
+    model = new_model(name, random_state=0)
+    known = model.get_params()
+    grid, distributions = get_default_param_grid(name), get_default_param_distributions(name)
+    assert set(grid) | set(distributions) <= set(known)
+    assert 2 <= np.prod([len(values) for values in grid.values()]) <= 100
+    assert all(hasattr(values, "rvs") or len(values) > 1 for values in distributions.values())
+
+
+@pytest.mark.parametrize("get", [get_default_param_grid, get_default_param_distributions])
+def test_an_unknown_preset_lists_the_known_ones(get):
+    with pytest.raises(ValueError, match=r"'Forest'; .*xpected one of: RandomForest, SVM, GradientBoosting, .*wdcnn"):
+        get("Forest")
+
+
+X3, Y3, SPECIMENS3 = few_windows(n_specimens=4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"param_grid": {"depth": [1]}}, r"SVC has no parameter 'depth'; it has C, .*tol"),
+        ({"param_grid": {}}, "there is no parameter to search"),
+        ({"cv": 5}, "4 specimens are too few for 5 folds"),
+        (
+            {"cv": KFold(2, shuffle=True, random_state=0)},
+            r"fold 1 of cv has specimen '\d' in its training and in its test",
+        ),
+        ({"groups": [None, *SPECIMENS3[1:]]}, r"groups\[0\] is None: expected the specimen of every row"),
+        ({"groups": [*SPECIMENS3[:-1], np.nan]}, r"groups\[23\] is nan"),
+        ({"groups": SPECIMENS3[1:]}, "groups has 23 entries, but y has 24"),
+        ({"y": Y3[1:]}, "X has 24 rows, but y has 23"),
+        ({"scoring": "acuracy"}, "acuracy"),
+        ({"scoring": ["accuracy", "f1"]}, "expected one score"),
+        ({"param_grid": {"C": [-1.0]}}, r"no candidate could be trained; one of them failed with .*'C' parameter"),
+    ],
+    ids=["parameter", "empty", "folds", "splitter", "unknown", "nan", "groups", "lengths", "scoring", "scores", "fits"],
+)
+def test_what_cannot_be_searched_is_refused(change, message):
+    arguments = {"param_grid": {"C": [1.0]}, "cv": 2, "scoring": "accuracy", "groups": SPECIMENS3, "y": Y3} | change
+    with pytest.raises(ValueError, match=message) as error:
+        GridSearchOptimizer(n_jobs=1, verbose=0).search(SVC(), X3, **arguments)
+    assert "\n" not in str(error.value).strip() or change.get("scoring") == "acuracy"
+
+
+def no_score(estimator, X, y):
+    raise RuntimeError("the meter is broken")
+
+
+@pytest.mark.filterwarnings("ignore:Scoring failed", "ignore:One or more of the test scores")
+def test_a_score_that_always_fails_is_no_best_score():
+    optimizer = GridSearchOptimizer(n_jobs=1, verbose=0)
+    with pytest.raises(ValueError, match="no candidate could be scored: RuntimeError: the meter is broken"):
+        optimizer.search(SVC(), X3, Y3, {"C": [1.0, 2.0]}, 2, no_score, groups=SPECIMENS3)
+    with pytest.raises(NotFittedError):
+        optimizer.get_results()
+
+
+@pytest.mark.filterwarnings(
+    "ignore:class 'rare' comes from one", "ignore::sklearn.exceptions.FitFailedWarning", "ignore:One or more of the"
+)
+def test_candidates_that_all_fail_in_a_fold_are_none():
+    y = np.where(SPECIMENS3 == 0, "rare", "common")  # without specimen 0, one class is left, which an SVM refuses
+    with pytest.raises(ValueError, match="each failed in at least one fold"):
+        GridSearchOptimizer(n_jobs=1, verbose=0).search(SVC(), X3, y, {"C": [1.0]}, 2, None, groups=SPECIMENS3)
+
+
+def test_a_step_may_be_searched_with_its_own_parameters():
+    pipeline = Pipeline([("scale", StandardScaler()), ("model", SVC())])
+    grid = [
+        {"model": [SVC()], "model__C": [1.0, 2.0]},
+        {"model": [RandomForestClassifier(5)], "model__max_depth": [None]},
+    ]
+    optimizer = GridSearchOptimizer(n_jobs=1, verbose=0)
+    assert optimizer.search(pipeline, X3, Y3, grid, 2, "accuracy", groups=SPECIMENS3)["n_candidates"] == 3
+    assert optimizer.get_results()["model__C"].tolist()[:2] == [1.0, 2.0]
+    assert optimizer.plot_grid_results("model", "model__C").axes[0].get_xlabel() == "model"
+
+
+def test_sparse_features_and_plain_parameters():
+    optimizer = RandomSearchOptimizer(n_jobs=1, verbose=0)
+    found = optimizer.search(SVC(), csr_array(X3), Y3, {"C": loguniform(0.1, 9)}, 2, 2, None, groups=SPECIMENS3)
+    assert type(found["best_params"]["C"]) is float
+
+
+def test_no_draw_is_refused():
+    with pytest.raises(ValueError, match="n_iter is 0, expected >= 1"):
+        RandomSearchOptimizer(n_jobs=1, verbose=0).search(SVC(), X3, Y3, SCALED_SVM, 0, 2, None)
+
+
+def test_a_class_of_one_specimen_is_pointed_out():
+    y = np.where(SPECIMENS3 == 0, "rare", "common")
+    with pytest.warns(UserWarning, match="class 'rare' comes from one specimen"):
+        make_folds(2, X3, y, SPECIMENS3)
+
+
+@pytest.mark.parametrize("optimizer", [GridSearchOptimizer(), RandomSearchOptimizer()])
+def test_nothing_is_shown_before_the_search(optimizer):
+    with pytest.raises(NotFittedError, match="call search"):
+        optimizer.get_results()
+    with pytest.raises(NotFittedError, match="call search"):
+        if isinstance(optimizer, GridSearchOptimizer):
+            optimizer.plot_grid_results("a", "b")
+        else:
+            optimizer.plot_search_results("a")

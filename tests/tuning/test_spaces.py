@@ -1,0 +1,50 @@
+"""One table of presets, seen as grids, distributions and spaces."""
+
+import numpy as np
+import optuna
+import pytest
+
+from whirl.tuning.spaces import (
+    Choice,
+    IntRange,
+    Range,
+    new_model,
+    preset,
+    preset_distributions,
+    preset_names,
+    preset_optuna,
+)
+
+
+def test_grids_have_their_ends_and_even_steps():
+    np.testing.assert_allclose(Range(1e-3, 1.0, n_grid=4, log=True).grid(), [1e-3, 1e-2, 1e-1, 1.0])
+    assert Range(0.0, 1.0, n_grid=3).grid() == [0.0, 0.5, 1.0]
+    assert IntRange(1, 9, n_grid=3).grid() == [1, 5, 9]
+    assert Range(0.0, 1.0).grid() == IntRange(1, 9).grid() == Choice((1, 2)).grid() == []
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_draws_of_both_kinds_lie_in_the_ranges(name):
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(0)).ask(preset_optuna(name))
+    rng = np.random.default_rng(0)
+    for parameter, space in preset(name).items():
+        distribution = preset_distributions(name)[parameter]
+        drawn = distribution.rvs(size=200, random_state=rng) if hasattr(distribution, "rvs") else distribution
+        for value in (*drawn, trial.params[parameter]):
+            if isinstance(space, Choice):
+                assert value in space.values
+            else:
+                assert space.low <= value <= space.high
+        if isinstance(space, IntRange):
+            assert set(drawn) <= set(range(space.low, space.high + 1))
+    new_model(name).set_params(**trial.params)
+
+
+def test_logarithmic_draws_are_even_in_decades():
+    drawn = Range(1e-4, 1.0, log=True).distribution().rvs(size=4000, random_state=0)
+    assert abs(np.mean(drawn < 1e-2) - 0.5) < 0.03
+
+
+def test_a_setting_that_the_model_has_not_is_refused():
+    with pytest.raises(ValueError, match="Invalid parameter 'epochs'"):
+        new_model("RandomForest", epochs=3)

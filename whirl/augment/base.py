@@ -1,0 +1,193 @@
+"""How augmentations are put together, and how they reach a batch: by hand, in a collate, or on the device."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from whirl.augment.label_mixing import as_distributions
+from whirl.engine.batch import Batch, as_batch
+from whirl.validation import check_number
+
+Function = Callable[..., tuple[Tensor, Tensor]]
+
+
+class Augmentation:
+    """A random change of a whole batch; a subclass overrides `augment`.
+
+    Called with signals it returns signals, called with signals and labels it returns both.
+
+    Example:
+        >>> class Louder(Augmentation):
+        ...     def augment(self, batch, generator=None):
+        ...         return batch._replace(signals=2 * batch.signals)
+        >>> Louder()(torch.ones(1, 1, 3))
+        tensor([[[2., 2., 2.]]])
+    """
+
+    def augment(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
+        """The changed batch; the given one stays as it is.
+
+        Args:
+            batch: signals float `[B, C, T]`, targets, and metadata that may hold `rpm`.
+            generator: of the signals' device; None is torch's own.
+        """
+        raise NotImplementedError
+
+    @overload
+    def __call__(self, signals: Tensor, labels: None = None, *, generator: torch.Generator | None = None) -> Tensor: ...
+    @overload
+    def __call__(
+        self, signals: Tensor, labels: Tensor, *, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]: ...
+    def __call__(self, signals: Tensor, labels: Tensor | None = None, *, generator: torch.Generator | None = None):
+        """Augment signals `[B, C, T]` and, where given, their labels: int `[B]` or float `[B, K]`."""
+        given = torch.zeros(len(signals), dtype=torch.int64, device=signals.device) if labels is None else labels
+        batch = self.augment(Batch(signals, given, {}), generator)
+        if labels is not None:
+            return batch.signals, batch.targets
+        if batch.targets is not given:
+            raise ValueError(f"{self!r} mixes labels: call it with signals and labels")
+        return batch.signals
+
+
+class Compose(Augmentation):
+    """One augmentation after the other.
+
+    Args:
+        augmentations: `Augmentation` objects, or functions `(signals, labels) -> (signals, labels)`.
+
+    Raises:
+        TypeError: one is neither.
+
+    Example:
+        >>> double = lambda signals, labels: (2 * signals, labels)
+        >>> Compose([double, double])(torch.ones(1, 1, 2))
+        tensor([[[4., 4.]]])
+    """
+
+    def __init__(self, augmentations: Sequence[Augmentation | Function]) -> None:
+        self.augmentations = [as_augmentation(a) for a in augmentations]
+
+    def augment(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
+        for augmentation in self.augmentations:
+            batch = augmentation.augment(batch, generator)
+        return batch
+
+    def __repr__(self) -> str:
+        return f"Compose({self.augmentations})"
+
+
+class RandomApply(Augmentation):
+    """Augments each sample with a given probability, independently of the others.
+
+    Args:
+        augmentation: an `Augmentation`, or a function `(signals, labels) -> (signals, labels)`.
+        probability: in [0, 1].
+
+    Raises:
+        ValueError: the probability is outside [0, 1].
+
+    Example:
+        >>> flip = RandomApply(lambda signals, labels: (-signals, labels), probability=0.5)
+        >>> flip(torch.ones(5, 1, 1), generator=torch.Generator().manual_seed(0)).flatten()
+        tensor([-1.,  1., -1., -1., -1.])
+    """
+
+    def __init__(self, augmentation: Augmentation | Function, probability: float = 0.5) -> None:
+        check_number("probability", probability, 0, 1)
+        self.augmentation = as_augmentation(augmentation)
+        self.probability = probability
+
+    def augment(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
+        if self.probability == 0:
+            return batch
+        changed = self.augmentation.augment(batch, generator)
+        if self.probability == 1:
+            return changed
+        signals = batch.signals
+        chosen = torch.rand(len(signals), device=signals.device, generator=generator) < self.probability
+        targets = changed.targets
+        if targets is not batch.targets:
+            before = as_distributions(batch.targets, targets.shape[1], targets.dtype)
+            targets = torch.where(chosen[:, None], targets, before)
+        return Batch(
+            torch.where(chosen.view(-1, *[1] * (signals.ndim - 1)), changed.signals, signals),
+            targets,
+            {name: _choose(chosen, value, batch.metadata[name]) for name, value in changed.metadata.items()},
+        )
+
+    def __repr__(self) -> str:
+        return f"RandomApply({self.augmentation!r}, {self.probability})"
+
+
+def _choose(chosen: Tensor, changed: Any, before: Any) -> Any:
+    return before if changed is before else torch.where(chosen, changed, before)
+
+
+class _FromFunction(Augmentation):
+    """A function of signals and labels as an augmentation."""
+
+    def __init__(self, function: Function) -> None:
+        self.function = function
+        self._takes_generator = "generator" in inspect.signature(function).parameters
+
+    def augment(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
+        keywords = {"generator": generator} if self._takes_generator else {}
+        signals, targets = self.function(batch.signals, batch.targets, **keywords)
+        return Batch(signals, targets, batch.metadata)
+
+    def __repr__(self) -> str:
+        return getattr(self.function, "__name__", repr(self.function))
+
+
+def as_augmentation(augmentation: Augmentation | Function) -> Augmentation:
+    """An `Augmentation` as it is, a function `(signals, labels) -> (signals, labels)` wrapped.
+
+    Raises:
+        TypeError: it cannot be called.
+    """
+    if isinstance(augmentation, Augmentation):
+        return augmentation
+    if not callable(augmentation):
+        raise TypeError(
+            f"{augmentation!r} is no augmentation: expected an Augmentation, or a function "
+            "(signals, labels) -> (signals, labels)"
+        )
+    return _FromFunction(augmentation)
+
+
+class AugmentedCollate:
+    """A `collate_fn` that augments what a `DataLoader` has put together; worker processes augment, then.
+
+    It goes over a list of samples as well as over a batch that the dataset cuts whole. Each worker draws from
+    its own random state, which the loader seeds.
+
+    Args:
+        augmentation: an `Augmentation`, or a function `(signals, labels) -> (signals, labels)`.
+        collate: makes the batch of a list of samples.
+
+    Example:
+        >>> data = [(torch.ones(1, 4), 0), (torch.ones(1, 4), 1)]
+        >>> halve = AugmentedCollate(lambda signals, labels: (signals / 2, labels))
+        >>> loader = torch.utils.data.DataLoader(data, batch_size=2, collate_fn=halve)
+        >>> signals, labels, metadata = next(iter(loader))
+        >>> signals.mean(), labels
+        (tensor(0.5000), tensor([0, 1]))
+    """
+
+    def __init__(
+        self, augmentation: Augmentation | Function, collate: Callable[[list[Any]], Any] = default_collate
+    ) -> None:
+        self.augmentation = as_augmentation(augmentation)
+        self.collate = collate
+
+    def __call__(self, samples: Any) -> Batch:
+        """The augmented batch of these samples."""
+        batch = self.collate(samples) if isinstance(samples, list) else samples
+        return self.augmentation.augment(as_batch(batch, torch.device("cpu")))

@@ -1,0 +1,221 @@
+"""Augmentation policies: operations by name and magnitude, presets, and a random choice among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from whirl.augment import signals as raw
+from whirl.augment import vibration
+from whirl.augment.base import Augmentation, Compose, RandomApply
+from whirl.augment.label_mixing import invalidate_mixed_metadata
+from whirl.engine.batch import Batch
+from whirl.validation import check_name, check_number
+
+Step = tuple[str, float, float]
+SubPolicy = Sequence[Step]
+Policy = Sequence[SubPolicy]
+SignalFunction = Callable[[Tensor, float, torch.Generator | None], Tensor]
+BatchFunction = Callable[[Batch, float, torch.Generator | None], Batch]
+
+
+def _on_signals(function: SignalFunction) -> BatchFunction:
+    def change(batch: Batch, magnitude: float, generator: torch.Generator | None) -> Batch:
+        return batch._replace(signals=function(batch.signals, magnitude, generator))
+
+    return change
+
+
+def _speed_jitter(batch: Batch, magnitude: float, generator: torch.Generator | None) -> Batch:
+    rpm = batch.metadata.get("rpm")
+    signals, rpm = vibration.speed_jitter(batch.signals, 0.1 * magnitude, rpm, generator=generator)
+    return batch._replace(signals=signals, metadata=batch.metadata if rpm is None else batch.metadata | {"rpm": rpm})
+
+
+def _mixup(batch: Batch, magnitude: float, generator: torch.Generator | None) -> Batch:
+    return raw.MixupAugmentation(magnitude).augment(batch, generator)
+
+
+def _cutmix(batch: Batch, magnitude: float, generator: torch.Generator | None) -> Batch:
+    signals, targets = raw.cutmix_batch(batch.signals, batch.targets, magnitude, prob=1.0, generator=generator)
+    return Batch(signals, targets, invalidate_mixed_metadata(batch.metadata, len(signals)))
+
+
+class _Kind(NamedTuple):
+    """An operation of a policy: what it does, and what its magnitude means."""
+
+    change: BatchFunction
+    magnitude: str
+
+
+OPERATIONS: dict[str, _Kind] = {
+    "polarity_flip": _Kind(_on_signals(lambda s, m, g: vibration.polarity_flip(s, 1.0)), "unused"),
+    "time_shift": _Kind(
+        _on_signals(lambda s, m, g: raw.time_shift(s, round(m * s.shape[-1]), generator=g)),
+        "longest circular shift, as a share of the window",
+    ),
+    "time_mask": _Kind(
+        _on_signals(lambda s, m, g: raw.time_masking(s, round(m * s.shape[-1] / 4), generator=g)),
+        "longest mask, as a share of a quarter of the window",
+    ),
+    "scale": _Kind(
+        _on_signals(lambda s, m, g: raw.amplitude_scaling(s, (1 - m / 2, 1 + m / 2), generator=g)),
+        "factors within 1 ± magnitude / 2",
+    ),
+    "sensor": _Kind(
+        _on_signals(lambda s, m, g: vibration.sensor_gain_and_offset(s, gain_db=6 * m, offset=m / 5, generator=g)),
+        "gain of each channel within ± 6 dB · magnitude, offset within ± magnitude / 5 of its RMS",
+    ),
+    "white_noise": _Kind(
+        _on_signals(lambda s, m, g: vibration.additive_machine_noise(s, 30 * (1 - m), generator=g)),
+        "signal-to-noise ratio of 30 dB · (1 - magnitude)",
+    ),
+    "pink_noise": _Kind(
+        _on_signals(lambda s, m, g: vibration.additive_machine_noise(s, 30 * (1 - m), color="pink", generator=g)),
+        "signal-to-noise ratio of 30 dB · (1 - magnitude)",
+    ),
+    "speed_jitter": _Kind(_speed_jitter, "speed within ± 10 % · magnitude"),
+    "band_stop": _Kind(
+        _on_signals(lambda s, m, g: vibration.band_stop(s, 1.0, max_width_hz=0.1 * m, generator=g)),
+        "widest band, as a tenth of the sampling rate",
+    ),
+    "surrogate": _Kind(_on_signals(lambda s, m, g: vibration.random_phase_surrogate(s, generator=g)), "unused"),
+    "mixup": _Kind(_mixup, "alpha of the Beta distribution, > 0"),
+    "cutmix": _Kind(_cutmix, "alpha of the Beta distribution, > 0"),
+}
+
+# What a policy search draws from: an operation that mixes labels changes the loss that it is judged by.
+SEARCHED = tuple(name for name in OPERATIONS if name not in ("mixup", "cutmix"))
+
+DEFAULT_POLICY: Policy = (
+    (("polarity_flip", 0.5, 0.0), ("time_shift", 1.0, 1.0)),
+    (("polarity_flip", 0.5, 0.0), ("speed_jitter", 0.8, 0.3)),
+    (("time_shift", 1.0, 1.0), ("white_noise", 0.5, 0.4)),
+    (("polarity_flip", 0.5, 0.0), ("time_mask", 0.5, 0.5)),
+    (("time_shift", 1.0, 1.0), ("band_stop", 0.5, 0.3)),
+)
+
+PRESETS: dict[str, SubPolicy] = {
+    "light": (("polarity_flip", 0.5, 0.0),),
+    "medium": (("polarity_flip", 0.5, 0.0), ("band_stop", 0.5, 0.3), ("white_noise", 0.3, 0.4)),
+    "heavy": (
+        ("polarity_flip", 0.5, 0.0),
+        ("time_shift", 1.0, 1.0),
+        ("band_stop", 0.5, 0.5),
+        ("white_noise", 0.5, 0.6),
+        ("time_mask", 0.5, 0.5),
+        ("mixup", 0.5, 0.2),
+    ),
+}
+"""What each is worth was measured on machines and bearings that training never saw: docs/results/augmentation.md."""
+
+
+class Operation(Augmentation):
+    """One named operation, applied to each sample with a probability.
+
+    Args:
+        name: a key of `OPERATIONS`.
+        probability: in [0, 1].
+        magnitude: in [0, 1]; what it means, `OPERATIONS[name].magnitude` says.
+
+    Raises:
+        ValueError: an unknown name, or a number outside its range.
+
+    Example:
+        >>> Operation("polarity_flip", 1.0, 0.0)(torch.ones(1, 1, 2))
+        tensor([[[-1., -1.]]])
+    """
+
+    def __init__(self, name: str, probability: float, magnitude: float) -> None:
+        check_name("operation", name, OPERATIONS)
+        check_number(f"{name}: probability", probability, 0, 1)
+        check_number(f"{name}: magnitude", magnitude, 0, 1)
+        if name in ("mixup", "cutmix") and magnitude == 0:
+            raise ValueError(f"{name}: magnitude is 0, expected the alpha of a Beta distribution, > 0 and <= 1")
+        self.name, self.probability, self.magnitude = name, probability, magnitude
+        self._applied = RandomApply(_Always(OPERATIONS[name].change, magnitude), probability)
+
+    def augment(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
+        return self._applied.augment(batch, generator)
+
+    def __repr__(self) -> str:
+        return f"Operation({self.name!r}, {self.probability}, {self.magnitude})"
+
+
+class _Always(Augmentation):
+    def __init__(self, change: BatchFunction, magnitude: float) -> None:
+        self.change, self.magnitude = change, magnitude
+
+    def augment(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
+        return self.change(batch, self.magnitude, generator)
+
+
+def compose_policy(steps: SubPolicy) -> Compose:
+    """The operations of one sub-policy `[(operation, probability, magnitude), ...]`, in their order.
+
+    Raises:
+        ValueError: an entry of another form, an unknown operation, a number outside [0, 1].
+    """
+    if isinstance(steps, str) or not isinstance(steps, Sequence):
+        raise ValueError(f"a sub-policy is {steps!r}, expected a list of (operation, probability, magnitude)")
+    for step in steps:
+        if isinstance(step, str) or not isinstance(step, Sequence) or len(step) != 3:
+            raise ValueError(f"a policy's entry is {step!r}, expected (operation, probability, magnitude)")
+    return Compose([Operation(*step) for step in steps])
+
+
+class AutoAugment(Augmentation):
+    """Draws one sub-policy per call and applies its operations, each to a sample with its own probability.
+
+    After E. D. Cubuk et al.: "AutoAugment: Learning Augmentation Strategies from Data", CVPR 2019.
+
+    Args:
+        policy: sub-policies `[(operation, probability, magnitude), ...]`, operations by their names in
+            `whirl.augment.policies.OPERATIONS`; None is `DEFAULT_POLICY`, chosen by hand. An empty sub-policy
+            leaves the batch as it is.
+
+    Raises:
+        ValueError: an empty policy, an unknown operation, a number outside [0, 1].
+
+    Example:
+        >>> augment = AutoAugment([[("polarity_flip", 1.0, 0.0)], [("scale", 1.0, 0.0)]])
+        >>> sorted({augment(torch.ones(1, 1, 1)).item() for _ in range(40)})
+        [-1.0, 1.0]
+    """
+
+    def __init__(self, policy: Policy | None = None) -> None:
+        self.policy = DEFAULT_POLICY if policy is None else policy
+        if isinstance(self.policy, str) or not isinstance(self.policy, Sequence) or not self.policy:
+            raise ValueError(f"policy is {policy!r}, expected at least one sub-policy")
+        self._choices = [compose_policy(steps) for steps in self.policy]
+
+    def augment(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
+        # Without a generator the choice is drawn on the host, where it is needed: no wait for the device.
+        device = "cpu" if generator is None else generator.device
+        choice = int(torch.randint(len(self._choices), (), generator=generator, device=device))
+        return self._choices[choice].augment(batch, generator)
+
+    def __repr__(self) -> str:
+        return f"AutoAugment({self.policy!r})"
+
+
+def make_augmentation(setting: str | Policy) -> Augmentation:
+    """The augmentation that a setting names: a preset or a policy.
+
+    Args:
+        setting: `'light'`, `'medium'`, `'heavy'`, or sub-policies as `AutoAugment` takes them.
+
+    Raises:
+        ValueError: an unknown preset, a wrong policy.
+
+    Example:
+        >>> make_augmentation("light")
+        Compose([Operation('polarity_flip', 0.5, 0.0)])
+    """
+    if not isinstance(setting, str):
+        return AutoAugment(setting)
+    check_name("preset", setting, PRESETS)
+    return compose_policy(PRESETS[setting])

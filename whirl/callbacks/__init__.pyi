@@ -1,0 +1,39 @@
+from .callbacks import (
+    Callback as Callback,
+)
+from .callbacks import (
+    EarlyStopping as EarlyStopping,
+)
+from .callbacks import (
+    LearningRateScheduler as LearningRateScheduler,
+)
+from .callbacks import (
+    MLflowLogger as MLflowLogger,
+)
+from .callbacks import (
+    ModelCheckpoint as ModelCheckpoint,
+)
+from .callbacks import (
+    TensorBoardLogger as TensorBoardLogger,
+)
+from .cnn_callbacks import (
+    CallbackList as CallbackList,
+)
+from .cnn_callbacks import (
+    EarlyStoppingCallback as EarlyStoppingCallback,
+)
+from .cnn_callbacks import (
+    GradientMonitor as GradientMonitor,
+)
+from .cnn_callbacks import (
+    LearningRateMonitor as LearningRateMonitor,
+)
+from .cnn_callbacks import (
+    MetricLogger as MetricLogger,
+)
+from .cnn_callbacks import (
+    ModelCheckpointCallback as ModelCheckpointCallback,
+)
+from .cnn_callbacks import (
+    TimingCallback as TimingCallback,
+)

@@ -1,0 +1,429 @@
+"""Callbacks that watch single batches, keep the best files, measure time and write metrics down.
+
+None of them makes an accelerator wait in a batch, except `GradientMonitor` once every `log_interval` batches.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from whirl.callbacks.callbacks import EarlyStopping, OptimizerSteps, save_model, scalars
+from whirl.engine.callbacks import Callback as Callback
+from whirl.engine.callbacks import CallbackList as CallbackList
+from whirl.engine.callbacks import Logs
+from whirl.engine.files import to_json_safe, write_json, write_text
+from whirl.engine.monitor import Improvement
+
+logger = logging.getLogger(__name__)
+
+VANISHING_GRADIENT_NORM = 1e-7
+
+
+class LearningRateMonitor(Callback):
+    """Note the learning rate with which every `log_interval`-th epoch begins.
+
+    Args:
+        optimizer: whose rates are noted.
+        log_interval: epochs between notes, >= 1; epoch 0 is noted.
+
+    Attributes:
+        history: `{epoch: [rate of each parameter group]}`.
+
+    Raises:
+        ValueError: `log_interval` is below 1.
+
+    Example:
+        >>> monitor = LearningRateMonitor(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1))
+        >>> monitor.on_epoch_begin(0)
+        >>> monitor.history
+        {0: [0.1]}
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, log_interval: int = 1) -> None:
+        _reject_bad_interval(log_interval)
+        self.optimizer = optimizer
+        self.log_interval = log_interval
+        self.history: dict[int, list[float]] = {}
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        goes_on = self.trainer is not None and self.trainer.state.batch > 0
+        if epoch % self.log_interval == 0 and not goes_on:
+            self.history[epoch] = [float(group["lr"]) for group in self.optimizer.param_groups]
+            logger.info("epoch %d: learning rate %s", epoch, ", ".join(f"{rate:g}" for rate in self.history[epoch]))
+
+    def state_dict(self) -> Logs:
+        return {"history": dict(self.history)}
+
+    def load_state_dict(self, state: Logs) -> None:
+        self.history = dict(state["history"])
+
+
+class GradientMonitor(Callback):
+    """Watch the global 2-norm of the gradient, and warn through logging when it vanishes or explodes.
+
+    The norm is the one before clipping. It is read once every `log_interval` batches, at the first optimizer
+    step from then on; between, nothing is computed or read. It vanishes below 1e-7 and explodes above
+    `alert_threshold` or when it is not finite.
+
+    Args:
+        model: whose gradients are watched.
+        log_interval: batches between readings, >= 1.
+        alert_threshold: norm above which the gradient explodes, > 0.
+
+    Attributes:
+        history: one `{'epoch', 'batch', 'grad_norm'}` per reading.
+
+    Raises:
+        ValueError: `log_interval` is below 1 or `alert_threshold` is not positive.
+
+    Example:
+        >>> model = torch.nn.Linear(1, 1, bias=False)
+        >>> monitor = GradientMonitor(model, log_interval=1)
+        >>> (3 * model.weight).sum().backward()
+        >>> monitor.on_batch_end(0)
+        >>> monitor.history
+        [{'epoch': 0, 'batch': 0, 'grad_norm': 3.0}]
+    """
+
+    def __init__(self, model: torch.nn.Module, log_interval: int = 100, alert_threshold: float = 10.0) -> None:
+        _reject_bad_interval(log_interval)
+        if not alert_threshold > 0:
+            raise ValueError(f"alert_threshold is {alert_threshold!r}, expected a number > 0")
+        self.model = model
+        self.log_interval = log_interval
+        self.alert_threshold = alert_threshold
+        self.history: list[dict[str, Any]] = []
+        self._epoch = 0
+        self._batches_since_reading = 0
+        self._steps = OptimizerSteps()
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self._epoch = epoch
+        # The step of the last epoch's unfinished window is no step of a batch to come.
+        self._steps.since_last_batch(self.trainer)
+
+    def on_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        self._batches_since_reading += 1
+        # Within an accumulation window the gradient is unfinished.
+        stepped = self._steps.since_last_batch(self.trainer)
+        if stepped and self._batches_since_reading >= self.log_interval:
+            norm = self._norm()
+            if norm is not None:
+                self._batches_since_reading = 0
+                self._note(batch, norm)
+
+    def _norm(self) -> float | None:
+        norm = None if self.trainer is None else self.trainer.updater.grad_norm
+        if norm is None:
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients) if gradients else None
+        return None if norm is None else float(norm)
+
+    def _note(self, batch: int, norm: float) -> None:
+        self.history.append({"epoch": self._epoch, "batch": batch, "grad_norm": norm})
+        if not math.isfinite(norm) or norm > self.alert_threshold:
+            logger.warning(
+                "epoch %d, batch %d: exploding gradient, norm %.3g (alert above %g)",
+                self._epoch, batch, norm, self.alert_threshold,
+            )  # fmt: skip
+        elif norm < VANISHING_GRADIENT_NORM:
+            logger.warning("epoch %d, batch %d: vanishing gradient, norm %.3g", self._epoch, batch, norm)
+
+    def state_dict(self) -> Logs:
+        return {"history": list(self.history), "batches_since_reading": self._batches_since_reading}
+
+    def load_state_dict(self, state: Logs) -> None:
+        self.history = list(state["history"])
+        self._batches_since_reading = state["batches_since_reading"]
+
+
+class ModelCheckpointCallback(Callback):
+    """Keep the best `save_top_k` models of a training as files.
+
+    Files are named `epoch_003_val_loss_0.1234.pt` and hold `model`, `optimizer`, `epoch` and `logs`, as those
+    of `ModelCheckpoint` do. A file is deleted only if this callback wrote it, in this training or in the one
+    resumed, and only once a better one is there. NaN is never saved; of equals the earlier stays.
+
+    Args:
+        checkpoint_dir: folder of the files; made where it does not exist.
+        model: what to save.
+        optimizer: saved beside it; None leaves it out.
+        monitor: name in the epoch logs that decides what is best.
+        mode: `'min'` where lower is better, `'max'` where higher is.
+        save_top_k: number of files to keep, >= 1.
+
+    Attributes:
+        best: best value so far; None before the first.
+        best_path: its file; None before the first.
+        paths: all files kept, best first.
+
+    Raises:
+        ValueError: `mode` is unknown or `save_top_k` below 1; at an epoch's end, the monitored name is not in
+            the logs.
+        OSError: at an epoch's end, a file cannot be written; what was kept before stays.
+
+    Example:
+        >>> import tempfile
+        >>> model = torch.nn.Linear(2, 1)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     checkpoint = ModelCheckpointCallback(folder, model, None, save_top_k=2)
+        ...     for epoch, loss in enumerate([0.9, 0.5, 0.6]):
+        ...         checkpoint.on_epoch_end(epoch, {"val_loss": loss})
+        ...     sorted(path.name for path in Path(folder).iterdir())
+        ['epoch_001_val_loss_0.5000.pt', 'epoch_002_val_loss_0.6000.pt']
+    """
+
+    rank_zero_only = True
+
+    def __init__(
+        self,
+        checkpoint_dir: str | Path,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer | None,
+        monitor: str = "val_loss",
+        mode: str = "min",
+        save_top_k: int = 3,
+    ) -> None:
+        if save_top_k < 1:
+            raise ValueError(f"save_top_k is {save_top_k!r}, expected a number of files >= 1")
+        self.checkpoint_dir = Path(checkpoint_dir)
+        self.model = model
+        self.optimizer = optimizer
+        self.improvement = Improvement(monitor, mode)
+        self.save_top_k = save_top_k
+        self._kept: list[tuple[float, str]] = []  # (value, file name), best first
+
+    @property
+    def best(self) -> float | None:
+        return self._kept[0][0] if self._kept else None
+
+    @property
+    def best_path(self) -> Path | None:
+        return self.paths[0] if self._kept else None
+
+    @property
+    def paths(self) -> list[Path]:
+        return [self.checkpoint_dir / name for _, name in self._kept]
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        value = self.improvement.read(logs)
+        name = f"epoch_{epoch:03d}_{self.improvement.monitor.replace('/', '_')}_{value:.4f}.pt"
+        others = [entry for entry in self._kept if entry[1] != name]
+        rank = sum(not self.improvement.is_better(value, kept) for kept, _ in others)
+        if math.isnan(value) or rank >= self.save_top_k:
+            return
+        save_model(self.checkpoint_dir / name, self.model, self.optimizer, epoch, logs)
+        self._kept = [*others[:rank], (value, name), *others[rank:]]
+        while len(self._kept) > self.save_top_k:
+            (self.checkpoint_dir / self._kept.pop()[1]).unlink(missing_ok=True)
+
+    def state_dict(self) -> Logs:
+        return {"kept": list(self._kept)}
+
+    def load_state_dict(self, state: Logs) -> None:
+        self._kept = [(value, name) for value, name in state["kept"]]
+
+
+class TimingCallback(Callback):
+    """Measure how long epochs and batches take, and how much of an epoch is waiting for data.
+
+    Times are the host's; nothing waits for an accelerator, whose work a batch may have only queued: then a
+    single batch looks short, while the epoch, at whose end results are read, is right.
+
+    Args:
+        verbose: whether to log each epoch's times.
+
+    Attributes:
+        history: one entry per epoch: `epoch`; `epoch_time_s` with validation; `batch_p50_s` and `batch_p95_s`,
+            median and 95th percentile of a batch's time (NaN without a batch); `data_time_s`, spent
+            between batches, waiting for the loader.
+
+    Example:
+        >>> timing = TimingCallback()
+        >>> timing.on_epoch_begin(0)
+        >>> for batch in range(3):
+        ...     timing.on_batch_begin(batch)
+        ...     timing.on_batch_end(batch)
+        >>> timing.on_epoch_end(0)
+        >>> 0 <= timing.history[0]["batch_p50_s"] <= timing.history[0]["epoch_time_s"]
+        True
+    """
+
+    rank_zero_only = True
+
+    def __init__(self, verbose: bool = True) -> None:
+        self.verbose = verbose
+        self.history: list[dict[str, Any]] = []
+        self._begin_epoch(time.perf_counter())
+
+    def _begin_epoch(self, now: float) -> None:
+        self._epoch_began = self._batch_began = self._batch_ended = now
+        self._batch_times: list[float] = []
+        self._data_time = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self._begin_epoch(time.perf_counter())
+
+    def on_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        self._batch_began = time.perf_counter()
+        self._data_time += self._batch_began - self._batch_ended
+
+    def on_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        self._batch_ended = time.perf_counter()
+        self._batch_times.append(self._batch_ended - self._batch_began)
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        p50, p95 = np.percentile(self._batch_times or [math.nan], (50, 95)).tolist()
+        entry = {
+            "epoch": epoch,
+            "epoch_time_s": time.perf_counter() - self._epoch_began,
+            "batch_p50_s": p50,
+            "batch_p95_s": p95,
+            "data_time_s": self._data_time,
+        }
+        self.history.append(entry)
+        if self.verbose and self._batch_times:
+            logger.info(
+                "epoch %d: %.2f s, %.2f s of it waiting for data; %d batches, median %.2f ms, 95th percentile %.2f ms",
+                epoch, entry["epoch_time_s"], self._data_time, len(self._batch_times), 1e3 * p50, 1e3 * p95,
+            )  # fmt: skip
+
+    def state_dict(self) -> Logs:
+        return {"history": list(self.history)}
+
+    def load_state_dict(self, state: Logs) -> None:
+        self.history = list(state["history"])
+
+
+class MetricLogger(Callback):
+    r"""Write the logs of every `log_interval`-th epoch to a JSON file.
+
+    `.json` is an array, written anew whole each time; `.jsonl` has a line for each epoch. Numbers that are not
+    finite are null. The file is the memory: a resumed training goes on in it and replaces what was there for
+    its own epochs, and one that begins at epoch 0 begins the file anew. When the file cannot be written, there is one
+    warning, the training goes on, and every later entry tries again to write all that is missing.
+
+    Args:
+        log_file: file to write; folders are made.
+        log_interval: epochs between entries, >= 1; epoch 0 is written.
+
+    Raises:
+        ValueError: `log_interval` is below 1; at an epoch's end, the file that is there was not written by a
+            `MetricLogger`, and is left alone.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder) / "metrics.jsonl"
+        ...     MetricLogger(file).on_epoch_end(0, {"val_loss": 0.5, "val_accuracy": float("nan")})
+        ...     file.read_text()
+        '{"epoch": 0, "val_loss": 0.5, "val_accuracy": null}\n'
+    """
+
+    rank_zero_only = True
+
+    def __init__(self, log_file: str | Path, log_interval: int = 1) -> None:
+        _reject_bad_interval(log_interval)
+        self.log_file = Path(log_file)
+        self.log_interval = log_interval
+        self._entries: list[Logs] | None = None
+        self._is_behind = False
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self._entries = None
+        self._is_behind = False
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        if epoch % self.log_interval:
+            return
+        try:
+            self._log(epoch, logs)
+        except OSError as error:
+            if not self._is_behind:
+                warnings.warn(f"MetricLogger: the training goes on, but {error}", RuntimeWarning, stacklevel=2)
+            self._is_behind = True
+
+    def _log(self, epoch: int, logs: Logs | None) -> None:
+        written = self._read() if self._entries is None else self._entries
+        kept = [past for past in written if past["epoch"] < epoch]
+        entry = to_json_safe({"epoch": epoch} | scalars(logs) | {"epoch": epoch})
+        follows_on = self._entries is not None and kept == written and not self._is_behind
+        self._entries = [*kept, entry]
+        if self.log_file.suffix != ".jsonl":
+            write_json(self.log_file, self._entries)
+        elif follows_on:
+            self._append(_line(entry))
+        else:
+            write_text(self.log_file, "".join(_line(past) for past in self._entries))
+        self._is_behind = False
+
+    def _append(self, line: str) -> None:
+        with self.log_file.open("a", encoding="utf-8") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _read(self) -> list[Logs]:
+        if not self.log_file.exists():
+            return []
+        try:
+            text = self.log_file.read_text(encoding="utf-8")
+            if self.log_file.suffix == ".jsonl":
+                # What follows the last line break was cut off when it was written.
+                entries = [json.loads(line) for line in text.split("\n")[:-1]]
+            else:
+                entries = json.loads(text)
+            if not all(isinstance(entry["epoch"], int) for entry in entries):
+                raise TypeError
+        except (ValueError, TypeError, KeyError):
+            raise ValueError(f"{self.log_file}: holds something else than logged epochs; name another file") from None
+        return entries
+
+
+class EarlyStoppingCallback(EarlyStopping):
+    """`EarlyStopping` that can be silent.
+
+    Args:
+        monitor: name in the epoch logs.
+        patience: epochs without improvement that are borne, >= 0; 0 stops at the first, as 1 does.
+        mode: `'min'` where lower is better, `'max'` where higher is.
+        min_delta: change that counts as an improvement, >= 0.
+        verbose: whether to log the stop.
+
+    Example:
+        >>> stopping = EarlyStoppingCallback(patience=1, verbose=False)
+        >>> for epoch, loss in enumerate([0.5, 0.6]):
+        ...     stopping.on_epoch_end(epoch, {"val_loss": loss})
+        >>> stopping.should_stop
+        True
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        patience: int = 10,
+        mode: str = "min",
+        min_delta: float = 0.0,
+        verbose: bool = True,
+    ) -> None:
+        super().__init__(monitor, patience, mode, min_delta)
+        self.verbose = verbose
+
+
+def _line(entry: Logs) -> str:
+    return json.dumps(entry) + "\n"
+
+
+def _reject_bad_interval(log_interval: int) -> None:
+    if log_interval < 1:
+        raise ValueError(f"log_interval is {log_interval!r}, expected an integer >= 1")

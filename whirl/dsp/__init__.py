@@ -1,0 +1,6 @@
+"""Batched transforms of signals: envelope, spectra, STFT, CWT, Wigner-Ville, order tracking, masks."""
+
+import lazy_loader
+
+# Public names are listed once, in __init__.pyi; a module is imported when one of its names is first used.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

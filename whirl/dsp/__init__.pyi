@@ -1,0 +1,54 @@
+from .angular import to_orders as to_orders
+from .envelope import (
+    analytic as analytic,
+)
+from .envelope import (
+    envelope_spectrum as envelope_spectrum,
+)
+from .envelope import (
+    squared_envelope as squared_envelope,
+)
+from .interpolation import interpolate as interpolate
+from .masks import (
+    draw_spans as draw_spans,
+)
+from .masks import (
+    mask_bands as mask_bands,
+)
+from .masks import (
+    mask_out as mask_out,
+)
+from .masks import (
+    span_mask as span_mask,
+)
+from .resizing import resize as resize
+from .shaft_angle import (
+    order_frames as order_frames,
+)
+from .shaft_angle import (
+    order_spectrum as order_spectrum,
+)
+from .shaft_angle import (
+    turns_from_speed as turns_from_speed,
+)
+from .shaft_angle import (
+    turns_from_tachometer as turns_from_tachometer,
+)
+from .short_time_fourier import stft as stft
+from .spectra import (
+    amplitude_spectrum as amplitude_spectrum,
+)
+from .spectra import (
+    most_impulsive_band as most_impulsive_band,
+)
+from .spectra import (
+    squared_envelope_spectrum as squared_envelope_spectrum,
+)
+from .time_frequency import TimeFrequency as TimeFrequency
+from .wavelets import (
+    cwt as cwt,
+)
+from .wavelets import (
+    cwt_power as cwt_power,
+)
+from .wigner import wigner_ville as wigner_ville

@@ -1,0 +1,64 @@
+"""How many threads a training step on a CPU should use: measured, because no rule holds.
+
+A second thread helps large steps. Small steps wait for each other's threads, and where another process keeps a core
+busy they wait long: the same step of 75 ms took 200 to 400 ms with two threads on two cores of which one was busy.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+ROUNDS = 3
+MIN_GAIN = 0.85  # more threads must take at most this share of the time, or fewer are kept
+
+
+def fastest_thread_count(step: Callable[[], object], candidates: Sequence[int] | None = None) -> int:
+    """The number of threads with which `step` takes the least time; fewer where the difference is small.
+
+    Args:
+        step: one typical step; called a few times with each number.
+        candidates: ascending numbers of threads; None is 1, 2, 4, ... up to torch's own setting.
+
+    Returns:
+        One of the candidates. torch's setting is left as it was.
+
+    Example:
+        >>> fastest_thread_count(lambda: torch.ones(8).sum(), candidates=[1])
+        1
+    """
+    before = torch.get_num_threads()
+    candidates = _powers_of_two(before) if candidates is None else candidates
+    if len(candidates) == 1:
+        return candidates[0]
+    times: dict[int, list[float]] = {count: [] for count in candidates}
+    try:
+        for _ in range(ROUNDS):
+            for count in candidates:
+                torch.set_num_threads(count)
+                step()
+                times[count].append(_seconds(step))
+    finally:
+        torch.set_num_threads(before)
+    return _fewest_fast_enough({count: statistics.median(taken) for count, taken in times.items()})
+
+
+def _seconds(step: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    step()
+    return time.perf_counter() - began
+
+
+def _powers_of_two(most: int) -> list[int]:
+    return [*(1 << i for i in range(most.bit_length() - 1)), most] if most > 1 else [1]
+
+
+def _fewest_fast_enough(median_s: dict[int, float]) -> int:
+    chosen, *more = median_s
+    for count in more:
+        if median_s[count] <= MIN_GAIN * median_s[chosen]:
+            chosen = count
+    return chosen

@@ -1,0 +1,136 @@
+"""From losses to optimizer steps: accumulate, scale, clip, step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+
+from whirl.engine.distributed import sum_gradients, world_size
+from whirl.engine.precision import FullPrecision
+
+REFERENCE_COUNT = 64
+"""Samples that a loss of weight 1 stands for; a power of two, so that the weight costs no precision."""
+
+
+class Updater:
+    """The only caller of `backward`, gradient clipping and `optimizer.step`.
+
+    Accumulation is exact. A window of k micro-batches with n_1 .. n_k samples and mean losses L_i steps
+    with the gradient of the sample-weighted mean, sum(n_i L_i) / sum(n_i), for ragged micro-batches and
+    for an unfinished last window too. As sum(n_i) is known only at the window's end, each loss is
+    weighted by n_i / n_1 and the gradient at last by n_1 / sum(n_i), which keeps float16 in range.
+
+    Where several processes train together, windows are theirs together: gradients are added up over the processes once
+    a window, in one message that also carries the samples behind them and the flags. In place of n_1, which may differ
+    between processes, stands `REFERENCE_COUNT`.
+
+    Args:
+        optimizer: holds the parameters that are trained.
+        accumulation_steps: micro-batches per optimizer step, >= 1.
+        max_grad_norm: bound of the gradient's global 2-norm; None or <= 0 turns clipping off.
+        precision: how to scale and step.
+        on_step: called after each optimizer step that was taken, e.g. to move a schedule.
+        flags: numbers that this process gives to each window; see `reduced_flags`.
+
+    Attributes:
+        reduced_flags: the flags of all processes for the last window, added up, `[V]` on the device; None alone.
+        grad_norm: norm before clipping at the last step, a 0-dimensional tensor on the device; None
+            while clipping is off.
+        pending: micro-batches of the unfinished window.
+
+    Raises:
+        ValueError: `accumulation_steps` is not a positive integer, or `max_grad_norm` is NaN.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor(1.0))
+        >>> updater = Updater(torch.optim.SGD([weight], lr=0.1), accumulation_steps=2, max_grad_norm=None)
+        >>> updater(weight * 1.0, 30)
+        >>> updater(weight * 4.0, 10)  # mean gradient (30 * 1 + 10 * 4) / 40 = 1.75
+        >>> round(weight.item(), 4)
+        0.825
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        *,
+        accumulation_steps: int = 1,
+        max_grad_norm: float | None = 1.0,
+        precision: FullPrecision | None = None,
+        on_step: Callable[[], None] | None = None,
+        flags: Callable[[], Sequence[float]] = tuple,
+    ) -> None:
+        if type(accumulation_steps) is not int or accumulation_steps < 1:
+            raise ValueError(f"gradient_accumulation_steps is {accumulation_steps!r}, expected an integer >= 1")
+        if max_grad_norm is not None and math.isnan(max_grad_norm):
+            raise ValueError("max_grad_norm is nan, expected a number, or None for no clipping")
+        self.optimizer = optimizer
+        self.accumulation_steps = accumulation_steps
+        self.max_grad_norm = max_grad_norm if max_grad_norm is not None and max_grad_norm > 0 else None
+        self.precision = precision or FullPrecision()
+        self.on_step = on_step
+        self.flags = flags
+        self.reduced_flags: torch.Tensor | None = None
+        self.grad_norm: torch.Tensor | None = None
+        self.pending = 0
+        self._first_count = self._samples = 0
+
+    def __call__(self, loss: torch.Tensor, count: int) -> None:
+        """Add the gradient of one micro-batch; step when the window is full.
+
+        Args:
+            loss: mean loss of the micro-batch, with its graph.
+            count: samples in the micro-batch.
+        """
+        if self.pending == 0:
+            # At the window's beginning, so that gradients can still be looked at after a step.
+            self.optimizer.zero_grad(set_to_none=True)
+            self._first_count, self._samples = count if world_size() == 1 else REFERENCE_COUNT, 0
+        self.precision.backward(loss if count == self._first_count else loss * (count / self._first_count))
+        self.pending += 1
+        self._samples += count
+        if self.pending == self.accumulation_steps:
+            self._step()
+
+    def begin(self) -> None:
+        """Forget a window that a failed epoch left unfinished."""
+        self.pending = 0
+
+    def flush(self) -> None:
+        """Step an unfinished window, at an epoch's end."""
+        if self.pending:
+            self._step()
+
+    def _step(self) -> None:
+        self.pending = 0
+        samples = self._samples if world_size() == 1 else self._sum_over_processes()
+        self.precision.unscale(self.optimizer)
+        if (world_size() > 1 or samples != self._first_count) and (gradients := _gradients(self._trained())):
+            torch._foreach_mul_(gradients, self._first_count / samples)
+        if self.max_grad_norm is not None:
+            self._clip(self.max_grad_norm)
+        if self.precision.step(self.optimizer) and self.on_step is not None:
+            self.on_step()
+
+    def _sum_over_processes(self) -> torch.Tensor:
+        """Add up gradients and votes; the samples of all processes, 0-dimensional."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
+        totals = sum_gradients(parameters, [self._samples, *self.flags()])
+        self.reduced_flags = totals[1:]
+        return totals[0]
+
+    def _trained(self) -> list[torch.Tensor]:
+        return [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+
+    def _clip(self, max_norm: float) -> None:
+        parameters = self._trained()
+        self.grad_norm = torch.nn.utils.get_total_norm(_gradients(parameters))
+        # On a CPU the norm is at hand without a wait, and a factor of 1 need not be multiplied.
+        if not self.grad_norm.is_cpu or not self.grad_norm <= max_norm:
+            torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, self.grad_norm)
+
+
+def _gradients(parameters: list[torch.Tensor]) -> list[torch.Tensor]:
+    return [p.grad for p in parameters if p.grad is not None]

@@ -1,0 +1,57 @@
+from .export import (
+    export_onnx as export_onnx,
+)
+from .export import (
+    export_program as export_program,
+)
+from .figures import (
+    confusion_matrix as confusion_matrix,
+)
+from .figures import (
+    learning_curve as learning_curve,
+)
+from .figures import (
+    reliability_diagram as reliability_diagram,
+)
+from .figures import (
+    spectrum as spectrum,
+)
+from .hard_cases import hardest as hardest
+from .metrics import (
+    bootstrap_intervals as bootstrap_intervals,
+)
+from .metrics import (
+    condition_accuracies as condition_accuracies,
+)
+from .metrics import (
+    evaluate_predictions as evaluate_predictions,
+)
+from .metrics import (
+    expected_calibration_error as expected_calibration_error,
+)
+from .metrics import (
+    reliability_curve as reliability_curve,
+)
+from .paired import (
+    compare_arms as compare_arms,
+)
+from .paired import (
+    paired_difference as paired_difference,
+)
+from .pictures import show_recording as show_recording
+from .prediction import (
+    Predictions as Predictions,
+)
+from .prediction import (
+    aggregate_by_recording as aggregate_by_recording,
+)
+from .prediction import (
+    predict_windows as predict_windows,
+)
+from .report import (
+    Report as Report,
+)
+from .report import (
+    write_report as write_report,
+)
+from .significance import mcnemar as mcnemar

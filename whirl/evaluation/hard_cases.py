@@ -1,0 +1,211 @@
+"""The recordings on which the network does worst, each with the spectrum in which the answer should stand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from whirl.data.recording import Recording
+from whirl.data.windows import WindowDataset
+from whirl.dsp.spectra import amplitude_spectrum, most_impulsive_band, squared_envelope_spectrum
+from whirl.evaluation.figures import Expectation, shorten, spectrum
+from whirl.evaluation.prediction import Predictions, aggregate_by_recording, predict_windows
+from whirl.physics.faults import Line, Signature, signature
+from whirl.physics.rolling_bearing import FaultOrders
+
+_RESOLUTION_ORDERS = 0.02  # tells whirl below 0.48 from looseness at 0.5, in spite of the Hann window's width
+_MIN_ORDERS = 10.0
+_MIN_ENVELOPE_ORDERS = 6.0
+_ENVELOPE_HZ = 500.0
+_RANGE_DB = 80.0
+_MIN_DIFFERENCE = 1e-4  # of probabilities; below, they are equal but for rounding
+
+
+@dataclass(frozen=True, eq=False)
+class HardCase:
+    """A recording that was misjudged, or nearly.
+
+    Attributes:
+        recording: what was judged.
+        true: its class.
+        predicted: what the network says it is.
+        p_true: probability of the true class, 0 to 1.
+        p_predicted: probability of the predicted class, 0 to 1.
+    """
+
+    recording: Recording
+    true: str
+    predicted: str
+    p_true: float
+    p_predicted: float
+
+    @property
+    def wrong(self) -> bool:
+        """Whether the network errs."""
+        return self.true != self.predicted
+
+
+def hardest(
+    predictions: Predictions, recordings: Sequence[Recording], classes: Sequence[str], n: int = 8
+) -> list[HardCase]:
+    """The n hardest recordings: wrong ones first, then by the probability of the true class, lowest first.
+
+    Args:
+        predictions: of recordings; those whose class is unexpected one of: left out.
+        recordings: what `predictions.recording` points into.
+        classes: names of the K classes.
+        n: how many at most.
+    """
+    known = predictions.select(predictions.known)
+    p_true = known.probabilities[np.arange(len(known.targets)), known.targets]
+    order = np.lexsort((p_true, known.predicted == known.targets))[:n]
+    return [
+        HardCase(
+            recordings[int(known.recording[row])],
+            classes[int(known.targets[row])],
+            classes[int(known.predicted[row])],
+            float(p_true[row]),
+            float(known.probabilities[row].max()),
+        )
+        for row in order
+    ]
+
+
+def physics_verdict(
+    cases: Sequence[HardCase], classes: Sequence[str], physics: nn.Module, window: int, n: int = 3
+) -> list[list[tuple[str, float]]]:
+    """The n most probable classes of each recording by the evidence alone, with their probabilities, 0 to 1.
+
+    Args:
+        cases: the recordings.
+        classes: names of the K classes.
+        physics: judges windows of known speed, `[B, C, T]` and metadata to logits `[B, K]`; equal ones know nothing.
+        window: samples in a window; a recording gets the mean of its windows, as from the network.
+        n: how many classes at most.
+
+    Returns:
+        A list for each case, empty where the speed is not known or nothing follows from the evidence.
+    """
+    said: list[list[tuple[str, float]]] = [[] for _ in cases]
+    known = [index for index, case in enumerate(cases) if case.recording.rpm and case.recording.n_samples >= window]
+    if not known:
+        return said
+    windows = WindowDataset([cases[index].recording for index in known], None, window, quantities=())
+    for index, probabilities in zip(
+        known, aggregate_by_recording(predict_windows(physics, windows)).probabilities, strict=True
+    ):
+        possible = probabilities[probabilities > 0]
+        if possible.max() - possible.min() > _MIN_DIFFERENCE:
+            best: list[int] = np.argsort(-probabilities, kind="stable")[: min(n, len(possible))].tolist()
+            said[index] = [(classes[label], float(probabilities[label])) for label in best]
+    return said
+
+
+def spectrum_kind(true: str, predicted: str, classes: Sequence[str], orders: FaultOrders | None) -> str:
+    """In which spectrum to look: where most required lines of the two classes lie, else of all classes.
+
+    Returns:
+        `"raw"` or `"envelope"`.
+
+    Example:
+        >>> from whirl.physics.rolling_bearing import BEARINGS, fault_orders
+        >>> orders = fault_orders(BEARINGS["6205"])
+        >>> spectrum_kind("healthy", "oil_whirl", ["healthy", "oil_whirl"], None)
+        'raw'
+        >>> spectrum_kind("healthy", "healthy", ["healthy", "inner_race"], orders)
+        'envelope'
+    """
+    for labels in ((true, predicted), classes):
+        lines = [line for label in labels for line in _lines(label, orders) if line.role == "required"]
+        n_envelope = sum(line.spectrum == "envelope" for line in lines)
+        if lines:
+            return "envelope" if 2 * n_envelope > len(lines) else "raw"
+    return "raw"
+
+
+def _lines(label: str, orders: FaultOrders | None) -> tuple[Line, ...]:
+    known = signature(label, orders)
+    return known.lines if known else ()
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A spectrum and what to look for in it.
+
+    Attributes:
+        svg: the figure.
+        description: which spectrum of which channel it is.
+        expected: for the true and a wrongly predicted class, its signature; None where physics does not
+            know the class.
+    """
+
+    svg: str
+    description: str
+    expected: dict[str, Signature | None]
+
+
+def evidence(case: HardCase, classes: Sequence[str], orders: FaultOrders | None = None) -> Evidence:
+    """The spectrum of the first channel, with the lines of the true and the predicted class drawn in.
+
+    On orders of shaft speed where the speed is known, else in Hz and without lines.
+
+    Args:
+        case: what to look at.
+        classes: all classes, which settle the kind of spectrum where the two have no lines.
+        orders: kinematics of the rolling bearing, for its lines.
+    """
+    kind = spectrum_kind(case.true, case.predicted, classes, orders)
+    labels = dict.fromkeys((case.true, case.predicted))
+    expectations = [
+        Expectation(tuple(line for line in _lines(label, orders) if line.spectrum == kind), label == case.true)
+        for label in labels
+    ]
+    rpm = case.recording.rpm
+    drawn = expectations if rpm else []
+    highest = max((line.high_order for each in drawn for line in each.lines), default=0.0)
+    x, y, y_label, description = (_envelope if kind == "envelope" else _raw)(case.recording, highest)
+    x_label = "order of shaft speed" if rpm else "frequency, Hz"
+    svg = spectrum(x, y, x_label, y_label, drawn, f"spectrum of a recording of {case.true}")
+    return Evidence(svg, description, {label: signature(label, orders) for label in labels})
+
+
+def _raw(recording: Recording, highest_order: float) -> tuple[np.ndarray, np.ndarray, str, str]:
+    """Amplitudes of the signal in decibels, as x, y, label of y and description."""
+    shaft_hz = recording.rpm / 60 if recording.rpm else None
+    nyquist_hz = recording.sampling_rate_hz / 2
+    resolution_hz = _RESOLUTION_ORDERS * shaft_hz if shaft_hz else nyquist_hz / 1000
+    frequency_hz, amplitude = amplitude_spectrum(recording.signal[0], recording.sampling_rate_hz, resolution_hz)
+    top_hz = max(_MIN_ORDERS, highest_order + 0.5) * shaft_hz if shaft_hz else nyquist_hz
+    shown = _up_to(frequency_hz, 1, top_hz)
+    level = 20 * np.log10(np.maximum(amplitude[shown], 1e-12))
+    unit = f"dB re 1 {shorten(recording.unit)}" if recording.unit else "dB"
+    description = f"Amplitude spectrum of channel {recording.channels[0]}"
+    return frequency_hz[shown] / (shaft_hz or 1), np.maximum(level, level.max() - _RANGE_DB), unit, description
+
+
+def _envelope(recording: Recording, highest_order: float) -> tuple[np.ndarray, np.ndarray, str, str]:
+    """Modulation of the most impulsive band, as x, y, label of y and description."""
+    shaft_hz = recording.rpm / 60 if recording.rpm else None
+    signal, rate_hz = recording.signal[0], recording.sampling_rate_hz
+    band_hz = most_impulsive_band(signal, rate_hz)
+    resolution_hz = _RESOLUTION_ORDERS * shaft_hz if shaft_hz else 1.0
+    frequency_hz, amplitude = squared_envelope_spectrum(signal, rate_hz, band_hz, resolution_hz)
+    top_hz = max(_MIN_ENVELOPE_ORDERS, highest_order + 0.5) * shaft_hz if shaft_hz else _ENVELOPE_HZ
+    shown = _up_to(frequency_hz, 3, top_hz)  # the mean leaks into the bins beside 0
+    description = (
+        f"Squared envelope spectrum of channel {recording.channels[0]}, {band_hz[0]:.0f} to {band_hz[1]:.0f} Hz"
+    )
+    return (
+        frequency_hz[shown] / (shaft_hz or 1),
+        amplitude[shown],
+        "swing of the power, relative to its mean",
+        description,
+    )
+
+
+def _up_to(frequency_hz: np.ndarray, first: int, top_hz: float) -> slice:
+    """Bins from `first` to `top_hz`, but two at least."""
+    return slice(first, max(first + 2, int(np.searchsorted(frequency_hz, top_hz, "right"))))

@@ -1,0 +1,391 @@
+"""A picture of one recording's time-frequency map, with the lines that the machine could write into it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from whirl.data.manifest import read_listed
+from whirl.data.recording import Recording
+from whirl.data.resampling import ANALYSER_RATIO, resample
+from whirl.dsp.shaft_angle import turns_from_tachometer
+from whirl.dsp.spectra import most_impulsive_band
+from whirl.dsp.time_frequency import KINDS, TimeFrequency, decibel
+from whirl.engine.files import atomic_write
+from whirl.physics.faults import Line, signature
+from whirl.physics.rolling_bearing import BEARINGS, fault_orders
+from whirl.validation import check_name, check_number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NAMES = {
+    "stft": "short-time Fourier transform",
+    "cwt": "wavelet transform",
+    "wvd": "smoothed Wigner-Ville distribution",
+    "envelope": "squared envelope",
+    "order": "order map",
+}
+_Y_LABELS = {"order": "order (multiples of shaft speed)", "envelope": "frequency of modulation / Hz"}
+SUFFIXES = (".png", ".svg", ".pdf")
+
+_N_FREQUENCIES = {"stft": 128, "cwt": 192, "wvd": 192, "envelope": 256, "order": 256}
+_N_TIMES = 640
+_TURNS = 8  # shown where single impacts are to be seen
+_TURNS_OF_LINES = 64  # shown where only lines are, which that many tell apart
+_UNKNOWN_SPEED_S = 0.25  # shown there where the speed is not known
+_TOP_ORDER = 16
+_MIN_DB, _MAX_DB = 30, 50  # depth of the colours
+_QUIET = 20  # percent of the cells that may be as dark as the darkest
+_LABEL_ROOM = 0.027  # of the axis, between two names
+_SMOOTHING = 2.0  # rows: with this, what a smoothed Wigner-Ville distribution has below 0 is gone
+_JITTER = 0.2  # of the time between two pulses of a tachometer, from one turn to the next
+_SHAFT, _FAULT = "white", "#7fffd4"
+
+
+class _Mark(NamedTuple):
+    name: str
+    order: float
+    color: str
+
+
+def show_recording(
+    recording: Recording | str | Path,
+    representation: str = "cwt",
+    out: str | Path | None = None,
+    *,
+    bearing: str | None = None,
+    rpm: float | None = None,
+    channel: str | None = None,
+    tachometer: str | None = None,
+    start_s: float = 0.0,
+    duration_s: float | None = None,
+    frequency_range: Sequence[float] | None = None,
+    sampling_rate_hz: float | None = None,
+) -> Path:
+    """Draw a recording's map and write it, whole or not at all.
+
+    Where the speed is known, the shaft's harmonics are drawn in, dashed, and the lines to expect: with `bearing` the
+    bearing's fault orders, else those of the recording's class, else those of rotors in journal bearings. With a
+    tachometer they follow the speed. Where the class is told by such lines alone, `stft` and `wvd` show 0 to 16 times
+    the shaft's speed, else all frequencies.
+
+    A Wigner-Ville distribution is averaged over a few rows for the picture: negative cells have no level in dB.
+
+    An envelope is that of the most impulsive band, see `spectra.most_impulsive_band`; so is an order map with
+    `bearing`, because the impacts of a rolling bearing repeat at its fault orders, while its vibration rings higher.
+
+    Args:
+        recording: the recording, or its file, which is read as the manifest near it tells it, see `read_listed`.
+        representation: one of `time_frequency.KINDS`.
+        out: the picture, .png, .svg or .pdf; default the file's name with `-cwt.png` behind it, in the current folder.
+        bearing: name in `rolling_bearing.BEARINGS`.
+        rpm: speed of the shaft; default what manifest or file says.
+        channel: which to draw; default the first that is not the tachometer.
+        tachometer: channel with one pulse a turn, for a speed that changes.
+        start_s: where to begin, >= 0.
+        duration_s: how much to draw, > 0; default 8 turns of the shaft (0.25 s if its speed is not known), 64 where the
+            class is told by lines alone, and for envelope, order map, and with a tachometer, all.
+        frequency_range: lowest and highest frequency to draw, Hz or orders.
+        sampling_rate_hz: to assume where neither manifest nor file states one.
+
+    Returns:
+        Where the picture is.
+
+    Raises:
+        OSError: the picture cannot be written.
+        ValueError: the file cannot be read, a name is not known, or the stretch does not hold enough.
+
+    Example:
+        >>> import tempfile
+        >>> noise = np.random.default_rng(0).normal(size=12_000)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = show_recording(Recording(noise, 12_000, rpm=1800), "stft", f"{folder}/noise.png")
+        ...     path.name, path.stat().st_size > 10_000
+        ('noise.png', True)
+    """
+    check_name("representation", representation, KINDS)
+    if not isinstance(recording, Recording):
+        (recording,) = read_listed([recording], sampling_rate_hz)
+    path = Path(out) if out is not None else Path(f"{Path(recording.name).stem}-{representation}.png")
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{path}: cannot draw that kind of picture; expected one of: {', '.join(SUFFIXES)}")
+    if bearing is not None:
+        check_name("bearing", bearing, BEARINGS)
+    name = channel or next((each for each in recording.channels if each != tachometer), None)
+    if name is None:
+        raise ValueError(f"{recording.name}: has no channel to draw besides the tachometer, {tachometer}")
+    speed = _speed(recording, rpm, tachometer)
+    if representation == "order" and speed is None:
+        raise ValueError(f"{recording.name}: an order map needs the shaft's speed; give rpm or a tachometer channel")
+    stretch = _stretch(recording, speed, start_s, duration_s, representation in ("envelope", "order") or tachometer)
+    with _style(), atomic_write(path) as file:
+        figure = _draw(recording.select_channels([name]), representation, stretch, speed, bearing, frequency_range)
+        figure.savefig(file, format=path.suffix[1:].lower())
+    return path
+
+
+def _speed(recording: Recording, rpm: float | None, tachometer: str | None) -> np.ndarray | None:
+    """rev/min at every sample; None if it is not known."""
+    if tachometer is not None:
+        pulses = torch.from_numpy(recording.select_channels([tachometer]).signal)
+        try:
+            turns = turns_from_tachometer(pulses)[0].numpy()
+        except ValueError as error:
+            raise ValueError(f"{recording.name}, channel {tachometer}: {error}") from None
+        _check_pulses(turns, f"{recording.name}, channel {tachometer}")
+        return np.gradient(turns) * 60 * recording.sampling_rate_hz
+    rpm = recording.rpm if rpm is None else check_number("rpm", rpm, 0, open_ends=True)
+    return None if rpm is None else np.full(recording.n_samples, rpm)
+
+
+def _check_pulses(turns: np.ndarray, where: str) -> None:
+    """Refuse what is no tachometer: vibration passes its middle level too, but a shaft turns evenly."""
+    pulses = np.interp(np.arange(math.ceil(turns[0]), math.floor(turns[-1]) + 1), turns, np.arange(len(turns)))
+    apart = np.diff(pulses)
+    if len(apart) > 1 and np.median(np.abs(np.diff(apart))) > _JITTER * np.median(apart):
+        raise ValueError(f"{where}: no tachometer with a pulse for each turn: the times between its rises are uneven")
+
+
+def _stretch(
+    recording: Recording, speed: np.ndarray | None, start_s: float, duration_s: float | None, everything: Any
+) -> slice:
+    rate_hz = recording.sampling_rate_hz
+    if duration_s is None:
+        turns = _TURNS_OF_LINES if _told_by_lines(recording) else _TURNS
+        few_s = _UNKNOWN_SPEED_S if speed is None else turns * 60 / float(speed[0])
+        duration_s = recording.duration_s if everything else few_s
+    start = round(check_number("start_s", start_s, 0) * rate_hz)
+    n_samples = round(check_number("duration_s", duration_s, 0, open_ends=True) * rate_hz)
+    stop = min(start + n_samples, recording.n_samples)
+    if stop - start < 64:
+        raise ValueError(f"{recording.name} lasts {recording.duration_s:.4g} s: nothing to draw from {start_s:g} s on")
+    return slice(start, stop)
+
+
+def _draw(
+    recording: Recording,
+    kind: str,
+    stretch: slice,
+    speed: np.ndarray | None,
+    bearing: str | None,
+    frequency_range: Sequence[float] | None,
+) -> Figure:
+    signal, rate_hz = recording.signal[0, stretch], recording.sampling_rate_hz
+    here = None if speed is None else speed[stretch]
+    wants_band = kind == "envelope" or (kind == "order" and bearing is not None)
+    band_hz = most_impulsive_band(signal, rate_hz) if wants_band else None
+    if frequency_range is None:
+        lines_only = bearing is None and _told_by_lines(recording)
+        frequency_range = _default_range(kind, rate_hz, len(signal), here, lines_only)
+    if kind == "wvd":
+        signal, rate_hz = _decimated(signal, rate_hz, frequency_range)
+    mapping = _representation(kind, rate_hz, len(signal), here, band_hz, frequency_range)
+    levels_db, y = _map(mapping, signal, here), mapping.frequencies.numpy()
+    times_s = mapping.times_s(len(signal)).numpy() + stretch.start / recording.sampling_rate_hz
+    figure, axes = _canvas()
+    image = axes.pcolormesh(
+        times_s, y, levels_db, cmap="magma", shading="nearest", rasterized=True,
+        vmin=np.clip(np.percentile(levels_db, _QUIET), -_MAX_DB, -_MIN_DB), vmax=0,
+    )  # fmt: skip
+    if kind == "cwt":
+        _logarithmic(axes, y)
+    shown_s = np.arange(stretch.start, stretch.stop) / recording.sampling_rate_hz
+    axes.set(xlim=(shown_s[0], shown_s[-1]), ylim=(y[0], y[-1]))
+    axes.set(xlabel="time / s", ylabel=_Y_LABELS.get(kind, "frequency / Hz"))
+    if here is not None:
+        turning_hz = np.interp(times_s, shown_s, here / 60)
+        scale = np.ones_like(times_s) if kind == "order" else turning_hz
+        _draw_marks(axes, _marks(recording, bearing), times_s, scale)
+    _color_bar(figure, image)
+    axes.text(0, 1.075, _title(recording), transform=axes.transAxes, fontsize=12, weight="bold", va="bottom")
+    axes.text(0, 1.02, _subtitle(recording, kind, here, band_hz, bearing), transform=axes.transAxes, va="bottom")
+    return figure
+
+
+def _representation(
+    kind: str,
+    rate_hz: float,
+    n_samples: int,
+    speed: np.ndarray | None,
+    band_hz: tuple[float, float] | None,
+    frequency_range: Sequence[float] | None,
+) -> TimeFrequency:
+    n_frequencies = _N_FREQUENCIES[kind]
+    if kind == "stft" and frequency_range is None and speed is not None:  # a window of a quarter of a turn
+        n_frequencies = min(n_frequencies, round(rate_hz / 8 * 60 / float(speed.mean())))
+    if kind in ("stft", "envelope"):  # a window as long as a quarter of what is drawn, at most
+        low, high = frequency_range or (0, rate_hz / 2)
+        n_frequencies = max(8, min(n_frequencies, int(n_samples / 4 * (high - low) / rate_hz)))
+    if kind == "order" and speed is not None:  # half as many turns as there are, at most
+        low, high = frequency_range or (0, _TOP_ORDER)
+        turns = float(speed.mean()) / 60 * n_samples / rate_hz
+        n_frequencies = max(8, min(n_frequencies, int(turns / 2 * (high - low))))
+    return TimeFrequency(
+        kind,
+        rate_hz,
+        n_frequencies,
+        _N_TIMES,
+        scale="power",
+        frequency_range=frequency_range,
+        band_hz=band_hz,
+        standardize=False,
+    )
+
+
+def _told_by_lines(recording: Recording) -> bool:
+    """Whether all that the recording's class shows are low multiples of the shaft's speed."""
+    known = signature(recording.label) if recording.label else None
+    return known is not None and bool(known.lines) and not known.needs_high_frequency
+
+
+def _default_range(
+    kind: str, rate_hz: float, n_samples: int, speed: np.ndarray | None, lines_only: bool
+) -> tuple[float, float] | None:
+    if kind == "cwt":  # from three waves within what is drawn
+        return min(3 * rate_hz / n_samples, rate_hz / 8), 0.45 * rate_hz
+    if kind in ("stft", "wvd") and speed is not None and lines_only:
+        return 0, min(_TOP_ORDER * float(speed.max()) / 60, rate_hz / 2)
+    if kind == "envelope" and speed is not None:
+        return 0, min(_TOP_ORDER * float(speed.max()) / 60, rate_hz / 4)
+    if kind == "order" and speed is not None:
+        return 0, min(_TOP_ORDER, rate_hz / 2 / (float(speed.max()) / 60))
+    return None
+
+
+def _decimated(signal: np.ndarray, rate_hz: float, frequency_range: Sequence[float] | None) -> tuple[np.ndarray, float]:
+    """At a lower rate that still holds what is drawn: a Wigner-Ville distribution costs its square."""
+    lower_hz = (
+        rate_hz / max(1, math.floor(rate_hz / (ANALYSER_RATIO * frequency_range[1]))) if frequency_range else rate_hz
+    )
+    return resample(Recording(signal, rate_hz), lower_hz).signal[0], lower_hz
+
+
+def _map(mapping: TimeFrequency, signal: np.ndarray, speed: np.ndarray | None) -> np.ndarray:
+    """The map in dB below its strongest cell, `[F, T']`."""
+    centred = torch.from_numpy(signal - signal.mean(dtype=np.float64)).float()[None, None]
+    metadata = {}
+    if speed is not None:
+        steady = np.ptp(speed) == 0
+        metadata["rpm"] = torch.tensor([speed[0]] if steady else speed[None], dtype=torch.float64)
+    levels_db = decibel(_positive(mapping, mapping(centred, metadata)))[0, 0].numpy()
+    return levels_db - levels_db.max()
+
+
+def _positive(mapping: TimeFrequency, power: torch.Tensor) -> torch.Tensor:
+    if mapping.kind != "wvd":
+        return power
+    from scipy.ndimage import gaussian_filter1d
+
+    return torch.from_numpy(gaussian_filter1d(power.numpy(), _SMOOTHING, axis=-2))
+
+
+def _marks(recording: Recording, bearing: str | None) -> list[_Mark]:
+    """The lines to draw."""
+    shaft = [_Mark(f"{n}X", n, _SHAFT) for n in range(1, 4)]
+    if bearing is not None:
+        orders = fault_orders(BEARINGS[bearing])
+        rates = {"BPFO": orders.bpfo, "BPFI": orders.bpfi, "2BSF": 2 * orders.bsf, "FTF": orders.ftf}
+        rates |= {f"{n}x{name}": n * rates[name] for n in (2, 3) for name in ("BPFO", "BPFI")}
+        return [*(_Mark(name, order, _FAULT) for name, order in rates.items()), *shaft]
+    known = signature(recording.label) if recording.label else None
+    # Classes at high frequencies may have no lines: cavitation, and faults of a rolling bearing that nobody has named.
+    is_told = known is not None and (known.lines or known.needs_high_frequency)
+    lines = known.lines if known is not None and is_told else _journal_lines()
+    faults = [_Mark(line.name, line.order, _FAULT) for line in lines if line.spectrum == "raw"]
+    return faults + [mark for mark in shaft if mark.name not in {each.name for each in faults}]
+
+
+def _journal_lines() -> tuple[Line, ...]:
+    """What tells a rotor's faults apart: whirl, and the sub-harmonic of looseness."""
+    lines = [line for label in ("oil_whirl", "clearance") for line in getattr(signature(label), "lines", ())]
+    return tuple(line for line in lines if line.name in ("whirl", "1/2X"))
+
+
+def _draw_marks(axes: Axes, marks: Sequence[_Mark], times_s: np.ndarray, turning: np.ndarray) -> None:
+    """Each line over the map, and beside it its name; names that would lie on one another move apart."""
+    to_axes = axes.transData + axes.transAxes.inverted()
+    low, high = axes.get_ylim()
+    drawn = sorted((mark for mark in marks if low < mark.order * turning[-1] <= high), key=lambda mark: mark.order)
+    ends = [float(to_axes.transform((times_s[-1], mark.order * turning[-1]))[1]) for mark in drawn]
+    for mark, end, place in zip(drawn, ends, _apart(ends, _LABEL_ROOM), strict=True):
+        dashes = (0, (1, 3)) if mark.color == _SHAFT else (0, (6, 4))
+        axes.plot(
+            times_s, mark.order * turning, color=mark.color, linewidth=0.8, alpha=0.75, linestyle=dashes,
+            gid=f"line {mark.name}",
+        )  # fmt: skip
+        beside = {"transform": axes.transAxes, "clip_on": False}
+        axes.plot((1, 1.004, 1.016, 1.018), (end, end, place, place), color="0.6", linewidth=0.6, **beside)
+        axes.text(1.021, place, mark.name, va="center", fontsize=8, **beside)
+
+
+def _apart(places: Sequence[float], room: float) -> list[float]:
+    """Rising places within 0 to 1, moved as little as may be (least squares) so that there is room between each two."""
+    from scipy.optimize import isotonic_regression
+
+    if not places:
+        return []
+    offsets = room * np.arange(len(places))
+    moved = isotonic_regression(np.asarray(places) - offsets).x
+    return list(np.clip(moved, 0, max(0.0, 1 - offsets[-1])) + offsets)
+
+
+def _title(recording: Recording) -> str:
+    channel = f", channel {recording.channels[0]}" if recording.channels[0] != "ch0" else ""
+    return f"{Path(recording.name).name}{channel}"
+
+
+def _subtitle(
+    recording: Recording, kind: str, speed: np.ndarray | None, band_hz: tuple[float, float] | None, bearing: str | None
+) -> str:
+    parts = [NAMES[kind]]
+    if band_hz is not None:
+        of_envelope = " of the squared envelope" if kind == "order" else ""
+        parts[0] += f"{of_envelope}, {band_hz[0] / 1000:.3g} to {band_hz[1] / 1000:.3g} kHz"
+    parts.append(f"{recording.sampling_rate_hz:g} Hz")
+    if speed is None:
+        parts.append("speed not known, so no orders drawn")
+    elif np.ptp(speed) == 0:
+        parts.append(f"{speed[0]:.4g} rpm")
+    else:
+        parts.append(f"{speed[0]:.4g} to {speed[-1]:.4g} rpm")
+    if bearing is not None:
+        parts.append(f"bearing {bearing}")
+    if recording.label:
+        parts.append(f"labelled {recording.label}")
+    return "  ·  ".join(parts)
+
+
+def _style() -> Any:
+    from matplotlib import rc_context
+
+    # text stays text in an SVG, and a dollar sign in a file's name a dollar sign
+    return rc_context({"font.size": 10, "text.parse_math": False, "text.usetex": False, "svg.fonttype": "none"})
+
+
+def _canvas() -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 5.6), dpi=150)
+    return figure, figure.add_axes((0.075, 0.1, 0.775, 0.755))
+
+
+def _color_bar(figure: Figure, image: Any) -> None:
+    bar = figure.colorbar(image, cax=figure.add_axes((0.915, 0.1, 0.014, 0.755)), extend="min")
+    bar.set_label("dB below the strongest")
+    bar.outline.set_visible(False)  # type: ignore[operator]
+
+
+def _logarithmic(axes: Axes, frequencies_hz: np.ndarray) -> None:
+    """An axis in equal ratios, with ticks at 1, 2 and 5 of each decade, written out."""
+    axes.set_yscale("log")
+    decades = range(math.floor(math.log10(frequencies_hz[0])), math.ceil(math.log10(frequencies_hz[-1])) + 1)
+    ticks = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
+    axes.minorticks_off()

@@ -1,0 +1,72 @@
+from .cnn_optimizer import (
+    OptimizerConfig as OptimizerConfig,
+)
+from .cnn_optimizer import (
+    create_adamw_optimizer as create_adamw_optimizer,
+)
+from .cnn_optimizer import (
+    create_rmsprop_optimizer as create_rmsprop_optimizer,
+)
+from .cnn_optimizer import (
+    create_sgd_optimizer as create_sgd_optimizer,
+)
+from .cnn_optimizer import (
+    get_parameter_groups as get_parameter_groups,
+)
+from .cnn_optimizer import (
+    optimizer_names as optimizer_names,
+)
+from .cnn_schedulers import (
+    PolynomialLRScheduler as PolynomialLRScheduler,
+)
+from .cnn_schedulers import (
+    WarmupScheduler as WarmupScheduler,
+)
+from .cnn_schedulers import (
+    create_cosine_scheduler as create_cosine_scheduler,
+)
+from .cnn_schedulers import (
+    create_cosine_warmrestarts_scheduler as create_cosine_warmrestarts_scheduler,
+)
+from .cnn_schedulers import (
+    create_exponential_scheduler as create_exponential_scheduler,
+)
+from .cnn_schedulers import (
+    create_onecycle_scheduler as create_onecycle_scheduler,
+)
+from .cnn_schedulers import (
+    create_plateau_scheduler as create_plateau_scheduler,
+)
+from .cnn_schedulers import (
+    create_step_scheduler as create_step_scheduler,
+)
+from .optimizers import (
+    create_optimizer as create_optimizer,
+)
+from .optimizers import (
+    create_scheduler as create_scheduler,
+)
+from .schedule_plots import (
+    plot_schedule as plot_schedule,
+)
+from .schedule_plots import (
+    simulate_schedule as simulate_schedule,
+)
+from .scheduler_factory import (
+    create_training_scheduler as create_training_scheduler,
+)
+from .scheduler_factory import (
+    schedule_names as schedule_names,
+)
+from .transformer_schedulers import (
+    WarmupCosineScheduler as WarmupCosineScheduler,
+)
+from .transformer_schedulers import (
+    create_noam_schedule as create_noam_schedule,
+)
+from .transformer_schedulers import (
+    create_warmup_cosine_schedule as create_warmup_cosine_schedule,
+)
+from .transformer_schedulers import (
+    create_warmup_linear_schedule as create_warmup_linear_schedule,
+)

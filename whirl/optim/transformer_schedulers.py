@@ -1,0 +1,44 @@
+"""Schedulers for transformers, and `get_scheduler` with the optimizer first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from whirl.optim.scheduler_factory import make_scheduler
+from whirl.optim.warmup_schedulers import (
+    WarmupCosineScheduler as WarmupCosineScheduler,
+)
+from whirl.optim.warmup_schedulers import (
+    create_noam_schedule as create_noam_schedule,
+)
+from whirl.optim.warmup_schedulers import (
+    create_warmup_cosine_schedule as create_warmup_cosine_schedule,
+)
+from whirl.optim.warmup_schedulers import (
+    create_warmup_linear_schedule as create_warmup_linear_schedule,
+)
+
+
+def get_scheduler(optimizer: Optimizer, scheduler_type: str, **kwargs: Any) -> LRScheduler:
+    """The scheduler of that name.
+
+    Args:
+        optimizer: whose rates it moves.
+        scheduler_type: one of `whirl.optim.schedule_names()`.
+        **kwargs: the schedule's own arguments.
+
+    Raises:
+        ValueError: no schedule has this name, or a value is out of its range.
+        TypeError: swapped arguments (`cnn_schedulers.get_scheduler` takes the name first), an unknown keyword, or a
+            required one that is missing.
+
+    Example:
+        >>> import torch
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        >>> get_scheduler(optimizer, "warmup_cosine", warmup_epochs=4, total_epochs=50).get_last_lr()
+        [0.2]
+    """
+    return make_scheduler(scheduler_type, optimizer, kwargs, other_factory="cnn_schedulers.get_scheduler")

@@ -1,0 +1,54 @@
+from .compatibility import (
+    class_probabilities as class_probabilities,
+)
+from .compatibility import (
+    fit_calibration as fit_calibration,
+)
+from .compatibility import (
+    log_compatibility as log_compatibility,
+)
+from .envelope_rule import EnvelopeRule as EnvelopeRule
+from .evidence import OrderEvidence as OrderEvidence
+from .expected_lines import expectations as expectations
+from .faults import signature as signature
+from .features import (
+    Feature as Feature,
+)
+from .features import (
+    journal_features as journal_features,
+)
+from .features import (
+    rolling_features as rolling_features,
+)
+from .journal_bearing import (
+    eccentricity_ratio as eccentricity_ratio,
+)
+from .journal_bearing import (
+    film_regime as film_regime,
+)
+from .journal_bearing import (
+    film_thickness_ratio as film_thickness_ratio,
+)
+from .journal_bearing import (
+    minimum_film_thickness as minimum_film_thickness,
+)
+from .journal_bearing import (
+    sommerfeld_number as sommerfeld_number,
+)
+from .journal_bearing import (
+    walther_viscosity_pa_s as walther_viscosity_pa_s,
+)
+from .journal_bearing import (
+    whirl_frequency_hz as whirl_frequency_hz,
+)
+from .rolling_bearing import (
+    BearingGeometry as BearingGeometry,
+)
+from .rolling_bearing import (
+    FaultOrders as FaultOrders,
+)
+from .rolling_bearing import (
+    fault_orders as fault_orders,
+)
+from .shaft_speed import estimate_rpm as estimate_rpm
+from .spectral_lines import SpectralLineDetector as SpectralLineDetector

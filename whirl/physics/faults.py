@@ -1,0 +1,225 @@
+"""The fault classes and what each writes into the spectrum, in orders of shaft speed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from whirl.physics.rolling_bearing import FaultOrders
+
+JOURNAL_CLASSES: tuple[str, ...] = (
+    "healthy",
+    "misalignment",
+    "imbalance",
+    "clearance",
+    "lubrication",
+    "cavitation",
+    "wear",
+    "oil_whirl",
+    "misalignment_imbalance",
+    "wear_lubrication",
+    "cavitation_clearance",
+)
+"""Health states of a rotor in journal bearings; the last three are pairs of faults at once."""
+
+ROLLING_CLASSES: tuple[str, ...] = ("healthy", "inner_race", "outer_race", "ball")
+"""Health states of a rolling-element bearing."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A window of orders in which a fault shows.
+
+    Attributes:
+        name: what the line is called, e.g. `"2X"` or `"BPFO"`.
+        low_order: lower edge of the search window, orders of shaft speed, > 0.
+        high_order: upper edge, > low_order.
+        role: `"required"` lines come with the fault, `"optional"` ones may. Looseness shows halves (1/2X, 3/2X, ...)
+            or thirds (1/3X, 4/3X, ...), seldom both, though each is marked required.
+        spectrum: `"raw"`, the spectrum of the signal, or `"envelope"`, that of the squared envelope of a
+            high-frequency band.
+    """
+
+    name: str
+    low_order: float
+    high_order: float
+    role: Literal["required", "optional"]
+    spectrum: Literal["raw", "envelope"]
+
+    @property
+    def order(self) -> float:
+        """Middle of the window, orders of shaft speed."""
+        return (self.low_order + self.high_order) / 2
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a fault class writes into the vibration.
+
+    Attributes:
+        lines: the lines to look for; empty for a class without any.
+        needs_high_frequency: whether part of the evidence lies in structural resonances, in Hz, far above the lines.
+        summary: one sentence for a reader of the report.
+    """
+
+    lines: tuple[Line, ...]
+    needs_high_frequency: bool
+    summary: str
+
+
+def _near(name: str, order: float, half_width: float, role: Literal["required", "optional"] = "required") -> Line:
+    return Line(name, order - half_width, order + half_width, role, "raw")
+
+
+def _optional(lines: tuple[Line, ...]) -> tuple[Line, ...]:
+    return tuple(Line(line.name, line.low_order, line.high_order, "optional", line.spectrum) for line in lines)
+
+
+_1X, _2X, _3X = _near("1X", 1, 0.015), _near("2X", 2, 0.02), _near("3X", 3, 0.025)
+_SHAFT = (_1X, _2X, _3X)
+_MISALIGNMENT = (_2X, _3X)
+_LOCKED = tuple(_near(f"{n}/{q}X", n / q, 0.01 * n / q) for q in (2, 3) for n in (1, 1 + q, 1 + 2 * q))
+_HIGH = tuple(_near(f"{n}X", n, 0.005 * n) for n in (5, 6, 7, 8))
+_CLEARANCE = (*_LOCKED, *_optional(_SHAFT), *_HIGH)
+_FRICTION = (Line("1X envelope", 0.985, 1.015, "required", "envelope"),)
+
+_JOURNAL: dict[str, Signature] = {
+    "healthy": Signature((), False, "Weak shaft harmonics and a low broadband floor, nothing else."),
+    "misalignment": Signature(
+        (*_MISALIGNMENT, *_optional((_1X,))), False, "Coupling reaction forces: 2X and 3X stand out over 1X."
+    ),
+    "imbalance": Signature((_1X,), False, "A centrifugal force at 1X that grows with the square of the speed."),
+    "clearance": Signature(
+        _CLEARANCE,
+        False,
+        "Looseness clips the motion: sub-harmonics locked at exactly 1/2X or 1/3X and a long row of harmonics.",
+    ),
+    "lubrication": Signature(
+        _FRICTION, True, "A starved film: high-frequency friction noise that swells once per turn, and contacts."
+    ),
+    "cavitation": Signature(
+        (), True, "Collapsing vapour bubbles: random high-frequency bursts that do not follow the shaft."
+    ),
+    "wear": Signature(_optional(_SHAFT), True, "A raised mid-frequency noise floor that wavers slowly."),
+    "oil_whirl": Signature(
+        (Line("whirl", 0.41, 0.485, "required", "raw"),),
+        False,
+        "The journal orbits with the oil at 0.42 to 0.48 of shaft speed, under light load.",
+    ),
+    "misalignment_imbalance": Signature(_SHAFT, False, "1X of imbalance with 2X and 3X of misalignment."),
+    "wear_lubrication": Signature(
+        (*_optional(_SHAFT), *_FRICTION),
+        True,
+        "The raised mid-frequency floor of wear with friction noise once per turn.",
+    ),
+    "cavitation_clearance": Signature(
+        _CLEARANCE, True, "Sub-harmonics and harmonics of looseness with random high-frequency bursts."
+    ),
+    "bent_shaft": Signature((_1X, *_optional((_2X,))), False, "A bow turns with the shaft: 1X, often with 2X."),
+}
+
+_ROLLING_SUMMARY = {
+    "inner_race": "Impacts at BPFI, swelling once per turn as the defect passes the load zone (sidebands at 1X).",
+    "outer_race": "Even impacts at BPFO from a defect that stays in the load zone.",
+    "ball": "Impacts at 2 x BSF, swelling with the cage (sidebands at FTF); often hardly visible.",
+}
+
+_ALIASES = {
+    "normal": "healthy",
+    "good": "healthy",
+    "misaligned": "misalignment",
+    "unbalance": "imbalance",
+    "looseness": "clearance",
+    "whirl": "oil_whirl",
+    "ir": "inner_race",
+    "inner": "inner_race",
+    "or": "outer_race",
+    "outer": "outer_race",
+    "rolling_element": "ball",
+}
+
+_SLIP, _OVERSPEED = 0.02, 0.007  # real rates against the kinematic ones
+_SHAFT_LEAKAGE = 0.035  # orders about each multiple of 1X that shaft modulation claims in the envelope spectrum
+
+
+def signature(label: str, orders: FaultOrders | None = None) -> Signature | None:
+    """What a class writes into the spectrum; None for a label that is not known.
+
+    Case, spaces and hyphens in the label do not matter, and usual other names are understood (`"normal"`, `"IR"`,
+    `"unbalance"`, ...).
+
+    Args:
+        label: name of the class.
+        orders: kinematics of the rolling bearing; without them the lines of its faults are unknown, hence empty.
+
+    Example:
+        >>> [line.name for line in signature("misalignment").lines]
+        ['2X', '3X', '1X']
+        >>> signature("Normal").lines, signature("gear_crack")
+        ((), None)
+    """
+    name = _canonical(label)
+    if name in _ROLLING_SUMMARY:
+        lines = _rolling_lines(orders)[name] if orders is not None else ()
+        return Signature(lines, True, _ROLLING_SUMMARY[name])
+    return _JOURNAL.get(name)
+
+
+def required_band_hz(labels: Iterable[str], max_rpm: float) -> float | None:
+    """Highest frequency in Hz that tells the classes apart; None for all there is.
+
+    None when a class shows in the resonances, when a label is unknown, or when no class has any line.
+
+    Args:
+        labels: names of the classes.
+        max_rpm: fastest shaft speed, > 0.
+
+    Raises:
+        ValueError: the speed is not positive.
+
+    Example:
+        >>> round(required_band_hz(["healthy", "imbalance", "misalignment"], max_rpm=3000), 2)
+        151.25
+        >>> required_band_hz(["healthy", "cavitation"], max_rpm=3000) is None
+        True
+    """
+    if not max_rpm > 0:
+        raise ValueError(f"max_rpm is {max_rpm}, expected > 0")
+    signatures = [signature(label) for label in labels]
+    if any(each is None or each.needs_high_frequency for each in signatures):
+        return None
+    highest = max((line.high_order for each in signatures if each for line in each.lines), default=0)
+    return highest * max_rpm / 60 or None
+
+
+def _canonical(label: str) -> str:
+    name = label.strip().lower().replace(" ", "_").replace("-", "_")
+    return _ALIASES.get(name, name)
+
+
+def _rolling_lines(orders: FaultOrders) -> dict[str, tuple[Line, ...]]:
+    """Envelope lines of each rolling class; harmonics and sidebands that something else could claim are left out."""
+    main = {"inner_race": ("BPFI", orders.bpfi), "outer_race": ("BPFO", orders.bpfo), "ball": ("2BSF", 2 * orders.bsf)}
+    sideband = {"inner_race": ("1X", 1.0), "ball": ("FTF", orders.ftf)}
+    lines = {}
+    for label, (name, order) in main.items():
+        rivals = [
+            _slip_window("", h * rival) for other, (_, rival) in main.items() if other != label for h in range(1, 7)
+        ]
+        extra = {f"{h}x{name}": h * order for h in (2, 3)}
+        if label in sideband:
+            step_name, step = sideband[label]
+            extra |= {f"{name}-{step_name}": order - step, f"{name}+{step_name}": order + step}
+        own = [_slip_window(each, at) for each, at in extra.items() if abs(at - round(at)) >= _SHAFT_LEAKAGE]
+        first = _slip_window(name, order, "optional" if label == "ball" else "required")
+        lines[label] = (first, *(line for line in own if not any(_overlap(line, rival) for rival in rivals)))
+    return lines
+
+
+def _slip_window(name: str, order: float, role: Literal["required", "optional"] = "optional") -> Line:
+    return Line(name, order * (1 - _SLIP), order * (1 + _OVERSPEED), role, "envelope")
+
+
+def _overlap(a: Line, b: Line) -> bool:
+    return a.low_order <= b.high_order and b.low_order <= a.high_order

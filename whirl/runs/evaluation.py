@@ -1,0 +1,224 @@
+"""Judging a run: on its own test part, or on recordings that came later."""
+
+from __future__ import annotations
+
+import csv
+import io
+import platform
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from whirl._distribution import installed_version
+from whirl.data.dataset import load_dataset
+from whirl.data.leakage import find_leaks
+from whirl.data.recording import Recording
+from whirl.data.resampling import to_common_rate
+from whirl.data.splits import Split
+from whirl.engine.checkpoint import load_weights
+from whirl.engine.files import write_json, write_text
+from whirl.evaluation.metrics import evaluate_predictions
+from whirl.evaluation.prediction import Predictions, aggregate_by_recording, predict_windows
+from whirl.evaluation.report import Report, render
+from whirl.runs.config import RunConfig, unused_settings
+from whirl.runs.data import PreparedData, check_same_recordings, prepare, with_speeds
+from whirl.runs.factory import bearing_orders, new_model, physics_baseline
+from whirl.runs.run_folder import RunFolder
+
+Metrics = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class EvaluationTask:
+    """A network before its examiners.
+
+    Attributes:
+        data: the recordings of the run, with its configuration.
+        test: the recordings to be judged on.
+        source: what those are, in a few words.
+        leaks: what they share with training.
+        notes: choices and warnings to be read with the result.
+        command: what to type to get the same result.
+        history: one list of numbers per logged name.
+        timings_s: seconds, by what they were spent on.
+    """
+
+    data: PreparedData
+    test: Sequence[Recording]
+    source: str
+    leaks: Sequence[str]
+    notes: Sequence[str]
+    command: str
+    history: Mapping[str, Sequence[float | None]]
+    timings_s: Mapping[str, float]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What nobody may overlook who reads the scores."""
+        missing = [label for label in self.data.classes if label not in {recording.label for recording in self.test}]
+        found = [f"the test holds no recording of {', '.join(missing)}"] if missing else []
+        if self.leaks:
+            found.append(f"test data were seen in training ({len(self.leaks)} leaks; the first: {self.leaks[0]})")
+        if any(recording.specimen is None for recording in self.test):
+            found.append("it is not known which recordings are of one specimen: some may be in training and test alike")
+        return found
+
+
+def evaluate_task(model: nn.Module, task: EvaluationTask, folder: RunFolder) -> Metrics:
+    """Let the network name the test recordings; write `metrics.json`, `predictions.csv` and `report.html`.
+
+    Returns:
+        `{"window": {...}, "recording": {...}}` as of `evaluation.metrics.evaluate_predictions`.
+    """
+    data, config = task.data, task.data.config
+    windows = predict_windows(model, data.windows(task.test), data.device)
+    metrics = evaluate_predictions(windows, task.test, data.classes)
+    by_recording = aggregate_by_recording(windows)
+    report = Report(
+        title=f"{config.model} on {task.source}",
+        data=task.source,
+        command=task.command,
+        config=config.model_dump(exclude=unused_settings(config)),
+        classes=data.classes,
+        model=config.model,
+        n_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        history=task.history,
+        metrics=metrics,
+        predictions=by_recording,
+        parts=data.parts() | {"test": task.test},
+        split_by=config.split,
+        window=config.window or 0,
+        hops=dict.fromkeys(("train", "unlabelled"), config.hop or config.window or 0),
+        window_reason=data.window_reason,
+        notes=[*task.warnings, *task.notes],
+        leaks=task.leaks,
+        orders=bearing_orders(config),
+        physics=physics_baseline(data),
+        timings_s=task.timings_s,
+        versions=_versions(),
+    )
+    page = render(report)
+    write_json(folder.metrics_file, metrics)
+    write_text(folder.predictions_file, predictions_table(by_recording, task.test, data.classes))
+    write_text(folder.report_file, page)
+    return metrics
+
+
+def _versions() -> dict[str, str]:
+    libraries = {name: version(name) for name in ("torch", "numpy")}
+    return {"whirl": installed_version(), **libraries, "python": platform.python_version()}
+
+
+def predictions_table(by_recording: Predictions, recordings: Sequence[Recording], classes: Sequence[str]) -> str:
+    """What was said of each recording, as CSV: its file, specimen, label, and the probability of each class."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["file", "specimen", "label", "predicted", *classes])
+    for row, recording, predicted in zip(
+        by_recording.probabilities, by_recording.recording, by_recording.predicted, strict=True
+    ):
+        tested = recordings[recording]
+        about = [tested.source or tested.name, tested.specimen, tested.label, classes[predicted]]
+        table.writerow([*about, *(f"{probability:.6f}" for probability in row)])
+    return text.getvalue()
+
+
+def evaluate(run: str | Path, data: str | Path | None = None, out: str | Path | None = None) -> list[str]:
+    """Judge a trained run again.
+
+    Args:
+        run: the run folder.
+        data: other labelled recordings; None is the run's own test part.
+        out: folder for `metrics.json` and `report.html`, new or empty; None is the run folder itself, or
+            with `data` a new one inside it.
+
+    Returns:
+        The result in a few lines.
+
+    Raises:
+        ValueError: recordings that cannot be judged, or that are no longer those of the run.
+    """
+    folder = RunFolder(run)
+    config = folder.read_config()
+    target = RunFolder(out or (run if data is None else Path(run) / f"evaluation_{Path(data).resolve().name}"))
+    if data is not None or target.path.resolve() != folder.path.resolve():
+        target.check_empty()
+    prepared = prepare(config)
+    check_same_recordings(config, prepared.fingerprint, folder.read_data()["fingerprint"])
+    model = new_model(prepared.config)
+    load_weights(model, folder.best_checkpoint)
+    task = evaluate_test_split(prepared, folder) if data is None else evaluate_other_data(prepared, folder, data)
+    return format_summary(evaluate_task(model, task, target), target, task.warnings)
+
+
+def evaluate_test_split(data: PreparedData, folder: RunFolder) -> EvaluationTask:
+    """The task on the run's own test part."""
+    noted = folder.read_data()
+    return EvaluationTask(
+        data=data,
+        test=data.split.test,
+        source=describe(data.config),
+        leaks=[leak.message for leak in data.leaks],
+        notes=data.notes,
+        command=noted["command"],
+        history=folder.read_history(),
+        timings_s=noted["timings_s"],
+    )
+
+
+def evaluate_other_data(data: PreparedData, folder: RunFolder, path: str | Path) -> EvaluationTask:
+    """An task on other recordings, with whatever they share with the run's training part."""
+    config = data.config
+    found = load_dataset(path, channels=config.channels, sampling_rate_hz=config.sampling_rate_hz)
+    unknown = next((r for r in found if r.label not in data.classes), None)
+    if unknown is not None:
+        raise ValueError(
+            f"{unknown.name}: label {unknown.label!r} does not occur in training; "
+            f"expected one of: {', '.join(data.classes)}"
+        )
+    test = to_common_rate(with_speeds(found, config), config.sampling_rate_hz, config.band_limit_hz)
+    seen = [*data.split.train, *data.unlabelled]
+    split = Split(seen, data.split.val, test, by=data.split.by, val_by=data.split.val_by)
+    return EvaluationTask(
+        data=data,
+        test=test,
+        source=Path(path).resolve().name,
+        leaks=[leak.message for leak in find_leaks(split) if "test" in (leak.part_a, leak.part_b)],
+        notes=[f"judged on {path}, not on the run's own test part", *data.notes],
+        command=shlex.join(["whirl", "evaluate", str(folder.path), "--data", str(path)]),
+        history=folder.read_history(),
+        timings_s={},
+    )
+
+
+def describe(config: RunConfig) -> str:
+    """What the recordings of a run are, in a few words."""
+    if config.data is not None:
+        return Path(config.data).name
+    return f"simulated {config.simulation.family} bearings"
+
+
+def format_summary(metrics: Metrics, folder: RunFolder, warnings: Sequence[str] = ()) -> list[str]:
+    """A result in a few lines, for a terminal, with what nobody may overlook."""
+    recording = metrics["recording"]
+    n_specimens = recording["n_specimens"]
+    specimens = f" of {n_specimens} specimen{'s' * (n_specimens > 1)}" if n_specimens else ""
+    return [
+        f"tested on {recording['n']} recordings{specimens}",
+        *(f"  {line}" for level in ("recording", "window") for line in _scores(level, metrics[level])),
+        *(f"  warning: {warning}" for warning in warnings),
+        f"report: {folder.report_file}",
+    ]
+
+
+def _scores(level: str, metrics: Mapping[str, Any]) -> Iterator[str]:
+    for name, text in (("accuracy", "accuracy"), ("macro_f1", "macro F1")):
+        interval = metrics["intervals"][name]
+        known = interval["low"] is not None
+        spread = f"  [{interval['low']:.3f}, {interval['high']:.3f}]" if known else ""
+        yield f"{level + ' ' + text:20} {metrics[name]:.3f}{spread}"

@@ -1,0 +1,179 @@
+"""The folder that a training run leaves behind."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from whirl.engine.checkpoint import BEST, LAST, PREVIOUS
+from whirl.engine.files import write_json
+from whirl.runs.config import RunConfig, make_config, read_settings, write_config
+
+logger = logging.getLogger(__name__)
+
+RESUME_OVERRIDABLE = ("num_workers",)
+"""Settings that a resumed run may have otherwise than it began: what comes out does not depend on them."""
+
+
+class RunFolder:
+    """Where a run keeps its configuration, checkpoints, metrics and report.
+
+    Attributes:
+        path: the folder.
+        config_file: `config.yaml`, everything resolved, re-runnable.
+        data_file: `data.json`: the split by file name, the fingerprint of the recordings.
+        history_file: `history.json`.
+        metrics_file: `metrics.json`.
+        predictions_file: `predictions.csv`, a row for each test recording.
+        report_file: `report.html`.
+        checkpoints: folder of `last.pt` and `best.pt`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / "config.yaml"
+        self.data_file = self.path / "data.json"
+        self.history_file = self.path / "history.json"
+        self.metrics_file = self.path / "metrics.json"
+        self.predictions_file = self.path / "predictions.csv"
+        self.report_file = self.path / "report.html"
+        self.checkpoints = self.path / "checkpoints"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """The newest checkpoint, to resume from."""
+        return self.checkpoints / LAST
+
+    @property
+    def can_be_resumed(self) -> bool:
+        """Whether there is a checkpoint to go on from, `last.pt` or the one before it."""
+        return self.last_checkpoint.is_file() or (self.checkpoints / PREVIOUS).is_file()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the training has come to its end, and been judged."""
+        return self.can_be_resumed and self.metrics_file.is_file()
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The checkpoint of the lowest validation loss; the newest where there is none."""
+        best = self.checkpoints / BEST
+        return best if best.is_file() else self.last_checkpoint
+
+    def check_empty(self) -> None:
+        """Refuse a folder that holds anything, or that nothing could be written to.
+
+        Raises:
+            ValueError: it holds something, or is no folder.
+            OSError: as `check_writable`.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path}: is a file, expected a folder for the run")
+        if self.path.is_dir() and any(self.path.iterdir()):
+            hint = "choose another --out" + (" or go on with --resume" if self.can_be_resumed else "")
+            raise ValueError(f"{self.path}: the output folder is not empty; {hint}")
+        self.check_writable()
+
+    def check_writable(self) -> None:
+        """Refuse a folder that cannot be written to, or made; nothing is left of the attempt.
+
+        Raises:
+            OSError: it cannot.
+        """
+        nearest = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
+        try:
+            tempfile.TemporaryFile(dir=nearest).close()
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
+
+    def initialize(self, config: RunConfig, data: dict[str, Any]) -> None:
+        """Write down what the run is about to do, or nothing at all.
+
+        Raises:
+            ValueError: another run has taken the folder meanwhile.
+        """
+        self.check_empty()
+        try:
+            write_json(self.data_file, data)
+            write_config(self.config_file, config)
+        except OSError:
+            self.data_file.unlink(missing_ok=True)
+            raise
+
+    def update_metadata(self, **facts: Any) -> None:
+        """Add to what `initialize` noted."""
+        write_json(self.data_file, self.read_data() | facts)
+
+    def read_config(self) -> RunConfig:
+        """The run's configuration.
+
+        Raises:
+            ValueError: the folder is no run's.
+        """
+        if not self.config_file.is_file():
+            raise ValueError(f"{self.path}: not a run folder (it has no config.yaml)")
+        return make_config(read_settings(self.config_file), str(self.config_file))
+
+    def read_data(self) -> dict[str, Any]:
+        """What `initialize` noted about the recordings."""
+        return _read_json(self.data_file)
+
+    def read_history(self) -> dict[str, list[float | None]]:
+        """One list of numbers per logged name."""
+        return _read_json(self.history_file)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: cannot be read ({error})") from None
+
+
+def resolve_run(
+    options: dict[str, Any], config_file: str | Path | None, out: str | Path | None, resume: bool
+) -> tuple[RunConfig, Path]:
+    """The configuration and the run folder that a command line means.
+
+    Args:
+        options: settings given on the line; they win over the file's.
+        config_file: YAML file of further settings.
+        out: run folder; None is a new one under `runs/`, named by time and network.
+        resume: take the configuration of the run in `out`, which nothing given may contradict, but for
+            `RESUME_OVERRIDABLE`. Where it is finished already, the log says so.
+
+    Raises:
+        ValueError: a bad setting, or a resumed run that was configured otherwise.
+        OSError: the run to resume cannot be written to.
+    """
+    settings = ({} if config_file is None else read_settings(config_file)) | options
+    given = make_config(settings, str(config_file) if config_file else "options")
+    if not resume:
+        return given, Path(out or _new_folder(given.model))
+    if out is None:
+        raise ValueError("--resume needs --out, the folder of the run to go on with")
+    folder = RunFolder(out)
+    config = folder.read_config()
+    folder.check_writable()
+    config = config.model_copy(update={name: getattr(given, name) for name in settings if name in RESUME_OVERRIDABLE})
+    for name in settings:
+        if getattr(given, name) != getattr(config, name):
+            was, asked = getattr(config, name), getattr(given, name)
+            raise ValueError(f"{out}: began with {name} = {was!r}, not {asked!r}; resume without it or start a new run")
+    if folder.is_finished:
+        logger.info(
+            "%s: is finished after its %s epochs: nothing is left to train, it is judged again; to train longer, start "
+            "a new run with more --epochs and another --out, because the learning rate has followed these to its end",
+            out, config.epochs,
+        )  # fmt: skip
+    return config, Path(out)
+
+
+def _new_folder(model: str) -> str:
+    # To the millisecond, so that two runs started together do not meet.
+    return f"runs/{datetime.now():%Y-%m-%d_%H%M%S.%f}"[:-3] + f"_{model}"

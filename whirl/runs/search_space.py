@@ -1,0 +1,240 @@
+"""Which settings of a run a search varies, and where: a preset of the network, or a file of the user's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from whirl.runs.config import RunConfig, make_config, unused_settings
+from whirl.tuning.spaces import Choice, preset
+from whirl.tuning.storage import import_optuna
+
+Space = dict[str, dict[str, Any] | list[Any]]
+"""By setting, `{"low": ..., "high": ..., "log": ...}` or a list of values, as in the user's file."""
+
+SEARCHABLE = (
+    "batch_size",
+    "loss",
+    "class_weights",
+    "label_smoothing",
+    "optimizer",
+    "lr",
+    "weight_decay",
+    "schedule",
+    "augment",
+    "specaugment",
+    "width",
+    "temperature",
+    "alpha",
+    "progressive_method",
+    "lambda_freq",
+    "lambda_sommerfeld",
+    "lambda_temporal",
+    "lambda_schedule",
+)
+"""Settings of `RunConfig` by which one training on the same windows differs from another."""
+
+_OTHER_WAY = ("model", "trainer", "representation", "maps", "teacher", "progressive")
+_MACHINE = ("device", "threads", "num_workers", "precision", "mmap_dir", "checkpoint_every", "on_nonfinite")
+_REASONS = {
+    **dict.fromkeys(_OTHER_WAY, "it makes another network or way of training: search each by itself"),
+    **dict.fromkeys((*_MACHINE, "sync_batchnorm"), "it is about the machine, not about what is learned"),
+    "epochs": "trials are compared epoch by epoch: give their number with --epochs",
+    "seed": "it draws the split too, and the best of several seeds is luck",
+}
+_OF_THE_DATA = "it changes which windows there are, and scores on other windows do not compare"
+_KEYS = ("low", "high", "log")
+
+
+def preset_space(config: RunConfig, given: Collection[str] = ()) -> Space:
+    """The preset of the configured network, without the settings that the user gave and those without meaning here.
+
+    Raises:
+        ValueError: nothing is left to search.
+
+    Example:
+        >>> preset_space(RunConfig(model="wdcnn"), given=["lr", "width", "batch_size", "weight_decay"])
+        {'label_smoothing': {'low': 0.0, 'high': 0.2, 'log': False}}
+    """
+    space: Space = {}
+    for name, values in preset(config.model).items():
+        if name in given or (name == "label_smoothing" and config.loss == "focal"):
+            continue
+        bounds = asdict(values)
+        space[name] = (
+            list(values.values) if isinstance(values, Choice) else {k: bounds[k] for k in _KEYS if k in bounds}
+        )
+    if not space:
+        raise ValueError(
+            f"every setting of the preset of {config.model!r} is given, so nothing is left to search; what to search "
+            "all the same goes into a file for --space"
+        )
+    return space
+
+
+def check_space(space: Mapping[str, Any], config: RunConfig, source: str = "space") -> Space:
+    """A space as the user wrote it, with every value checked against the rest of the configuration.
+
+    Args:
+        space: a list of values, or `low`, `high` and perhaps `log`, by setting.
+        config: all other settings.
+        source: where it comes from, for messages.
+
+    Raises:
+        ValueError: no setting, one that is unknown or cannot be searched, an empty range, a value out of bounds.
+
+    Example:
+        >>> check_space({"lr": {"low": "1e-4", "high": 0.1, "log": True}, "batch_size": [32, 64]}, RunConfig())
+        {'lr': {'low': 0.0001, 'high': 0.1, 'log': True}, 'batch_size': [32, 64]}
+        >>> check_space({"device": ["cpu"]}, RunConfig())
+        Traceback (most recent call last):
+        ...
+        ValueError: space: device cannot be searched: it is about the machine, not about what is learned
+    """
+    if not space:
+        raise ValueError(
+            f"{source}: names no setting to search; expected e.g. 'lr: {{low: 1e-4, high: 0.1, log: true}}'"
+        )
+    checked: Space = {}
+    settled = config.model_dump(exclude_unset=True) | ({"loss": "ce"} if "loss" in space else {})
+    for name, values in space.items():
+        _check_searchable(name, config, source)
+        where = f"{source}: {name}"
+        checked[name] = (
+            _checked_range(name, values, where) if isinstance(values, dict) else _checked_choice(values, where)
+        )
+        for value in _extremes(checked[name]):
+            make_config(settled | candidate_settings(config, {name: value}), source)
+    return checked
+
+
+def _check_searchable(name: str, config: RunConfig, source: str) -> None:
+    if name not in RunConfig.model_fields:
+        make_config({name: None}, source)  # says which setting may have been meant
+    if name not in SEARCHABLE:
+        raise ValueError(f"{source}: {name} cannot be searched: {_REASONS.get(name, _OF_THE_DATA)}")
+    if name in unused_settings(config):
+        raise ValueError(f"{source}: {name} means nothing for the configured way of training: leave it out")
+
+
+def _checked_range(name: str, bounds: Mapping[str, Any], where: str) -> dict[str, Any]:
+    strange = [key for key in bounds if key not in _KEYS]
+    if strange or not {"low", "high"} <= set(bounds):
+        raise ValueError(f"{where}: expected low, high and perhaps log, got {', '.join(map(str, bounds)) or 'nothing'}")
+    low, high, log = _number(bounds["low"], where), _number(bounds["high"], where), bounds.get("log", False)
+    if not isinstance(log, bool):
+        raise ValueError(f"{where}: log is {log!r}, expected true or false")
+    if RunConfig.model_fields[name].annotation not in (int, float):
+        raise ValueError(f"{where}: is no number; list its values instead, e.g. [a, b]")
+    if not low < high:
+        raise ValueError(f"{where}: the range from {low:g} to {high:g} is empty; expected low < high")
+    if log and low <= 0:
+        raise ValueError(f"{where}: low is {low:g}, and a range spread by ratios (log) needs low > 0")
+    if RunConfig.model_fields[name].annotation is int:
+        if not (low.is_integer() and high.is_integer()):
+            raise ValueError(f"{where}: {low:g} to {high:g}, expected integers")
+        low, high = int(low), int(high)
+    return {"low": low, "high": high, "log": log}
+
+
+def _checked_choice(values: Any, where: str) -> list[Any]:
+    if not isinstance(values, list) or not values:
+        raise ValueError(f"{where}: expected a list of values or {{low: ..., high: ..., log: ...}}, got {values!r}")
+    for value in values:
+        if not (value is None or isinstance(value, (bool, int, float, str))):
+            raise ValueError(f"{where}: got {value!r}; values to choose from are numbers, words, true, false and null")
+    values = [_number(value, where) if _is_numeral(value) else value for value in values]
+    if len(set(map(repr, values))) < len(values):
+        raise ValueError(f"{where}: a value stands twice in {values!r}")
+    return values
+
+
+def _is_numeral(value: Any) -> bool:
+    """Whether YAML took a number for text, as it does `1e-4`."""
+    try:
+        return isinstance(value, str) and math.isfinite(float(value))
+    except ValueError:
+        return False
+
+
+def _number(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not (isinstance(value, (int, float)) or _is_numeral(value)):
+        raise ValueError(f"{where}: got {value!r}, expected a number")
+    if not math.isfinite(float(value)):
+        raise ValueError(f"{where}: got {value!r}, expected a finite number")
+    return float(value)
+
+
+def _extremes(values: dict[str, Any] | list[Any]) -> list[Any]:
+    return [values["low"], values["high"]] if isinstance(values, dict) else values
+
+
+def distributions(space: Space) -> dict[str, Any]:
+    """The space as Optuna takes it.
+
+    Raises:
+        ImportError: Optuna is not installed.
+
+    Example:
+        >>> distributions({"batch_size": [32, 64]})
+        {'batch_size': CategoricalDistribution(choices=(32, 64))}
+    """
+    optuna = import_optuna()
+    made: dict[str, Any] = {}
+    for name, values in space.items():
+        if isinstance(values, list):
+            made[name] = optuna.distributions.CategoricalDistribution(values)
+        elif isinstance(values["low"], int):
+            made[name] = optuna.distributions.IntDistribution(
+                values["low"], values["high"], log=values.get("log", False)
+            )
+        else:
+            made[name] = optuna.distributions.FloatDistribution(
+                values["low"], values["high"], log=values.get("log", False)
+            )
+    return made
+
+
+def count(space: Space) -> int | None:
+    """How many candidates the space holds; None where a range holds more than anyone can try.
+
+    Example:
+        >>> count({"batch_size": [32, 64], "augment": [None, "light", "medium"]})
+        6
+        >>> count({"lr": {"low": 0.01, "high": 0.1}, "batch_size": [32, 64]})
+    """
+    sizes = [
+        len(values) if isinstance(values, list) else values["high"] - values["low"] + 1 for values in space.values()
+    ]
+    return math.prod(sizes) if all(isinstance(size, int) for size in sizes) else None
+
+
+def default_candidate(space: Space, config: RunConfig) -> dict[str, Any]:
+    """The configured value of every setting that is searched."""
+    return {name: getattr(config, name) for name in space}
+
+
+def outside(space: Space, candidate: Mapping[str, Any]) -> list[str]:
+    """Settings whose value lies outside the space.
+
+    Example:
+        >>> outside({"lr": {"low": 0.1, "high": 1.0}}, {"lr": 0.01})
+        ['lr']
+    """
+    return [name for name, values in space.items() if not _holds(values, candidate[name])]
+
+
+def _holds(values: dict[str, Any] | list[Any], value: Any) -> bool:
+    return value in values if isinstance(values, list) else values["low"] <= value <= values["high"]
+
+
+def candidate_settings(config: RunConfig, candidate: Mapping[str, Any]) -> dict[str, Any]:
+    """The candidate's values as settings; focal loss knows no label smoothing, so beside it there is none.
+
+    Example:
+        >>> candidate_settings(RunConfig(), {"loss": "focal", "label_smoothing": 0.1})
+        {'loss': 'focal', 'label_smoothing': 0.0}
+    """
+    return {**candidate, **({"label_smoothing": 0.0} if candidate.get("loss") == "focal" else {})}

@@ -1,0 +1,342 @@
+"""Bayesian search: each candidate is drawn from what the ones before it have shown, and bad ones are ended early."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whirl.tuning.attempts import best_trial
+from whirl.tuning.plots import plot_history, plot_importances
+from whirl.tuning.results import check_parameter_names, results_table
+from whirl.tuning.spaces import preset_optuna
+from whirl.tuning.study import Space, describe_space, import_optuna, open_study, param_importances
+from whirl.tuning.trial import ReportToTrial, Trial
+from whirl.tuning.worker import draw, run_trials
+
+if TYPE_CHECKING:
+    import optuna
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+
+class BayesianOptimizer:
+    """Search by TPE, the tree-structured Parzen estimator (Bergstra et al., 2011), over a validation set.
+
+    Args:
+        random_state: seed of the search, >= 0, and of every model that takes a `random_state`.
+
+    Attributes:
+        study: Optuna's study; None before `optimize`, and on all ranks of `torchrun` but the first.
+        trials: the last trial of each candidate, in their order.
+
+    Example:
+        >>> from optuna.distributions import FloatDistribution
+        >>> from sklearn.linear_model import LogisticRegression
+        >>> X = np.linspace(-1, 1, 60)[:, None]
+        >>> optimizer = BayesianOptimizer(random_state=0)
+        >>> found = optimizer.optimize(
+        ...     LogisticRegression, X[::2], X[::2, 0] > 0.2, X[1::2], X[1::2, 0] > 0.2, n_trials=12,
+        ...     param_space={"C": FloatDistribution(1e-3, 1e3, log=True)},
+        ... )
+        >>> found["best_score"], found["n_candidates"], found["best_estimator"].C == found["best_params"]["C"]
+        (1.0, 12, True)
+    """
+
+    def __init__(self, random_state: int = 42) -> None:
+        self.random_state = random_state
+        self.study: optuna.Study | None = None
+        self.trials: list[optuna.trial.FrozenTrial] = []
+        self._score_label = "score"
+
+    def optimize(
+        self,
+        model_class: Any,
+        X_train: Any,
+        y_train: Any,
+        X_val: Any,
+        y_val: Any,
+        n_trials: int,
+        param_space: Space,
+        *,
+        scoring: str | Callable[..., float] | None = None,
+        fixed_params: Mapping[str, Any] | None = None,
+        groups_train: Iterable[Any] | None = None,
+        groups_val: Iterable[Any] | None = None,
+        storage: str | Path | None = None,
+        study_name: str = "search",
+        pruner: str | None = "median",
+    ) -> dict[str, Any]:
+        """Train candidates on one part of the data, and score them on another.
+
+        A model whose `fit` takes `validation_data` and `callbacks`, as `SignalClassifier` does, reports its validation
+        accuracy after every epoch, and is ended when the pruner says so. With a `storage`, processes and machines that
+        run the same call share one search, and a call that was killed goes on, see `study.run_trials`.
+
+        Args:
+            model_class: a class or a function that returns an estimator, called with the parameters; or an estimator,
+                which is cloned and given them, so that `svc__C` reaches into a pipeline.
+            X_train: samples to train with, `[n, ...]`.
+            y_train: their labels, `[n]`.
+            X_val: samples to score with, `[m, ...]`.
+            y_val: their labels, `[m]`.
+            n_trials: candidates in all, >= 1.
+            param_space: `{name: Optuna distribution}`, or a function of an Optuna trial, see `study.run_trials`.
+            scoring: as scikit-learn's, higher is better; None is the estimator's own `score`.
+            fixed_params: parameters that are the same for all.
+            groups_train: specimen of each training sample, `[n]`; with `groups_val`, no specimen may be in both.
+            groups_val: specimen of each validation sample, `[m]`.
+            storage: where the study is kept, see `study_storage.open_storage`; None: in memory.
+            study_name: of the study in the storage.
+            pruner: `'median'`, `'hyperband'`, or None.
+
+        Returns:
+            `best_params` (searched ones), `best_score`, `best_estimator` (trained on `X_train` alone), `n_candidates`,
+            and of these `n_pruned` and `n_failed`.
+
+        Raises:
+            ValueError: a parameter that the estimator does not have, or that is both fixed and searched; a specimen in
+                both parts; a study that was made with other data or settings; no candidate could be scored.
+            TypeError: a range that is not an Optuna distribution.
+            OSError: the storage cannot be used.
+        """
+        groups_train, groups_val = (None if groups is None else list(groups) for groups in (groups_train, groups_val))
+        check_same_length("groups_train", groups_train, y_train)
+        check_same_length("groups_val", groups_val, y_val)
+        check_no_specimen_in_both(groups_train, groups_val)
+        fixed = dict(fixed_params or {})
+        space = describe_space(param_space)
+        if isinstance(param_space, Mapping):
+            check_parameter_names(param_space)
+            _check_parameters(model_class, param_space, fixed)
+        data = (X_train, y_train, X_val, y_val)
+        search = _Search(model_class, data, param_space, scoring, fixed, self.random_state)
+        self._score_label = scoring if isinstance(scoring, str) else "score"
+        fingerprint = {} if storage is None else {"space": space, **search.describe()}
+        self.study = open_study(storage, study_name, pruner=pruner, seed=self.random_state, fingerprint=fingerprint)
+        self.trials = run_trials(self.study, param_space, search.score, n_trials)
+        best = best_trial(self.trials)
+        states = [trial.state.name for trial in self.trials]
+        return {
+            "best_params": dict(best.params),
+            "best_score": best.value,
+            "best_estimator": search.estimator(best.number, dict(best.params)),
+            "n_candidates": len(self.trials),
+            "n_pruned": states.count("PRUNED"),
+            "n_failed": states.count("FAIL"),
+        }
+
+    def get_results(self) -> DataFrame:
+        """One row a candidate; one that was pruned or failed has no score, and `state` says so.
+
+        Raises:
+            NotFittedError: `optimize` comes first (a `ValueError`).
+        """
+        trials = self._searched()
+        return results_table(
+            [trial.params for trial in trials],
+            [np.nan if trial.value is None or trial.state.name == "PRUNED" else trial.value for trial in trials],
+            [np.nan] * len(trials),
+            [np.nan if trial.duration is None else trial.duration.total_seconds() for trial in trials],
+            [trial.state.name for trial in trials],
+        )
+
+    def plot_optimization_history(self) -> Figure:
+        """Scores in the order of the candidates, and the best so far.
+
+        Raises:
+            NotFittedError: `optimize` comes first (a `ValueError`).
+        """
+        return plot_history(self.get_results(), self._score_label)
+
+    def get_param_importances(self) -> dict[str, float]:
+        """Share of the score's variation that each parameter explains, 0 to 1, the largest first.
+
+        By functional analysis of variance over a random forest (Hutter et al., 2014), from candidates with a score.
+
+        Raises:
+            NotFittedError: `optimize` comes first (a `ValueError`).
+            ValueError: fewer than two candidates have a score, or all the same.
+        """
+        return param_importances(self._searched(), self.random_state)
+
+    def plot_param_importances(self) -> Figure:
+        """How much each parameter mattered.
+
+        Raises:
+            NotFittedError: `optimize` comes first (a `ValueError`).
+            ValueError: fewer than two candidates have a score, or all the same.
+        """
+        return plot_importances(self.get_param_importances())
+
+    def _searched(self) -> list[optuna.trial.FrozenTrial]:
+        if not self.trials:
+            from sklearn.exceptions import NotFittedError
+
+            raise NotFittedError("there is nothing to show yet: call optimize(...) first")
+        return self.trials
+
+
+class _Search:
+    """What is trained and how it is scored, and the best model so far."""
+
+    def __init__(
+        self, model: Any, data: tuple[Any, Any, Any, Any], space: Space, scoring: Any, fixed: dict[str, Any], seed: int
+    ) -> None:
+        self.model, self.space, self.scoring, self.fixed, self.seed = model, space, scoring, fixed, seed
+        self.X_train, self.y_train, self.X_val, self.y_val = data
+        self._best: tuple[float, int, Any] | None = None
+
+    def score(self, trial: Trial) -> float:
+        """Train a candidate and score it."""
+        from sklearn.metrics import check_scoring
+
+        estimator = self._fitted(trial.params, [ReportToTrial(trial)])
+        if trial.is_pruned:
+            return np.nan
+        scorer: Any = check_scoring(estimator, self.scoring)
+        score = float(scorer(estimator, self.X_val, self.y_val))
+        if math.isfinite(score) and (self._best is None or (score, -trial.number) > self._best[:2]):
+            self._best = score, -trial.number, estimator
+        return score
+
+    def estimator(self, number: int, params: dict[str, Any]) -> Any:
+        """The trained one; trained once more where another worker had done it, to the same by the same seed.
+
+        `params` are what Optuna suggested; a function as a space makes the model's parameters of them.
+        """
+        if self._best is not None and self._best[1] == -number:
+            return self._best[2]
+        return self._fitted(draw(self.space, import_optuna().trial.FixedTrial(params)), [])
+
+    def describe(self) -> dict[str, Any]:
+        """What makes scores comparable, as plain data."""
+        is_estimator = _is_estimator(self.model)
+        settings = {name: _text(value) for name, value in self.model.get_params().items()} if is_estimator else {}
+        model = {"class": type(self.model).__name__} | settings if is_estimator else _text(self.model)
+        parts = {"X_train": self.X_train, "y_train": self.y_train, "X_val": self.X_val, "y_val": self.y_val}
+        data = {part: _digest(values) for part, values in parts.items()}
+        fixed = {key: _text(value) for key, value in self.fixed.items()}
+        return {"model": model, "fixed_params": fixed, "scoring": _text(self.scoring), "data": data}
+
+    def _fitted(self, params: dict[str, Any], callbacks: list[Any]) -> Any:
+        estimator = _build(self.model, {**self.fixed, **params}, self.seed)
+        takes = inspect.signature(estimator.fit).parameters
+        extra = {"validation_data": (self.X_val, self.y_val), "callbacks": callbacks}
+        estimator.fit(self.X_train, self.y_train, **{name: value for name, value in extra.items() if name in takes})
+        return estimator
+
+
+def _build(model: Any, params: dict[str, Any], seed: int) -> Any:
+    """An unfitted estimator; every `random_state` that is not set gets the seed."""
+    if _is_estimator(model):
+        from sklearn.base import clone
+
+        estimator: Any = clone(model)
+        estimator.set_params(**params)
+    else:
+        takes_seed = "random_state" in inspect.signature(model).parameters and "random_state" not in params
+        estimator = model(**params, **({"random_state": seed} if takes_seed else {}))
+    settings = estimator.get_params() if hasattr(estimator, "get_params") else {}
+    unset = [name for name, value in settings.items() if name.split("__")[-1] == "random_state" and value is None]
+    return estimator.set_params(**dict.fromkeys(unset, seed)) if unset else estimator
+
+
+def _is_estimator(model: Any) -> bool:
+    return hasattr(model, "set_params") and not isinstance(model, type)
+
+
+def _check_parameters(model: Any, space: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
+    """Raise where a parameter is not the model's; a function with `**kwargs` may take any."""
+    if both := sorted(set(space) & set(fixed)):
+        raise ValueError(f"parameter {both[0]!r} is in fixed_params and in param_space")
+    if _is_estimator(model):
+        known = list(model.get_params())
+    else:
+        taken = inspect.signature(model).parameters.values()
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken):
+            return
+        known = [parameter.name for parameter in taken]
+    name = getattr(model, "__name__", type(model).__name__)
+    for parameter in (*space, *fixed):
+        if parameter not in known:
+            raise ValueError(f"{name} has no parameter {parameter!r}; it has {', '.join(known)}")
+
+
+def check_same_length(name: str, groups: Sequence[Any] | None, labels: Any) -> None:
+    """Raise `ValueError` unless there is a group for every label."""
+    if groups is not None and len(groups) != len(labels):
+        raise ValueError(f"{name} has {len(groups)} entries for {len(labels)} samples")
+
+
+def check_no_specimen_in_both(groups_train: Sequence[Any] | None, groups_val: Sequence[Any] | None) -> None:
+    """Refuse a specimen whose samples are trained with and scored with: the score would tell it by its fingerprint.
+
+    Raises:
+        ValueError: there is one; or the groups of one part are given alone.
+
+    Example:
+        >>> check_no_specimen_in_both(["rig 1", "rig 2"], ["rig 3"])
+    """
+    if groups_train is None and groups_val is None:
+        return
+    if groups_train is None or groups_val is None:
+        raise ValueError("groups_train and groups_val belong together, one of them is missing")
+    shared = sorted(set(groups_train) & set(groups_val), key=str)
+    if shared:
+        raise ValueError(
+            f"specimen {shared[0]!r} is in training and in validation data"
+            + (f", and {len(shared) - 1} more" if len(shared) > 1 else "")
+        )
+
+
+def _text(value: Any) -> str:
+    """What a value is called in every process: without its address in one's memory."""
+    return getattr(value, "__qualname__", None) or re.sub(" at 0x[0-9a-fA-F]+", "", " ".join(str(value).split()))
+
+
+def _digest(values: Any) -> str:
+    """Shape, and a hash of what an array holds, dense or sparse."""
+    if hasattr(values, "tocsr"):
+        values = values.tocsr()
+        parts = [values.indptr, values.indices, values.data]
+    else:
+        parts = [values := np.asarray(values)]
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        digest.update(_bytes_of(part))
+    return f"{list(values.shape)} {digest.hexdigest()}"
+
+
+def _bytes_of(array: np.ndarray) -> bytes | memoryview:
+    """Its content, without a copy where that lies in one piece."""
+    if array.dtype == object:
+        return json.dumps(array.tolist(), default=str).encode()
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def get_model_search_space(model_name: str) -> dict[str, Any]:
+    """What is worth a search, for the model of that name.
+
+    Args:
+        model_name: `'RandomForest'`, `'SVM'`, `'GradientBoosting'`, `'MLP'`, or a network of the registry.
+
+    Returns:
+        Optuna distribution by name of the parameter of `search_spaces.new_model(model_name)`.
+
+    Raises:
+        ValueError: there is no such preset; the known ones are listed.
+        ImportError: Optuna is not installed.
+
+    Example:
+        >>> get_model_search_space("wdcnn")["lr"].log
+        True
+    """
+    return preset_optuna(model_name)

@@ -1,0 +1,416 @@
+"""Pictures of what a search found, each a function from the table of results to a figure of Matplotlib.
+
+Figures are made without pyplot: no display is needed and no state is left behind. The best candidate (the first of
+rank 1) is marked in each; candidates without a score (failed or pruned ones) are shown as such where they have a place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whirl.tuning.results import is_number, parameter_names
+from whirl.validation import unknown_name
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+_POINT, _BEST, _FAILED, _COLOURS = "#30638e", "#d1495b", "#999999", "viridis"
+_STAR = {"marker": "*", "s": 190, "color": _BEST, "edgecolor": "white", "linewidth": 0.8, "zorder": 5}
+_UNITS = {"_hz": "Hz", "_s": "s", "_mm": "mm", "_db": "dB"}
+_MAX_LETTERS, _MAX_CELLS, _MAX_TICKS = 24, 20, 25
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Where a parameter's values lie on an axis.
+
+    Attributes:
+        positions: of each candidate, NaN where it does not have the parameter.
+        labels: of the positions 0, 1, ... where values are names; None where they are numbers.
+        log: whether the numbers are spread by ratios.
+    """
+
+    positions: np.ndarray
+    labels: list[str] | None
+    log: bool
+
+
+def plot_history(results: DataFrame, score_label: str = "mean score") -> Figure:
+    """Scores in the order in which candidates were tried, and the best so far.
+
+    Args:
+        results: see `search_results.results_table`; at least one candidate must have succeeded, as for all figures.
+        score_label: what the score is, with its unit if it has one.
+
+    Raises:
+        ValueError: no candidate has a score.
+
+    Example:
+        >>> from whirl.tuning.results import results_table
+        >>> results = results_table([{"C": 0.1}, {"C": 1.0}], [0.8, 0.9], [0.02, 0.01], [1.0, 1.0])
+        >>> plot_history(results).axes[0].get_xlabel()
+        'candidate'
+    """
+    best = _best_row(results)
+    figure, axes = _canvas("candidate", score_label)
+    scores, numbers = results["mean_score"].to_numpy(float), np.arange(1, len(results) + 1)
+    axes.scatter(numbers, scores, s=22, color=_POINT, label="candidate")
+    axes.step(numbers, scores[_best_so_far(results)], where="post", color=_BEST, linewidth=1.2, label="best so far")
+    _mark_best(axes, numbers[best], scores[best])
+    _mark_failed(axes, numbers[np.isnan(scores)])
+    axes.set_xlim(0.5, len(results) + 0.5)
+    locator: Any = axes.xaxis.get_major_locator()
+    locator.set_params(integer=True)
+    _legend(axes)
+    return figure
+
+
+def plot_parameter(results: DataFrame, name: str, score_label: str = "mean score") -> Figure:
+    """Scores over the values of one parameter, with the standard deviation over the folds.
+
+    Args:
+        results: see `plot_history`.
+        name: a parameter of the table. Numbers that are spread by ratios get a logarithmic axis, what is no number
+            a place each.
+        score_label: see `plot_history`.
+
+    Raises:
+        ValueError: there is no such parameter, or no candidate has a score.
+
+    Example:
+        >>> from whirl.tuning.results import results_table
+        >>> results = results_table([{"C": 0.1}, {"C": 10.0}], [0.8, 0.9], [0.02, 0.01], [1.0, 1.0])
+        >>> plot_parameter(results, "C").axes[0].get_xscale()
+        'log'
+    """
+    best, scale = _best_row(results), _scale(results, name)
+    figure, axes = _canvas(_label(name), score_label)
+    _apply(scale, axes, "x")
+    scores, spread = results["mean_score"].to_numpy(float), results["std_score"].to_numpy(float)
+    style = {"fmt": "o", "markersize": 4.5, "color": _POINT, "ecolor": "#b5c9d8", "elinewidth": 1.2}
+    shown = "candidate" if np.isnan(spread).all() else "candidate ± std over folds"
+    axes.errorbar(scale.positions, scores, yerr=np.nan_to_num(spread), label=shown, **style)
+    _mark_best(axes, scale.positions[best], scores[best])
+    _mark_failed(axes, scale.positions[np.isnan(scores)])
+    _legend(axes)
+    return figure
+
+
+def plot_heatmap(results: DataFrame, name1: str, name2: str, score_label: str = "mean score") -> Figure:
+    """The best score that was found at each pair of values of two parameters, whatever the others were.
+
+    Where a parameter has more than 20 values, as after a random search, each candidate is a point instead of a cell.
+
+    Args:
+        results: see `plot_history`.
+        name1: parameter from left to right.
+        name2: parameter from bottom to top.
+        score_label: see `plot_history`.
+
+    Raises:
+        ValueError: there is no such parameter, the two are the same, or no candidate has a score.
+
+    Example:
+        >>> from whirl.tuning.results import results_table
+        >>> params = [{"C": 0.1, "k": "rbf"}, {"C": 10.0, "k": "rbf"}]
+        >>> figure = plot_heatmap(results_table(params, [0.8, 0.9], [0.02, 0.01], [1.0, 1.0]), "C", "k")
+        >>> figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()
+        ('C', 'k')
+    """
+    if name1 == name2:
+        raise ValueError(f"both parameters are {name1!r}, expected two different ones")
+    _best_row(results)
+    _check_parameter(results, name1)
+    _check_parameter(results, name2)
+    columns, rows = _categories(results[name1]), _categories(results[name2])
+    figure, axes = _canvas(_label(name1), _label(name2))
+    if max(len(columns), len(rows)) > _MAX_CELLS:
+        image = _draw_points(axes, results, name1, name2)
+    else:
+        image = _draw_cells(axes, results, name1, name2)
+    figure.colorbar(image, ax=axes, label=score_label)
+    if len(parameter_names(results)) > 2 and max(len(columns), len(rows)) <= _MAX_CELLS:
+        axes.set_title("best over the other parameters", fontsize="medium")
+    return figure
+
+
+def plot_importances(importances: Mapping[str, float], label: str = "share of the score's variation") -> Figure:
+    """How much each parameter mattered, the most important on top.
+
+    Args:
+        importances: share by parameter, each >= 0.
+        label: what the shares are shares of.
+
+    Raises:
+        ValueError: there is no parameter.
+
+    Example:
+        >>> figure = plot_importances({"lr": 0.9, "batch_size": 0.1})
+        >>> [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+        ['batch_size', 'lr']
+    """
+    if not importances:
+        raise ValueError("there are no importances to plot: no parameter was searched")
+    ordered = sorted(importances.items(), key=lambda item: item[1])
+    names, shares = [name for name, _ in ordered], [share for _, share in ordered]
+    figure, axes = _canvas(label, "parameter", height=1.2 + 0.36 * len(names))
+    bars = axes.barh(range(len(names)), shares, color=[*[_POINT] * (len(names) - 1), _BEST], height=0.7)
+    axes.bar_label(bars, labels=[f"{share:.2f}" for share in shares], padding=4)
+    axes.set_yticks(range(len(names)), [_text(name) for name in names])
+    axes.set_xlim(0, 1.12 * max(*shares, 1e-9))
+    axes.grid(visible=False, axis="y")
+    return figure
+
+
+def plot_parallel_coordinates(results: DataFrame, score_label: str = "mean score") -> Figure:
+    """Every candidate as a line through its values, coloured by its score.
+
+    Candidates without a score are left out, and say so in the title.
+
+    Args:
+        results: see `plot_history`.
+        score_label: see `plot_history`.
+
+    Raises:
+        ValueError: no candidate has a score.
+
+    Example:
+        >>> from whirl.tuning.results import results_table
+        >>> results = results_table([{"C": 0.1}, {"C": 10.0}], [0.8, 0.9], [0.02, 0.01], [1.0, 1.0])
+        >>> [tick.get_text() for tick in plot_parallel_coordinates(results).axes[0].get_xticklabels()]
+        ['C', 'mean score']
+    """
+    from matplotlib.collections import LineCollection
+
+    best, names = _best_row(results), [*parameter_names(results), "mean_score"]
+    figure, axes = _canvas("", "", width=max(5.0, 1.6 * len(names)))
+    heights = np.stack([_draw_rail(axes, place, results, name) for place, name in enumerate(names)], axis=1)
+    scores = results["mean_score"].to_numpy(float)
+    places, drawn = np.arange(len(names)), np.flatnonzero(np.isfinite(scores))
+    drawn = drawn[np.argsort(-results["rank"].to_numpy()[drawn], kind="stable")]  # the better ones on top
+    lines = [np.column_stack([places, heights[row]]) for row in drawn]
+    image = axes.add_collection(LineCollection(lines, cmap=_COLOURS, array=scores[drawn], linewidths=1.1, alpha=0.75))
+    axes.plot(places, heights[best], color=_BEST, lw=2.4, marker="o", markersize=5, label=_best_text(scores[best]))
+    axes.set_xticks(places, [*map(_label, names[:-1]), score_label])
+    axes.set(xlim=(-0.15, len(names) - 0.6), ylim=(-0.06, 1.06), yticks=[])
+    axes.spines[:].set_visible(False)
+    axes.grid(visible=False)
+    _legend(axes)
+    figure.colorbar(image, ax=axes, label=score_label)
+    if len(drawn) < len(results):
+        axes.set_title(f"left out, {_without(len(results) - len(drawn))}", fontsize="medium")
+    return figure
+
+
+def _draw_cells(axes: Axes, results: DataFrame, name1: str, name2: str) -> Any:
+    columns, rows = _categories(results[name1]), _categories(results[name2])
+    best, cells = _best_row(results), np.full((len(rows), len(columns)), np.nan)
+    # From the worst to the best, so that the best stays; one that failed never comes over one that did not.
+    for row in np.argsort(-results["rank"].to_numpy(), kind="stable"):
+        cells[rows[_key(results[name2].iloc[row])], columns[_key(results[name1].iloc[row])]] = results[
+            "mean_score"
+        ].iloc[row]
+    axes.set_facecolor("#dddddd")
+    axes.grid(visible=False)
+    image = axes.imshow(cells, cmap=_COLOURS, aspect="auto", origin="lower")
+    for axis, keys in ((axes.xaxis, columns), (axes.yaxis, rows)):
+        axis.set_ticks(range(len(keys)), [_text_of_key(key) for key in keys])
+    _turn_long_labels(axes)
+    if cells.size <= 100:
+        _write_scores(axes, cells)
+    x, y = columns[_key(results[name1].iloc[best])], rows[_key(results[name2].iloc[best])]
+    axes.add_patch(_frame(x, y))
+    style = {"markerfacecolor": "none", "markeredgecolor": _BEST, "markeredgewidth": 2}
+    axes.plot([], [], "s", label=_best_text(cells[y, x]), **style)
+    axes.figure.legend(loc="outside lower center", frameon=False)
+    return image
+
+
+def _draw_points(axes: Axes, results: DataFrame, name1: str, name2: str) -> Any:
+    best, x, y = _best_row(results), _scale(results, name1), _scale(results, name2)
+    _apply(x, axes, "x")
+    _apply(y, axes, "y")
+    scores = results["mean_score"].to_numpy(float)
+    failed = np.isnan(scores)
+    image = axes.scatter(x.positions[~failed], y.positions[~failed], c=scores[~failed], cmap=_COLOURS, s=34)
+    if failed.any():
+        axes.scatter(x.positions[failed], y.positions[failed], marker="x", color=_FAILED, label=_without(failed.sum()))
+    axes.scatter(x.positions[best], y.positions[best], label=_best_text(scores[best]), **_STAR)
+    axes.figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    return image
+
+
+def _draw_rail(axes: Axes, place: int, results: DataFrame, name: str) -> np.ndarray:
+    """Draws the axis of one parameter and returns the candidates' heights on it, 0 to 1."""
+    scale = _scale(results, name) if name != "mean_score" else _scale_of(list(results[name]))
+    values = np.log(scale.positions) if scale.log else scale.positions
+    known = values[np.isfinite(values)]
+    low, high = (known.min(), known.max()) if len(known) else (0.0, 0.0)
+    heights = (values - low) / (high - low) if high > low else values * 0 + 0.5
+    axes.axvline(place, color="#444444", linewidth=0.8, zorder=1)
+    for height, text in _rail_ticks(scale, heights):
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.6}
+        axes.text(place + 0.03, height, text, fontsize="small", va="center", bbox=box, zorder=6)
+    return heights
+
+
+def _rail_ticks(scale: _Scale, heights: np.ndarray) -> list[tuple[float, str]]:
+    texts = {}
+    for height, position in zip(heights, scale.positions, strict=True):
+        if math.isfinite(height):
+            texts[float(height)] = scale.labels[int(position)] if scale.labels else f"{position:.3g}"
+    ordered = sorted(texts.items())
+    if len(ordered) <= 6 or (scale.labels and len(ordered) <= _MAX_TICKS):
+        return ordered
+    return [ordered[0], ordered[-1]]
+
+
+def _scale(results: DataFrame, name: str) -> _Scale:
+    _check_parameter(results, name)
+    return _scale_of(list(results[name]))
+
+
+def _scale_of(values: Sequence[Any]) -> _Scale:
+    present = [value for value in values if not _is_missing(value)]
+    if present and all(is_number(value) and math.isfinite(value) for value in present):
+        numbers = np.array([float(value) if not _is_missing(value) else np.nan for value in values])
+        return _Scale(numbers, None, _spread_by_ratios(numbers[np.isfinite(numbers)]))
+    keys = _categories(values)
+    return _Scale(np.array([keys[_key(value)] for value in values], float), [_text_of_key(key) for key in keys], False)
+
+
+def _spread_by_ratios(numbers: np.ndarray) -> bool:
+    """Whether the middle value is nearer to the ends' geometric mean than to their arithmetic one."""
+    distinct = np.unique(numbers)
+    low, middle, high = distinct[0], distinct[(len(distinct) - 1) // 2], distinct[-1]
+    if low <= 0 or high / low < 10:
+        return False
+    return abs(math.log(middle / math.sqrt(low * high))) < abs(math.log(middle / ((low + high) / 2)))
+
+
+def _categories(values: Any) -> dict[tuple[int, float, str], int]:
+    """The distinct values' places: numbers by size, then all else by its text."""
+    return {key: place for place, key in enumerate(sorted({_key(value) for value in values}))}
+
+
+def _key(value: Any) -> tuple[int, float, str]:
+    """What tells values apart and sorts them, for values of any type, even those that cannot be hashed."""
+    if _is_missing(value):
+        return 2, 0.0, "not set"
+    if is_number(value) and not math.isnan(value):
+        return 0, float(value), f"{value:.4g}"
+    return 1, 0.0, str(value)
+
+
+def _is_missing(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _text_of_key(key: tuple[int, float, str]) -> str:
+    return _text(key[2])
+
+
+def _text(value: object) -> str:
+    """A label that fits; a dollar sign is a dollar sign, not the beginning of a formula."""
+    text = " ".join(str(value).split()).replace("$", r"\$")
+    return text if len(text) <= _MAX_LETTERS else f"{text[: _MAX_LETTERS - 1]}…"
+
+
+def _label(name: str) -> str:
+    unit = next((unit for suffix, unit in _UNITS.items() if name.endswith(suffix)), None)
+    return f"{_text(name)} ({unit})" if unit else _text(name)
+
+
+def _apply(scale: _Scale, axes: Axes, which: str) -> None:
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    if scale.log:
+        axes.set(**{f"{which}scale": "log"})
+    if scale.labels is not None:
+        step = math.ceil(len(scale.labels) / _MAX_TICKS)
+        axis.set_ticks(range(0, len(scale.labels), step), scale.labels[::step])
+        axes.set(**{f"{which}lim": (-0.5, len(scale.labels) - 0.5)})
+        _turn_long_labels(axes)
+
+
+def _turn_long_labels(axes: Axes) -> None:
+    labels = axes.get_xticklabels()
+    if sum(len(label.get_text()) for label in labels) > 48:
+        for label in labels:
+            label.set(rotation=35, ha="right", rotation_mode="anchor")
+
+
+def _canvas(x_label: str, y_label: str, width: float = 7, height: float = 4) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot(xlabel=x_label, ylabel=y_label)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.3)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _mark_best(axes: Axes, x: float, y: float) -> None:
+    axes.scatter(x, y, label=_best_text(y), **_STAR)
+
+
+def _mark_failed(axes: Axes, places: np.ndarray) -> None:
+    """Candidates that failed or were pruned have no score: they are marked at the lower edge."""
+    if len(places):
+        edge = axes.get_xaxis_transform()
+        height, label = np.full(len(places), 0.02), _without(len(places))
+        axes.scatter(places, height, marker="x", color=_FAILED, transform=edge, label=label)
+
+
+def _without(n_candidates: int) -> str:
+    return f"without a score: {n_candidates}"
+
+
+def _legend(axes: Axes) -> None:
+    axes.figure.legend(loc="outside upper center", ncols=4, frameon=False)
+
+
+def _best_text(score: float) -> str:
+    return f"best: {score:.4g}"
+
+
+def _frame(x: int, y: int) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((x - 0.48, y - 0.48), 0.96, 0.96, fill=False, edgecolor=_BEST, linewidth=2.5)
+
+
+def _write_scores(axes: Axes, cells: np.ndarray) -> None:
+    """Each cell's score in it, in the colour that can be read there."""
+    low, high = np.nanmin(cells), np.nanmax(cells)
+    for (row, column), score in np.ndenumerate(cells):
+        if np.isnan(score):
+            axes.text(column, row, "–", ha="center", va="center", color="#666666")
+        else:
+            dark = high > low and (score - low) / (high - low) < 0.6
+            axes.text(column, row, f"{score:.3f}", ha="center", va="center", color="white" if dark else "black")
+
+
+def _best_row(results: DataFrame) -> int:
+    if np.isnan(results["mean_score"].to_numpy(float)).all():
+        raise ValueError(f"none of the {len(results)} candidates has a score: there is nothing to plot")
+    return int(results["rank"].to_numpy().argmin())
+
+
+def _best_so_far(results: DataFrame) -> np.ndarray:
+    """For each candidate the row of the best of those up to it."""
+    ranks = results["rank"].to_numpy()
+    return np.array([int(ranks[: row + 1].argmin()) for row in range(len(ranks))])
+
+
+def _check_parameter(results: DataFrame, name: str) -> None:
+    names = parameter_names(results)
+    if name not in names:
+        raise ValueError(unknown_name("parameter", name, names))

@@ -1,0 +1,113 @@
+"""Random search: candidates drawn from distributions, cross-validated (Bergstra & Bengio, 2012)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from whirl.tuning.cross_validated_search import CrossValidatedSearch, Scoring, names_of
+from whirl.tuning.plots import plot_parameter
+from whirl.tuning.spaces import preset_distributions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Distributions = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+
+
+class RandomSearchOptimizer(CrossValidatedSearch):
+    """Tries candidates drawn at random, over scikit-learn's `RandomizedSearchCV`.
+
+    Args:
+        random_state: seed of the draws, and of every `random_state` that the model leaves unset.
+        n_jobs: processes at a time, each on its share of the cores; -1 is one per core.
+        verbose: what scikit-learn prints: 0 nothing, 1 a line in all, 2 and more a line for each fit.
+
+    Attributes:
+        searched: scikit-learn's fitted search; None before `search`.
+
+    Example:
+        >>> import numpy as np
+        >>> from scipy.stats import loguniform
+        >>> from sklearn.svm import SVC
+        >>> specimens = np.repeat(np.arange(12), 5)
+        >>> rng = np.random.default_rng(0)
+        >>> X, y = rng.normal(size=(60, 2)) + (specimens % 2)[:, None] * 3, specimens % 2
+        >>> optimizer = RandomSearchOptimizer(n_jobs=1, verbose=0)
+        >>> space = {"C": loguniform(0.01, 10)}
+        >>> optimizer.search(SVC(), X, y, space, 5, 3, "accuracy", groups=specimens)["n_candidates"]
+        5
+        >>> list(optimizer.get_results().columns)
+        ['C', 'mean_score', 'std_score', 'rank', 'time_s']
+    """
+
+    def search(
+        self,
+        model: Any,
+        X: Any,
+        y: Any,
+        param_dist: Distributions,
+        n_iter: int,
+        cv: Any,
+        scoring: Scoring,
+        *,
+        groups: Iterable[Any] | None = None,
+    ) -> dict[str, Any]:
+        """Cross-validate `n_iter` candidates, and fit the best one to all data.
+
+        Args:
+            model: a classifier of scikit-learn's kind, e.g. `SignalClassifier` or a pipeline; it is left as it is.
+            X: samples, `[n, ...]`.
+            y: labels, `[n]`.
+            param_dist: by parameter a distribution of SciPy, or values that are drawn evenly; or several such.
+            n_iter: candidates, >= 1; where values alone make fewer, those.
+            cv: folds: a number >= 2, or a splitter.
+            scoring: as scikit-learn's, higher is better; None is the model's own `score`.
+            groups: specimen of each sample, `[n]`, see `GridSearchOptimizer.search`.
+
+        Returns:
+            `best_params`, `best_score` (mean over the folds, of the best of `n_candidates`, so a little optimistic),
+            `best_estimator` (fitted to all of `X`), `n_candidates`.
+
+        Raises:
+            ValueError: `n_iter` below 1, and as `GridSearchOptimizer.search`.
+        """
+        from sklearn.model_selection import ParameterGrid, RandomizedSearchCV
+
+        if n_iter < 1:
+            raise ValueError(f"n_iter is {n_iter}, expected >= 1")
+        if isinstance(param_dist, Mapping) and not any(hasattr(values, "rvs") for values in param_dist.values()):
+            n_iter = min(n_iter, len(ParameterGrid(param_dist)))
+        make = partial(
+            RandomizedSearchCV, param_distributions=param_dist, n_iter=n_iter, random_state=self.random_state
+        )
+        return self._search(make, model, X, y, names_of(param_dist), cv, scoring, groups)
+
+    def plot_search_results(self, param_name: str) -> Figure:
+        """Scores over the values of one parameter, the best marked.
+
+        Raises:
+            NotFittedError: `search` comes first (a `ValueError`).
+            ValueError: there is no such parameter.
+        """
+        return plot_parameter(self.get_results(), param_name, self._score_label)
+
+
+def get_default_param_distributions(model_name: str) -> dict[str, Any]:
+    """Distributions that are worth drawing from.
+
+    Args:
+        model_name: `'RandomForest'`, `'SVM'`, `'GradientBoosting'`, `'MLP'`, or a network of the registry.
+
+    Returns:
+        SciPy distributions, or values to choose from, by parameter of `search_spaces.new_model(model_name)`.
+
+    Raises:
+        ValueError: there is no such preset; the known ones are listed.
+
+    Example:
+        >>> get_default_param_distributions("wdcnn")["batch_size"]
+        [16, 32, 64, 128]
+    """
+    return preset_distributions(model_name)
