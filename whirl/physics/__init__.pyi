@@ -1,3 +1,15 @@
+from .bearings import (
+    Bearing as Bearing,
+)
+from .bearings import (
+    UnknownBearingError as UnknownBearingError,
+)
+from .bearings import (
+    parse_bearing as parse_bearing,
+)
+from .bearings import (
+    parse_bearings as parse_bearings,
+)
 from .compatibility import (
     class_probabilities as class_probabilities,
 )
@@ -40,6 +52,12 @@ from .journal_bearing import (
 )
 from .journal_bearing import (
     whirl_frequency_hz as whirl_frequency_hz,
+)
+from .rolling_bearing import (
+    BEARING_SOURCES as BEARING_SOURCES,
+)
+from .rolling_bearing import (
+    BEARINGS as BEARINGS,
 )
 from .rolling_bearing import (
     BearingGeometry as BearingGeometry,

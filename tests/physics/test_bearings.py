@@ -1,0 +1,214 @@
+"""Bearings given by designation, by geometry or by orders."""
+
+import math
+
+import numpy as np
+import pytest
+
+from whirl.physics.bearings import (
+    UnknownBearingError,
+    bearing_from_geometry,
+    normalize_bearing,
+    parse_bearing,
+    parse_bearings,
+)
+from whirl.physics.rolling_bearing import BEARING_SOURCES, BEARINGS, BearingGeometry, fault_orders
+
+# NSK, Rolling Bearings, catalogue E1102: static load rating C0r in N and factor f0.
+NSK_RATINGS = {
+    "6000": (1970, 12.4), "6001": (2370, 13.2), "6002": (2830, 13.9), "6003": (3250, 14.4), "6004": (5000, 13.8),
+    "6005": (5850, 14.5), "6006": (8300, 14.7), "6007": (10300, 14.8), "6008": (11500, 15.3),
+    "6200": (2390, 13.2), "6201": (3050, 12.3), "6202": (3750, 13.2), "6203": (4800, 13.2), "6204": (6600, 13.1),
+    "6205": (7850, 13.9), "6206": (11300, 13.8), "6207": (15300, 13.8), "6208": (17900, 14.0), "6209": (20400, 14.4),
+    "6210": (23200, 14.4), "6211": (29300, 14.3), "6212": (36000, 14.3), "6213": (40000, 14.4), "6214": (44000, 14.5),
+    "6215": (49500, 14.7), "6216": (53000, 14.6), "6217": (62000, 14.5), "6218": (71500, 14.5), "6219": (82000, 14.4),
+    "6220": (93000, 14.4),
+    "6300": (3450, 11.2), "6301": (4200, 11.1), "6302": (5450, 12.3), "6303": (6650, 12.4), "6304": (7900, 12.4),
+    "6305": (11200, 13.2), "6306": (15000, 13.3), "6307": (19200, 13.2), "6308": (24000, 13.2), "6309": (32000, 13.1),
+    "6310": (38500, 13.2), "6311": (44500, 13.1), "6312": (52000, 13.1), "6313": (60000, 13.2), "6314": (68000, 13.2),
+    "6315": (77000, 13.2), "6316": (86500, 13.3), "6317": (97000, 13.3), "6318": (107000, 13.3),
+    "6319": (119000, 13.3), "6320": (141000, 13.2),
+    "7200C": (2650, 13.3), "7201C": (3850, 12.5), "7202C": (4550, 13.2), "7203C": (5850, 13.4), "7204C": (8150, 13.3),
+    "7205C": (10200, 14.0), "7206C": (14700, 13.9), "7207C": (19900, 13.9), "7208C": (25200, 14.1),
+    "7209C": (28800, 14.2), "7210C": (31500, 14.5), "7211C": (40000, 14.5), "7212C": (49500, 14.4),
+}  # fmt: skip
+
+# ISO 76, table 1: f0 of radial and angular-contact ball bearings over d cos(a) / D.
+F0 = {
+    0.14: 15.4, 0.15: 15.2, 0.16: 14.9, 0.17: 14.7, 0.18: 14.4, 0.19: 14.2, 0.20: 14.0, 0.21: 13.7, 0.22: 13.5,
+    0.23: 13.2, 0.24: 13.0, 0.25: 12.8, 0.26: 12.5, 0.27: 12.3, 0.28: 12.1, 0.29: 11.8, 0.30: 11.6, 0.31: 11.4,
+    0.32: 11.2, 0.33: 10.9,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NSK_RATINGS)
+def test_geometry_gives_the_published_static_load_rating(name: str) -> None:
+    rating_n, f0 = NSK_RATINGS[name]
+    geometry = BEARINGS[name]
+    cosine = math.cos(math.radians(geometry.contact_angle_deg))
+    ratio = geometry.element_diameter_mm * cosine / geometry.pitch_diameter_mm
+    assert np.interp(ratio, list(F0), list(F0.values())) == pytest.approx(f0, abs=0.2)
+    elements = rating_n / (f0 * geometry.element_diameter_mm**2 * cosine)
+    assert elements == pytest.approx(geometry.n_elements, rel=0.015)
+
+
+def test_every_bearing_of_the_table_names_its_source() -> None:
+    assert set(BEARING_SOURCES) == set(BEARINGS)
+    assert all(len(source) > 10 for source in BEARING_SOURCES.values())
+    derived = {name for name, source in BEARING_SOURCES.items() if "C0r" in source}
+    assert derived <= set(NSK_RATINGS)
+
+
+def test_every_designation_is_its_own_normal_form() -> None:
+    for name in BEARINGS:
+        bearing = parse_bearing(name)
+        assert (bearing.text, bearing.source) == (name, BEARING_SOURCES[name])
+        assert bearing.orders == fault_orders(BEARINGS[name])
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("6205", "6205"),
+        ("6205-2RS", "6205"),
+        ("SKF 6205", "6205"),
+        ("skf 6205 2rs", "6205"),
+        ("6205 2Z/C3", "6205"),
+        ("62052RS", "6205"),
+        ("6205ZZ", "6205"),
+        ("NSK 6205DDU", "6205"),
+        ("NTN-SNR 6205LLU/5K", "6205"),
+        ("6205.2RSR.C3", "6205"),
+        (" 6205 ", "6205"),
+        ("er16k", "ER-16K"),
+        ("MB ER-16K", "ER-16K"),
+        ("ZA 2115", "ZA-2115"),
+        ("NU 205 ECP", "NU205"),
+        ("nice", "NICE"),
+        ("7205C", "7205C"),
+        ("7205 CD/P4A", "7205C"),
+        ("NSK 7205CTYNDB", "7205C"),
+    ],
+)
+def test_spellings_of_one_bearing(text: str, name: str) -> None:
+    assert parse_bearing(text).text == name
+    assert normalize_bearing(text) == name
+
+
+@pytest.mark.parametrize("text", ["6299", "7205", "7205 BEP", "7205ACD", "6205 ETN9", "NJ205", "22220 EK", "bearing 3"])
+def test_unknown_designations_are_not_replaced_by_a_similar_bearing(text: str) -> None:
+    with pytest.raises(UnknownBearingError, match="unknown bearing"):
+        parse_bearing(text)
+    assert normalize_bearing(f"{text}; SKF 6205") == f"{text}; 6205"
+
+
+def test_an_unknown_designation_names_the_nearest_one() -> None:
+    with pytest.raises(ValueError, match=r"unknown bearing 'ER16'; did you mean 'ER-16K'\? Give a designation"):
+        parse_bearing("ER16")
+    with pytest.raises(ValueError, match=r"Separate bearings by ';'"):
+        parse_bearing("6205, 6203")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "9, 7.94, 39.04",
+        "9, 7.94, 39.04, 0",
+        "9.0 7.94 39.04 0",
+        "n_elements=9, ball_diameter=7.94, pitch_diameter=39.04, contact_angle=0",
+        "contact_angle=0 pitch_diameter=39.04 ball_diameter=7.94 n_elements=9",
+        "n_balls: 9, ball_diameter_mm: 7.94, pitch_diameter_mm: 39.04",
+    ],
+)
+def test_geometry(text: str) -> None:
+    bearing = parse_bearing(text)
+    assert bearing.geometry == BearingGeometry(9, 7.94, 39.04)
+    assert bearing.orders == fault_orders(BearingGeometry(9, 7.94, 39.04))
+    assert parse_bearing(bearing.text) == bearing
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "3.5848, 5.4152, 2.3567, 0.39828",
+        "BPFO=3.5848 BPFI=5.4152 BSF=2.3567 FTF=0.39828",
+        "ftf=0.39828, bsf=2.3567, bpfi=5.4152, bpfo=3.5848",
+    ],
+)
+def test_orders(text: str) -> None:
+    bearing = parse_bearing(text)
+    orders = bearing.orders
+    assert (orders.bpfo, orders.bpfi, orders.bsf, orders.ftf) == (3.5848, 5.4152, 2.3567, 0.39828)
+    assert bearing.geometry is None
+    assert parse_bearing(bearing.text) == bearing
+
+
+def test_published_orders_with_two_digits_are_accepted() -> None:
+    for geometry in BEARINGS.values():
+        for race in ("inner", "outer"):
+            orders = fault_orders(geometry, race)
+            text = f"bpfo={orders.bpfo:.2f} bpfi={orders.bpfi:.2f} bsf={orders.bsf:.2f} ftf={orders.ftf:.2f}"
+            assert parse_bearing(text).orders.bpfo == round(orders.bpfo, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected a designation"),
+        (" ; ", "expected a designation"),
+        ("n_elements=9, ball_diameter=7.94", "has no pitch_diameter"),
+        ("n_elements=9.5, ball_diameter=7.94, pitch_diameter=39", "n_elements is 9.5, expected an integer"),
+        ("9, 41, 40", "below the pitch diameter"),
+        ("9, 41, 40, 0", "below the pitch diameter"),
+        ("9, 7.94, nan", "pitch_diameter_mm is nan"),
+        ("9, 7.94, 39, 95", "contact_angle_deg is 95"),
+        ("25, 7.94, 39", "do not fit on a pitch circle"),
+        ("6205 6203 6204", "do not fit"),
+        ("n_elements=9, bpfo=3", "has the fields n_elements, bpfo"),
+        (
+            "n_elements=nine, ball_diameter=1, pitch_diameter=9",
+            "n_elements of the bearing is 'nine', expected a number",
+        ),
+        ("bpfo=3.585, bpfi=5.415, bsf=2.357", "has no ftf"),
+        ("bpfo=5.415, bpfi=3.585, bsf=2.357, ftf=0.398", "expected bpfo < bpfi"),
+        ("bpfo=3.585, bpfi=5.9, bsf=2.357, ftf=0.398", "integer sum"),
+        ("bpfo=3.585, bpfi=5.415, bsf=2.357, ftf=0.3", "ftf is 0.3, expected about 0.398"),
+        ("bpfo=3.585, bpfi=5.415, bsf=4.7135, ftf=0.398", "bsf is 4.7135, .* was 2 x BSF given"),
+        ("bpfo=3.585, bpfi=5.415, bsf=inf, ftf=0.398", "bsf is inf"),
+    ],
+)
+def test_malformed_bearings(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        parse_bearings(text)
+    assert not isinstance(caught.value, UnknownBearingError)
+
+
+def test_several_bearings() -> None:
+    de, fe = parse_bearings("SKF 6205-2RS; 8, 6.75, 28.5;")
+    assert de.text == "6205"
+    assert fe.geometry == BearingGeometry(8, 6.75, 28.5)
+    with pytest.raises(ValueError, match="expected one bearing, got 2"):
+        parse_bearing("6205; 6203")
+
+
+def test_rotating_outer_race_changes_the_cage_only() -> None:
+    inner, outer = parse_bearing("6205"), parse_bearing("6205", rotating_race="outer")
+    assert outer.rotating_race == "outer"
+    assert (outer.orders.bpfo, outer.orders.bpfi, outer.orders.bsf) == (
+        inner.orders.bpfo,
+        inner.orders.bpfi,
+        inner.orders.bsf,
+    )
+    assert outer.orders.ftf == pytest.approx(1 - inner.orders.ftf)
+    # elements pass a point of the stationary inner race at the rate of the cage
+    assert outer.orders.bpfi == pytest.approx(9 * outer.orders.ftf)
+    with pytest.raises(ValueError, match="unknown rotating_race 'middle'"):
+        parse_bearing("6205", rotating_race="middle")  # pyright: ignore[reportArgumentType]
+
+
+def test_numpy_scalars() -> None:
+    geometry = BearingGeometry(np.int64(9), np.float32(7.94), np.float64(39.04), np.int32(0))  # pyright: ignore[reportArgumentType]
+    assert [type(value) for value in vars(geometry).values()] == [int, float, float, float]
+    bearing = bearing_from_geometry(geometry)
+    assert parse_bearing(bearing.text).geometry == geometry
+    assert type(bearing.orders.bpfo) is float
