@@ -253,7 +253,8 @@ def _find_designation(text: str) -> str | None:
     while tokens and tokens[0] in _MAKERS:
         tokens.pop(0)
     tokens = _split_seal(tokens)
-    if _has_other_internals(tokens):
+    several = sum(token in _KEYS for token in tokens) > 1
+    if several or _has_other_internals(tokens):
         return None
     keys = ("".join(tokens[:length]) for length in range(len(tokens), 0, -1))
     found = next((_KEYS[key] for key in keys if key in _KEYS), None)
@@ -277,5 +278,5 @@ def _has_other_internals(tokens: Sequence[str]) -> bool:
 def _unknown(text: str) -> str:
     close = nearest_name(text.upper(), tuple(_KEYS))
     hint = f"did you mean {_KEYS[close]!r}? " if close else ""
-    several = "Separate bearings by ';'. " if "," in text else ""
+    several = "Separate bearings by ';'. " if sum(key in text for key in _KEYS) > 1 else ""
     return f"unknown bearing {text!r}; {hint}{several}Give {_EXPECTED}"
