@@ -1,4 +1,4 @@
-"""Files written by the formats' own libraries are read back; broken ones say what is wrong."""
+"""Readers: files written by the libraries of each format, corrupt files, and naming conventions."""
 
 import struct
 import subprocess
@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from scipy.io import savemat, wavfile
 
 from whirl.data.readers import cwru
-from whirl.data.readers.conventions import content_from_variables, rate_of_times
-from whirl.data.reading import MAX_CHANNELS, read, readable_suffixes
+from whirl.data.readers.conventions import content_from_variables, rate_from_times
+from whirl.data.reading import MAX_CHANNELS, READERS, read, readable_suffixes, register_reader
 
 RATE_HZ = 25_600.0
 SIGNAL = np.random.default_rng(0).normal(size=(2, 3000)).astype(np.float32)
@@ -26,17 +26,17 @@ def write_mat5(path):
 
 
 def write_mat5_struct(path):
-    # `rate` is the shaft's here, and `sr` the sampling rate, as in the data of the MFPT society.
+    # As in the MFPT data set: `rate` is the shaft speed and `sr` the sampling rate.
     savemat(path, {"bearing": {"gs": SIGNAL[0][:, None], "sr": RATE_HZ, "rate": 25.0, "load": 270.0}})
 
 
 def write_mat73(path):
-    """A MATLAB v7.3 file: HDF5 behind 512 bytes of header, matrices transposed, texts as numbers."""
+    """Write a MATLAB v7.3 file: HDF5 after a header of 512 bytes, matrices transposed, texts as numbers."""
     with h5py.File(path, "w", userblock_size=512) as file:
         file["vib"] = SIGNAL  # MATLAB's [3000 x 2]
         file["vib"].attrs["MATLAB_class"] = np.bytes_("double")
         file["fs"] = np.array([[RATE_HZ]])
-        file["unit"] = np.array([[ord(letter)] for letter in "m/s^2"], dtype=np.uint16)
+        file["unit"] = np.array([[ord(char)] for char in "m/s^2"], dtype=np.uint16)
         file["unit"].attrs["MATLAB_class"] = np.bytes_("char")
         file.create_group("info")["rpm"] = np.array([[1500.0]])
         file.create_group("#refs#")["a"] = np.zeros((3000, 2))
@@ -120,45 +120,53 @@ FORMATS = [
     (write_unv, ".unv", ("1+X", "1-Z"), "m/s^2", None, 2),
     (write_csv, ".csv", ("DE", "FE"), "g", None, 2),
 ]
-WRITERS = pytest.mark.parametrize("form", FORMATS, ids=lambda form: form[0].__name__)
-# pyuff leaves the file open that it writes.
-LENIENT = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+ALL_FORMATS = pytest.mark.parametrize("fmt", FORMATS, ids=lambda fmt: fmt[0].__name__)
+# pyuff does not close the files that it writes.
+IGNORE_UNCLOSED_FILES = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 
 
-@LENIENT
-@WRITERS
-def test_what_a_library_wrote_is_read_back(form, tmp_path):
-    write, suffix, channels, unit, rpm, n_channels = form
+@IGNORE_UNCLOSED_FILES
+@ALL_FORMATS
+def test_reads_files_written_by_each_library(fmt, tmp_path):
+    write, suffix, channels, unit, rpm, n_channels = fmt
     path = tmp_path / f"run{suffix}"
     write(path)
     recording = read(path, sampling_rate_hz=RATE_HZ if suffix == ".npy" else 1.0)
     np.testing.assert_allclose(recording.signal, SIGNAL[:n_channels], rtol=1e-6)
     assert recording.signal.dtype == np.float32
-    assert recording.sampling_rate_hz == RATE_HZ, "a rate in the file wins over the one to assume"
+    assert recording.sampling_rate_hz == RATE_HZ, "the rate in the file overrides the assumed one"
     assert (recording.channels, recording.unit, recording.rpm) == (channels, unit, rpm)
     assert recording.source == str(path)
     assert recording.label is None
 
 
-@LENIENT
-@WRITERS
+@IGNORE_UNCLOSED_FILES
+@ALL_FORMATS
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 0.7, 0.999])
-def test_a_truncated_file_is_refused_by_name(form, share, tmp_path):
-    write, suffix, *_ = form
-    whole, cut = tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"
-    write(whole)
-    content = whole.read_bytes()
+def test_rejects_truncated_file(fmt, share, tmp_path):
+    write, suffix, *_ = fmt
+    complete, truncated = tmp_path / f"complete{suffix}", tmp_path / f"truncated{suffix}"
+    write(complete)
+    content = complete.read_bytes()
     content = content[: int(share * len(content))]
     if suffix == ".csv" and share:
-        content = content[: content.rindex(b",")]  # text can only show that a row is not whole
-    cut.write_bytes(content)
-    with pytest.raises(ValueError, match=rf"cut\{suffix}: .*; ") as caught:
-        read(cut, sampling_rate_hz=RATE_HZ)
+        content = content[: content.rindex(b",")]  # in text only an incomplete row is detectable
+    truncated.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"truncated\{suffix}: .*; ") as caught:
+        read(truncated, sampling_rate_hz=RATE_HZ)
     assert "\n" not in str(caught.value)
 
 
 def test_every_registered_suffix_is_tested():
-    assert set(readable_suffixes()) == {form[1] for form in FORMATS} | {".txt", ".tsv", ".hdf5", ".hdf"}
+    shipped = {name for name in readable_suffixes() if READERS.get(name).__module__.startswith("whirl.data.readers.")}
+    assert shipped == {fmt[1] for fmt in FORMATS} | {".txt", ".tsv", ".hdf5", ".hdf"}
+
+
+def test_rejects_second_reader_for_a_suffix():
+    with pytest.raises(ValueError, match=r"a file type named '\.csv' already exists"):
+        register_reader(".csv")(lambda path: read(path))
 
 
 @pytest.mark.parametrize(
@@ -176,7 +184,7 @@ def test_wav_integers_are_scaled_to_full_scale(samples, expected, tmp_path):
     np.testing.assert_allclose(read(tmp_path / "a.wav").signal, [expected], rtol=1e-7)
 
 
-def test_npy_is_mapped_and_never_written_back(tmp_path):
+def test_npy_is_memory_mapped_copy_on_write(tmp_path):
     path = tmp_path / "a.npy"
     write_npy(path)
     before = path.read_bytes()
@@ -189,7 +197,7 @@ def test_npy_is_mapped_and_never_written_back(tmp_path):
     assert path.read_bytes() == before
 
 
-def test_structured_npy_has_its_fields_as_channels(tmp_path):
+def test_fields_of_structured_npy_are_channels(tmp_path):
     table = np.zeros(100, dtype=[("t", "f8"), ("X", "f4"), ("Y", "i2")])
     table["t"], table["X"], table["Y"] = np.arange(100) / 50, np.arange(100) % 7, np.arange(100) % 3
     np.save(tmp_path / "a.npy", table)
@@ -201,7 +209,7 @@ def test_structured_npy_has_its_fields_as_channels(tmp_path):
 # --------------------------------------------------------------------------------------------------- text
 
 
-ZEIT = "\ufeffZeit [s],Gehäuse\n" + "".join(f"{i / 8},{i % 3}\n" for i in range(9))
+GERMAN = "\ufeffZeit [s],Gehäuse\n" + "".join(f"{i / 8},{i % 3}\n" for i in range(9))
 TEXTS = {
     # name: (text, signal, sampling rate, channels)
     "commas and names": ("time,DE\n0,1\n0.5,2\n1,-3\n", [[1, 2, -3]], 2, ("DE",)),
@@ -217,20 +225,20 @@ TEXTS = {
     "rate in a comment": ("# fs = 100\n1.5\n2.5\n0.5\n", [[1.5, 2.5, 0.5]], 100, ("ch0",)),
     "one column of decimal commas": ("# fs = 100\n1,5\n2,05\n0,5\n", [[1.5, 2.05, 0.5]], 100, ("ch0",)),
     "two of integers": ("# fs = 100\n1,5\n2,6\n0,5\n", [[1, 2, 0], [5, 6, 5]], 100, ("ch0", "ch1")),
-    "running number": ("n,dt,a\n1,0.1,5\n2,0.1,7\n3,0.1,6\n", [[0.1] * 3, [5, 7, 6]], 7, ("dt", "a")),
-    "byte order mark": (ZEIT, [[i % 3 for i in range(9)]], 8, ("Gehäuse",)),
-    "a name twice": ("a,a\n1,2\n3,4\n5,0\n", [[1, 3, 5], [2, 4, 0]], 7, ("a1", "a2")),
+    "sample index": ("n,dt,a\n1,0.1,5\n2,0.1,7\n3,0.1,6\n", [[0.1] * 3, [5, 7, 6]], 7, ("dt", "a")),
+    "byte order mark": (GERMAN, [[i % 3 for i in range(9)]], 8, ("Gehäuse",)),
+    "repeated name": ("a,a\n1,2\n3,4\n5,0\n", [[1, 3, 5], [2, 4, 0]], 7, ("a1", "a2")),
     "bias in the first row": ("1;2;9;9\r\n3;4;\r\n5;6;\r\n", [[1, 3, 5], [2, 4, 6]], 7, ("ch0", "ch1")),
     "speed channel": ("a,rpm\n1,1490\n2,1500\n0,1510\n", [[1, 2, 0]], 7, ("a",)),
-    "a title": ("Pump 3, hall 4\nat full load\n1,2\n3,4\n5,0\n", [[1, 3, 5], [2, 4, 0]], 7, ("ch0", "ch1")),
-    "a row of numbers among the notes": ("8;2\na;b\n1;2\n3;4\n5;0\n", [[1, 3, 5], [2, 4, 0]], 7, ("a", "b")),
-    "gap at the end": ("a;b\n1;\n3;4\n5;0\n", [[1, 3, 5], [np.nan, 4, 0]], 7, ("a", "b")),
-    "gap is NaN": ("a,b\n1,2\n,4\n3,5\n", [[1, np.nan, 3], [2, 4, 5]], 7, ("a", "b")),
+    "title": ("Pump 3, hall 4\nat full load\n1,2\n3,4\n5,0\n", [[1, 3, 5], [2, 4, 0]], 7, ("ch0", "ch1")),
+    "row of numbers among the notes": ("8;2\na;b\n1;2\n3;4\n5;0\n", [[1, 3, 5], [2, 4, 0]], 7, ("a", "b")),
+    "missing value at the end": ("a;b\n1;\n3;4\n5;0\n", [[1, 3, 5], [np.nan, 4, 0]], 7, ("a", "b")),
+    "missing value is NaN": ("a,b\n1,2\n,4\n3,5\n", [[1, np.nan, 3], [2, 4, 5]], 7, ("a", "b")),
 }
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_text_in_all_its_forms(name, tmp_path):
+def test_text_layouts(name, tmp_path):
     text, signal, rate, channels = TEXTS[name]
     path = tmp_path / "a.txt"
     path.write_bytes(text.encode())
@@ -243,7 +251,7 @@ def test_text_in_all_its_forms(name, tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
-def test_text_in_other_encodings(encoding, tmp_path):
+def test_text_encodings(encoding, tmp_path):
     (tmp_path / "a.csv").write_bytes("Gehäuse;b\n1;2\n3;5\n4;4\n".encode(encoding))
     recording = read(tmp_path / "a.csv", sampling_rate_hz=1)
     assert recording.channels == ("Gehäuse", "b")
@@ -261,15 +269,17 @@ def test_text_in_other_encodings(encoding, tmp_path):
     newline=st.sampled_from(["\n", "\r\n"]),
     trailing=st.booleans(),
 )
-def test_any_layout_of_text_gives_the_same_numbers(
+def test_all_text_layouts_give_the_same_numbers(
     tmp_path_factory, data, n_channels, separator, decimal, named, timed, newline, trailing
 ):
-    # Nobody could tell these from other layouts.
+    # These layouts are ambiguous.
     assume(decimal == "." or (separator != "," and n_channels + timed > 1))
     values = st.floats(-1e3, 1e3, width=32).map(lambda value: round(value, 4))
     rows = data.draw(st.lists(st.lists(values, min_size=n_channels, max_size=n_channels), min_size=10, max_size=20))
     table = [[index / 64, *row] if timed else row for index, row in enumerate(rows)]
-    assume(timed or np.any(np.diff(np.array(rows)[:, 0]) <= 0))  # no index, no times
+    assume(
+        timed or np.any(np.diff(np.array(rows)[:, 0]) <= 0)
+    )  # the first column looks neither like an index nor like times
     lines = [separator.join(f"{value:.8f}".replace(".", decimal) for value in row) for row in table]
     header = ["time"] * timed + [f"c{index}" for index in range(n_channels)]
     text = newline.join([separator.join(header)] * named + lines) + newline * trailing
@@ -286,40 +296,46 @@ def test_any_layout_of_text_gives_the_same_numbers(
     [
         ("", "no rows of numbers"),
         ("a,b\nx,y\n", "no rows of numbers"),
-        ("a,b\n" + "1,2\n" * 9000 + "3,oops\n" + "1,2\n" * 9, "line 9002 amid the rows of numbers holds 'oops'"),
-        ("a,b\n1,2\n\n3,4\n5,oops\n", "line 5 amid the rows of numbers holds 'oops'"),
+        ("a,b\n" + "1,2\n" * 9000 + "3,oops\n" + "1,2\n" * 9, "line 9002 contains 'oops', expected only numbers"),
+        ("a,b\n1,2\n\n3,4\n5,oops\n", "line 5 contains 'oops', expected only numbers"),
         (
             "t,X,Y,Z\n" + "0,000050,0,906084,0,9155,0,8660\n" * 9,
-            "names in its header: 4, fields in its rows: 8; .*decimal commas",
+            "column names in the header: 4, fields per row: 8; .*decimal commas",
         ),
-        ("t,X\n" + "0,05,0,906\n" * 9, "names in its header: 2, fields in its rows: 4; .*decimal commas"),
-        ("Acc [g]\n" + "0,95\n" * 9, "names in its header: 1, fields in its rows: 2; .*decimal commas"),
-        ("t;X\n" + "0;1;2\n" * 9, "names in its header: 2, fields in its rows: 3"),
-        ("t;X;Y\n" + "1;2;3\n" * 4 + "Überlauf;;;\n" + "1;2;3\n" * 9, "line 6 amid the rows .* 'Überlauf;;;'"),
-        ("t;X;Y\n" + "1;2;3\n" * 9 + "Überlauf;;\n" + "1;2;3\n" * 4, "line 11 amid the rows .* 'Überlauf'"),
-        ("t;X;Y\n" + "1;2;3\n" * 9000 + "Überlauf;;\n1;2;3\n", "line 9002 amid the rows .* 'Überlauf'"),
-        ("a;b\n" + "1;2\n" * 4 + "a;b\n" + "1;2\n" * 9, "line 6 amid the rows of numbers is 'a;b'"),
-        ("1\n2\nÜberlauf\n" + "3\n" * 9, "line 3 amid the rows of numbers is 'Überlauf'"),
-        ("a,b\n" + "1,2\n" * 9000 + "1,2,3\n" + "1,2\n" * 9, "line 9002, '1,2,3', has 3 instead of 2 fields"),
-        ("a,b\n1,2,3\n" + "1,2\n" * 9, "line 2, '1,2,3', has 3 instead of 2 fields"),
-        ("a,b\n1,2\n3\n" + "1,2\n" * 9, "line 3, '3', has 1 instead of 2 fields"),
-        ("a b\n1 2\n3 4 5\n" + "1 2\n" * 9, "line 3, '3 4 5', has 3 instead of 2 fields"),
-        ("a,b\n1,2\n3,4\n5", "breaks off in line 4"),
-        ("time,a\n0,1\n1.5,2\n1,3\n9,4\n", "the times in 'time' do not rise evenly"),
+        ("t,X\n" + "0,05,0,906\n" * 9, "column names in the header: 2, fields per row: 4; .*decimal commas"),
+        ("Acc [g]\n" + "0,95\n" * 9, "column names in the header: 1, fields per row: 2; .*decimal commas"),
+        ("t;X\n" + "0;1;2\n" * 9, "column names in the header: 2, fields per row: 3"),
+        (
+            "t;X;Y\n" + "1;2;3\n" * 4 + "Überlauf;;;\n" + "1;2;3\n" * 9,
+            "line 6 is 'Überlauf;;;', expected a row of numbers",
+        ),
+        (
+            "t;X;Y\n" + "1;2;3\n" * 9 + "Überlauf;;\n" + "1;2;3\n" * 4,
+            "line 11 contains 'Überlauf', expected only numbers",
+        ),
+        ("t;X;Y\n" + "1;2;3\n" * 9000 + "Überlauf;;\n1;2;3\n", "line 9002 contains 'Überlauf', expected only numbers"),
+        ("a;b\n" + "1;2\n" * 4 + "a;b\n" + "1;2\n" * 9, "line 6 is 'a;b', expected a row of numbers"),
+        ("1\n2\nÜberlauf\n" + "3\n" * 9, "line 3 is 'Überlauf', expected a row of numbers"),
+        ("a,b\n" + "1,2\n" * 9000 + "1,2,3\n" + "1,2\n" * 9, "line 9002, '1,2,3', has 3 fields, expected 2"),
+        ("a,b\n1,2,3\n" + "1,2\n" * 9, "line 2, '1,2,3', has 3 fields, expected 2"),
+        ("a,b\n1,2\n3\n" + "1,2\n" * 9, "line 3, '3', has 1 fields, expected 2"),
+        ("a b\n1 2\n3 4 5\n" + "1 2\n" * 9, "line 3, '3 4 5', has 3 fields, expected 2"),
+        ("a,b\n1,2\n3,4\n5", "ends in the middle of line 4"),
+        ("time,a\n0,1\n1.5,2\n1,3\n9,4\n", "the times in 'time' are not evenly spaced"),
         ("a\x00b", "binary data"),
         ("7\n", "no numeric signal"),
     ],
 )
-def test_text_that_is_no_signal(text, message, tmp_path):
+def test_rejects_text_without_signal(text, message, tmp_path):
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(ValueError, match=f"a.csv: .*{message}.*; "):
         read(tmp_path / "a.csv", sampling_rate_hz=1)
 
 
-# ------------------------------------------------------------------------------------------ what formats leave free
+# ---------------------------------------------------------------------------------------------- conventions
 
 
-def test_the_longer_axis_is_time():
+def test_longer_axis_is_time():
     for matrix in (SIGNAL, SIGNAL.T):
         np.testing.assert_array_equal(content_from_variables({"data": matrix}).signal, SIGNAL)
 
@@ -341,49 +357,49 @@ def test_the_longer_axis_is_time():
     ],
     ids=str,
 )
-def test_the_sampling_rate_is_found(variables, rate):
+def test_finds_sampling_rate(variables, rate):
     content = content_from_variables({"x": SIGNAL[0], **variables})
     assert content.sampling_rate_hz == (None if rate is None else pytest.approx(rate))
     assert content.channels == ("x",)
 
 
-def test_the_longest_arrays_are_the_signal_unless_one_is_called_so():
+def test_longest_arrays_are_the_signal_unless_one_is_named_signal():
     long, short = np.zeros(100), np.zeros(10)
     assert content_from_variables({"a": long, "b": short, "c": long}).channels == ("a", "c")
     assert content_from_variables({"a": long, "g/signal": short}).signal.shape == (1, 10)
     assert content_from_variables({"r1/DE": long, "r2/DE": long}).channels == ("r1/DE", "r2/DE")
 
 
-def test_a_missing_sample_is_noticed_but_written_times_may_be_rounded():
+def test_detects_missing_samples_in_rounded_times():
     times = np.arange(1000) / 25_600
-    assert rate_of_times(np.round(times, 5)) == pytest.approx(25_600, rel=1e-3)
-    assert rate_of_times(np.delete(times, slice(300, 303))) is None
+    assert rate_from_times(np.round(times, 5)) == pytest.approx(25_600, rel=1e-3)
+    assert rate_from_times(np.delete(times, slice(300, 303))) is None
 
 
-def test_metadata_are_kept(tmp_path):
+def test_keeps_metadata(tmp_path):
     write_hdf5(tmp_path / "a.h5")
     assert read(tmp_path / "a.h5").metadata == {"rig": "A"}
 
 
-# ------------------------------------------------------------------------------------------------------- bad files
+# --------------------------------------------------------------------------------------------------- invalid files
 
 
-def test_unknown_kinds_and_absent_files_are_named(tmp_path):
+def test_rejects_unknown_suffix_and_missing_file(tmp_path):
     (tmp_path / "a.xyz").write_text("1")
-    with pytest.raises(ValueError, match=r"a\.xyz: unknown kind of file '\.xyz'; convert it to one of \.csv, "):
+    with pytest.raises(ValueError, match=r"a\.xyz: unknown file type '\.xyz'; convert it to one of: \.csv, "):
         read(tmp_path / "a.xyz")
     with pytest.raises(FileNotFoundError, match=r"b\.csv: no such file"):
         read(tmp_path / "b.csv")
 
 
-def test_a_file_without_its_rate_says_what_to_do(tmp_path):
+def test_error_for_missing_sampling_rate_names_the_remedy(tmp_path):
     write_npy(tmp_path / "a.npy")
     with pytest.raises(ValueError, match=r"a\.npy: .*sampling rate; add a sampling_rate column .*--sampling-rate"):
         read(tmp_path / "a.npy")
 
 
 class Bomb:
-    """Leaves a trace when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -393,7 +409,7 @@ class Bomb:
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
-def test_pickles_are_never_loaded(suffix, tmp_path):
+def test_never_loads_pickles(suffix, tmp_path):
     trace, path = tmp_path / "trace", tmp_path / f"a{suffix}"
     bomb = np.array([Bomb(str(trace))] * 9, dtype=object)
     np.save(path, bomb) if suffix == ".npy" else np.savez(path, signal=bomb)
@@ -405,22 +421,22 @@ def test_pickles_are_never_loaded(suffix, tmp_path):
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.ones((2, 9)) * 1j, "samples are complex; export the real time signal"),
+        (np.ones((2, 9)) * 1j, "samples are complex, expected real numbers; export the time signal"),
         (np.array(["a", "b"]), "no numeric signal"),
-        (np.zeros((4, 4)), "4 x 4 matrix does not show which axis is time"),
-        (np.zeros((MAX_CHANNELS + 1, 2048)), "257 channels of 2048 samples look like windows"),
+        (np.zeros((4, 4)), "the time axis of a 4 x 4 matrix is ambiguous"),
+        (np.zeros((MAX_CHANNELS + 1, 2048)), "257 channels of 2048 samples look like pre-cut windows"),
         (np.zeros((0, 9)), "no numeric signal"),
         (np.zeros((3, 4, 5)), "no numeric signal"),
     ],
     ids=lambda value: str(getattr(value, "shape", "")),
 )
-def test_arrays_that_are_no_signal(array, message, tmp_path):
+def test_rejects_arrays_without_signal(array, message, tmp_path):
     np.save(tmp_path / "a.npy", array)
     with pytest.raises(ValueError, match=rf"a\.npy: .*{message}"):
         read(tmp_path / "a.npy", sampling_rate_hz=1)
 
 
-def test_nan_is_not_the_readers_matter(tmp_path):
+def test_readers_accept_nan(tmp_path):
     np.save(tmp_path / "a.npy", np.array([1, np.nan, np.inf]))
     assert read(tmp_path / "a.npy", sampling_rate_hz=1).signal[0, 0] == 1
 
@@ -429,11 +445,11 @@ def test_nan_is_not_the_readers_matter(tmp_path):
     ("module", "suffix", "extra"),
     [("pyarrow", ".parquet", "parquet"), ("nptdms", ".tdms", "tdms"), ("pyuff", ".uff", "uff")],
 )
-def test_a_missing_extra_is_named(module, suffix, extra, tmp_path):
+def test_error_names_missing_extra(module, suffix, extra, tmp_path):
     path = tmp_path / f"a{suffix}"
     path.write_bytes(b"x")
     code = (
-        f"import sys; sys.modules[{module!r}] = None\n"  # as if it were not installed
+        f"import sys; sys.modules[{module!r}] = None\n"  # simulate a missing package
         f"from whirl.data.reading import read; read({str(path)!r})"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -441,7 +457,7 @@ def test_a_missing_extra_is_named(module, suffix, extra, tmp_path):
     assert f"pip install 'whirl-diagnostics[{extra}]'" in result.stderr
 
 
-def test_readers_load_nothing_heavy_before_a_file_needs_it():
+def test_readers_import_heavy_libraries_lazily():
     code = (
         "import sys; from whirl.data.reading import readable_suffixes; readable_suffixes()\n"
         "print(*{'scipy', 'pandas', 'h5py', 'pyarrow', 'nptdms', 'pyuff', 'torch'} & set(sys.modules))"
@@ -462,37 +478,37 @@ def write_cwru(path, *numbers, rpm=1772, channels=("DE", "FE")):
 
 
 @pytest.mark.parametrize(
-    ("file", "numbers", "inside", "rate"),
+    ("file", "numbers", "expected", "rate"),
     [
         ("105", ["105"], 105, 12_000),
-        ("174", ["173"], 173, 48_000),  # the variables of 174.mat are called X173
-        ("99", ["098", "099"], 99, 48_000),  # 99.mat also holds record 98
-        ("normal_0", ["097"], 97, 48_000),  # renamed by somebody
+        ("174", ["173"], 173, 48_000),  # the variables in 174.mat are named X173
+        ("99", ["098", "099"], 99, 48_000),  # 99.mat also contains record 98
+        ("normal_0", ["097"], 97, 48_000),  # renamed file
         ("IR014_48k", ["173"], 173, 48_000),
     ],
 )
-def test_cwru_variables_and_rates(file, numbers, inside, rate, tmp_path):
+def test_cwru_variables_and_rates(file, numbers, expected, rate, tmp_path):
     path = tmp_path / f"{file}.mat"
     write_cwru(path, *numbers)
     recording = read(path)
     assert (recording.channels, recording.unit, recording.rpm) == (("DE", "FE"), "g", 1772)
     assert recording.sampling_rate_hz == rate
-    np.testing.assert_array_equal(recording.signal, np.full((2, 50), inside))
+    np.testing.assert_array_equal(recording.signal, np.full((2, 50), expected))
 
 
-def test_cwru_two_records_in_a_renamed_file_are_told(tmp_path):
+def test_cwru_rejects_two_records_in_renamed_file(tmp_path):
     write_cwru(tmp_path / "normal.mat", "098", "099")
-    with pytest.raises(ValueError, match=r"normal\.mat: it holds the records \['098', '099'\]"):
+    with pytest.raises(ValueError, match=r"normal\.mat: contains the records \['098', '099'\]"):
         read(tmp_path / "normal.mat")
 
 
-def test_the_48_khz_table_has_as_many_records_as_the_site():
+def test_cwru_48_khz_table_has_as_many_records_as_the_website():
     # 4 normal; 12k + 48k drive-end tables: 4 loads x (3 inner + 3 ball + 3 + 1 + 3 outer positions), and 173 = 174.
     assert len(cwru._RECORDS_AT_48_KHZ) == 4 + 4 * (3 + 3 + 7) + 1
 
 
 @pytest.mark.data
-def test_cwru_errata_in_the_real_files(real_data):
+def test_cwru_errata_in_real_files(real_data):
     folder = real_data / "cwru_12k_de"
     normal, wrong_rpm = read(folder / "97.mat"), read(folder / "158.mat")
     assert (normal.sampling_rate_hz, normal.channels, normal.rpm) == (48_000, ("DE", "FE"), 1796)
@@ -505,7 +521,7 @@ def test_cwru_errata_in_the_real_files(real_data):
 
 
 @pytest.mark.data
-def test_every_real_cwru_file_is_as_its_manifest_says(real_data):
+def test_real_cwru_files_match_their_manifest(real_data):
     folder = real_data / "cwru_12k_de"
     for row in pd.read_csv(folder / "manifest.csv").itertuples():
         recording = read(folder / str(row.file))
@@ -517,7 +533,7 @@ def test_every_real_cwru_file_is_as_its_manifest_says(real_data):
 
 
 @pytest.mark.data
-def test_shaft_line_of_97_stands_where_48_khz_puts_it(real_data):
+def test_cwru_97_has_shaft_line_expected_at_48_khz(real_data):
     recording = read(real_data / "cwru_12k_de" / "97.mat")
     spectrum = np.abs(np.fft.rfft(recording.signal[0] * np.hanning(recording.n_samples)))
     frequencies = np.fft.rfftfreq(recording.n_samples, 1 / recording.sampling_rate_hz)
@@ -527,7 +543,7 @@ def test_shaft_line_of_97_stands_where_48_khz_puts_it(real_data):
 
 
 @pytest.mark.data
-def test_the_original_rotor_csv_is_read_like_its_conversion(real_data):
+def test_original_rotor_csv_equals_its_conversion(real_data):
     folder = real_data / "adi_spectraquest_rotor"
     head = read(folder / "original_csv_head.txt")
     assert (head.sampling_rate_hz, head.signal.shape) == (20_000, (3, 12))

@@ -149,7 +149,7 @@ def test_a_manifest_near_the_file_tells_what_the_file_does_not(tmp_path):
     folder = tmp_path / "data" / "clearance"
     folder.mkdir(parents=True)
     np.save(folder / "a.npy", NOISE)
-    with pytest.raises(ValueError, match="does not say its sampling rate"):
+    with pytest.raises(ValueError, match="does not state its sampling rate"):
         show_recording(folder / "a.npy", "order", tmp_path / "map.svg")
     rows = f"clearance/a.npy,clearance,{RPM},{RATE_HZ},DE\nabsent.npy,,-1,0,\n"
     (tmp_path / "data" / "manifest.csv").write_text(f"file,label,rpm,fs,channel_names\n{rows}")

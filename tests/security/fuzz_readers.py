@@ -1,11 +1,11 @@
-"""Fuzzes the readers of recordings with atheris: small valid files are mutated, led by the coverage of the Python code.
+"""Fuzz the recording readers with atheris: mutate small valid files, guided by coverage of the Python code.
 
     nice -n 19 python tests/security/fuzz_readers.py --seconds 600 [--kinds .mat .h5] [--findings DIR]
 
-Each kind of file gets an equal share of the time, in a process of its own. An error is as it should be when it is a
-ValueError of one line that names the file, or an ImportError. Anything else is kept in the folder of findings, and so
-is an input that crashes the process, takes more than 2 s, or lets the process grow beyond 700 MB. A finding that is
-mended moves to `seeds/` beside this file, which `test_seeds.py` reads. The last line is JSON: executions and findings.
+Each kind of file gets an equal share of the time, in its own process. Expected errors are ImportError, and ValueError
+with a one-line message that names the file. Inputs that raise anything else, crash the process, take more than 2 s or
+need more than 700 MB are saved in the findings folder. After a fix, move the finding to `seeds/` next to this file,
+where `test_seeds.py` reads it. The last line of output is JSON with the number of executions and the findings.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def hdf5_files(folder: Path, userblock: int = 0) -> Iterator[bytes]:
     for library, filters in (("earliest", {}), ("latest", {"compression": "gzip", "shuffle": True})):
         path = folder / "a.h5"
         with h5py.File(path, "w", libver=library, userblock_size=userblock) as file:
-            # Texts of fixed length: HDF5 itself takes up to 4 GB for one of varying length that lies about it.
+            # Fixed-length strings: HDF5 itself allocates up to 4 GB for a variable-length string with a false length.
             file.attrs["fs"], file.attrs["rig"] = 100.0, np.bytes_("A")
             file.create_dataset("run/DE", data=SIGNAL[0], chunks=(16,) if filters else None, **filters)
             file["run/FE"] = SIGNAL[1]
@@ -171,7 +171,7 @@ KINDS: dict[str, Callable[[Path], Iterator[bytes]]] = {
 
 
 def target(kind: str, folder: Path) -> tuple[Path, Callable[[], object]]:
-    """The file to write an input to, and what reads it."""
+    """Return the path to write an input to, and a function that reads it."""
     if kind == MANIFEST:
         from whirl.data.manifest import read_manifest
 
@@ -183,9 +183,9 @@ def target(kind: str, folder: Path) -> tuple[Path, Callable[[], object]]:
     return path, lambda: read(path, sampling_rate_hz=100.0)
 
 
-def why_wrong(path: Path, read: Callable[[], object]) -> str:
-    """What is wrong with how an input is read; empty where it is read, or refused as it should be."""
-    began = time.process_time()
+def find_fault(path: Path, read: Callable[[], object]) -> str:
+    """Return a description of the fault in reading an input; empty if it is read or gives an expected error."""
+    start = time.process_time()
     try:
         read()
     except ValueError as error:
@@ -195,12 +195,12 @@ def why_wrong(path: Path, read: Callable[[], object]) -> str:
         pass
     except Exception:
         return traceback.format_exc()
-    elapsed_s = time.process_time() - began
+    elapsed_s = time.process_time() - start
     return f"took {elapsed_s:.1f} s" if elapsed_s > MAX_S else ""
 
 
-def inflating(data: bytes, max_size: int, mutate: Callable[[bytes, int], bytes]) -> bytes:
-    """Mutate what is compressed in a MATLAB file, and not only its checksum."""
+def mutate_compressed(data: bytes, max_size: int, mutate: Callable[[bytes, int], bytes]) -> bytes:
+    """Mutate the uncompressed contents of a MATLAB file; mutated compressed data would only fail the checksum."""
     if data[128:132] != b"\x0f\0\0\0" or data[0] % 2:
         return mutate(data, max_size)
     try:
@@ -211,7 +211,7 @@ def inflating(data: bytes, max_size: int, mutate: Callable[[bytes, int], bytes])
 
 
 def fuzz(kind: str, findings: Path, arguments: list[str]) -> None:
-    """Run libFuzzer in this process, until it ends it."""
+    """Run libFuzzer, which ends the process."""
     import atheris
 
     warnings.simplefilter("ignore")
@@ -222,21 +222,21 @@ def fuzz(kind: str, findings: Path, arguments: list[str]) -> None:
         folder = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
         path, read = target(kind, folder)
         path.write_bytes(b"")
-        why_wrong(path, read)  # the readers are imported with the first file
+        find_fault(path, read)  # imports the readers
     seen: set[str] = set()
 
     def one(data: bytes) -> None:
         path.write_bytes(data)
-        why = why_wrong(path, read)
-        place = "".join(re.findall(r'File ".*?(\w+\.py)", line (\d+)', why)[-1]) if "File" in why else why[:4]
-        if why and place not in seen:
+        fault = find_fault(path, read)
+        place = "".join(re.findall(r'File ".*?(\w+\.py)", line (\d+)', fault)[-1]) if "File" in fault else fault[:4]
+        if fault and place not in seen:
             seen.add(place)
             findings.mkdir(parents=True, exist_ok=True)
             (findings / f"{place}{kind}").write_bytes(data)
-            (findings / f"{place}{kind}.txt").write_text(why)
+            (findings / f"{place}{kind}.txt").write_text(fault)
 
     def mutate(data: bytes, max_size: int, seed: int) -> bytes:
-        return inflating(data, max_size, atheris.Mutate)
+        return mutate_compressed(data, max_size, atheris.Mutate)
 
     atheris.Setup([sys.argv[0], *arguments], one, custom_mutator=mutate if kind == ".mat" else None)
     atheris.Fuzz()
@@ -246,15 +246,15 @@ def fuzz(kind: str, findings: Path, arguments: list[str]) -> None:
 
 
 def run(kind: str, seconds: int, findings: Path, corpus: Path) -> int:
-    """Fuzz one kind for some time, again after each crash; the number of executions."""
+    """Fuzz one kind for some time, restarting after each crash; return the number of executions."""
     corpus.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         for index, data in enumerate(KINDS[kind](Path(folder))):
             (corpus / f"seed{index}").write_bytes(data)
     findings.mkdir(parents=True, exist_ok=True)
     executed, end = 0, time.monotonic() + seconds
-    while (left := int(end - time.monotonic())) > 5:
-        limits = [f"-rss_limit_mb={MAX_MB}", f"-max_len={MAX_BYTES}", "-timeout=20", f"-max_total_time={left}"]
+    while (remaining := int(end - time.monotonic())) > 5:
+        limits = [f"-rss_limit_mb={MAX_MB}", f"-max_len={MAX_BYTES}", "-timeout=20", f"-max_total_time={remaining}"]
         command = [sys.executable, __file__, "--child", kind, "--findings", str(findings), "--"]
         result = subprocess.run(
             [*command, *limits, f"-artifact_prefix={findings}/{kind}-", "-print_final_stats=1", str(corpus)],

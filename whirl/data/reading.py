@@ -1,4 +1,4 @@
-"""Reading one recording from one file, whatever its kind."""
+"""Read one recording from one file of any supported format."""
 
 from __future__ import annotations
 
@@ -13,33 +13,34 @@ from typing import Any
 import numpy as np
 
 from whirl.data.recording import Recording
+from whirl.registry import Registry
 
-# No recorder has more channels; a matrix with more rows than this holds windows, or is no signal.
+# No recorder has more channels: a matrix with more rows holds windows, or is not a signal.
 MAX_CHANNELS = 256
-# Nor does a recording consist of more arrays, texts and numbers, groups of them counted.
+# Arrays, texts, numbers and groups in one file.
 MAX_VARIABLES = 10_000
-# What a file may unfold to, as a multiple of its size: integers stored as float64 and deflated shrink to a fifth
-# or a tenth, vibration hardly further. Small files may unfold to this many bytes in any case.
+# Largest uncompressed size as a multiple of the file size. Integers stored as float64 and deflated shrink to a fifth
+# or a tenth; vibration hardly shrinks further. Small files may expand to ALWAYS_ALLOWED_BYTES in any case.
 MAX_EXPANSION = 32
 ALWAYS_ALLOWED_BYTES = 64 * 2**20
-_MAX_DETAIL = 200  # letters of what a library says of a broken file; some show its contents
+_MAX_DETAIL = 200  # characters of a library's error message, which may quote the file's contents
 
 
 class UnreadableError(ValueError):
-    """Raised by a reader: what is wrong with the file and what to do, without the file's name."""
+    """Raised by readers; the message states the problem and the remedy, without the file name."""
 
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """What a file itself says about the recording in it; None or empty where it says nothing.
+    """What a file states about its recording; None or empty where the file states nothing.
 
     Attributes:
-        signal: samples, `[C, N]`, real numbers of any type.
+        signal: samples, `[C, N]`, real numbers of any dtype.
         sampling_rate_hz: samples per second and channel.
         channels: name of each channel.
         unit: unit of the samples.
         rpm: shaft speed in revolutions per minute.
-        metadata: whatever else the file says, by name.
+        metadata: all other information in the file, by name.
     """
 
     signal: np.ndarray
@@ -51,16 +52,16 @@ class Content:
 
 
 def check_size(path: Path, n_bytes: int) -> None:
-    """Refuse what a file says it holds where its own size cannot bear that out, before memory is taken for it.
+    """Validate the size that a file declares against its size on disk, before memory is allocated for it.
 
-    Every reader of a format that compresses, or that can declare more than it stores, asks here first.
+    Readers of formats that compress data, or that can declare more data than they store, call this first.
 
     Args:
         path: the file.
-        n_bytes: what is to be read from it, unfolded.
+        n_bytes: uncompressed size of the data to read, in bytes.
 
     Raises:
-        UnreadableError: it is more than `MAX_EXPANSION` times the file's size, and more than `ALWAYS_ALLOWED_BYTES`.
+        UnreadableError: the size exceeds both `MAX_EXPANSION` times the file size and `ALWAYS_ALLOWED_BYTES`.
 
     Example:
         >>> import tempfile
@@ -70,52 +71,51 @@ def check_size(path: Path, n_bytes: int) -> None:
         ...         check_size(Path(file.name), 10**12)
         ...     except UnreadableError as error:
         ...         print(error)
-        it declares 1e+06 MB of data and is 0 MB large; save it without compression if it really holds that much
+        declares 1e+06 MB of data but is 0 MB in size; save it without compression if it really contains that much
     """
-    n_held = path.stat().st_size
+    size = path.stat().st_size
     if n_bytes > allowed_bytes(path):
         raise UnreadableError(
-            f"it declares {n_bytes / 1e6:.3g} MB of data and is {n_held / 1e6:.3g} MB large; "
-            "save it without compression if it really holds that much"
+            f"declares {n_bytes / 1e6:.3g} MB of data but is {size / 1e6:.3g} MB in size; "
+            "save it without compression if it really contains that much"
         )
 
 
 def allowed_bytes(path: Path) -> int:
-    """How many bytes a file may unfold to, see `check_size`."""
+    """Return the largest uncompressed size accepted for a file, in bytes; see `check_size`."""
     return max(ALWAYS_ALLOWED_BYTES, MAX_EXPANSION * path.stat().st_size)
 
 
 Reader = Callable[[Path], Content]
 
-_READERS: dict[str, Reader] = {}
+READERS: Registry[Reader] = Registry("file type")
 
 
 def register_reader(*suffixes: str) -> Callable[[Reader], Reader]:
-    """Register a function as the reader of files that end in one of `suffixes` (lower case).
+    """Return a decorator that registers a function as the reader of files with the given suffixes.
 
-    A reader takes a path and returns a `Content`; where it can tell what is wrong it raises
-    `UnreadableError`, and any other error of it counts as a broken file. Every module in
-    `whirl.data.readers` is imported before the first file is read, so a new format is one
-    small file there; what is slow to import it imports inside the function.
+    A reader takes a path and returns a `Content`. It raises `UnreadableError` where it can name the problem; any other
+    exception is reported as a corrupt file. All modules in `whirl.data.readers` are imported before the first file is
+    read, so a new format needs one small module there. Readers import slow libraries inside the function.
+
+    Args:
+        *suffixes: file name suffixes in lower case, e.g. `".csv"`.
+
+    Raises:
+        ValueError: another reader is registered for one of the suffixes.
 
     Example:
-        >>> @register_reader(".counts")
-        ... def read_counts(path: Path) -> Content:
+        >>> @register_reader(".raw")
+        ... def read_raw(path: Path) -> Content:
         ...     return Content(np.fromfile(path, dtype="<i2")[None], sampling_rate_hz=25_600)
-        >>> ".counts" in readable_suffixes()
+        >>> ".raw" in readable_suffixes()
         True
-        >>> del _READERS[".counts"]
     """
-
-    def register(reader: Reader) -> Reader:
-        _READERS.update(dict.fromkeys(suffixes, reader))
-        return reader
-
-    return register
+    return READERS.register(*suffixes)
 
 
 def readable_suffixes() -> list[str]:
-    """The suffixes of the files that can be read, in alphabetical order.
+    """Return the suffixes of all supported file formats, sorted.
 
     Example:
         >>> from whirl.data.reading import readable_suffixes
@@ -123,30 +123,30 @@ def readable_suffixes() -> list[str]:
         True
     """
     _load_readers()
-    return sorted(_READERS)
+    return READERS.names()
 
 
 def read(path: str | Path, *, sampling_rate_hz: float | None = None) -> Recording:
-    r"""Read one file as a recording without a label.
+    r"""Read one file as an unlabeled recording.
 
-    The suffix chooses the reader. Where a format leaves it free, the longest numeric arrays (or
-    columns) are the channels, the longer axis of a matrix is time, and scalars with the usual names
-    (`fs`, `sampling_rate`, `dt`, `rpm`, ...) or a time column give sampling rate and shaft speed.
-    Nothing is ever unpickled. Samples become float32; NaN and infinities pass.
+    The reader is selected by suffix. Where a format prescribes no structure, these conventions apply: the longest
+    numeric arrays (or columns) are the channels, the longer axis of a matrix is time, and scalars with common names
+    (`fs`, `sampling_rate`, `dt`, `rpm`, ...) or a time column provide sampling rate and shaft speed. Nothing is ever
+    unpickled. Samples are converted to float32; NaN and infinities are kept.
 
     Args:
         path: the file.
-        sampling_rate_hz: the sampling rate to assume where the file states none.
+        sampling_rate_hz: sampling rate to assume if the file states none.
 
     Returns:
-        The recording; `source` is the path.
+        The recording; its `source` is the path.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is of unknown kind, no regular file, broken, empty, larger than memory, without
-            a real numeric signal, declares more than it can hold (`check_size`), or does not say its
-            sampling rate; the message names the file and the remedy.
-        ImportError: the format needs an extra that is not installed.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file has an unknown type, is not a regular file, is corrupt or empty, does not fit in memory,
+            contains no real numeric signal, declares more data than it can contain (see `check_size`), or does not
+            state its sampling rate. The message names the file and the remedy.
+        ImportError: the format requires an extra that is not installed.
 
     Example:
         >>> import tempfile
@@ -163,19 +163,25 @@ def read(path: str | Path, *, sampling_rate_hz: float | None = None) -> Recordin
 
 
 def to_recording(path: Path, content: Content, sampling_rate_hz: float | None = None, **known: Any) -> Recording:
-    """The recording that `content` describes, with what else is `known` of it (fields of `Recording`).
+    """Convert the content of a file to a recording.
+
+    Args:
+        path: the file, stored as the recording's `source`.
+        content: what the file states.
+        sampling_rate_hz: sampling rate to assume if the file states none.
+        **known: further fields of `Recording`; they override the content.
 
     Raises:
-        ValueError: the sampling rate is neither in the content nor given.
+        ValueError: neither the content nor the caller provides a sampling rate.
     """
     rate = content.sampling_rate_hz or sampling_rate_hz
     if rate is None:
         raise ValueError(
-            f"{path}: the file does not say its sampling rate; "
+            f"{path}: the file does not state its sampling rate; "
             "add a sampling_rate column to manifest.csv or pass --sampling-rate HZ"
         )
-    with np.errstate(over="ignore"):  # beyond the range of float32 lies infinity
-        # One row per channel in memory, so that windows are contiguous.
+    with np.errstate(over="ignore"):  # values beyond the range of float32 become infinite
+        # C order, so that windows of a channel are contiguous.
         signal = np.ascontiguousarray(content.signal, dtype=np.float32)
     return Recording(
         signal=signal,
@@ -188,12 +194,19 @@ def to_recording(path: Path, content: Content, sampling_rate_hz: float | None = 
 
 
 def read_content(path: Path) -> Content:
-    """What the file says, checked to be a real signal `[C, N]`; errors as in `read`."""
+    """Read a file and validate that its signal is real and has shape `[C, N]`.
+
+    Args:
+        path: the file.
+
+    Raises:
+        FileNotFoundError, ValueError, ImportError: as for `read`.
+    """
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
-    if not path.is_file():  # a pipe would wait for ever, a device never end
-        raise ValueError(f"{path}: is no regular file; copy the recording into one")
-    reader = _reader_of(path)
+    if not path.is_file():  # reading a pipe or a device may never return
+        raise ValueError(f"{path}: not a regular file; copy the recording to a regular file")
+    reader = _find_reader(path)
     try:
         content = reader(path)
         _check_signal(content.signal)
@@ -203,20 +216,19 @@ def read_content(path: Path) -> Content:
         error.add_note(f"while reading {path}")
         raise
     except MemoryError as error:
-        raise ValueError(f"{path}: needs more memory than there is; cut it into shorter recordings") from error
-    except Exception as error:  # the libraries below raise whatever a broken file makes them raise
+        raise ValueError(f"{path}: does not fit in memory; split it into shorter recordings") from error
+    except Exception as error:  # format libraries raise exceptions of any type on corrupt files
         detail = " ".join(str(error).split())[:_MAX_DETAIL]
-        what = f"broken or truncated {path.suffix} file ({type(error).__name__}: {detail})"
-        raise ValueError(f"{path}: {what}; copy or export it again") from error
+        problem = f"corrupt or truncated {path.suffix} file ({type(error).__name__}: {detail})"
+        raise ValueError(f"{path}: {problem}; copy or export it again") from error
     return content
 
 
-def _reader_of(path: Path) -> Reader:
-    suffixes = readable_suffixes()
-    suffix = path.suffix.lower()
+def _find_reader(path: Path) -> Reader:
+    suffix, suffixes = path.suffix.lower(), readable_suffixes()
     if suffix not in suffixes:
-        raise ValueError(f"{path}: unknown kind of file {suffix!r}; convert it to one of {', '.join(suffixes)}")
-    return _READERS[suffix]
+        raise ValueError(f"{path}: unknown file type {suffix!r}; convert it to one of: {', '.join(suffixes)}")
+    return READERS.get(suffix)
 
 
 @cache
@@ -229,17 +241,19 @@ def _load_readers() -> None:
 
 def _check_signal(signal: np.ndarray) -> None:
     if signal.dtype.kind == "c":
-        raise UnreadableError("the samples are complex; export the real time signal, not a spectrum")
+        raise UnreadableError("the samples are complex, expected real numbers; export the time signal, not a spectrum")
     if signal.dtype.kind not in "fiu":
-        raise UnreadableError(f"the samples are {signal.dtype}, not real numbers; export them as plain numbers")
+        raise UnreadableError(f"the samples have dtype {signal.dtype}, expected real numbers; export them as numbers")
     if signal.ndim != 2:
         raise UnreadableError(f"the signal has shape {signal.shape}; export it as [channels, samples]")
     n_channels, n_samples = signal.shape
     if n_channels == 0 or n_samples < 2:
         raise UnreadableError(
-            f"there is no signal in it ({n_channels} channels of {n_samples} samples); record it again"
+            f"contains no signal ({n_channels} channels of {n_samples} samples, expected at least 1 of 2); "
+            "record it again"
         )
     if n_channels > MAX_CHANNELS:
         raise UnreadableError(
-            f"{n_channels} channels of {n_samples} samples look like windows cut beforehand; export whole recordings"
+            f"{n_channels} channels of {n_samples} samples look like pre-cut windows (expected at most "
+            f"{MAX_CHANNELS} channels); export complete recordings"
         )

@@ -1,1 +1,1 @@
-"""Readers of files, one small module per family of formats; each registers itself by suffix."""
+"""File format readers, one small module per family of formats; each registers itself by suffix."""

@@ -1,4 +1,4 @@
-"""MATLAB's .mat, v4 to v7.3."""
+"""Reader of MATLAB files (.mat), v4 to v7.3."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from whirl.data.readers import cwru
 from whirl.data.readers.conventions import content_from_variables
 from whirl.data.reading import Content, UnreadableError, allowed_bytes, check_size, register_reader
 
-_BROKEN = "its parts do not fit together; copy or export it again"
+_CORRUPT = "inconsistent data elements; copy or export it again"
 _HEADER_BYTES = 128
-# Types of elements and classes of arrays, "MAT-File Format", The MathWorks, tables 1-1 and 1-3.
+# Data types and array classes, "MAT-File Format", The MathWorks, tables 1-1 and 1-3.
 _MATRIX, _COMPRESSED = 14, 15
 _NUMBERS = {1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 16, 17, 18}
 _CELL, _STRUCT, _OBJECT, _SPARSE, _FUNCTION, _OPAQUE = 1, 2, 3, 5, 16, 17
-_WITH_ARRAYS_INSIDE = {_CELL, _STRUCT, _OBJECT, _FUNCTION, _OPAQUE}
-# Structures within structures; SciPy descends without a bound and overruns the stack.
+_CONTAINERS = {_CELL, _STRUCT, _OBJECT, _FUNCTION, _OPAQUE}
+# Nested structures; SciPy recurses without a limit and overflows the stack.
 _MAX_DEPTH = 32
-# An array may have as many values as it has bytes, and this many in any case: values of a structure without fields
-# take no room.
+# An array may have as many values as it has bytes, and this many in any case: elements of a structure without fields
+# take no space.
 _ALWAYS_ALLOWED_VALUES = 65_536
 
 
 @register_reader(".mat")
 def read_mat(path: Path) -> Content:
-    """Variables, and fields of structures, are candidates for the signal."""
+    """Read variables, and fields of structures, as candidates for the signal."""
     variables = _read_variables(path)
     if cwru.is_cwru(variables):
-        return cwru.content(path.stem, variables)
+        return cwru.content_from_record(path.stem, variables)
     return content_from_variables(variables)
 
 
 def _read_variables(path: Path) -> dict[str, Any]:
     import h5py
 
-    # v7.3 is HDF5 behind a MATLAB header of 512 bytes.
+    # v7.3 is HDF5 after a MATLAB header of 512 bytes.
     if h5py.is_hdf5(path):
         from whirl.data.readers.hdf5 import read_variables
 
@@ -50,14 +50,14 @@ def _read_variables(path: Path) -> dict[str, Any]:
     from scipy.io import loadmat
 
     variables: dict[str, Any] = {}
-    for name, value in loadmat(_source(path)).items():
+    for name, value in loadmat(_validated_source(path)).items():
         if not name.startswith("__"):
             _flatten(name, value, variables)
     return variables
 
 
 def _flatten(name: str, value: Any, variables: dict[str, Any]) -> None:
-    """Put an array, or each field of a (nested) structure, under its path into `variables`."""
+    """Add an array, or each field of a (nested) structure, to `variables` under its path."""
     if not isinstance(value, np.ndarray) or value.dtype.names is None:
         variables[name] = value
         return
@@ -67,7 +67,7 @@ def _flatten(name: str, value: Any, variables: dict[str, Any]) -> None:
             _flatten(f"{path}/{key}", element[key], variables)
 
 
-# ------------------------------------------------------------------------------- before SciPy takes memory
+# --------------------------------------------------------------------- validation before SciPy allocates memory
 
 
 class _Element(NamedTuple):
@@ -75,14 +75,14 @@ class _Element(NamedTuple):
     body: memoryview
 
 
-def _source(path: Path) -> Path | io.BytesIO:
-    """What SciPy may load: the file, or its bytes inflated, checked to declare no more than they hold.
+def _validated_source(path: Path) -> Path | io.BytesIO:
+    """Return the file, or its decompressed bytes, after checking that it declares no more data than it contains.
 
-    SciPy believes what a file says of its sizes, inflates without a bound, and crashes the process on
-    structures nested too deep and on numbers of unknown type.
+    SciPy trusts the sizes that a file declares, decompresses without a limit, and crashes the process on deeply nested
+    structures and on unknown data types.
     """
     data = np.memmap(path, dtype=np.uint8, mode="r").data
-    if 0 in data[:4]:  # v4, which neither compresses nor nests
+    if 0 in data[:4]:  # v4 has neither compression nor nesting
         return path
     order = "<" if data[126:128] == b"IM" else ">"
     parts = [data[:_HEADER_BYTES]]
@@ -103,50 +103,50 @@ def _source(path: Path) -> Path | io.BytesIO:
 
 
 def _elements(data: memoryview, order: str) -> Iterator[_Element]:
-    """Elements one after the other, each at a multiple of 8 bytes."""
+    """Yield consecutive data elements, each aligned to 8 bytes."""
     position = 0
     while position < len(data):
         kind, size = struct.unpack_from(f"{order}II", data, position)
         start = position + 8
-        if kind >> 16:  # up to 4 bytes stand within the tag
+        if kind >> 16:  # small data element format: up to 4 bytes are stored in the tag
             kind, size, start = kind & 0xFFFF, kind >> 16, position + 4
         if start + size > len(data) or (start % 8 and (size > 4 or kind == _MATRIX)):
-            raise UnreadableError(_BROKEN)
+            raise UnreadableError(_CORRUPT)
         yield _Element(kind, data[start : start + size])
         position = start + size + -(start + size) % 8
 
 
 def _check_matrix(matrix: _Element, order: str, depth: int = 0) -> None:
-    """Refuse an array that does not consist of the parts that SciPy would read, or has more values than bytes."""
+    """Raise if an array lacks the elements that SciPy would read, or has more values than bytes."""
     if depth > _MAX_DEPTH:
-        raise UnreadableError(f"structures nested more than {_MAX_DEPTH} deep are no recording; save the signal alone")
+        raise UnreadableError(f"structures are nested more than {_MAX_DEPTH} levels deep; save the signal alone")
     if matrix.kind != _MATRIX:
-        raise UnreadableError(_BROKEN)
+        raise UnreadableError(_CORRUPT)
     if not matrix.body:  # an empty cell
         return
     parts = list(_elements(matrix.body, order))
     flags = struct.unpack(f"{order}II", parts[0].body)[0]
     kind, is_complex = flags & 0xFF, flags >> 11 & 1
-    known = _NUMBERS | {_MATRIX} if kind in _WITH_ARRAYS_INSIDE else _NUMBERS
+    known = _NUMBERS | {_MATRIX} if kind in _CONTAINERS else _NUMBERS
     n_parts = _n_parts(kind, parts, order, n_bytes=len(matrix.body)) + is_complex
     if not _CELL <= kind <= _OPAQUE or len(parts) != n_parts or not known.issuperset(part.kind for part in parts):
-        raise UnreadableError(_BROKEN)
+        raise UnreadableError(_CORRUPT)
     for part in parts[3:]:
         if part.kind == _MATRIX:
             _check_matrix(part, order, depth + 1)
 
 
 def _n_parts(kind: int, parts: list[_Element], order: str, n_bytes: int) -> int:
-    """How many elements a real array has, by its class: flags, dimensions, name, and what the class adds."""
-    if kind == _OPAQUE:  # no dimensions, three names, one array
+    """Return the number of elements of a real array of a class: flags, dimensions, name, and class-specific ones."""
+    if kind == _OPAQUE:  # flags, three names, one array; no dimensions
         return 5
     dimensions = struct.unpack(f"{order}{len(parts[1].body) // 4}i", parts[1].body)
     n_values = math.prod(dimensions)
     if min(dimensions) < 0 or (n_values > max(n_bytes, _ALWAYS_ALLOWED_VALUES) and kind != _SPARSE):
-        raise UnreadableError(_BROKEN)
+        raise UnreadableError(_CORRUPT)
     if kind == _CELL:
         return 3 + n_values
-    if kind in (_STRUCT, _OBJECT):  # length of the fields' names, the names; an object's class comes first
+    if kind in (_STRUCT, _OBJECT):  # an object's class name, length of the field names, field names
         first = 4 if kind == _OBJECT else 3
         (length,) = struct.unpack(f"{order}i", parts[first].body)
         return first + 2 + n_values * (len(parts[first + 1].body) // length)

@@ -1,4 +1,4 @@
-"""Parquet tables."""
+"""Reader of Parquet tables (.parquet)."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from whirl.data.reading import Content, check_size, register_reader
 
 @register_reader(".parquet")
 def read_parquet(path: Path) -> Content:
-    """Columns of numbers or times are channels; the schema's key-value metadata count as single values."""
+    """Read columns of numbers or times as channels; key-value metadata of the schema count as scalars."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
         raise ImportError(f"reading .parquet needs pyarrow: {install_hint('parquet')}") from error
-    # ParquetFile and not read_table, which would make columns of folder names such as label=x.
+    # ParquetFile instead of read_table, which turns folder names such as label=x into columns.
     with pq.ParquetFile(path) as file:
         kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_temporal)
         names = [column.name for column in file.schema_arrow if any(is_kind(column.type) for is_kind in kinds)]
         groups = [file.metadata.row_group(index) for index in range(file.num_row_groups)]
-        # A run of equal values takes no room whatever its length, so that bytes tell less than rows.
+        # Run-length encoding stores equal values in almost no bytes, so the number of rows is checked as well.
         check_size(path, 8 * len(names) * sum(group.num_rows for group in groups))
         check_size(path, sum(group.total_byte_size for group in groups))
         table = file.read(columns=names)

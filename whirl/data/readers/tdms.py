@@ -1,4 +1,4 @@
-"""National Instruments' TDMS."""
+"""Reader of National Instruments TDMS files (.tdms)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from whirl._distribution import install_hint
 from whirl.data.readers.conventions import content_from_variables
 from whirl.data.reading import Content, UnreadableError, check_size, register_reader
 
-_BROKEN_OFF = "it breaks off in the middle of a segment; copy or export it again"
+_TRUNCATED = "file ends in the middle of a segment; copy or export it again"
 _LEAD_IN_BYTES = 28
 _BIG_ENDIAN = 1 << 6  # in the table of contents, "TDMS File Format Internal Structure", National Instruments
 
 
 @register_reader(".tdms")
 def read_tdms(path: Path) -> Content:
-    """Channels of all groups; properties count as single values, `wf_increment` gives the rate."""
+    """Read the channels of all groups; properties count as scalars, `wf_increment` is the sampling interval."""
     try:
         from nptdms import TdmsFile
     except ImportError as error:
@@ -28,7 +28,7 @@ def read_tdms(path: Path) -> Content:
     check_size(path, sum(len(channel) * channel.dtype.itemsize for channel in channels))
     file = TdmsFile.read(path)
     if file.file_status.channel_statuses is not None:
-        raise UnreadableError(_BROKEN_OFF)
+        raise UnreadableError(_TRUNCATED)
     variables: dict[str, Any] = dict(file.properties)
     for group in file.groups():
         for channel in group.channels():
@@ -40,16 +40,16 @@ def read_tdms(path: Path) -> Content:
 
 
 def _check_segments(path: Path) -> None:
-    """Refuse a file whose last segment is not whole; npTDMS silently leaves out one that breaks off early."""
+    """Raise if the last segment is incomplete; npTDMS silently skips a segment that ends early."""
     position, size = 0, path.stat().st_size
     with path.open("rb") as file:
         while position < size:
             file.seek(position)
             lead_in = file.read(_LEAD_IN_BYTES)
             if len(lead_in) < _LEAD_IN_BYTES:
-                raise UnreadableError(_BROKEN_OFF)
+                raise UnreadableError(_TRUNCATED)
             (contents,) = struct.unpack_from("<I", lead_in, 4)
             (length,) = struct.unpack_from(">Q" if contents & _BIG_ENDIAN else "<Q", lead_in, 12)
             position += _LEAD_IN_BYTES + length
     if position > size:
-        raise UnreadableError(_BROKEN_OFF)
+        raise UnreadableError(_TRUNCATED)

@@ -1,4 +1,4 @@
-"""Universal File Format (.uff, .unv), data set 58."""
+"""Reader of Universal File Format files (.uff, .unv), data set 58."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from whirl._distribution import install_hint
-from whirl.data.readers.conventions import whole
+from whirl.data.readers.conventions import round_if_close
 from whirl.data.reading import Content, UnreadableError, register_reader
 
 _TIME_RESPONSE = 1
@@ -17,42 +17,40 @@ _DIRECTIONS = {0: "", 1: "+X", 2: "+Y", 3: "+Z", -1: "-X", -2: "-Y", -3: "-Z"}
 
 @register_reader(".uff", ".unv")
 def read_uff(path: Path) -> Content:
-    """Time responses are the channels, named after node and direction (`1+Z`)."""
+    """Read time responses as channels, named by node and direction (`1+Z`)."""
     try:
         from pyuff import UFF
     except ImportError as error:
         raise ImportError(f"reading {path.suffix} needs pyuff: {install_hint('uff')}") from error
-    # A data set stands between two lines "    -1"; pyuff silently leaves out one that is not closed.
+    # A data set is enclosed by two lines "    -1"; pyuff silently skips one without its closing line.
     if not path.read_bytes().rstrip().endswith(b"    -1"):
-        raise UnreadableError("it breaks off in the middle of a data set; copy or export it again")
+        raise UnreadableError("file ends in the middle of a data set; copy or export it again")
     file = UFF(str(path))
     functions = [index for index, kind in enumerate(file.get_set_types()) if kind == 58]
     found = file.read_sets(functions) if functions else []
     sets = found if isinstance(found, list) else [found]
     responses = [item for item in sets if item["func_type"] == _TIME_RESPONSE]
     if not responses:
-        raise UnreadableError("there is no time response (data set 58, function type 1) in it; export the time signal")
-    return _content(responses)
+        raise UnreadableError("contains no time response (data set 58, function type 1); export the time signal")
+    return _to_content(responses)
 
 
-def _content(responses: list[dict[str, Any]]) -> Content:
+def _to_content(responses: list[dict[str, Any]]) -> Content:
     shapes = {(item["num_pts"], item["abscissa_inc"]) for item in responses}
     if len(shapes) > 1 or any(item["abscissa_spacing"] != 1 for item in responses):
-        raise UnreadableError(
-            "its channels differ in length or time step; export evenly sampled channels of one length"
-        )
+        raise UnreadableError("channels differ in length or time step; export evenly sampled channels of equal length")
     if any(len(item["data"]) < item["num_pts"] for item in responses):
-        raise UnreadableError("it holds fewer samples than it declares; copy or export it again")
+        raise UnreadableError("contains fewer samples than it declares; copy or export it again")
     units = {item["ordinate_axis_units_lab"] for item in responses}
     unit = units.pop() if len(units) == 1 else ""
     step = responses[0]["abscissa_inc"]
     return Content(
         signal=np.stack([item["data"] for item in responses]),
-        sampling_rate_hz=whole(1 / step) if step > 0 else None,
-        channels=tuple(_name(item) for item in responses),
+        sampling_rate_hz=round_if_close(1 / step) if step > 0 else None,
+        channels=tuple(_channel_name(item) for item in responses),
         unit="" if unit == "NONE" else unit,
     )
 
 
-def _name(item: dict[str, Any]) -> str:
+def _channel_name(item: dict[str, Any]) -> str:
     return f"{item['rsp_node']}{_DIRECTIONS.get(item['rsp_dir'], item['rsp_dir'])}"

@@ -1,7 +1,8 @@
-"""Reads the files that it is told on stdin, a JSON line each, and answers each with a JSON line: what it took.
+"""Worker process that reads files and measures time and memory.
 
-All in one process: an import costs more than any file may. Memory is the peak above what the process held before,
-from the kernel's high-water mark, which is reset before each file. Runs on Linux.
+Each line of stdin is a JSON object with the keys `how` and `path`; for each one, a JSON object with the result is
+printed. All files are read in one process, since imports take longer than any file may. Memory is the peak above the
+process's usage before the file, from the kernel's high-water mark, which is reset before each file. Linux only.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-MAX_ADDRESS_SPACE = 16 * 2**30  # bytes; so that a failure here does not take the machine along
-TOO_LONG_S = 10
+MAX_ADDRESS_SPACE = 16 * 2**30  # bytes; limits the damage if a check fails
+TIMEOUT_S = 10
 
 
 def peak_kb() -> int:
@@ -38,36 +39,36 @@ def readers() -> dict[str, Callable[[Path], Any]]:
     }
 
 
-def examine(read: Callable[[Path], Any], path: Path) -> dict[str, Any]:
-    """How reading ended, processor time, and memory."""
+def measure(read: Callable[[Path], Any], path: Path) -> dict[str, Any]:
+    """Read a file; return the error, if any, processor time and peak memory."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    before_kb, began = peak_kb(), time.process_time()
+    before_kb, start = peak_kb(), time.process_time()
     error: BaseException | None = None
-    signal.alarm(TOO_LONG_S)
+    signal.alarm(TIMEOUT_S)
     try:
         read(path)
     except Exception as caught:
         error = caught
     signal.alarm(0)
     return {
-        "cpu_s": time.process_time() - began,
+        "cpu_s": time.process_time() - start,
         "peak_mb": (peak_kb() - before_kb) / 1e3,
         "error": type(error).__name__ if error else "",
         "message": str(error or ""),
     }
 
 
-def give_up(*_: Any) -> None:
-    raise TimeoutError("still at it")
+def raise_timeout(*_: Any) -> None:
+    raise TimeoutError(f"reading took longer than {TIMEOUT_S} s")
 
 
 def main() -> None:
-    signal.signal(signal.SIGALRM, give_up)
+    signal.signal(signal.SIGALRM, raise_timeout)
     resource.setrlimit(resource.RLIMIT_AS, (MAX_ADDRESS_SPACE, MAX_ADDRESS_SPACE))
-    known = readers()
+    read_by_name = readers()
     for line in sys.stdin:
         case = json.loads(line)
-        print(json.dumps(examine(known[case["how"]], Path(case["path"]))), flush=True)
+        print(json.dumps(measure(read_by_name[case["how"]], Path(case["path"]))), flush=True)
 
 
 if __name__ == "__main__":
