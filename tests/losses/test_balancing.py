@@ -1,4 +1,4 @@
-"""Schedules against their closed forms, balancers against the papers' formulas."""
+"""Lambda schedules are compared with their closed forms, balancers with the formulas of the papers."""
 
 import math
 
@@ -15,7 +15,7 @@ from whirl.losses.balancing import (
     lambda_multiplier,
 )
 
-# (schedule, epoch of 11, share), u = epoch / 10
+# (schedule, epoch of 11, multiplier), u = epoch / 10
 TABLE = [
     ("linear", 0, 0.0),
     ("linear", 3, 0.3),
@@ -32,20 +32,20 @@ TABLE = [
 ]
 
 
-@pytest.mark.parametrize(("schedule", "epoch", "share"), TABLE)
-def test_closed_forms(schedule, epoch, share):
-    assert lambda_multiplier(schedule, epoch, 11) == pytest.approx(share, abs=1e-12)
+@pytest.mark.parametrize(("schedule", "epoch", "multiplier"), TABLE)
+def test_lambda_multiplier_matches_closed_form(schedule, epoch, multiplier):
+    assert lambda_multiplier(schedule, epoch, 11) == pytest.approx(multiplier, abs=1e-12)
 
 
 @pytest.mark.parametrize("schedule", LAMBDA_SCHEDULES)
-def test_ends_at_exactly_one_never_falls_and_holds(schedule):
-    shares = [lambda_multiplier(schedule, epoch, 9) for epoch in range(12)]
-    assert shares == sorted(shares)
-    assert shares[8:] == [1.0] * 4
+def test_lambda_multiplier_is_monotonic_and_reaches_one(schedule):
+    multipliers = [lambda_multiplier(schedule, epoch, 9) for epoch in range(12)]
+    assert multipliers == sorted(multipliers)
+    assert multipliers[8:] == [1.0] * 4
     assert lambda_multiplier(schedule, 0, 1) == 1.0
 
 
-def test_unknown_names():
+def test_rejects_unknown_names():
     with pytest.raises(ValueError, match="unknown lambda_schedule"):
         lambda_multiplier("linar", 0, 2)
     with pytest.raises(ValueError, match="unknown balancing 'x'; expected one of: none, gradnorm, softadapt"):
@@ -57,26 +57,26 @@ def losses(data=1.0, term=0.01):
     return weight.norm() * data, {"freq_loss": weight.norm() * term}, [weight]
 
 
-def test_gradnorm_moves_a_tenth_towards_the_ratio_of_gradients_every_ten_steps():
+def test_gradnorm_moves_a_tenth_towards_gradient_ratio_every_ten_steps():
     balance, arguments = GradNorm(), losses(data=1.0, term=0.2)
     factors = [balance(*arguments)["freq_loss"].item() for _ in range(11)]
     assert factors[:10] == pytest.approx([0.9 + 0.1 * 5] * 10)
     assert factors[10] == pytest.approx(0.9 * 1.4 + 0.1 * 5)
 
 
-def test_gradnorm_bounds_the_ratio():
+def test_gradnorm_limits_ratio():
     assert GradNorm()(*losses(1.0, 1e-6))["freq_loss"].item() == pytest.approx(0.9 + 0.1 * 10)
 
 
-def test_softadapt_favours_the_loss_that_falls_slower():
+def test_softadapt_increases_weight_of_slower_loss():
     balance = SoftAdapt()
     assert balance(*losses(1.0, 1.0))["freq_loss"].item() == pytest.approx(1)
-    # data falls to a half, the term stays: smoothed changes -0.05 and 0, r / sum|r| = -1 and 0
+    # the data loss halves, the term is constant: smoothed changes are -0.05 and 0, r / sum|r| is -1 and 0
     assert balance(*losses(0.5, 1.0))["freq_loss"].item() == pytest.approx(math.exp(0.1))
 
 
-def test_relobralo_is_equation_11():
-    torch.manual_seed(0)  # rho is one in the first draws
+def test_relobralo_matches_equation_11():
+    torch.manual_seed(0)  # rho is 1 in the first draws
     balance = ReLoBRaLo()
     balance(*losses(1.0, 1.0))
     factor = balance(*losses(0.5, 1.0))["freq_loss"].item()
@@ -86,7 +86,7 @@ def test_relobralo_is_equation_11():
 
 
 @pytest.mark.parametrize("name", BALANCERS)
-def test_factors_carry_no_gradient_and_survive_a_checkpoint(name):
+def test_factors_have_no_gradient_and_state_dict_restores_them(name):
     torch.manual_seed(0)
     first = create_balancer(name)
     for value in (1.0, 0.7, 0.4):
@@ -96,6 +96,6 @@ def test_factors_carry_no_gradient_and_survive_a_checkpoint(name):
     state = torch.get_rng_state()
     expected = [first(*losses(value, 0.1))["freq_loss"] for value in (0.3, 0.2)]
     torch.set_rng_state(state)
-    found = [second(*losses(value, 0.1))["freq_loss"] for value in (0.3, 0.2)]
-    assert found == expected
-    assert not any(factor.requires_grad for factor in found)
+    restored = [second(*losses(value, 0.1))["freq_loss"] for value in (0.3, 0.2)]
+    assert restored == expected
+    assert not any(factor.requires_grad for factor in restored)

@@ -13,7 +13,7 @@ from whirl.losses.contrastive import supervised_contrastive_loss
 
 
 def batch(n=40, dim=7, n_classes=5, dtype=torch.float64):
-    """Random features and labels; the last anchor is alone in its class."""
+    """Random features and labels; the last anchor has no positive."""
     generator = torch.Generator().manual_seed(n)
     labels = torch.randint(n_classes, (n,), generator=generator)
     labels[-1] = -9
@@ -24,20 +24,20 @@ def value_and_grad(loss, features):
     return loss.detach(), torch.autograd.grad(loss, features)[0]
 
 
-def agree(ours, oracle, features, tolerance=1e-10):
-    for mine, theirs in zip(value_and_grad(ours, features), value_and_grad(oracle, features), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=0, atol=tolerance)
+def assert_same_value_and_grad(loss, reference, features, tolerance=1e-10):
+    for actual, expected in zip(value_and_grad(loss, features), value_and_grad(reference, features), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("temperature", [0.05, 0.1, 1.0])
-def test_value_and_gradient_are_those_of_pytorch_metric_learning(temperature):
+def test_value_and_gradient_match_pytorch_metric_learning(temperature):
     features, labels = batch()
-    agree(
+    assert_same_value_and_grad(
         supervised_contrastive_loss(features, labels, temperature), SupConLoss(temperature)(features, labels), features
     )
 
 
-def slow(features, labels, temperature):
+def naive_losses(features, labels, temperature):
     z = normalize(features, dim=1)
     losses = []
     for i in range(len(z)):
@@ -50,12 +50,12 @@ def slow(features, labels, temperature):
 
 
 @pytest.mark.parametrize("temperature", [0.003, 0.5])  # at 0.003 exp(-2 / T) is 0 even in float64
-def test_every_anchor_agrees_with_a_loop_over_pairs(temperature):
+def test_every_anchor_matches_loop_over_pairs(temperature):
     features, labels = batch(16, n_classes=3)
     losses = supervised_contrastive_loss(features, labels, temperature, reduction="none")
-    expected = slow(features, labels, temperature)
+    expected = naive_losses(features, labels, temperature)
     weights = torch.linspace(-1, 2, 16, dtype=torch.float64)
-    agree((losses * weights).sum(), (expected * weights).sum(), features)
+    assert_same_value_and_grad((losses * weights).sum(), (expected * weights).sum(), features)
     torch.testing.assert_close(losses, expected, rtol=0, atol=1e-10)
     total = supervised_contrastive_loss(features, labels, temperature, reduction="sum")
     mean = supervised_contrastive_loss(features, labels, temperature)
@@ -63,10 +63,10 @@ def test_every_anchor_agrees_with_a_loop_over_pairs(temperature):
     assert mean.item() == pytest.approx(expected.sum().item() / (expected > 0).sum().item(), abs=1e-10)
 
 
-def test_three_vectors_by_hand():
+def test_three_vectors_match_hand_calculation():
     features = torch.tensor([[3.0, 0.0], [0.0, 0.5], [-2.0, 0.0]], dtype=torch.float64)
     losses = supervised_contrastive_loss(features, torch.tensor([0, 0, 1]), temperature=0.5, reduction="none")
-    # cosines: first with second 0, first with third -1, second with third 0; divided by 0.5: 0, -2, 0
+    # cosine similarities: (1, 2) 0, (1, 3) -1, (2, 3) 0; divided by 0.5: 0, -2, 0
     assert losses.tolist() == pytest.approx([math.log(1 + math.exp(-2)), math.log(2), 0])
 
 
@@ -75,40 +75,42 @@ def test_views_count_as_rows():
     views = features.view(8, 3, 7)
     flat = supervised_contrastive_loss(features, labels[:8].repeat_interleave(3), reduction="none")
     assert torch.equal(supervised_contrastive_loss(views, labels[:8], reduction="none"), flat.view(8, 3))
-    agree(supervised_contrastive_loss(views, labels[:8]), flat.mean(), features)
+    assert_same_value_and_grad(supervised_contrastive_loss(views, labels[:8]), flat.mean(), features)
 
 
-def test_hot_limit_is_a_uniform_choice_among_the_others():
+def test_high_temperature_limit_is_uniform_over_other_samples():
     features, labels = batch()
     losses = supervised_contrastive_loss(features, labels, temperature=1e13, reduction="none")
     assert losses[:-1].tolist() == pytest.approx([math.log(len(labels) - 1)] * (len(labels) - 1))
 
 
-def test_order_scale_and_names_of_labels_do_not_matter():
+def test_is_invariant_to_order_scale_and_label_values():
     features, labels = batch()
     order = torch.randperm(len(labels))
     scales = torch.logspace(-300, 300, len(labels), dtype=torch.float64).unsqueeze(1)  # their squares are 0 and inf
     expected = supervised_contrastive_loss(features, labels, reduction="none")
-    names = 1000 - 7 * labels.to(torch.int32)
-    losses = supervised_contrastive_loss((features * scales)[order], names[order], reduction="none")
+    renamed = 1000 - 7 * labels.to(torch.int32)
+    losses = supervised_contrastive_loss((features * scales)[order], renamed[order], reduction="none")
     torch.testing.assert_close(losses, expected[order], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("shape", [(1, 4), (6, 4), (6, 1, 4)])
-def test_no_positives_give_zero_with_a_zero_gradient(shape):
+def test_loss_and_gradient_are_zero_without_positives(shape):
     features = torch.randn(shape, requires_grad=True)
     value, grad = value_and_grad(supervised_contrastive_loss(features, torch.arange(shape[0])), features)
     assert value == 0
     assert torch.equal(grad, torch.zeros(shape))
 
 
-def test_one_class_alone_has_a_loss():
+def test_single_class_has_a_loss():
     features, _ = batch(6)
     labels = torch.zeros(6, dtype=torch.int64)
-    agree(supervised_contrastive_loss(features, labels), slow(features, labels, 0.1).mean(), features)
+    assert_same_value_and_grad(
+        supervised_contrastive_loss(features, labels), naive_losses(features, labels, 0.1).mean(), features
+    )
 
 
-def test_zero_vectors_are_at_a_right_angle_to_all_others():
+def test_zero_vectors_count_as_orthogonal():
     features = torch.tensor([[0.0, 0.0], [0.0, 0.0], [1.0, 1.0]], requires_grad=True)
     losses = supervised_contrastive_loss(features, torch.tensor([0, 0, 0]), reduction="none")
     assert losses.tolist() == pytest.approx([math.log(2)] * 3)
@@ -121,7 +123,7 @@ def test_gradcheck():
         assert torch.autograd.gradcheck(lambda x, r=reduction: supervised_contrastive_loss(x, labels, 0.2, r), features)
 
 
-def test_a_gradient_that_could_be_differentiated_again_is_refused():
+def test_rejects_create_graph():
     features, labels = batch()
     with pytest.raises(RuntimeError, match="create_graph"):
         torch.autograd.grad(supervised_contrastive_loss(features, labels), features, create_graph=True)
@@ -132,7 +134,7 @@ def test_half_precision_is_computed_in_float32(dtype):
     features, labels = batch(dtype=dtype)
     exact = features.detach().float().requires_grad_()
     expected, expected_grad = value_and_grad(supervised_contrastive_loss(exact, labels), exact)
-    with torch.autocast("cpu", dtype=torch.bfloat16):  # the backward pass too, as some loops do
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # including the backward pass
         value, grad = value_and_grad(supervised_contrastive_loss(features, labels), features)
         _, exact_grad = value_and_grad(supervised_contrastive_loss(exact, labels), exact)
     assert (value.dtype, grad.dtype) == (torch.float32, dtype)
@@ -141,7 +143,7 @@ def test_half_precision_is_computed_in_float32(dtype):
     torch.testing.assert_close(grad, expected_grad.to(dtype))
 
 
-def test_features_are_not_changed_and_the_gradient_can_be_taken_again():
+def test_does_not_modify_features_and_supports_retain_graph():
     features, labels = batch()
     before = features.detach().clone()
     loss = supervised_contrastive_loss(features, labels)
@@ -151,7 +153,7 @@ def test_features_are_not_changed_and_the_gradient_can_be_taken_again():
 
 
 def peak_bytes(run):
-    """Most bytes torch's CPU allocator had handed out at once, beyond those before `run`."""
+    """Return the peak memory that torch's CPU allocator holds during `run`, relative to its start."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
@@ -168,8 +170,8 @@ def test_memory_is_one_matrix_of_pairs():
     assert matrix < peak < 1.25 * matrix
 
 
-def test_the_host_never_looks_at_the_data():
-    with FakeTensorMode():  # tensors without data: reading one raises
+def test_host_never_reads_data():
+    with FakeTensorMode():  # tensors without data; reading a value raises
         features, labels = torch.randn(8, 2, 4, requires_grad=True), torch.zeros(8, dtype=torch.int64)
         value, grad = value_and_grad(supervised_contrastive_loss(features, labels), features)
         assert (value.shape, grad.shape) == ((), (8, 2, 4))
@@ -178,7 +180,7 @@ def test_the_host_never_looks_at_the_data():
 
 
 @pytest.mark.gpu
-def test_a_step_on_the_device_never_waits():
+def test_step_on_gpu_does_not_synchronize():
     features, labels = batch()
     expected, expected_grad = value_and_grad(supervised_contrastive_loss(features, labels), features)
     on_device, labels = features.detach().cuda().requires_grad_(), labels.cuda()
@@ -199,7 +201,7 @@ from whirl.losses.contrastive import supervised_contrastive_loss
 
 rank, folder = int(sys.argv[1]), sys.argv[2]
 torch.set_num_threads(1)
-dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
 inputs, labels, weight = torch.load(f"{folder}/batch.pt")
 rows = slice(0, 5) if rank == 0 else slice(5, 8)
 results = {}
@@ -215,11 +217,13 @@ dist.destroy_process_group()
 """
 
 
-def test_ranks_together_train_as_one_process_on_the_joined_batch(tmp_path):
+def test_ranks_match_one_process_on_concatenated_batch(tmp_path):
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(8, 2, 4, generator=generator, dtype=torch.float64)
     weight = torch.randn(3, 4, generator=generator, dtype=torch.float64, requires_grad=True)
-    labels = torch.tensor([0, 1, 2, 0, 3, 1, 1, 4])  # the ranks hold 5 and 3 samples, classes lie on one or on both
+    labels = torch.tensor(
+        [0, 1, 2, 0, 3, 1, 1, 4]
+    )  # the ranks hold 5 and 3 samples; some classes are on one rank, some on both
     torch.save((inputs, labels, weight.detach()), tmp_path / "batch.pt")
     command = [sys.executable, "-c", RANK]
     ranks = [subprocess.Popen([*command, str(rank), str(tmp_path)], stderr=subprocess.PIPE) for rank in range(2)]
@@ -237,44 +241,44 @@ def test_ranks_together_train_as_one_process_on_the_joined_batch(tmp_path):
         joined = torch.cat(parts) if name == "none" else torch.stack(parts).mean()
         torch.testing.assert_close(joined, loss.detach(), rtol=0, atol=1e-12)
         expected = torch.autograd.grad(loss.sum() / (2 if name == "none" else 1), weight)[0]
-        for values in (values_0, values_1):  # DistributedDataParallel left the mean over the ranks in both
+        for values in (values_0, values_1):  # DistributedDataParallel averages gradients over the ranks
             torch.testing.assert_close(values[name][1], expected, rtol=0, atol=1e-12)
 
 
-GOOD = {"features": torch.ones(4, 3), "labels": torch.arange(4)}
+VALID = {"features": torch.ones(4, 3), "labels": torch.arange(4)}
 
 
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"temperature": 0}, ValueError, "temperature is 0, expected a number > 0"),
+        ({"temperature": 0}, ValueError, "temperature is 0, expected a finite number > 0"),
         ({"temperature": math.nan}, ValueError, "temperature is nan"),
         ({"temperature": math.inf}, ValueError, "temperature is inf"),
         ({"temperature": torch.tensor(0.1)}, TypeError, r"temperature is tensor\(0.1000\), expected a number"),
         ({"labels": [0, 1, 2, 3]}, TypeError, "labels are a list"),
-        ({"reduction": "max"}, ValueError, "'max', expected 'none', 'mean' or 'sum'"),
+        ({"reduction": "max"}, ValueError, "unknown reduction 'max'; expected one of: none, mean, sum"),
         ({"features": torch.ones(4)}, ValueError, r"\(4,\), expected \[B, D\]"),
         ({"features": torch.ones(0, 3), "labels": torch.arange(0)}, ValueError, r"\(0, 3\), expected"),
         ({"features": torch.ones(4, 3, dtype=torch.int64)}, TypeError, r"torch.int64, expected a tensor of real"),
         ({"labels": torch.ones(4)}, TypeError, "torch.float32, expected a tensor of integers"),
-        ({"labels": torch.arange(3)}, ValueError, r"\(3,\), expected one for each sample, \(4,\)"),
-        ({"labels": torch.ones(4, 1, dtype=torch.int64)}, ValueError, r"\(4, 1\), expected one for each"),
+        ({"labels": torch.arange(3)}, ValueError, r"\(3,\), expected one label per sample, \(4,\)"),
+        ({"labels": torch.ones(4, 1, dtype=torch.int64)}, ValueError, r"\(4, 1\), expected one label per sample"),
     ],
     ids=[
-        "cold",
-        "nan",
-        "hot",
-        "tensor",
-        "list",
-        "reduction",
-        "1-d",
-        "empty",
+        "zero temperature",
+        "nan temperature",
+        "infinite temperature",
+        "tensor temperature",
+        "list of labels",
+        "unknown reduction",
+        "1-d features",
+        "empty features",
         "int features",
         "float labels",
-        "few labels",
+        "too few labels",
         "2-d labels",
     ],
 )
-def test_bad_arguments_are_named(change, error, message):
+def test_rejects_invalid_arguments(change, error, message):
     with pytest.raises(error, match=message):
-        supervised_contrastive_loss(**{**GOOD, **change})
+        supervised_contrastive_loss(**{**VALID, **change})

@@ -53,12 +53,12 @@ def make_batch(form, dtype=torch.float32, n_classes=K):
     return logits, targets / targets.sum(dim=1, keepdim=True)
 
 
-def test_nothing_but_torch_and_numpy_is_imported():
+def test_imports_only_torch_and_numpy():
     code = """
 import sys
 import whirl.losses.losses
 ours = {name for name in sys.modules if name.startswith("whirl.")}
-print(ours - {"whirl._distribution", "whirl.losses", "whirl.losses.losses"})
+print(ours - {"whirl._distribution", "whirl.validation", "whirl.losses", "whirl.losses.checks", "whirl.losses.losses"})
 print({"scipy", "sklearn", "pandas"} & set(sys.modules))
 """
     root = Path(__file__).parents[2]
@@ -79,20 +79,20 @@ print({"scipy", "sklearn", "pandas"} & set(sys.modules))
         (5.0, 0.5, 0.03125 * 0.6931471806),
     ],
 )
-def test_focal_loss_of_known_probability(gamma, p, expected):
+def test_focal_loss_matches_hand_calculation(gamma, p, expected):
     logits = torch.tensor([[p, 1 - p]], dtype=torch.float64).log() + 7.0
     assert focal_loss(logits, torch.tensor([0]), gamma=gamma).item() == pytest.approx(expected, rel=1e-8)
 
 
-def test_focal_loss_of_two_classes_is_the_sigmoid_one():
-    """torchvision's definition: α for the positive class, 1 - α for the negative one; ln 9 is p = 0.9."""
+def test_focal_loss_of_two_classes_matches_sigmoid_focal_loss():
+    """As defined by torchvision: α for the positive class, 1 - α for the negative one; a logit of ln 9 is p = 0.9."""
     logits = torch.tensor([[0.0, math.log(9)], [0.0, math.log(9)]])
     losses = focal_loss(logits, torch.tensor([1, 0]), alpha=torch.tensor([0.75, 0.25]), reduction="none")
     expected = [0.25 * 0.1**2 * -math.log(0.9), 0.75 * 0.9**2 * -math.log(0.1)]
     assert losses.tolist() == pytest.approx(expected, rel=1e-5)
 
 
-def test_soft_focal_loss_sums_over_the_classes():
+def test_soft_focal_loss_sums_over_classes():
     logits = torch.tensor([[0.8, 0.2]], dtype=torch.float64).log()
     loss = focal_loss(logits, torch.tensor([[0.3, 0.7]]), alpha=torch.tensor([1.0, 2.0]))
     expected = 0.3 * 0.2**2 * -math.log(0.8) + 2 * 0.7 * 0.8**2 * -math.log(0.2)
@@ -103,26 +103,26 @@ def test_soft_focal_loss_sums_over_the_classes():
 @each_reduction
 @with_and_without_weight
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
-def test_smoothing_equals_torch(form, reduction, weight, smoothing):
+def test_smoothed_cross_entropy_matches_torch(form, reduction, weight, smoothing):
     logits, targets = make_batch(form)
-    ours = smoothed_cross_entropy(logits, targets, smoothing, weight, reduction)
-    theirs = F.cross_entropy(logits, targets, weight, reduction=reduction, label_smoothing=smoothing)
-    torch.testing.assert_close(ours, theirs, rtol=2e-7, atol=0)  # the weighted mean's sums run in another order
+    actual = smoothed_cross_entropy(logits, targets, smoothing, weight, reduction)
+    expected = F.cross_entropy(logits, targets, weight, reduction=reduction, label_smoothing=smoothing)
+    torch.testing.assert_close(actual, expected, rtol=2e-7, atol=0)  # the weighted mean sums in a different order
 
 
 @hard_and_soft
 @each_reduction
 @with_and_without_weight
-def test_focal_without_focus_is_weighted_cross_entropy(form, reduction, weight):
+def test_focal_loss_with_gamma_zero_is_weighted_cross_entropy(form, reduction, weight):
     logits, targets = make_batch(form, torch.float64)
-    ours = focal_loss(logits, targets, weight, gamma=0.0, reduction=reduction)
-    theirs = F.cross_entropy(logits, targets, None if weight is None else weight.double(), reduction=reduction)
-    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=0)
+    actual = focal_loss(logits, targets, weight, gamma=0.0, reduction=reduction)
+    expected = F.cross_entropy(logits, targets, None if weight is None else weight.double(), reduction=reduction)
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=0)
 
 
 @each_loss
 @each_reduction
-def test_one_hot_targets_are_labels(loss, reduction):
+def test_one_hot_targets_equal_labels(loss, reduction):
     logits, labels = make_batch("hard", torch.float64)
     one_hot = F.one_hot(labels, K).double()
     torch.testing.assert_close(loss(logits, one_hot, reduction=reduction), loss(logits, labels, reduction=reduction))
@@ -130,14 +130,14 @@ def test_one_hot_targets_are_labels(loss, reduction):
 
 @each_loss
 @pytest.mark.parametrize("dtype", [torch.int32, torch.uint8])
-def test_any_whole_number_is_a_label(loss, dtype):
+def test_labels_may_have_any_integer_dtype(loss, dtype):
     logits, labels = make_batch("hard")
     assert torch.equal(loss(logits, labels.to(dtype)), loss(logits, labels))
 
 
 @each_loss
 @hard_and_soft
-def test_one_class_has_nothing_to_learn(loss, form):
+def test_loss_and_gradient_of_a_single_class_are_zero(loss, form):
     logits, targets = make_batch(form, n_classes=1)
     logits.requires_grad_()
     value = loss(logits, targets)
@@ -147,7 +147,7 @@ def test_one_class_has_nothing_to_learn(loss, form):
 
 
 @each_loss
-def test_labels_that_all_weigh_nothing_give_zero_with_a_zero_gradient(loss):
+def test_loss_and_gradient_are_zero_if_all_labels_have_weight_zero(loss):
     logits = make_batch("hard")[0].requires_grad_()
     value = weighted(loss, WEIGHT)(logits, torch.full((B,), 3))
     (gradient,) = torch.autograd.grad(value, logits)
@@ -159,7 +159,7 @@ def test_scalar_alpha_is_a_factor():
     assert torch.equal(focal_loss(*make_batch("hard"), np.float32(0.25)), focal_loss(*make_batch("hard"), 0.25))
     logits, labels = make_batch("hard")
     torch.testing.assert_close(focal_loss(logits, labels, alpha=0.25), 0.25 * focal_loss(logits, labels))
-    uniform = torch.full((K,), 0.25)  # a weighted mean does not see a common factor, a sum does
+    uniform = torch.full((K,), 0.25)  # a common factor cancels in a weighted mean, but not in a sum
     torch.testing.assert_close(focal_loss(logits, labels, alpha=uniform), focal_loss(logits, labels))
     torch.testing.assert_close(
         focal_loss(logits, labels, uniform, reduction="sum"), focal_loss(logits, labels, 0.25, reduction="sum")
@@ -168,13 +168,13 @@ def test_scalar_alpha_is_a_factor():
 
 @hard_and_soft
 @pytest.mark.parametrize("make", [FocalLoss, LabelSmoothingCrossEntropy, PhysicsInformedLoss])
-def test_classes_are_their_functions(make, form):
+def test_classes_equal_their_functions(make, form):
     function = {FocalLoss: focal_loss, LabelSmoothingCrossEntropy: smoothed_cross_entropy}.get(make, F.cross_entropy)
     batch = make_batch(form)
     assert torch.equal(make()(*batch), function(*batch))
 
 
-def test_arguments_of_the_classes_arrive():
+def test_classes_pass_their_arguments():
     logits, labels = make_batch("hard")
     focal = FocalLoss(WEIGHT, gamma=0.7, reduction="none")
     assert torch.equal(focal(logits, labels), focal_loss(logits, labels, WEIGHT, 0.7, "none"))
@@ -182,7 +182,7 @@ def test_arguments_of_the_classes_arrive():
     assert torch.equal(smoothed(logits, labels), smoothed_cross_entropy(logits, labels, 0.3, reduction="sum"))
 
 
-# gradients and numbers
+# gradients and numerics
 
 
 @each_loss
@@ -209,29 +209,29 @@ def test_gradient_of_soft_targets():
     assert gradcheck(lambda y: focal_loss(logits, y), targets.requires_grad_())
 
 
-def test_gradient_of_a_physics_informed_loss():
+def test_gradient_of_physics_informed_loss():
     logits, targets = make_batch("hard", torch.float64)
     criterion = PhysicsInformedLoss(0.7, 0.3)
     assert gradcheck(lambda x: criterion(x, targets, lambda p: p.square().mean()), logits.requires_grad_())
 
 
 @each_loss
-@pytest.mark.parametrize("form", ["right", "wrong", "soft"])
+@pytest.mark.parametrize("form", ["correct", "wrong", "soft"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_huge_logits(loss, form, dtype):
-    """±10⁴, where p is 0 or 1 exactly and float16 holds neither the loss of the wrong label nor its sum."""
+    """At ±10⁴ p is exactly 0 or 1, and float16 can represent neither the loss of a wrong label nor its sum."""
     logits = torch.full((2 * K, K), -1e4, dtype=dtype)
     logits[torch.arange(2 * K), torch.arange(2 * K) % K] = 1e4
-    logits[K:] /= 1000  # p nearly 1
+    logits[K:] /= 1000  # p close to 1
     logits.requires_grad_()
-    targets = torch.arange(2 * K) % K if form == "right" else (torch.arange(2 * K) + 1) % K
+    targets = torch.arange(2 * K) % K if form == "correct" else (torch.arange(2 * K) + 1) % K
     if form == "soft":
         targets = 0.5 * F.one_hot(targets, K).to(dtype) + 0.5 * F.one_hot(targets.roll(1), K).to(dtype)
     value = loss(logits, targets)
     (gradient,) = torch.autograd.grad(value, logits)
     assert value.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     assert gradient.isfinite().all()
-    # p is 0 or 1, nearly: the focus (1 - p)^γ is 1 on wrong classes, and the right ones cost nothing anyway
+    # p is close to 0 or 1: the factor (1 - p)^γ is 1 for wrong classes, and correct ones have no loss
     targets = targets.double() if form == "soft" else targets
     smoothing = 0.1 if loss is smoothed_cross_entropy else 0.0
     expected = F.cross_entropy(logits.detach().double(), targets, label_smoothing=smoothing)
@@ -260,7 +260,7 @@ def test_half_precision_is_computed_in_float32(loss, form):
 @each_loss
 @hard_and_soft
 @with_and_without_weight
-def test_inputs_stay_as_they_are(loss, form, weight):
+def test_does_not_modify_inputs(loss, form, weight):
     tensors = [tensor for tensor in (*make_batch(form), weight) if tensor is not None]
     before = [tensor.clone() for tensor in tensors]
     tensors[0].requires_grad_()
@@ -271,8 +271,8 @@ def test_inputs_stay_as_they_are(loss, form, weight):
 @each_loss
 @hard_and_soft
 @with_and_without_weight
-def test_the_host_never_waits(loss, form, weight):
-    """Tensors on the meta device have no values to wait for."""
+def test_never_reads_values_on_the_host(loss, form, weight):
+    """Tensors on the meta device have no values; reading one raises."""
     logits, targets, weight = (None if t is None else t.to("meta") for t in (*make_batch(form), weight))
     logits.requires_grad_()
     (gradient,) = torch.autograd.grad(weighted(loss, weight)(logits, targets), logits)
@@ -290,13 +290,13 @@ def test_class_weights_move_with_the_module():
     assert WEIGHT.dtype == torch.float32
 
 
-def test_loaded_weights_leave_the_callers_alone():
-    mine = WEIGHT.clone()
-    FocalLoss(alpha=mine).load_state_dict({"alpha": torch.ones(K)})
-    assert torch.equal(mine, WEIGHT)
+def test_loading_a_state_dict_does_not_modify_the_callers_weights():
+    original = WEIGHT.clone()
+    FocalLoss(alpha=original).load_state_dict({"alpha": torch.ones(K)})
+    assert torch.equal(original, WEIGHT)
 
 
-def test_physics_informed_components():
+def test_physics_informed_loss_components():
     logits, labels = make_batch("hard")
     criterion = PhysicsInformedLoss(data_weight=2.0, physics_weight=0.5)
     terms = criterion.components(logits, labels, torch.tensor(3.0))
@@ -310,7 +310,7 @@ def test_physics_informed_components():
     assert criterion(logits, labels).item() == pytest.approx(2 * data)
 
 
-def test_physics_informed_with_another_data_criterion():
+def test_physics_informed_loss_with_custom_data_criterion():
     loss = PhysicsInformedLoss(data_criterion=torch.nn.MSELoss())(torch.ones(3), torch.zeros(3), torch.tensor(10.0))
     assert loss.item() == pytest.approx(2.0)
 
@@ -329,7 +329,7 @@ def test_class_weights_are_balanced(convert):
 
 
 @pytest.mark.parametrize(("num_classes", "absent"), [(4, "1, 3"), (None, "1")])
-def test_an_absent_class_weighs_nothing(num_classes, absent):
+def test_absent_class_has_weight_zero(num_classes, absent):
     with pytest.warns(UserWarning, match=f"of class {absent} "):
         weights = compute_class_weights([0, 2, 2, 2], num_classes)
     n_classes = num_classes or 3
@@ -341,29 +341,29 @@ def test_an_absent_class_weighs_nothing(num_classes, absent):
     [
         ([], None, ValueError, r"shape \[0\]"),
         ([[0, 1]], None, ValueError, r"shape \[1, 2\]"),
-        ([0, -1], None, ValueError, "from -1 to 0, expected integers >= 0"),
+        ([0, -1], None, ValueError, "labels range from -1 to 0, expected integers >= 0"),
         ([0, 3], 3, ValueError, "from 0 to 3, expected 0..2"),
         ([0.0, 1.0], None, TypeError, "float64"),
         (["healthy"], None, TypeError, "expected integers"),
         ([0, 1], 2.5, TypeError, "num_classes is 2.5, expected an integer"),
     ],
 )
-def test_labels_that_cannot_be_weighed(labels, num_classes, error, message):
+def test_compute_class_weights_rejects_invalid_labels(labels, num_classes, error, message):
     with pytest.raises(error, match=message):
         compute_class_weights(labels, num_classes)
 
 
-# bad input
+# invalid input
 
 
 @each_loss
 @each_reduction
 @with_and_without_weight
 @pytest.mark.parametrize("label", [K, -1, -100])
-def test_label_out_of_range(loss, reduction, weight, label):
+def test_rejects_label_out_of_range(loss, reduction, weight, label):
     logits, labels = make_batch("hard")
     labels[3] = label
-    with pytest.raises(ValueError, match=rf"label {label} lies outside 0\.\.4: the logits have 5 classes"):
+    with pytest.raises(ValueError, match=rf"label {label} is outside 0\.\.4: the logits have 5 classes"):
         weighted(loss, weight)(logits, labels, reduction=reduction)
 
 
@@ -373,7 +373,7 @@ def test_label_out_of_range(loss, reduction, weight, label):
     [((B, K), torch.zeros(B)), ((B, K), torch.zeros(B, K, dtype=torch.int64)), ((B, K), torch.zeros(B, K + 1)),
      ((B, K), torch.zeros(B + 1, dtype=torch.int64)), ((B,), torch.zeros(B)), ((B, K, 2), torch.zeros(B, K, 2))],
 )  # fmt: skip
-def test_shapes_that_do_not_fit(loss, logits, targets):
+def test_rejects_mismatched_shapes(loss, logits, targets):
     with pytest.raises(ValueError, match="expected logits"):
         loss(torch.zeros(logits), targets)
 
@@ -388,25 +388,25 @@ def test_shapes_that_do_not_fit(loss, logits, targets):
         (lambda: focal_loss(*make_batch("hard"), alpha=-1.0), ValueError, "alpha is -1.0"),
         (lambda: focal_loss(*make_batch("hard"), alpha=math.nan), ValueError, "alpha is nan"),
         (lambda: focal_loss(torch.ones(B, K, dtype=torch.int64), torch.arange(B)), TypeError, "logits are torch.int64"),
-        (lambda: focal_loss(make_batch("hard")[0], [0] * B), TypeError, "targets list"),
-        (lambda: FocalLoss(reduction="avg"), ValueError, "reduction is 'avg'"),
+        (lambda: focal_loss(make_batch("hard")[0], [0] * B), TypeError, "targets are list"),
+        (lambda: FocalLoss(reduction="avg"), ValueError, "unknown reduction 'avg'"),
         (lambda: FocalLoss(alpha=0.25), TypeError, "alpha is 0.25"),
         (lambda: FocalLoss(alpha=-WEIGHT), ValueError, "finite weights >= 0"),
         (lambda: FocalLoss(alpha=torch.tensor([1.0, math.nan])), ValueError, "finite weights >= 0"),
         (lambda: FocalLoss(alpha=torch.ones(2, 2)), ValueError, r"shape \[2, 2\]"),
-        (lambda: FocalLoss(alpha=torch.ones(3))(*make_batch("hard")), ValueError, r"alpha has the shape \[3\].* 5 cl"),
+        (lambda: FocalLoss(alpha=torch.ones(3))(*make_batch("hard")), ValueError, r"alpha has shape \[3\].* 5 cl"),
         (lambda: focal_loss(*make_batch("hard"), alpha=np.ones(K)), TypeError, "expected a tensor"),
         (lambda: smoothed_cross_entropy(*make_batch("soft"), weight=torch.ones(3)), ValueError, r"weight has .*\[3\]"),
         (lambda: LabelSmoothingCrossEntropy(-0.1), ValueError, "smoothing is -0.1"),
         (lambda: LabelSmoothingCrossEntropy(1.0), ValueError, "smoothing is 1.0"),
         (lambda: LabelSmoothingCrossEntropy(None), TypeError, "smoothing is None"),
-        (lambda: LabelSmoothingCrossEntropy(reduction=None), ValueError, "reduction is None"),
+        (lambda: LabelSmoothingCrossEntropy(reduction=None), ValueError, "unknown reduction None"),
         (lambda: PhysicsInformedLoss(physics_weight=-1), ValueError, "physics_weight is -1"),
         (lambda: PhysicsInformedLoss(data_weight="1"), TypeError, "data_weight is '1'"),
         (lambda: PhysicsInformedLoss()(*make_batch("hard"), torch.ones(B)), ValueError, r"physics_loss .*\[12\]"),
         (lambda: PhysicsInformedLoss()(*make_batch("hard"), 1.0), TypeError, "physics_loss is 1.0"),
     ],
 )
-def test_bad_arguments(make, error, message):
+def test_rejects_invalid_arguments(make, error, message):
     with pytest.raises(error, match=message):
         make()

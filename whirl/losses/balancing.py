@@ -1,7 +1,7 @@
-"""How much the physics terms weigh against classification, over a run and against each other.
+"""Weights of the physics terms relative to the classification loss: schedules over epochs, and adaptive balancers.
 
-A schedule is a pure function of progress. A balancer looks at the losses themselves; what it remembers are tensors on
-the losses' device, so that it never waits for it.
+A schedule is a pure function of training progress. A balancer derives its factors from the losses themselves. Its state
+is kept in tensors on the device of the losses, so that it never forces a synchronization.
 """
 
 from __future__ import annotations
@@ -26,18 +26,23 @@ LAMBDA_SCHEDULES: dict[str, Callable[[float], float]] = {
 
 
 def lambda_multiplier(schedule: str, epoch: int, num_epochs: int) -> float:
-    """Share of the physics terms' final weights that an epoch uses; 1 in the last epoch.
+    """Compute the factor by which the final weights of the physics terms are multiplied in an epoch.
 
-    With progress u = epoch / (num_epochs - 1): linear u; cosine (1 - cos πu) / 2; exponential
-    (1 - e^(-5u)) / (1 - e^(-5)); step 0, then 1/2 from u = 0.4 and 1 from u = 0.7; constant 1.
+    The factor is 1 in the last epoch. With progress u = epoch / (num_epochs - 1) it is:
+
+    - `'linear'`: u
+    - `'cosine'`: (1 - cos πu) / 2
+    - `'exponential'`: (1 - e^(-5u)) / (1 - e^(-5))
+    - `'step'`: 0, then 1/2 from u = 0.4 and 1 from u = 0.7
+    - `'constant'`: 1
 
     Args:
         schedule: one of the five names.
-        epoch: counted from 0.
-        num_epochs: epochs of the run; epochs past it keep 1, and a run of one epoch uses 1.
+        epoch: index of the epoch, from 0.
+        num_epochs: number of epochs of the run. The factor is 1 in later epochs, and in a run of one epoch.
 
     Raises:
-        ValueError: an unknown schedule.
+        ValueError: the schedule is unknown.
 
     Example:
         >>> [round(lambda_multiplier("cosine", epoch, 5), 3) for epoch in range(5)]
@@ -49,10 +54,10 @@ def lambda_multiplier(schedule: str, epoch: int, num_epochs: int) -> float:
 
 
 class Balancer:
-    """Factors on the physics terms that follow the losses; this one leaves them at 1.
+    """Base class: computes factors for the physics terms from the losses. The base class itself returns factors of 1.
 
     Attributes:
-        every: steps from one look at the losses to the next.
+        every: number of steps between two updates of the factors.
     """
 
     every = 1
@@ -62,12 +67,12 @@ class Balancer:
         self.memory: dict[str, Tensor] = {}
 
     def __call__(self, data_loss: Tensor, terms: Mapping[str, Tensor], shared: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Factors for this step, by term; they carry no gradient.
+        """Return the factors for this step, by term, without gradient.
 
         Args:
-            data_loss: classification loss with its graph.
-            terms: physics losses with their graphs, not weighted.
-            shared: parameters that all terms reach, for balancers that compare gradients.
+            data_loss: classification loss, with its graph.
+            terms: unweighted physics losses, with their graphs.
+            shared: parameters that all terms depend on, for balancers that compare gradients.
         """
         if self.steps % self.every == 0:
             before = dict(self.memory)
@@ -78,30 +83,31 @@ class Balancer:
         return {name: self.memory.get(f"factor/{name}", one).to(data_loss.device) for name in terms}
 
     def update(self, data_loss: Tensor, terms: Mapping[str, Tensor], shared: Sequence[Tensor]) -> None:
-        """Set `memory["factor/<term>"]`."""
+        """Update `memory["factor/<term>"]` for every term."""
 
     def _sync_factors(self, before: dict[str, Tensor]) -> None:
-        """Take the mean over processes, so that all weigh alike; what is not finite then is forgotten again."""
+        """Average the state over all processes, so that they use equal factors; discard values that are not finite."""
         means = all_reduce_mean(list(self.memory.values()))
         for name, mean in zip(self.memory, means, strict=True):
             old = before.get(name, torch.ones_like(mean))
             self.memory[name] = torch.where(mean.isfinite(), mean, old)
 
     def state_dict(self) -> dict[str, Any]:
-        """What it remembers, as plain data and tensors."""
+        """Return the state as plain data and tensors."""
         return {"steps": self.steps, "memory": dict(self.memory)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore a state returned by `state_dict`."""
         self.steps, self.memory = state["steps"], dict(state["memory"])
 
 
 class GradNorm(Balancer):
-    """Brings a term's gradient to the size of classification's: f <- 0.9 f + 0.1 min(|g_data| / |g_term|, 10).
+    """Scales each term so that its gradient norm matches that of the classification loss.
 
-    The learning-rate annealing of S. Wang, Y. Teng, P. Perdikaris: "Understanding and Mitigating Gradient Flow
-    Pathologies in Physics-Informed Neural Networks", SIAM J. Sci. Comput. 43 (2021), with the gradients' 2-norms on the
-    last shared layer, every 10 steps, and the ratio bounded by 10. Starts at f = 1.
+    f <- 0.9 f + 0.1 min(|g_data| / |g_term|, 10), starting at f = 1. This is the learning-rate annealing of S. Wang,
+    Y. Teng, P. Perdikaris: "Understanding and Mitigating Gradient Flow Pathologies in Physics-Informed Neural
+    Networks", SIAM J. Sci. Comput. 43 (2021), with 2-norms of the gradients on the last shared layer, updated every
+    10 steps, and the ratio bounded by 10.
     """
 
     every = 10
@@ -109,23 +115,25 @@ class GradNorm(Balancer):
     def update(self, data_loss: Tensor, terms: Mapping[str, Tensor], shared: Sequence[Tensor]) -> None:
         if not data_loss.requires_grad:
             return
-        goal = _gradient_norm(data_loss, shared)
+        target = _gradient_norm(data_loss, shared)
         for name, term in terms.items():
-            ratio = (goal / _gradient_norm(term, shared).clamp_min(1e-12)).clamp_max(10.0)
+            ratio = (target / _gradient_norm(term, shared).clamp_min(1e-12)).clamp_max(10.0)
             factor = self.memory.get(f"factor/{name}", torch.ones_like(ratio))
             self.memory[f"factor/{name}"] = 0.9 * factor + 0.1 * ratio
 
 
 def _gradient_norm(loss: Tensor, shared: Sequence[Tensor]) -> Tensor:
-    found = torch.autograd.grad(loss.float(), shared, retain_graph=True, allow_unused=True)
-    return torch.nn.utils.get_total_norm([g.detach().float() for g in found if g is not None] or [loss.new_zeros(())])
+    gradients = torch.autograd.grad(loss.float(), shared, retain_graph=True, allow_unused=True)
+    used = [gradient.detach().float() for gradient in gradients if gradient is not None]
+    return torch.nn.utils.get_total_norm(used or [loss.new_zeros(())])
 
 
 class SoftAdapt(Balancer):
-    """Weighs up a loss that falls slower than the others: w = softmax(0.1 r / sum|r|), factor w_term / w_data.
+    """Increases the weight of losses that decrease more slowly than the others.
 
-    r is the relative change of each loss, smoothed with 0.9, from one look to the next. After A. Heydari et al.:
-    "SoftAdapt", arXiv:1912.12355, in its normalised form.
+    w = softmax(0.1 r / sum|r|), with the factor w_term / w_data, where r is the relative change of each loss between
+    two updates, after exponential smoothing with 0.9. Normalized variant of A. Heydari et al.: "SoftAdapt",
+    arXiv:1912.12355.
     """
 
     def update(self, data_loss: Tensor, terms: Mapping[str, Tensor], shared: Sequence[Tensor]) -> None:
@@ -142,7 +150,7 @@ class ReLoBRaLo(Balancer):
     """Relative loss balancing with random lookback.
 
     lb(t, t') = m softmax(L_i(t) / L_i(t')) over the m losses; w(t) = a (rho w(t-1) + (1 - rho) lb(t, 0)) +
-    (1 - a) lb(t, t-1) with a = 0.999 and rho one with probability 0.999, else zero; factor w_term / w_data.
+    (1 - a) lb(t, t-1) with a = 0.999 and rho = 1 with probability 0.999, else 0; the factor is w_term / w_data.
     R. Bischof, M. Kraus: "Multi-Objective Loss Balancing for Physics-Informed Deep Learning", arXiv:2110.09813, eq. 11.
     """
 
@@ -178,10 +186,10 @@ BALANCERS: dict[str, type[Balancer]] = {
 
 
 def create_balancer(name: str) -> Balancer:
-    """A balancer by name: `'none'`, `'gradnorm'`, `'softadapt'`, `'relobralo'`.
+    """Create a balancer by name: `'none'`, `'gradnorm'`, `'softadapt'` or `'relobralo'`.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: the name is unknown.
     """
     check_name("balancing", name, BALANCERS)
     return BALANCERS[name]()

@@ -1,8 +1,9 @@
-"""Objectives as CNN training names them, and a factory by name.
+"""Losses for training CNNs, and a factory that creates them by name.
 
-The twins of `losses` with other arguments: `FocalLoss` takes one factor instead of class weights,
-`LabelSmoothingCrossEntropy` takes class weights, and `CrossEntropyLoss` has the arguments of torch's. They are computed
-by the functions of `losses`, whose module tells of targets, precision and means; `SupConLoss` by
+`FocalLoss` and `LabelSmoothingCrossEntropy` differ from the classes of the same name in `losses` only in their
+arguments: here `FocalLoss` takes a single factor instead of class weights, and `LabelSmoothingCrossEntropy` takes class
+weights. `CrossEntropyLoss` has the arguments of `torch.nn.CrossEntropyLoss`. All three are computed by the functions of
+`losses`, whose module docstring describes targets, precision and reductions; `SupConLoss` is computed by
 `contrastive.supervised_contrastive_loss`.
 """
 
@@ -13,8 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from whirl.losses.contrastive import supervised_contrastive_loss
-from whirl.losses.losses import (
+from whirl.losses.checks import (
     Reduction,
     check_gamma,
     check_non_negative,
@@ -22,24 +22,25 @@ from whirl.losses.losses import (
     check_smoothing,
     check_temperature,
     copy_class_weights,
-    focal_loss,
-    smoothed_cross_entropy,
 )
+from whirl.losses.contrastive import supervised_contrastive_loss
+from whirl.losses.losses import focal_loss, smoothed_cross_entropy
 from whirl.validation import check_name
 
 
 class CrossEntropyLoss(nn.Module):
-    """`losses.smoothed_cross_entropy` with the arguments of torch's; called as `criterion(logits, targets)`.
+    """Cross entropy with the arguments of `torch.nn.CrossEntropyLoss`, called as `criterion(logits, targets)`.
 
-    Beside torch's it checks what it gets, computes half precision in float32, and leaves out no label.
+    Unlike torch's class it validates its inputs, computes half precision in float32, and has no ignore index. See
+    `losses.smoothed_cross_entropy`.
 
     Args:
-        weight: weight per class `[K]`, each >= 0; a buffer. None is 1.
-        label_smoothing: share of the uniform distribution, in [0, 1).
-        reduction: `'none'`, `'mean'` (weighted over labels) or `'sum'`.
+        weight: weight per class `[K]`, each >= 0; registered as a buffer. None means 1.
+        label_smoothing: weight of the uniform distribution, in [0, 1).
+        reduction: `'none'`, `'mean'` (weighted by `weight` over labels) or `'sum'`.
 
     Raises:
-        TypeError: `weight` is no tensor, or `label_smoothing` no number.
+        TypeError: `weight` is not a tensor, or `label_smoothing` is not a number.
         ValueError: an argument is out of range.
 
     Example:
@@ -64,14 +65,16 @@ class CrossEntropyLoss(nn.Module):
 
 
 class LabelSmoothingCrossEntropy(nn.Module):
-    """`losses.smoothed_cross_entropy`, averaged; called as `criterion(logits, targets)`.
+    """Mean cross entropy with label smoothing and class weights, called as `criterion(logits, targets)`.
+
+    See `losses.smoothed_cross_entropy`.
 
     Args:
-        smoothing: share of the uniform distribution, in [0, 1).
-        weight: weight per class `[K]`, each >= 0; a buffer. None is 1.
+        smoothing: weight of the uniform distribution, in [0, 1).
+        weight: weight per class `[K]`, each >= 0; registered as a buffer. None means 1.
 
     Raises:
-        TypeError: `weight` is no tensor, or `smoothing` no number.
+        TypeError: `weight` is not a tensor, or `smoothing` is not a number.
         ValueError: an argument is out of range.
 
     Example:
@@ -93,15 +96,17 @@ class LabelSmoothingCrossEntropy(nn.Module):
 
 
 class FocalLoss(nn.Module):
-    """`losses.focal_loss` with one factor for all classes; called as `criterion(logits, targets)`.
+    """Focal loss with a single factor for all classes, called as `criterion(logits, targets)`.
+
+    See `losses.focal_loss`.
 
     Args:
-        alpha: factor of the loss, >= 0.
+        alpha: factor by which the loss is multiplied, >= 0.
         gamma: focusing exponent, >= 0.
         reduction: `'none'`, `'mean'` or `'sum'`.
 
     Raises:
-        TypeError: `alpha` is a tensor (the loss with class weights is `losses.FocalLoss`), or a number is none.
+        TypeError: `alpha` is a tensor (for class weights use `losses.FocalLoss`), or an argument is not a number.
         ValueError: an argument is out of range.
 
     Example:
@@ -113,7 +118,7 @@ class FocalLoss(nn.Module):
     def __init__(self, alpha: float = 0.25, gamma: float = 2.0, reduction: Reduction = "mean") -> None:
         super().__init__()
         if isinstance(alpha, Tensor):
-            raise TypeError(f"alpha is {alpha!r}, expected a number; losses.FocalLoss takes class weights")
+            raise TypeError(f"alpha is {alpha!r}, expected a number; for class weights use losses.FocalLoss")
         self.alpha = check_non_negative(alpha, "alpha")
         self.gamma = check_gamma(gamma)
         check_reduction(reduction)
@@ -124,16 +129,17 @@ class FocalLoss(nn.Module):
 
 
 class SupConLoss(nn.Module):
-    """`contrastive.supervised_contrastive_loss`, averaged; called as `criterion(features, labels)`.
+    """Mean supervised contrastive loss, called as `criterion(features, labels)`.
 
-    Features are `[B, D]`, or `[B, V, D]` for V views of each sample; labels are integers `[B]`.
+    Features are `[B, D]`, or `[B, V, D]` for V views of each sample; labels are integers `[B]`. See
+    `contrastive.supervised_contrastive_loss`.
 
     Args:
-        temperature: divides the cosine similarities, > 0.
+        temperature: divisor of the cosine similarities, > 0.
 
     Raises:
-        TypeError: `temperature` is no number.
-        ValueError: `temperature` is not finite and above 0.
+        TypeError: `temperature` is not a number.
+        ValueError: `temperature` is not positive, or not finite.
 
     Example:
         >>> import torch
@@ -158,26 +164,32 @@ _CRITERIA: dict[str, type[nn.Module]] = {
 
 
 def create_criterion(name: str, **kwargs: Any) -> nn.Module:
-    """Builds the criterion of that name.
+    """Create a criterion by name.
 
     Args:
-        name: `'ce'`, `'label_smoothing'`, `'focal'` or `'supcon'`.
-        **kwargs: the criterion's own arguments; see its class.
+        name: `'ce'` (`CrossEntropyLoss`), `'label_smoothing'` (`LabelSmoothingCrossEntropy`), `'focal'` (`FocalLoss`)
+            or `'supcon'` (`SupConLoss`).
+        **kwargs: arguments of that class.
+
+    Returns:
+        The criterion.
 
     Raises:
-        ValueError: no criterion has this name, or an argument is out of range.
-        TypeError: the criterion takes no such argument.
+        ValueError: the name is unknown, or an argument is out of range.
+        TypeError: the criterion does not accept a keyword argument.
 
     Example:
         >>> create_criterion("focal", gamma=1.5).gamma
         1.5
         >>> create_criterion("focal", smoothing=0.1)
         Traceback (most recent call last):
-        TypeError: criterion 'focal' takes no argument 'smoothing'; it takes alpha, gamma, reduction
+        TypeError: unexpected argument 'smoothing' of criterion 'focal'; expected one of: alpha, gamma, reduction
     """
     check_name("criterion", name, _CRITERIA)
     accepted = inspect.signature(_CRITERIA[name]).parameters
     unknown = [repr(keyword) for keyword in kwargs if keyword not in accepted]
     if unknown:
-        raise TypeError(f"criterion {name!r} takes no argument {', '.join(unknown)}; it takes {', '.join(accepted)}")
+        raise TypeError(
+            f"unexpected argument {', '.join(unknown)} of criterion {name!r}; expected one of: {', '.join(accepted)}"
+        )
     return _CRITERIA[name](**kwargs)

@@ -1,16 +1,17 @@
-"""Supervised contrastive loss, with a gradient in closed form that needs one N×N matrix.
+"""Supervised contrastive loss with a closed-form gradient, which needs memory for a single N×N matrix.
 
-With unit vectors z_1 … z_N, A(i) all indices but i and P(i) those of them with the label of i, the loss of anchor i is
+Let z_1 … z_N be unit vectors, A(i) all indices except i, and P(i) the indices in A(i) that share the label of i. The
+loss of anchor i is
 
     L_i = log Σ_{a ∈ A(i)} exp(z_i·z_a / T) − 1/|P(i)| Σ_{p ∈ P(i)} z_i·z_p / T
 
 (Khosla et al., *Supervised Contrastive Learning*, NeurIPS 2020, equation 2, "L_out"). The second sum is linear in z_p:
-it is z_i times the sum of its class less z_i itself, so no mask of pairs is needed, and neither is one in the gradient.
-With w_ia the softmax of z_i·z_a / T over A(i),
+it equals z_i times (the sum over its class minus z_i), so neither the loss nor the gradient needs a mask of pairs. With
+w_ia the softmax of z_i·z_a / T over A(i),
 
     ∂L_i/∂z_a = (w_ia − [a ∈ P(i)] / |P(i)|) z_i / T        ∂L_i/∂z_i = Σ_a (w_ia − [a ∈ P(i)] / |P(i)|) z_a / T
 
-which two matrix products with w and a sum over each class give.
+which takes two matrix products with w and one sum per class.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.autograd import Function
 
-from whirl.losses.losses import Reduction, check_reduction, check_temperature
+from whirl.losses.checks import Reduction, check_reduction, check_temperature
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -31,34 +32,34 @@ _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 def supervised_contrastive_loss(
     features: Tensor, labels: Tensor, temperature: float = 0.1, reduction: Reduction = "mean"
 ) -> Tensor:
-    """Supervised contrastive loss: samples of a class together, others apart (Khosla et al. 2020, equation 2).
+    """Compute the supervised contrastive loss (Khosla et al. 2020, equation 2).
 
-    Features are scaled to unit length here; a zero vector counts as one at a right angle to all others. Every row is
-    an anchor and is compared with all other rows; anchors without a positive are left out. Half precision is computed
-    in float32, inside autocast too.
+    It pulls samples of one class together and pushes samples of different classes apart. Features are normalized to
+    unit length here; a zero vector counts as orthogonal to all others. Every row is an anchor and is compared with all
+    other rows; anchors without a positive are excluded. Half precision is computed in float32, also under autocast.
 
-    Where a process group of several ranks is up, anchors are compared with the rows of all ranks, whose batches may
-    differ in length. Each rank returns what its own anchors contribute, such that the mean over the ranks of `'mean'`
-    and `'sum'`, and with it the mean of gradients that `DistributedDataParallel` takes, is that of the joined batch.
-    Every rank must then call this function and its backward pass equally often; it waits for the lengths of the
-    batches (in a single process it never waits for an accelerator).
+    In a process group of several ranks, anchors are compared with the rows of all ranks, whose batches may differ in
+    length. Each rank returns the contribution of its own anchors, scaled so that for `'mean'` and `'sum'` the mean over
+    the ranks, and therefore the gradient averaged by `DistributedDataParallel`, equals that of the concatenated batch.
+    All ranks must call this function and its backward pass the same number of times. Exchanging the batch lengths
+    forces a synchronization; in a single process there is none.
 
     Args:
         features: `[B, D]`, or `[B, V, D]` for V views of every sample, which count as B·V rows.
         labels: integers `[B]`, of any range.
-        temperature: T > 0, finite, divides the cosine similarities.
-        reduction: `'mean'` over the anchors with a positive (0 if there is none), `'sum'` of them, or `'none'`.
+        temperature: T > 0, finite; divisor of the cosine similarities.
+        reduction: `'mean'` over the anchors with a positive (0 if there are none), their `'sum'`, or `'none'`.
 
     Returns:
-        A number >= 0; for `'none'` the loss of every own anchor, `[B]` or `[B, V]`, 0 where it has no positive.
-        float64 for float64 features, else float32.
+        A scalar >= 0; for `'none'` the loss of every anchor of this rank, `[B]` or `[B, V]`, which is 0 for anchors
+        without a positive. float64 for float64 features, else float32.
 
     Raises:
-        TypeError: features that are not real floating-point numbers, labels that are not whole ones, or a temperature
-            that is no number.
-        ValueError: a temperature or a reduction outside the above, empty features or ones of another number of
-            dimensions, or a number of labels other than B.
-        RuntimeError: in the backward pass, where it is asked for a gradient that can be differentiated again.
+        TypeError: the features are not real floating-point numbers, the labels are not integers, or the temperature is
+            not a number.
+        ValueError: the temperature or the reduction is invalid, the features are empty or have another number of
+            dimensions, or the number of labels is not B.
+        RuntimeError: in the backward pass with `create_graph=True`; second derivatives are not supported.
 
     Example:
         >>> features = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0]])
@@ -77,7 +78,7 @@ def supervised_contrastive_loss(
         first = sum(lengths[: dist.get_rank()])
         embeddings, labels = _GatherRows.apply(embeddings, lengths), _gather_rows(labels, lengths)
     ordered = labels.sort().values
-    groups = torch.searchsorted(ordered, labels)  # where the class begins: a name for it in 0..N-1
+    groups = torch.searchsorted(ordered, labels)  # first position of the class: its id in 0..N-1
     n_positives = torch.searchsorted(ordered, labels, right=True) - groups - 1
     losses: Tensor = _AnchorLosses.apply(embeddings, groups, n_positives, slice(first, first + len(rows)), temperature)
     if reduction == "none":
@@ -88,34 +89,34 @@ def supervised_contrastive_loss(
 
 def _check(features: Tensor, labels: Tensor) -> None:
     if not isinstance(features, Tensor) or not features.is_floating_point():
-        raise TypeError(f"features are {_kind(features)}, expected a tensor of real floating-point numbers")
+        raise TypeError(f"features are {_type_of(features)}, expected a tensor of real floating-point numbers")
     if not isinstance(labels, Tensor) or labels.dtype not in _INTEGERS:
-        raise TypeError(f"labels are {_kind(labels)}, expected a tensor of integers")
+        raise TypeError(f"labels are {_type_of(labels)}, expected a tensor of integers")
     if features.ndim not in (2, 3) or not features.numel():
-        raise ValueError(f"features have shape {tuple(features.shape)}, expected [B, D] or [B, V, D], none of them 0")
+        raise ValueError(f"features have shape {tuple(features.shape)}, expected [B, D] or [B, V, D], none empty")
     if labels.shape != features.shape[:1]:
         raise ValueError(
-            f"labels have shape {tuple(labels.shape)}, expected one for each sample, ({len(features)},), "
-            f"as features have shape {tuple(features.shape)}"
+            f"labels have shape {tuple(labels.shape)}, expected one label per sample, ({len(features)},), "
+            f"for features of shape {tuple(features.shape)}"
         )
 
 
-def _kind(thing: Any) -> str:
-    return str(thing.dtype) if isinstance(thing, Tensor) else f"a {type(thing).__name__}"
+def _type_of(value: Any) -> str:
+    return str(value.dtype) if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
 def _unit_rows(rows: Tensor) -> Tensor:
-    """Rows of unit length, zero ones left as they are."""
-    # with the largest entry at 1 no square over- or underflows, and the length is >= 1 unless all entries are 0
+    """Normalize rows to unit length, leaving zero rows unchanged."""
+    # With the largest entry scaled to 1, squares cannot over- or underflow, and the norm is >= 1 unless the row is 0.
     largest = rows.detach().abs().amax(1, keepdim=True)
     rows = rows / largest.masked_fill_(largest == 0, 1)
     return rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(1)
 
 
 class _AnchorLosses(Function):
-    """Losses `[n]` of the unit vectors `embeddings[anchors]` among all `embeddings [N, D]`.
+    """Losses `[n]` of the unit vectors `embeddings[anchors]` relative to all `embeddings [N, D]`.
 
-    `groups` are class names in 0..N-1 and `n_positives` the sizes of the classes less one, both `[N]`.
+    `groups` are class ids in 0..N-1 and `n_positives` are class sizes minus one, both `[N]`.
     """
 
     @staticmethod
@@ -127,7 +128,7 @@ class _AnchorLosses(Function):
         positives = class_sums[groups[anchors]].sub_(queries).div_(counts.clamp(min=1))  # mean of P(i)
         with torch.autocast(embeddings.device.type, enabled=False):
             weights = (queries / temperature) @ embeddings.T
-        weights.diagonal(anchors.start).fill_(-torch.inf)  # an anchor is not compared with itself
+        weights.diagonal(anchors.start).fill_(-torch.inf)  # exclude each anchor from A(i)
         largest = weights.amax(1, keepdim=True).clamp_min_(torch.finfo(weights.dtype).min)  # finite for N = 1
         normalizers = weights.sub_(largest).exp_().sum(1, keepdim=True)
         ctx.save_for_backward(embeddings, groups, counts, positives, weights, normalizers)
@@ -137,25 +138,26 @@ class _AnchorLosses(Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():  # autograd would take what is saved for constants, and be silently wrong
-            raise RuntimeError("supervised_contrastive_loss has no second derivatives, got create_graph=True")
+        if torch.is_grad_enabled():  # autograd would silently treat the saved tensors as constants
+            raise RuntimeError("supervised_contrastive_loss has no second derivatives; expected create_graph=False")
         embeddings, groups, counts, positives, weights, normalizers = ctx.saved_tensors
         anchors = ctx.anchors
         queries = embeddings[anchors]
         scale = torch.where(counts > 0, grad_outputs[0].unsqueeze(1) / ctx.temperature, 0)  # [n, 1]
         push = torch.where(counts > 0, scale / normalizers, 0)
-        pulls = queries * (scale / counts.clamp(min=1))  # what each anchor adds to each of its positives
+        pulls = queries * (scale / counts.clamp(min=1))  # contribution of each anchor to each of its positives
         with torch.autocast(embeddings.device.type, enabled=False):
             grad = weights.T @ (queries * push)
             own = (weights @ embeddings).mul_(push)
         class_pulls = torch.zeros_like(embeddings).index_add_(0, groups[anchors], pulls)
         grad.sub_(class_pulls[groups])
-        grad[anchors].add_(own).addcmul_(positives, scale, value=-1).add_(pulls)  # an anchor does not pull itself
+        # the class sums of `class_pulls` contain the anchor itself, which `pulls` adds back
+        grad[anchors].add_(own).addcmul_(positives, scale, value=-1).add_(pulls)
         return grad, None, None, None, None
 
 
 class _GatherRows(Function):
-    """Rows of all ranks, in the order of the ranks; the gradients of all ranks add up."""
+    """Gathers the rows of all ranks in rank order; the backward pass sums the gradients of all ranks."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, lengths: list[int]) -> Tensor:

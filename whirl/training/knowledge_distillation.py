@@ -22,7 +22,8 @@ from whirl.engine.device import resolve_device
 from whirl.engine.monitor import Improvement
 from whirl.engine.precision import FullPrecision
 from whirl.engine.schedule import scheduler_unit
-from whirl.losses.losses import check_non_negative, check_temperature, smoothed_cross_entropy
+from whirl.losses.checks import check_non_negative, check_temperature
+from whirl.losses.losses import smoothed_cross_entropy
 from whirl.training.model_cost import count_parameters, latencies_s, size_bytes
 from whirl.training.teacher import FeatureHints, TeacherLogits, at_least_float32, fingerprint, frozen, unshuffled
 from whirl.training.trainer import History, Trainer
