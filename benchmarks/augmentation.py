@@ -1,22 +1,20 @@
-"""What augmenting a batch costs: ours against a loop over its samples, torch-audiomentations and a plain copy.
+"""Cost of augmenting a batch, compared with a loop over samples, torch-audiomentations and a plain copy.
 
-Why: networks for one-dimensional signals are small. A loop over samples that shifts, masks and mixes them easily takes
-longer than the step they are for. Which form of an operation is fast depends on the length of the signals, so both ends
-are measured: many short windows `[64, 1, 2048]` and whole recordings `[32, 1, 102400]`.
+Why: networks for one-dimensional signals are small. A loop over samples that shifts, masks and mixes them can take
+longer than the training step. Which implementation is fast depends on the length of the signals, so two extremes are
+measured: many short windows `[64, 1, 2048]` and complete recordings `[32, 1, 102400]`.
 
-What: time masking, circular shift, scaling and white noise with the reference's default settings, Mixup and CutMix of
-every sample with class indices of 11 classes, every sample with draws of its own, all on one thread:
+What: time masking, circular shift, scaling and white noise with their default settings, and Mixup and CutMix of every
+sample with class indices of 11 classes; each sample gets its own random numbers, all on one thread:
 
-- `copy`: a clone of the batch; no augmentation that leaves its input alone can do less.
-- ours: the functions of `advanced_augmentation`.
-- `loop`: NumPy, sample by sample, written with care: one copy, then slices in place, a `Generator` for the draws.
+- `copy`: a clone of the batch, the lower bound for an augmentation that does not change its input.
+- `ours`: the functions of `whirl.augment`.
+- `loop`: NumPy, sample by sample: one copy, then slices in place, random numbers from a `Generator`.
 - `library`: torch-audiomentations per example, where it has the operation and can be imported.
-- `randn`: the noise alone, which no form of adding it can do without.
+- `randn`: the noise alone, the lower bound for adding noise.
 
-Ratios are `<operation>_<short or long>_vs_<what>`, ours over the other, medians over the rounds of the ratio within a
-round. Variants take turns in one process, in an order drawn anew each round; the clock is processor time, because
-absolute times say more about the machine than about the code. The C library keeps freed memory: otherwise it hands
-blocks of 13 MB back to the system now and then, and whoever asks next pays four times the price of a copy.
+Ratios are `<operation>_<short or long>_vs_<other>`, ours over the other. The C library is set to keep freed memory:
+otherwise it returns blocks of 13 MB to the system now and then, and the next allocation costs four times a copy.
 
     python benchmarks/augmentation.py
 """
@@ -24,19 +22,15 @@ blocks of 13 MB back to the system now and then, and whoever asks next pays four
 from __future__ import annotations
 
 import ctypes
-import json
-import random
-import statistics
 import sys
-import time
-import warnings
 from collections.abc import Callable
 
 import numpy as np
 import torch
+from _harness import configure, make_parser, measure, median_ratio, print_medians, print_results
 from torch import Tensor
 
-from whirl.augment.advanced_augmentation import (
+from whirl.augment import (
     MixupAugmentation,
     amplitude_scaling,
     cutmix_batch,
@@ -49,7 +43,16 @@ SHAPES = {"short": (64, 1, 2048), "long": (32, 1, 102400)}
 CALLS = {"short": 40, "long": 3}
 N_CLASSES, SAMPLING_RATE_HZ, ROUNDS = 11, 20480, 41
 MAX_MASK, MAX_SHIFT, NOISE_STD, SCALE_RANGE = 1000, 1000, 0.01, (0.8, 1.2)
-LIMITS = {"scaling": (1.5, 6), "masking": (6, 6), "shifting": (5, 6), "mixup": (8, 6)}
+OPERATIONS = ("scaling", "masking", "shifting", "mixup", "cutmix", "noise")
+LIBRARY_OPERATIONS = ("scaling", "shifting", "noise")
+COPY_LIMITS = {"scaling": (1.5, 6), "masking": (6, 6), "shifting": (5, 6), "mixup": (8, 6)}  # short, long
+GOALS = {
+    **{f"{name}_{size}_vs_copy": f"<= {limit}" for name, limits in COPY_LIMITS.items()
+       for size, limit in zip(SHAPES, limits, strict=True)},
+    **{f"noise_{size}_vs_randn": "<= 1.2" for size in SHAPES},
+    **{f"{name}_{size}_vs_loop": "<= 1" for name in OPERATIONS for size in SHAPES},
+    **{f"{name}_{size}_vs_library": "<= 1" for name in LIBRARY_OPERATIONS for size in SHAPES},
+}  # fmt: skip
 
 Variant = Callable[[], object]
 
@@ -132,20 +135,21 @@ def library(signals: Tensor) -> dict[str, Variant]:
 
 
 def main() -> None:
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
+    arguments = make_parser(__doc__, ROUNDS).parse_args()
+    configure()
     keep_freed_memory()
     ratios: dict[str, float] = {}
     for size, shape in SHAPES.items():
-        seconds = measure(variants(shape), CALLS[size])
-        for name, values in seconds.items():
-            print(f"{size:5s} {name:18s} {1e6 * statistics.median(values):10.1f} µs")
+        # One untimed call before each: what other variants left in the caches and the allocator must not count.
+        seconds = measure(variants(shape), arguments.rounds, n_calls=CALLS[size], warmup_calls=1)
+        print(f"{size} signals {list(shape)}")
+        print_medians(seconds, "µs", "batch")
         ratios |= compare(size, seconds)
-    print(json.dumps({"ratios": ratios, "goals": goals(ratios)}))
+    print_results(ratios, GOALS)
 
 
 def keep_freed_memory() -> None:
-    """Let glibc neither trim the heap nor map large blocks one by one; elsewhere there is no such setting."""
+    """Keep glibc from trimming the heap and from mapping large blocks one by one; other C libraries are left alone."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         trim_threshold, mmap_threshold = -1, -3  # as malloc.h numbers them
         libc.mallopt(trim_threshold, 2**30)
@@ -155,56 +159,24 @@ def keep_freed_memory() -> None:
 def variants(shape: tuple[int, ...]) -> dict[str, Variant]:
     torch.manual_seed(0)
     signals, labels = torch.randn(shape), torch.randint(N_CLASSES, shape[:1])
-    every = {"copy": signals.clone, "randn": lambda: torch.randn(shape)}
-    every |= {f"{name} ours": call for name, call in ours(signals, labels).items()}
-    every |= {f"{name} loop": call for name, call in loops(signals.numpy(), labels.numpy()).items()}
+    found: dict[str, Variant] = {"copy": signals.clone, "randn": lambda: torch.randn(shape)}
+    found |= {f"{name} ours": call for name, call in ours(signals, labels).items()}
+    found |= {f"{name} loop": call for name, call in loops(signals.numpy(), labels.numpy()).items()}
     try:
-        every |= {f"{name} library": call for name, call in library(signals).items()}
+        found |= {f"{name} library": call for name, call in library(signals).items()}
     except (ImportError, OSError) as error:  # OSError: torchaudio was built for another torch
         print(f"torch-audiomentations is not measured: {error}")
-    return every
-
-
-def measure(calls: dict[str, Variant], repeats: int) -> dict[str, list[float]]:
-    """Seconds a call of every variant in every round; the first, cold round does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    order = random.Random(0)
-    for _ in range(ROUNDS + 1):
-        for name in order.sample(list(calls), len(calls)):
-            call = calls[name]
-            call()  # what others left in the caches and the allocator is not this one's
-            start = time.process_time()
-            for _ in range(repeats):
-                call()
-            seconds[name].append((time.process_time() - start) / repeats)
-    return {name: values[1:] for name, values in seconds.items()}
+    return found
 
 
 def compare(size: str, seconds: dict[str, list[float]]) -> dict[str, float]:
-    operations = [name.removesuffix(" ours") for name in seconds if name.endswith(" ours")]
-    pairs = {(name, other): f"{name} {other}" for name in operations for other in ("loop", "library")}
-    pairs |= {(name, "copy"): "copy" for name in operations} | {("noise", "randn"): "randn"}
+    pairs = {(name, other): f"{name} {other}" for name in OPERATIONS for other in ("loop", "library")}
+    pairs |= {(name, "copy"): "copy" for name in OPERATIONS} | {("noise", "randn"): "randn"}
     return {
         f"{name}_{size}_vs_{other}": median_ratio(seconds[f"{name} ours"], seconds[rival])
         for (name, other), rival in pairs.items()
         if rival in seconds
     }
-
-
-def goals(ratios: dict[str, float]) -> dict[str, str]:
-    limits = {
-        f"{name}_{size}_vs_copy": limit
-        for name, pair in LIMITS.items()
-        for size, limit in zip(SHAPES, pair, strict=True)
-    }
-    limits |= {name: 1.2 for name in ratios if name.endswith("_vs_randn")}
-    limits |= {name: 1 for name in ratios if name.endswith(("_vs_loop", "_vs_library"))}
-    return {name: f"<= {limit:g}" for name, limit in limits.items()}
-
-
-def median_ratio(numerator: list[float], denominator: list[float]) -> float:
-    """Median over the rounds of the ratio within a round."""
-    return round(statistics.median(a / b for a, b in zip(numerator, denominator, strict=True)), 3)
 
 
 if __name__ == "__main__":

@@ -1,29 +1,23 @@
-"""What checkpoints cost: in the training loop, and in saving and loading.
+"""Cost of checkpoints: in the training loop, and of saving and loading them.
 
-Why: who saves often loses little when a machine is taken away. That must not be paid for by the training.
+Why: frequent checkpoints lose little work when a job is killed. They should not slow training down.
 
 What: `wdcnn` and `resnet18_1d` with AdamW on batches `[64, 1, 2048]` on one thread. `Trainer.train_epoch()` with two
-checkpoints in an epoch of a few seconds against the same without: far more often than anybody saves. The interval is
+checkpoints in an epoch of a few seconds, far more than in practice, compared with the same without. The interval is
 printed.
 
-- `..._loop`: time of the epoch with saving over that without. A thread writes while the loop goes on, so that this is
-  elapsed time, on a machine with a second core to write with.
-- `..._pause_share`: what the loop itself stands still for a copy of the state, over the interval.
-- `..._save_vs_torch`: packing, checksum and writing with fsync, over `torch.save` into a file with fsync.
-- `..._load_vs_torch`: reading with the checksum over `torch.load` of the same file.
-
-Variants take turns in one process, in an order drawn anew each round; ratios are medians over the rounds of the ratio
-within a round, because absolute times say more about the machine than about the code.
+- `<network>_loop`: time of the epoch with checkpoints over that without. A thread writes while the loop continues, so
+  this is elapsed time, on a machine with a second core for the thread.
+- `<network>_pause_share`: time that the loop waits for a copy of the state, over the interval.
+- `<network>_save_vs_torch`: packing, checksum and writing with fsync, over `torch.save` into a file with fsync.
+- `<network>_load_vs_torch`: reading with the checksum over `torch.load` of the same file.
 
     python benchmarks/checkpointing.py
 """
 
 from __future__ import annotations
 
-import gc
-import json
 import os
-import random
 import statistics
 import tempfile
 import time
@@ -31,11 +25,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from _harness import configure, make_parser, measure, median_ratio, print_results, timed
 
 from whirl.engine.checkpoint import to_cpu
 from whirl.engine.files import load_checkpoint_file, save_checkpoint_file
-from whirl.models.registry import create_model
-from whirl.training.trainer import Trainer
+from whirl.models import create_model
+from whirl.training import Trainer
 
 BATCH_SIZE, WINDOW, N_CLASSES, ROUNDS, FILE_ROUNDS = 64, 2048, 11, 9, 15
 N_BATCHES = {"wdcnn": 100, "resnet18_1d": 12}
@@ -53,13 +48,16 @@ def new_trainer(name: str, folder: Path, checkpoint_every: int | None) -> Traine
     )
 
 
-def loop_costs(name: str, folder: Path) -> dict[str, float]:
+def loop_costs(name: str, folder: Path, rounds: int) -> dict[str, float]:
     every = N_BATCHES[name] // 2
     saving, plain = new_trainer(name, folder / "saving", every), new_trainer(name, folder / "plain", None)
-    seconds = interleaved({"saving": saving.train_epoch, "plain": plain.train_epoch}, ROUNDS)
+    seconds = measure({"saving": saving.train_epoch, "plain": plain.train_epoch}, rounds, clock=time.perf_counter)
     interval_s = statistics.median(seconds["plain"]) / 2
-    pause_s = statistics.median(timed(lambda: to_cpu(saving.state_dict())) for _ in range(FILE_ROUNDS))
-    print(f"{name}: a save every {every} batches, {interval_s:.2f} s; the loop pauses {1e3 * pause_s:.2f} ms for it")
+    pause = timed(lambda: to_cpu(saving.state_dict()), clock=time.perf_counter)
+    pause_s = statistics.median(pause() for _ in range(FILE_ROUNDS))
+    print(
+        f"{name}: a checkpoint every {every} batches ({interval_s:.2f} s); the loop waits {1e3 * pause_s:.2f} ms for it"
+    )
     return {
         f"{name}_loop": median_ratio(seconds["saving"], seconds["plain"]),
         f"{name}_pause_share": round(pause_s / interval_s, 4),
@@ -84,7 +82,7 @@ def file_costs(name: str, folder: Path) -> dict[str, float]:
         "torch load": lambda: torch.load(path, weights_only=True),
     }
     save_checkpoint_file(path, checkpoint)
-    seconds = interleaved(actions, FILE_ROUNDS)
+    seconds = measure(actions, FILE_ROUNDS, clock=time.perf_counter)
     medians = ", ".join(f"{action} {1e3 * statistics.median(values):.1f} ms" for action, values in seconds.items())
     print(f"{name}: {path.stat().st_size / 1e6:.1f} MB; {medians}")
     return {
@@ -93,35 +91,14 @@ def file_costs(name: str, folder: Path) -> dict[str, float]:
     }
 
 
-def interleaved(actions: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each action in each round; the first, cold round does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in actions}
-    order = random.Random(0)
-    for _ in range(rounds + 1):
-        for name in order.sample(list(actions), len(actions)):
-            gc.collect()
-            seconds[name].append(timed(actions[name]))
-    return {name: values[1:] for name, values in seconds.items()}
-
-
-def timed(action: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    action()
-    return time.perf_counter() - began
-
-
-def median_ratio(numerator: list[float], denominator: list[float]) -> float:
-    """Median over the rounds of the ratio within a round."""
-    return round(statistics.median(a / b for a, b in zip(numerator, denominator, strict=True)), 3)
-
-
 def main() -> None:
-    torch.set_num_threads(1)
+    arguments = make_parser(__doc__, ROUNDS).parse_args()
+    configure()
     ratios: dict[str, float] = {}
     for name in N_BATCHES:
         with tempfile.TemporaryDirectory() as folder:
-            ratios |= loop_costs(name, Path(folder)) | file_costs(name, Path(folder))
-    print(json.dumps({"ratios": ratios, "goals": GOALS}))
+            ratios |= loop_costs(name, Path(folder), arguments.rounds) | file_costs(name, Path(folder))
+    print_results(ratios, GOALS)
 
 
 if __name__ == "__main__":

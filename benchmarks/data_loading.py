@@ -1,43 +1,37 @@
-"""How much feeding windows costs: our loader against a usual map-style DataLoader and against copying memory.
+"""Cost of loading windows, compared with a map-style data set under `DataLoader` and with copying memory.
 
-What: an epoch of shuffled batches `[256, 1, 2048]` cut from 60 recordings of 102400 samples, with targets and metadata.
-
-- `vs_default_collate`: a data set that cuts one window per index and standardises it in NumPy, under a `DataLoader`
-  with its default collate, over our standardising loader. It is the usual way to write it; how much faster are we?
-- `vs_copy`: our loader without standardisation over copying as many bytes out of the same memory, front to back and a
-  batch at a time. No loader can beat the copy; the rest is random access and about 15 µs a batch in `DataLoader`
-  itself (a third of our time at 64 windows a batch, little at 256).
-
-Why: small 1-D networks take well under a millisecond a step, so a data set that does Python work for each sample can
+Why: small 1-D networks take well under a millisecond per step, so a data set that runs Python code for each sample can
 cost more than the training.
 
-Single thread, no workers, variants interleaved in every round; ratios are medians over the rounds, because absolute
-times say more about the machine than about the code. CPU time, so that other processes do not count.
+What: an epoch of shuffled batches `[256, 1, 2048]` cut from 60 recordings of 102400 samples, with targets and metadata,
+on one thread and without workers.
+
+- `vs_default_collate`: a data set that cuts one window per index and standardises it in NumPy, under a `DataLoader`
+  with the default collate function (the common way to write it), over our standardising loader.
+- `vs_copy`: our loader without standardisation over copying as many bytes out of the same memory, in order and batch by
+  batch. The copy is a lower bound for any loader; the rest is random access and about 15 µs per batch in `DataLoader`
+  itself (a third of our time at 64 windows per batch, little at 256).
 
     python benchmarks/data_loading.py
 """
 
 from __future__ import annotations
 
-import json
-import statistics
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 import torch
+from _harness import configure, make_parser, measure, median_ratio, print_medians, print_results
 from torch.utils.data import DataLoader, Dataset
 
-from whirl.data.loaders import make_loader
-from whirl.data.recording import Recording
-from whirl.data.windows import WindowDataset
+from whirl.data import Recording, WindowDataset, make_loader
 
 WINDOW, HOP, BATCH_SIZE, ROUNDS = 2048, 512, 256, 15
 GOALS = {"vs_default_collate": ">= 6", "vs_copy": "<= 2.6"}
 
 
 class PerSampleDataset(Dataset):
-    """One window at a time, standardised in NumPy: what a map-style data set usually looks like."""
+    """Cuts one window per index and standardises it in NumPy, as map-style data sets commonly do."""
 
     def __init__(self, recordings: list[Recording]) -> None:
         self.signals = [recording.signal for recording in recordings]
@@ -54,7 +48,8 @@ class PerSampleDataset(Dataset):
 
 
 def main() -> None:
-    torch.set_num_threads(1)
+    arguments = make_parser(__doc__, ROUNDS).parse_args()
+    configure()
     rng = np.random.default_rng(0)
     recordings = [
         Recording(rng.normal(size=102_400), sampling_rate_hz=20_480, label=str(index % 4), rpm=1500)
@@ -65,10 +60,10 @@ def main() -> None:
     ours_plain = make_loader(
         WindowDataset(recordings, classes, WINDOW, HOP, standardize=False), BATCH_SIZE, shuffle=True
     )
-    usual = DataLoader(PerSampleDataset(recordings), BATCH_SIZE, shuffle=True)
+    map_style = DataLoader(PerSampleDataset(recordings), BATCH_SIZE, shuffle=True)
     samples = torch.from_numpy(np.concatenate([recording.signal[0] for recording in recordings]))
     stretches = samples.split(BATCH_SIZE * WINDOW) * (WINDOW // HOP)
-    # a training step leaves the allocator with memory to hand out; without any, page faults would hide all else
+    # A training step leaves free memory in the allocator; without any, page faults would dominate the times.
     torch.zeros(6_000_000)
 
     def consume(batches: Iterable[object]) -> None:
@@ -80,32 +75,16 @@ def main() -> None:
             "copy": lambda: consume(stretch.clone() for stretch in stretches),
             "ours": lambda: consume(ours),
             "ours, not standardized": lambda: consume(ours_plain),
-            "default collate": lambda: consume(usual),
-        }
+            "default collate": lambda: consume(map_style),
+        },
+        arguments.rounds,
     )
-    for name, values in seconds.items():
-        print(f"{name:24s} {1e6 * statistics.median(values) / len(stretches):8.1f} µs a batch")
+    print_medians(seconds, "ms", f"epoch of {len(stretches)} batches")
     ratios = {
-        "vs_default_collate": median_ratio(seconds["default collate"], seconds["ours"]),
-        "vs_copy": median_ratio(seconds["ours, not standardized"], seconds["copy"]),
+        "vs_default_collate": median_ratio(seconds["default collate"], seconds["ours"], digits=2),
+        "vs_copy": median_ratio(seconds["ours, not standardized"], seconds["copy"], digits=2),
     }
-    print(json.dumps({"ratios": ratios, "goals": GOALS}))
-
-
-def measure(variants: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
-    """Seconds of every variant in every round; the first, cold round does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(ROUNDS + 1):
-        for name, run in variants.items():
-            start = time.process_time()
-            run()
-            seconds[name].append(time.process_time() - start)
-    return {name: values[1:] for name, values in seconds.items()}
-
-
-def median_ratio(numerator: list[float], denominator: list[float]) -> float:
-    """Median over the rounds of the ratio within a round."""
-    return round(statistics.median(a / b for a, b in zip(numerator, denominator, strict=True)), 2)
+    print_results(ratios, GOALS)
 
 
 if __name__ == "__main__":

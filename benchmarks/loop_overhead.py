@@ -1,45 +1,39 @@
-"""What a training loop costs beside the training: ours against a hand-written loop and other frameworks.
+"""Overhead of the training loop, compared with a hand-written loop and with other frameworks.
 
 Why: networks for one-dimensional signals are small. Where a step takes half a millisecond, a framework that spends
-another one on hooks and logging triples the bill.
+another millisecond on hooks and logging triples the training time.
 
 What: a small fully connected network on batches `[32, 1, 512]`, a step of about half a millisecond on one thread, so
-that overhead shows. All variants take their batches from the same kind of `DataLoader` (whole batches, ready made),
-step a fused AdamW, clip the gradient's norm to 1, and report the epoch's mean loss and accuracy unless said otherwise:
+that overhead is visible. All variants read ready-made batches from the same kind of `DataLoader`, step a fused AdamW,
+clip the gradient norm to 1, and report the epoch's mean loss and accuracy unless stated otherwise:
 
-- `bare`: a loop by hand that adds loss and hits up on the device. This is what must be done; it counts as 1.
+- `bare`: a hand-written loop that adds up loss and correct predictions on the device. It counts as 1.
 - `ours`: `Trainer.train_epoch()`.
-- with the `bench` extra: Lightning (loss and accuracy logged per epoch; and nothing logged), Accelerate and Ignite
-  doing what `bare` does, and skorch with its default record of the loss.
+- with the `bench` extra: Lightning (with loss and accuracy logged per epoch, and with nothing logged), Accelerate and
+  Ignite doing what `bare` does, and skorch with its default record of the loss.
 
-Of the ratios, `step_vs_bare` is ours over bare, `lightning_vs_ours` is Lightning with loss and accuracy logged over
-ours, and the other `..._vs_ours` are for comparison.
+`step_vs_bare` is ours over bare, `lightning_vs_ours` is Lightning with loss and accuracy logged over ours; the other
+`<framework>_vs_ours` are for comparison.
 
-The clock is in the network: processor time from the first forward pass of an epoch to its last, so that neither what
-a framework does once per fit is counted nor what else the machine does. Variants take turns in one process, in an order
-drawn anew each round; ratios are medians over the rounds of the ratio within a round, because absolute times say more
-about the machine than about the code.
+The clock is in the network: processor time from the first forward pass of an epoch to the last, so that what a
+framework does once per fit does not count.
 
     python benchmarks/loop_overhead.py
 """
 
 from __future__ import annotations
 
-import gc
-import json
-import logging
-import random
-import statistics
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 
 import torch
+from _harness import configure, interleave, make_parser, median_ratio, print_medians, print_results
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from whirl.training.trainer import Trainer
+from whirl._distribution import install_hint
+from whirl.training import Trainer
 
 N_BATCHES, BATCH_SIZE, N_CLASSES, ROUNDS = 150, 32, 11, 25
 MAX_NORM = 1.0
@@ -47,7 +41,7 @@ GOALS = {"step_vs_bare": "<= 1.03", "lightning_vs_ours": ">= 3"}
 
 
 class TimedNetwork(nn.Module):
-    """A small network that notes when each of its forward passes begins."""
+    """A small network that records when each of its forward passes begins."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +55,7 @@ class TimedNetwork(nn.Module):
         return self.layers(signals)
 
     def step_time_s(self) -> float:
-        """Mean time of a step since it was last asked."""
+        """Return the mean time of a step since the last call."""
         stamps, self.stamps = self.stamps, []
         assert len(stamps) == N_BATCHES
         return (stamps[-1] - stamps[0]) / (N_BATCHES - 1)
@@ -75,11 +69,11 @@ def new_parts() -> tuple[TimedNetwork, torch.optim.Optimizer, DataLoader[tuple[T
     torch.manual_seed(0)
     network = TimedNetwork()
     batches = [(torch.randn(BATCH_SIZE, 1, 512), torch.randint(N_CLASSES, (BATCH_SIZE,))) for _ in range(N_BATCHES)]
-    loader = DataLoader(batches, batch_size=None, collate_fn=as_it_is)  # type: ignore[arg-type]
+    loader = DataLoader(batches, batch_size=None, collate_fn=identity)  # type: ignore[arg-type]
     return network, torch.optim.AdamW(network.parameters(), lr=1e-3, fused=True), loader
 
 
-def as_it_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def identity(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return batch
 
 
@@ -89,7 +83,7 @@ def bare() -> Variant:
 
     def epoch() -> tuple[float, float]:
         network.train()
-        loss_sum, hits, count = torch.zeros(()), torch.zeros((), dtype=torch.int64), 0
+        loss_sum, n_correct, count = torch.zeros(()), torch.zeros((), dtype=torch.int64), 0
         for signals, targets in loader:
             optimizer.zero_grad()
             logits = network(signals)
@@ -98,9 +92,9 @@ def bare() -> Variant:
             torch.nn.utils.clip_grad_norm_(network.parameters(), MAX_NORM)
             optimizer.step()
             loss_sum += loss.detach() * len(targets)
-            hits += (logits.argmax(1) == targets).sum()
+            n_correct += (logits.argmax(1) == targets).sum()
             count += len(targets)
-        return loss_sum.item() / count, hits.item() / count
+        return loss_sum.item() / count, n_correct.item() / count
 
     return network, epoch
 
@@ -156,7 +150,7 @@ def accelerate() -> Variant:
 
     def epoch() -> tuple[float, float]:
         model.train()
-        loss_sum, hits, count = torch.zeros(()), torch.zeros((), dtype=torch.int64), 0
+        loss_sum, n_correct, count = torch.zeros(()), torch.zeros((), dtype=torch.int64), 0
         for signals, targets in loader:
             optimizer.zero_grad()
             logits = model(signals)
@@ -165,9 +159,9 @@ def accelerate() -> Variant:
             accelerator.clip_grad_norm_(model.parameters(), MAX_NORM)
             optimizer.step()
             loss_sum += loss.detach() * len(targets)
-            hits += (logits.argmax(1) == targets).sum()
+            n_correct += (logits.argmax(1) == targets).sum()
             count += len(targets)
-        return loss_sum.item() / count, hits.item() / count
+        return loss_sum.item() / count, n_correct.item() / count
 
     return network, epoch
 
@@ -215,7 +209,7 @@ def ignite() -> Variant:
     return network, lambda: engine.run(loader, max_epochs=1)
 
 
-RIVALS: dict[str, tuple[str, Callable[[], Variant]]] = {
+FRAMEWORKS: dict[str, tuple[str, Callable[[], Variant]]] = {
     "lightning": ("lightning", lambda: lightning(logged=True)),
     "lightning_nothing_logged": ("lightning", lambda: lightning(logged=False)),
     "accelerate": ("accelerate", accelerate),
@@ -225,44 +219,29 @@ RIVALS: dict[str, tuple[str, Callable[[], Variant]]] = {
 
 
 def main() -> None:
-    torch.set_num_threads(1)
-    silence()
+    arguments = make_parser(__doc__, ROUNDS).parse_args()
+    configure()
     makers = {"bare": bare, "ours": ours}
-    makers |= {name: make for name, (package, make) in RIVALS.items() if find_spec(package)}
-    if missing := sorted({package for package, _ in RIVALS.values() if not find_spec(package)}):
-        print(f"not installed, so not measured: {', '.join(missing)} (pip install 'whirl-diagnostics[bench]')")
-    seconds = measure({name: make() for name, make in makers.items()})
-    for name, values in seconds.items():
-        print(f"{name:26s} {1e6 * statistics.median(values):8.1f} µs a step")
+    makers |= {name: make for name, (package, make) in FRAMEWORKS.items() if find_spec(package)}
+    if missing := sorted({package for package, _ in FRAMEWORKS.values() if not find_spec(package)}):
+        print(f"not installed, so not measured: {', '.join(missing)} ({install_hint('bench')})")
+    seconds = interleave({name: step_timer(*make()) for name, make in makers.items()}, arguments.rounds)
+    print_medians(seconds, "µs", "step")
     ratios = {"step_vs_bare": median_ratio(seconds["ours"], seconds["bare"])}
-    ratios |= {f"{name}_vs_ours": median_ratio(seconds[name], seconds["ours"]) for name in RIVALS if name in seconds}
-    print(json.dumps({"ratios": ratios, "goals": GOALS}))
+    ratios |= {
+        f"{name}_vs_ours": median_ratio(seconds[name], seconds["ours"]) for name in FRAMEWORKS if name in seconds
+    }
+    print_results(ratios, GOALS)
 
 
-def silence() -> None:
-    """Frameworks greet, advise and warn about small things on every fit."""
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
+def step_timer(network: TimedNetwork, epoch: Epoch) -> Callable[[], float]:
+    """Return a function that runs an epoch and returns the seconds of one step."""
 
+    def step_s() -> float:
+        epoch()
+        return network.step_time_s()
 
-def measure(variants: dict[str, Variant]) -> dict[str, list[float]]:
-    """Seconds a step of every variant in every round; the first, cold round does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    order = random.Random(0)
-    for _ in range(ROUNDS + 1):
-        gc.collect()
-        gc.freeze()  # a variant pays for its own garbage, not for searching what its rivals keep
-        for name in order.sample(list(variants), len(variants)):
-            network, epoch = variants[name]
-            gc.collect()
-            epoch()
-            seconds[name].append(network.step_time_s())
-    return {name: values[1:] for name, values in seconds.items()}
-
-
-def median_ratio(numerator: list[float], denominator: list[float]) -> float:
-    """Median over the rounds of the ratio within a round."""
-    return round(statistics.median(a / b for a, b in zip(numerator, denominator, strict=True)), 3)
+    return step_s
 
 
 if __name__ == "__main__":
