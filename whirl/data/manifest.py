@@ -1,4 +1,4 @@
-"""The manifest.csv of a folder of recordings: what is known of each file beside its samples."""
+"""The manifest.csv of a folder of recordings: labels, speeds, bearings and other information about each file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -17,11 +17,14 @@ from typing import Any
 
 from whirl.data.reading import read, read_content, readable_suffixes, to_recording
 from whirl.data.recording import Recording
+from whirl.physics.bearings import GEOMETRY_FIELDS, ORDER_FIELDS, format_fields, normalize_bearing
+from whirl.physics.rolling_bearing import ROTATING_RACES, RotatingRace
+from whirl.validation import check_name
 
 MANIFEST = "manifest.csv"
 
-# Columns of a manifest by field, compared without case and punctuation; the first that is there counts,
-# and is the one that `save_dataset` writes.
+# Columns of a manifest by field, compared without case and punctuation. The first one present is used; the first name
+# of each field is the one that `save_dataset` writes.
 _COLUMNS = {
     "file": ("file", "filename", "path"),
     "label": ("label", "class", "fault"),
@@ -32,36 +35,45 @@ _COLUMNS = {
     "sampling_rate": ("sampling_rate", "sampling_rate_hz", "sample_rate", "fs", "fs_hz"),
     "unit": ("unit", "units"),
     "channel_names": ("channel_names", "channels"),
+    "bearing": ("bearing", "bearing_designation", "bearing_type"),
+    "rotating_race": ("rotating_race",),
+    "n_elements": ("n_elements", "n_balls"),
+    "ball_diameter": ("ball_diameter", "ball_diameter_mm", "element_diameter", "element_diameter_mm"),
+    "pitch_diameter": ("pitch_diameter", "pitch_diameter_mm"),
+    "contact_angle": ("contact_angle", "contact_angle_deg"),
+    **{name: (name,) for name in ORDER_FIELDS},
 }
-# A metadata key that would be read as one of these columns is written behind this.
+# Prefix of a metadata key that would otherwise be read as one of these columns.
 _METADATA_PREFIX = "metadata."
 
 _LOAD = re.compile(r"([-+]?\d+(?:[.,]\d+)?(?:[eE][-+]?\d+)?)\s*(.*)")
 
-_SHOWN = 3  # offenders named in a message
-_MAX_SHOWN = 300  # letters of each
-# A manifest is written by hand or by a script, for files that are there.
+_SHOWN = 3  # problems listed in a message
+_MAX_SHOWN = 300  # characters of each
+# A manifest is written by hand or by a script, for existing files.
 _MAX_BYTES = 2**25
 _MAX_ROWS = 100_000
 _MAX_COLUMNS = 250
-_MAX_LOAD = 80  # letters; the pattern takes time that grows with their square
+_MAX_LOAD = 80  # characters; the run time of the pattern grows with their square
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One recording of a data set before its file is read; what is set here overrides the file.
+    """One recording of a data set before its file is read; fields set here override the file.
 
     Attributes:
         path: the file.
-        label: name of the fault class; empty when unknown.
-        specimen: name of the physical bearing or machine; None when unknown.
-        rpm: shaft speed in revolutions per minute; None leaves it to the file.
-        load: load on the machine, in `load_unit`; None when unknown.
+        label: name of the fault class; empty if unknown.
+        specimen: name of the physical bearing or machine; None if unknown.
+        rpm: shaft speed in revolutions per minute; None uses that of the file.
+        load: load on the machine, in `load_unit`; None if unknown.
         load_unit: unit of `load`.
-        sampling_rate_hz: samples per second; None leaves it to the file.
-        unit: unit of the samples; empty leaves it to the file.
-        channels: names of the channels, or those to keep; empty leaves them to the file.
-        metadata: whatever else the manifest says, by column.
+        sampling_rate_hz: samples per second; None uses that of the file.
+        unit: unit of the samples; empty uses that of the file.
+        channels: names of the channels, or those to keep; empty uses those of the file.
+        metadata: all other columns of the manifest.
+        bearing: the rolling bearings near the sensors, see `Recording`; None if unknown.
+        rotating_race: the race that rotates with the shaft.
     """
 
     path: Path
@@ -74,19 +86,21 @@ class Entry:
     unit: str = ""
     channels: tuple[str, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
+    bearing: str | None = None
+    rotating_race: RotatingRace = "inner"
 
     def read(self, sampling_rate_hz: float | None = None) -> Recording:
-        """Read the file; the manifest wins where the two disagree.
+        """Read the file; where it disagrees with the manifest, the manifest has priority.
 
-        Where the speed is not the one that the file states, `metadata["rpm_in_file"]` tells that one,
-        None where the file states none.
+        If the speed differs from the one stated in the file, `metadata["rpm_in_file"]` holds the latter, or None if
+        the file states no speed.
 
         Args:
-            sampling_rate_hz: the rate to assume where neither manifest nor file states one.
+            sampling_rate_hz: sampling rate to assume if neither manifest nor file states one.
 
         Raises:
-            ValueError, FileNotFoundError, ImportError: as in `read`, or the file has other
-                channels than the manifest says.
+            ValueError, FileNotFoundError, ImportError: as for `read`, or the channels in the file are not those in
+                the manifest.
         """
         content = read_content(self.path)
         metadata = content.metadata | self.metadata
@@ -107,16 +121,20 @@ class Entry:
             specimen=self.specimen,
             load=self.load,
             load_unit=self.load_unit,
+            bearing=self.bearing,
+            rotating_race=self.rotating_race,
         )
         return _with_channels(recording, self.channels)
 
 
 def read_manifest(folder: str | Path) -> list[Entry]:
-    """The rows of `manifest.csv` in a folder, checked against the files that are there.
+    """Read the `manifest.csv` of a folder and validate it against the files in the folder.
+
+    Columns are described in `load_dataset`.
 
     Raises:
-        ValueError: a column, label or number is missing or malformed; a file is named twice, is outside of
-            the folder, absent, or of unknown kind; there are more rows or columns than a manifest can have.
+        ValueError: a column, label, number or bearing is missing or malformed; a file is listed twice, is outside the
+            folder, missing, or of an unknown format; there are too many rows or columns for a manifest.
     """
     folder = Path(folder)
     manifest = folder / MANIFEST
@@ -135,7 +153,7 @@ def read_manifest(folder: str | Path) -> list[Entry]:
         except ValueError as error:
             problems.append(f"line {line}: {error}")
     counts = Counter(entry.path for entry in entries)
-    problems += [f"{path.relative_to(folder)} stands in {n} rows" for path, n in counts.items() if n > 1]
+    problems += [f"{path.relative_to(folder)} is listed in {n} rows" for path, n in counts.items() if n > 1]
     problems += [f"{path.relative_to(folder)} {why}" for path in counts if (why := why_unreadable(path))]
     if problems:
         raise ValueError(f"{manifest}: {first_few(problems)}; correct the rows or remove them")
@@ -143,21 +161,22 @@ def read_manifest(folder: str | Path) -> list[Entry]:
 
 
 def read_listed(files: Iterable[str | Path], sampling_rate_hz: float | None = None) -> Iterator[Recording]:
-    r"""Read files, each as the manifest near it tells it.
+    r"""Read files, each with the information that the nearest manifest has about it.
 
-    That is the nearest one that lists the file, in its folder or up to two above; a file that none lists is read by
-    itself. Other rows may be wrong, or their files absent; labels may be missing.
+    The manifest is looked for in the folder of the file and up to two folders above; the nearest one that lists the
+    file is used. A file that is not listed is read on its own. Other rows may be invalid or their files missing, and
+    labels may be missing.
 
     Args:
-        files: recordings of any kind that can be read.
-        sampling_rate_hz: the rate to assume where neither manifest nor file states one.
+        files: recordings in any supported format.
+        sampling_rate_hz: sampling rate to assume if neither manifest nor file states one.
 
     Yields:
         The recordings, in the order of the files.
 
     Raises:
-        ValueError, FileNotFoundError, ImportError: as in `read`; or a manifest is no table, or tells
-            nonsense of a file.
+        ValueError, FileNotFoundError, ImportError: as for `read`; or a manifest is not a table, or its row for a file
+            is invalid.
 
     Example:
         >>> import tempfile
@@ -171,7 +190,7 @@ def read_listed(files: Iterable[str | Path], sampling_rate_hz: float | None = No
     """
     rows_of = cache(_rows_by_file)  # manifests are read once
     for file in map(Path, files):
-        place = Path(os.path.abspath(file))  # noqa: PTH100 - a link belongs to the folder that it is in
+        place = Path(os.path.abspath(file))  # noqa: PTH100 - a link belongs to the folder that contains it
         near = ((folder, rows_of(folder).get(PurePosixPath(place.relative_to(folder)))) for folder in place.parents[:3])
         folder, row = next(((folder, row) for folder, row in near if row is not None), (None, None))
         if folder is None or row is None:
@@ -185,7 +204,8 @@ def read_listed(files: Iterable[str | Path], sampling_rate_hz: float | None = No
 
 
 def row_of(file: str, recording: Recording) -> dict[str, str]:
-    """The row of the manifest for a recording that was written to `file`."""
+    """Return the manifest row of a recording that was written to `file`."""
+    bearing = {"bearing": recording.bearing, "rotating_race": recording.rotating_race} if recording.bearing else {}
     known = {
         "file": file,
         "label": recording.label or "",
@@ -195,19 +215,20 @@ def row_of(file: str, recording: Recording) -> dict[str, str]:
         "load_unit": recording.load_unit,
         "sampling_rate": repr(recording.sampling_rate_hz),
         "unit": recording.unit,
-        "channel_names": _joined(recording.channels),
+        "channel_names": _join_names(recording.channels),
+        **bearing,
     }
     return known | {_column_of(key): _cell_of(value) for key, value in recording.metadata.items()}
 
 
-def _joined(names: Sequence[str]) -> str:
-    """Names with spaces between; with bars behind where a name itself holds a space or another separator."""
+def _join_names(names: Sequence[str]) -> str:
+    """Names separated by spaces, or each followed by a bar if a name itself contains a separator."""
     joined = " ".join(names)
     return joined if _split_names(joined) == tuple(names) else "".join(f"{name}|" for name in names)
 
 
 def write_manifest(path: Path, rows: list[dict[str, str]]) -> None:
-    """Write rows of cells by column; the first rows' columns come first."""
+    """Write rows, given as cells by column; columns are in order of first appearance."""
     columns = dict.fromkeys(column for row in rows for column in row)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="")
@@ -218,31 +239,31 @@ def write_manifest(path: Path, rows: list[dict[str, str]]) -> None:
 
 
 def why_unreadable(path: Path) -> str:
-    """Why a file of a data set cannot be read, as far as can be told without opening it."""
+    """Return why a file cannot be read, without opening it; empty if it seems readable."""
     try:
         if not path.is_file():
-            return "is no regular file" if path.exists() else "is not there"
-    except (OSError, ValueError, RuntimeError) as error:  # a name too long, links in a circle
-        return f"cannot be looked up ({getattr(error, 'strerror', error)})"
+            return "is not a regular file" if path.exists() else "does not exist"
+    except (OSError, ValueError, RuntimeError) as error:  # a name too long, circular links
+        return f"cannot be accessed ({getattr(error, 'strerror', error)})"
     if path.suffix.lower() not in readable_suffixes():
-        return f"is of unknown kind (expected one of: {', '.join(readable_suffixes())})"
+        return f"has an unknown format (expected one of: {', '.join(readable_suffixes())})"
     return ""
 
 
 def first_few(things: Sequence[str]) -> str:
-    """The first few things, and how many more there are."""
+    """Join the first few texts and the number of the remaining ones."""
     more = len(things) - _SHOWN
     return "; ".join(map(_one_line, things[:_SHOWN])) + (f"; and {more} more" if more > 0 else "")
 
 
 def _one_line(text: str) -> str:
-    """A text as a message shows it; cells and file names may hold line breaks."""
+    """A text for a message: cells and file names can contain line breaks."""
     text = " ".join(text.split())
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
 
 
 def _with_channels(recording: Recording, names: tuple[str, ...]) -> Recording:
-    """The named channels of a recording, or its channels renamed where it has none of these names."""
+    """Select the named channels, or rename the channels if the recording has other names."""
     if not names or names == recording.channels:
         return recording
     if set(names) <= set(recording.channels):
@@ -256,7 +277,7 @@ def _with_channels(recording: Recording, names: tuple[str, ...]) -> Recording:
 
 
 def _read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Column names, and rows with their line numbers."""
+    """Read the column names, and the rows with their line numbers."""
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ValueError(f"{path}: is larger than {_MAX_BYTES / 1e6:.0f} MB; split the data set")
@@ -270,12 +291,12 @@ def _read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]
             )
         rows = [(reader.line_num, {k: v for k, v in row.items() if k}) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: not a CSV file in UTF-8 ({error}); save it as such") from error
+        raise ValueError(f"{path}: not a CSV file in UTF-8 ({error}); save it as CSV in UTF-8") from error
     return header, [(line, row) for line, row in rows if any(row.values())]
 
 
 def _rows_by_file(folder: Path) -> dict[PurePosixPath, dict[str, str]]:
-    """Rows of a folder's manifest by the file that each names, the first where there are several."""
+    """Rows of the manifest in a folder by file; of several rows for one file, the first."""
     if not (folder / MANIFEST).is_file():
         return {}
     header, rows = _read_table(folder / MANIFEST)
@@ -284,7 +305,7 @@ def _rows_by_file(folder: Path) -> dict[PurePosixPath, dict[str, str]]:
 
 
 def _decoded(data: bytes) -> str:
-    """UTF-8, or what a Western Excel writes as CSV; binary data are neither."""
+    """Decode UTF-8, or the code page of CSV files from a Western Excel; binary data are neither."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -294,11 +315,11 @@ def _decoded(data: bytes) -> str:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"\W+", "_", name.strip().lower())
+    return re.sub(r"\W+", "_", name.lower()).strip("_")
 
 
 def _known_columns(header: Iterable[str]) -> dict[str, str]:
-    """The column of each field that has one."""
+    """Column of each field that the table has."""
     written: dict[str, str] = {}
     for name in header:
         written.setdefault(_plain(name), name)
@@ -313,6 +334,11 @@ def _entry(folder: Path, row: dict[str, str], columns: dict[str, str]) -> Entry:
     load, load_unit = _load(cells.get("load", ""))
     if load is None and cells.get("load"):
         metadata["load_condition"] = cells["load"]
+    numbers = _bearing_numbers(cells)
+    if numbers and cells.get("bearing"):
+        metadata["bearing_designation"] = cells["bearing"]
+    race = cells.get("rotating_race", "").lower() or "inner"
+    check_name("rotating_race", race, ROTATING_RACES)
     return Entry(
         path=folder / _inside(cells["file"]),
         label=cells.get("label", ""),
@@ -324,11 +350,22 @@ def _entry(folder: Path, row: dict[str, str], columns: dict[str, str]) -> Entry:
         unit=cells.get("unit", ""),
         channels=_split_names(cells.get("channel_names", "")),
         metadata=metadata,
+        bearing=normalize_bearing(numbers or cells.get("bearing", "")) or None,
+        rotating_race=race,  # pyright: ignore[reportArgumentType] - checked above
     )
 
 
+def _bearing_numbers(cells: Mapping[str, str]) -> str:
+    """Fault orders if the row has them, else the geometry, as one text; empty if the row has neither."""
+    for fields in (ORDER_FIELDS, GEOMETRY_FIELDS):
+        given = {name: number for name in fields if (number := _number(cells, name, can_be_zero=True)) is not None}
+        if given:
+            return format_fields(tuple(given), tuple(given.values()))
+    return ""
+
+
 def _inside(name: str) -> PurePosixPath:
-    """A file's path relative to the folder; one that leads out of it is refused."""
+    """Path relative to the folder; a path out of the folder is rejected."""
     path = _relative(name)
     if not name or path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name):
         raise ValueError(f"file {_shown(name)} is not a path within the folder")
@@ -339,8 +376,8 @@ def _relative(name: str) -> PurePosixPath:
     return PurePosixPath(os.path.normpath(name.replace("\\", "/")) if name else "")
 
 
-def _number(cells: dict[str, str], key: str) -> float | None:
-    """A number above 0, None for an empty cell."""
+def _number(cells: Mapping[str, str], key: str, *, can_be_zero: bool = False) -> float | None:
+    """A number above 0, or not below it; None for an empty cell."""
     text = cells.get(key, "")
     if not text or text.lower() == "nan":
         return None
@@ -348,25 +385,27 @@ def _number(cells: dict[str, str], key: str) -> float | None:
         number = float(text.replace(",", "."))
     except ValueError:
         number = -1.0
-    if not 0 < number < float("inf"):
-        raise ValueError(f"{key} is {_shown(text)}, expected a number above 0 or nothing")
+    if not 0 <= number < float("inf") or (number == 0 and not can_be_zero):
+        raise ValueError(
+            f"{key} is {_shown(text)}, expected a number {'>= 0' if can_be_zero else '> 0'} or an empty cell"
+        )
     return number
 
 
 def _load(text: str) -> tuple[float | None, str]:
-    """A number and the unit behind it ("2 hp"); None where the text does not begin with a number."""
+    """A number and the unit that follows it ("2 hp"); None if the text does not begin with a number."""
     match = _LOAD.fullmatch(text) if len(text) <= _MAX_LOAD else None
     load = float(match[1].replace(",", ".")) if match else float("nan")
     return (load, match[2].strip()) if match and math.isfinite(load) else (None, "")
 
 
 def _shown(text: str) -> str:
-    """A cell as a message shows it."""
+    """A cell for a message."""
     return repr(text if len(text) <= _MAX_LOAD else f"{text[:_MAX_LOAD]}…")
 
 
 def _parse(text: str) -> Any:
-    """A cell of metadata: what JSON reads as a number, truth value, list or quoted text, else the text."""
+    """Parse a cell of metadata: a JSON number, boolean, list or quoted text, otherwise the text itself."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -383,7 +422,7 @@ def _column_of(key: str) -> str:
 
 
 def _cell_of(value: Any) -> str:
-    """A value as a cell that `_parse` reads back as the same value."""
+    """Format a value as a cell that `_parse` reads back as the same value."""
     if isinstance(value, str) and value and _parse(value) is value:
         return value
     return json.dumps(value, default=_plain_data)

@@ -1,4 +1,4 @@
-"""One recording of vibration, whatever file it came from."""
+"""One vibration recording, independent of the file format it came from."""
 
 from __future__ import annotations
 
@@ -8,35 +8,44 @@ from typing import Any
 
 import numpy as np
 
+from whirl.physics.bearings import Bearing, normalize_bearing, parse_bearings
+from whirl.physics.rolling_bearing import ROTATING_RACES, RotatingRace
+from whirl.validation import check_name
+
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """A stretch of vibration signal with what is known about it.
+    """A vibration signal with the information needed to interpret it.
 
     Attributes:
         signal: samples, `[C, N]`, float32, in `unit`.
         sampling_rate_hz: samples per second and channel, > 0.
         channels: name of each of the C channels, all different, e.g. `("DE", "FE")`.
-        unit: unit of the samples (`"g"`, `"V"`, `"m/s^2"`); empty when unknown.
-        label: name of the fault class; None for a recording to be diagnosed.
-        rpm: shaft speed in revolutions per minute, > 0; None when unknown.
-        load: load on the machine, in `load_unit`; None when unknown.
+        unit: unit of the samples (`"g"`, `"V"`, `"m/s^2"`); empty if unknown.
+        label: name of the fault class; None for an unlabeled recording.
+        rpm: shaft speed in revolutions per minute, > 0; None if unknown.
+        load: load on the machine, in `load_unit`; None if unknown.
         load_unit: unit of `load`, e.g. `"N"` or `"hp"`.
-        specimen: name of the physical bearing or machine. Recordings of one specimen never stand on
-            both sides of a split. None when unknown.
-        source: where the samples came from, e.g. a file's path.
-        start_sample: index of the first sample within `source`, so that cut recordings can be
-            checked for overlap.
-        metadata: whatever else is known, by name.
+        specimen: name of the physical bearing or machine. Recordings of one specimen are never on both sides of a
+            split. None if unknown.
+        source: where the samples came from, e.g. the path of a file.
+        start_sample: index of the first sample within `source`, used to check cut recordings for overlap.
+        metadata: all other information, by name.
+        bearing: the rolling bearings near the sensors, separated by ";": designations, geometries or fault orders as
+            described in `whirl.physics.parse_bearings`. Stored in normalized form ("6205" for "SKF 6205-2RS"). A
+            designation that is not in the table is kept, see `bearings`. None if unknown or if there is none.
+        rotating_race: the race that rotates with the shaft, `"inner"` or `"outer"`.
 
     Raises:
         TypeError: the samples are not real numbers.
-        ValueError: the shape is not `[C, N]`, or a name, rate or speed makes no sense.
+        ValueError: the shape is not `[C, N]`, or a name, sampling rate, speed or bearing is invalid.
 
     Example:
         >>> recording = Recording(np.zeros((1, 2048)), sampling_rate_hz=12_000, label="healthy", rpm=1797)
         >>> recording.n_channels, recording.n_samples, round(recording.n_revolutions, 1)
         (1, 2048, 5.1)
+        >>> Recording(np.zeros(8), 12_000, bearing="SKF 6205-2RS; 6203").bearing
+        '6205; 6203'
     """
 
     signal: np.ndarray
@@ -51,6 +60,8 @@ class Recording:
     source: str = ""
     start_sample: int = 0
     metadata: dict[str, Any] = field(default_factory=dict)
+    bearing: str | None = None
+    rotating_race: RotatingRace = "inner"
 
     def __post_init__(self) -> None:
         signal = np.asarray(self.signal)
@@ -72,10 +83,19 @@ class Recording:
         object.__setattr__(self, "signal", np.asarray(signal, dtype=np.float32))
         object.__setattr__(self, "channels", channels)
         object.__setattr__(self, "sampling_rate_hz", float(self.sampling_rate_hz))
+        self._set_bearing()
+
+    def _set_bearing(self) -> None:
+        try:
+            check_name("rotating_race", self.rotating_race, ROTATING_RACES)
+            text = "" if self.bearing is None else str(self.bearing)
+            object.__setattr__(self, "bearing", normalize_bearing(text) or None)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from None
 
     @property
     def name(self) -> str:
-        """What to call this recording in a message."""
+        """Name of this recording for messages."""
         return self.source or "recording"
 
     @property
@@ -95,17 +115,30 @@ class Recording:
 
     @property
     def n_revolutions(self) -> float | None:
-        """Turns of the shaft within the recording; None when the speed is unknown."""
+        """Shaft revolutions in the recording; None if the speed is unknown."""
         return None if self.rpm is None else self.duration_s * self.rpm / 60
 
+    @property
+    def bearings(self) -> tuple[Bearing, ...]:
+        """The bearings with their fault orders; empty if `bearing` is None.
+
+        Raises:
+            UnknownBearingError: a designation is not in the table of bearings; the message suggests the nearest one.
+
+        Example:
+            >>> [round(bearing.orders.bpfo, 2) for bearing in Recording(np.zeros(8), 1, bearing="6205; 6203").bearings]
+            [3.58, 3.05]
+        """
+        return () if self.bearing is None else parse_bearings(self.bearing, self.rotating_race)
+
     def cut(self, start: int, stop: int) -> Recording:
-        """The samples `start:stop` as a recording of their own; nothing is copied."""
+        """Return the samples `start:stop` as a recording of their own; nothing is copied."""
         if not 0 <= start < stop <= self.n_samples:
             raise ValueError(f"{self.name}: cannot cut samples {start}:{stop} out of {self.n_samples}")
         return replace(self, signal=self.signal[:, start:stop], start_sample=self.start_sample + start)
 
     def select_channels(self, names: Sequence[str]) -> Recording:
-        """Only the named channels, in the order given."""
+        """Return the named channels, in the given order."""
         missing = [name for name in names if name not in self.channels]
         if missing:
             raise ValueError(f"{self.name}: no channel {missing[0]!r}; it has {list(self.channels)}")

@@ -240,7 +240,7 @@ def _orders(numbers: Mapping[str, float]) -> FaultOrders:
             f"bpfo is {bpfo:g} and bpfi {bpfi:g}, expected bpfo < bpfi with an integer sum, the number of elements"
         )
     if min(abs(ftf - (1 - g) / 2), abs(ftf - (1 + g) / 2)) > _TOLERANCE:
-        raise ValueError(f"ftf is {ftf:g}, expected about {(1 - g) / 2:.3f} (bpfo / number of elements)")
+        raise ValueError(f"ftf is {ftf:g}, expected about {(1 - g) / 2:.3f}, in orders of shaft speed and not in Hz")
     highest = (1 - g**2) / (2 * g)  # at contact angle 0
     if bsf > (1 + 5 * _TOLERANCE) * highest:
         raise ValueError(f"bsf is {bsf:g}, expected at most {highest:.3f}; was 2 x BSF given?")
