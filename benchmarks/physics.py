@@ -40,7 +40,7 @@ from whirl.physics.compatibility import (
     default_calibration,
     expectation_table,
     log_compatibility,
-    presence,
+    presence_probability,
 )
 from whirl.physics.evidence import OrderEvidence
 from whirl.physics.faults import JOURNAL_CLASSES, ROLLING_CLASSES
@@ -110,7 +110,7 @@ def compatibility(evidence: OrderEvidence, classes: Sequence[str], signals: Tens
     calibration = default_calibration(evidence.features)
 
     def work() -> Tensor:
-        there = presence(evidence(signals, rpm), rpm, calibration)
+        there = presence_probability(evidence(signals, rpm), rpm, calibration)
         return class_probabilities(log_compatibility(there, table))
 
     return work

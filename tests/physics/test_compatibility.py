@@ -17,7 +17,7 @@ from whirl.physics.compatibility import (
     expectation_table,
     fit_calibration,
     log_compatibility,
-    presence,
+    presence_probability,
     trust_matrix,
     with_control,
 )
@@ -28,7 +28,7 @@ from whirl.physics.rolling_bearing import BEARINGS, fault_orders
 
 ORDERS = fault_orders(BEARINGS["6205"])
 
-# R required, o optional, . forbidden; columns as of journal_features
+# R required, o tolerated, . forbidden; columns in the order of journal_features
 JOURNAL_TABLE = {
     "healthy": "...........",
     "misalignment": "...oRR.....",
@@ -43,30 +43,30 @@ JOURNAL_TABLE = {
     "cavitation_clearance": ".RRoooR.RR.",
 }
 ROLLING_TABLE = {"healthy": ".....", "inner_race": "R..oo", "outer_race": ".R.oo", "ball": "..oRo"}
-MEANING = {"R": REQUIRED, "o": NEUTRAL, ".": FORBIDDEN}
+PROBABILITY = {"R": REQUIRED, "o": NEUTRAL, ".": FORBIDDEN}
 
 
-def table_of(rows: dict[str, str]) -> torch.Tensor:
-    return torch.tensor([[MEANING[each] for each in row] for row in rows.values()])
+def parse_table(rows: dict[str, str]) -> torch.Tensor:
+    return torch.tensor([[PROBABILITY[each] for each in row] for row in rows.values()])
 
 
-def test_table_of_journal_bearings() -> None:
-    assert torch.equal(expectation_table(JOURNAL_CLASSES, journal_features()), table_of(JOURNAL_TABLE))
+def test_expectation_table_of_journal_bearings() -> None:
+    assert torch.equal(expectation_table(JOURNAL_CLASSES, journal_features()), parse_table(JOURNAL_TABLE))
 
 
-def test_table_of_rolling_bearings() -> None:
+def test_expectation_table_of_rolling_bearings() -> None:
     table = expectation_table(ROLLING_CLASSES, rolling_features(ORDERS), ORDERS)
-    assert torch.equal(table, table_of(ROLLING_TABLE))
+    assert torch.equal(table, parse_table(ROLLING_TABLE))
     assert torch.equal(expectation_table(["Normal", "IR", "OR", "ball"], rolling_features(ORDERS), ORDERS), table)
 
 
 @pytest.mark.parametrize("label", ["gear_crack", "outer_race", "inner_race"])
-def test_what_cannot_be_judged_is_not(label: str) -> None:
+def test_unknown_label_or_missing_features_give_neutral_row(label: str) -> None:
     assert (expectation_table([label], journal_features(), ORDERS) == NEUTRAL).all()
     assert (expectation_table([label], rolling_features(ORDERS)) == NEUTRAL).all()
 
 
-def test_calibration_is_a_ridge_line_and_the_scatter_about_it() -> None:
+def test_calibration_is_ridge_regression_with_scatter() -> None:
     rng = np.random.default_rng(0)
     rpm = rng.uniform(1000, 4000, 4000)
     x = np.log(rpm / 2000)
@@ -79,38 +79,38 @@ def test_calibration_is_a_ridge_line_and_the_scatter_about_it() -> None:
     assert found.scale.item() == pytest.approx(3, rel=0.05)
 
 
-def test_calibration_leaves_out_what_is_not_known() -> None:
+def test_calibration_ignores_unknown_values() -> None:
     e = torch.tensor([[1.0, math.nan], [3.0, math.nan], [2.0, 7.0], [99.0, 99.0]])
     found = fit_calibration(e, torch.tensor([2000.0, 2000.0, 2000.0, math.nan]))
     assert found.offset[0] == 2
     assert found.offset[1].isnan()
     assert found.slope[0] == 0
-    assert presence(torch.tensor([[2.0, 50.0]]), 2000.0, found)[0, 1] == 0.5
-    with pytest.raises(ValueError, match="no healthy record"):
+    assert presence_probability(torch.tensor([[2.0, 50.0]]), 2000.0, found)[0, 1] == 0.5
+    with pytest.raises(ValueError, match="no healthy recording"):
         fit_calibration(e, torch.full((4,), math.nan))
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(ValueError, match=r"expected \[M, L\] and \[M\]"):
         fit_calibration(e, torch.ones(3))
 
 
-def test_calibration_survives_saving(tmp_path) -> None:
+def test_calibration_round_trips_through_file(tmp_path) -> None:
     calibration = default_calibration(rolling_features(ORDERS))
     torch.save(calibration.state_dict(), tmp_path / "calibration.pt")
-    loaded = Calibration.from_state_dict(torch.load(tmp_path / "calibration.pt", weights_only=True))
+    loaded = Calibration(**torch.load(tmp_path / "calibration.pt", weights_only=True))
     for name, value in calibration.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], value, equal_nan=True)
 
 
-def test_presence_by_hand() -> None:
+def test_presence_probability_matches_hand_computation() -> None:
     calibration = Calibration(torch.tensor([10.0]), torch.tensor([4.0]), torch.tensor([2.0]))
-    found = presence(torch.tensor([[18.0], [math.nan]]), 2000 * math.e, calibration)
-    # normal is 14 dB there, 18 dB is two deviations above
+    found = presence_probability(torch.tensor([[18.0], [math.nan]]), 2000 * math.e, calibration)
+    # the baseline is 14 dB at this speed, 18 dB is two standard deviations above it
     assert found.flatten().tolist() == pytest.approx([0.5, 0.5])
-    assert presence(torch.tensor([[20.0]]), 2000 * math.e, calibration).item() == pytest.approx(
+    assert presence_probability(torch.tensor([[20.0]]), 2000 * math.e, calibration).item() == pytest.approx(
         1 / (1 + math.exp(-1.7))
     )
 
 
-def test_compatibility_by_hand() -> None:
+def test_log_compatibility_matches_hand_computation() -> None:
     table = torch.tensor([[0.9, 0.08], [0.5, 0.5]])
     r = torch.tensor([[0.75, 0.25]])
     expected = [math.log(0.9 * 0.75 + 0.1 * 0.25) + math.log(0.08 * 0.25 + 0.92 * 0.75), 2 * math.log(0.5)]
@@ -122,14 +122,14 @@ def test_compatibility_by_hand() -> None:
         class_probabilities(torch.zeros(1, 2), 0)
 
 
-def test_nothing_known_favours_no_class() -> None:
+def test_unknown_evidence_gives_uniform_distribution() -> None:
     table = expectation_table(JOURNAL_CLASSES, journal_features())
-    r = presence(torch.full((2, 11), math.nan), math.nan, default_calibration(journal_features()))
+    r = presence_probability(torch.full((2, 11), math.nan), math.nan, default_calibration(journal_features()))
     q = class_probabilities(log_compatibility(r, table))
     torch.testing.assert_close(q, torch.full((2, 11), 1 / 11))
 
 
-def test_trust_by_hand() -> None:
+def test_trust_matrix_matches_hand_computation() -> None:
     q = torch.tensor([[0.8, 0.2], [0.6, 0.4], [0.1, 0.9]])
     # sums: [0.7, 0.1], [0.3, 0.9], plus 0.3 on the diagonal
     expected = torch.tensor([[1.0 / 1.1, 0.1 / 1.1], [0.3 / 1.5, 1.2 / 1.5]])
@@ -141,7 +141,7 @@ def test_trust_by_hand() -> None:
         trust_matrix(q, torch.tensor([0, 0]), 2)
 
 
-def test_controls() -> None:
+def test_negative_controls() -> None:
     evidence = OrderEvidence.journal(20480)
     table = expectation_table(JOURNAL_CLASSES, evidence.features)
     assert with_control(evidence, table, None) == (evidence, table)
@@ -154,14 +154,14 @@ def test_controls() -> None:
     assert torch.equal(same_table, table)
     assert other.names == evidence.names
     assert other.features != evidence.features
-    with pytest.raises(ValueError, match="control is 'none'"):
+    with pytest.raises(ValueError, match="unknown control 'none'"):
         with_control(evidence, table, "none")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match="1 classes"):
+    with pytest.raises(ValueError, match="cannot scramble 1 classes"):
         with_control(evidence, table[:1], "scrambled")
 
 
-class Bench:
-    """Faults of severity 0.5 to 1 at 10 dB, judged by evidence calibrated on other, healthy machines."""
+class Benchmark:
+    """Faults of severity 0.5 to 1 at an SNR of 10 dB, and a calibration on other, healthy machines."""
 
     def __init__(self, classes: tuple[str, ...], evidence: OrderEvidence) -> None:
         self.classes, self.evidence = classes, evidence
@@ -177,14 +177,14 @@ class Bench:
         return self.evidence(torch.stack([torch.from_numpy(each.signal) for each in recordings]), rpm_of(recordings))
 
     def log_k(self, table: torch.Tensor | None = None) -> torch.Tensor:
-        r = presence(self.measure(self.recordings), rpm_of(self.recordings), self.calibration)
+        r = presence_probability(self.measure(self.recordings), rpm_of(self.recordings), self.calibration)
         return log_compatibility(r, self.table if table is None else table)
 
-    def wins(self, log_k: torch.Tensor) -> torch.Tensor:
-        """[C] share of wrong classes that fit worse than the true one."""
+    def win_rates(self, log_k: torch.Tensor) -> torch.Tensor:
+        """Return the fraction [C] of wrong classes that fit worse than the true class."""
         own = log_k.gather(1, self.targets[:, None])
-        share = (own > log_k).float().sum(1) / (len(self.classes) - 1)
-        return torch.stack([share[self.targets == index].mean() for index in range(len(self.classes))])
+        rates = (own > log_k).float().sum(1) / (len(self.classes) - 1)
+        return torch.stack([rates[self.targets == index].mean() for index in range(len(self.classes))])
 
 
 def rpm_of(recordings: list[Recording]) -> torch.Tensor:
@@ -192,24 +192,24 @@ def rpm_of(recordings: list[Recording]) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def journal() -> Bench:
-    return Bench(JOURNAL_CLASSES, OrderEvidence.journal(20480))
+def journal() -> Benchmark:
+    return Benchmark(JOURNAL_CLASSES, OrderEvidence.journal(20480))
 
 
 @pytest.fixture(scope="module")
-def rolling() -> Bench:
-    return Bench(ROLLING_CLASSES, OrderEvidence.rolling(20480, ORDERS))
+def rolling() -> Benchmark:
+    return Benchmark(ROLLING_CLASSES, OrderEvidence.rolling(20480, ORDERS))
 
 
 @pytest.mark.parametrize("kind", ["journal", "rolling"])
-def test_true_class_fits_better_than_a_random_wrong_one(kind: str, request) -> None:
+def test_true_class_fits_better_than_random_wrong_class(kind: str, request) -> None:
     bench = request.getfixturevalue(kind)
-    wins = dict(zip(bench.classes, bench.wins(bench.log_k()).tolist(), strict=True))
-    assert min(wins.values()) >= 0.8, wins
+    win_rates = dict(zip(bench.classes, bench.win_rates(bench.log_k()).tolist(), strict=True))
+    assert min(win_rates.values()) >= 0.8, win_rates
 
 
 @pytest.mark.parametrize("kind", ["journal", "rolling"])
-def test_healthy_machines_fit_health(kind: str, request) -> None:
+def test_healthy_machines_are_compatible_with_healthy(kind: str, request) -> None:
     bench = request.getfixturevalue(kind)
     q = class_probabilities(bench.log_k())[bench.targets == 0]
     k = q[:, 0] / q.amax(1)
@@ -218,25 +218,27 @@ def test_healthy_machines_fit_health(kind: str, request) -> None:
 
 
 @pytest.mark.parametrize("kind", ["journal", "rolling"])
-def test_scrambled_signatures_make_no_sense(kind: str, request) -> None:
+def test_scrambled_signatures_fit_worse(kind: str, request) -> None:
     bench = request.getfixturevalue(kind)
-    wins = [bench.wins(bench.log_k(with_control(bench.evidence, bench.table, "scrambled", s)[1])) for s in range(3)]
-    assert torch.stack(wins).mean() < 0.6 < bench.wins(bench.log_k()).mean()
+    win_rates = [
+        bench.win_rates(bench.log_k(with_control(bench.evidence, bench.table, "scrambled", s)[1])) for s in range(3)
+    ]
+    assert torch.stack(win_rates).mean() < 0.6 < bench.win_rates(bench.log_k()).mean()
 
 
 @pytest.mark.parametrize("percent", [70, 120, 140])
-def test_signal_and_speed_scaled_together_change_nothing(journal: Bench, percent: int) -> None:
-    """A machine that turns slower is the same signal stretched; lines go with it."""
-    told = ("misalignment", "imbalance", "clearance", "oil_whirl")
-    table, pairs = expectation_table(told, journal.evidence.features), []
+def test_is_invariant_to_scaling_time_and_speed_together(journal: Benchmark, percent: int) -> None:
+    """Stretching the signal of a machine is the same as running it slower; its lines keep their orders."""
+    classes = ("misalignment", "imbalance", "clearance", "oil_whirl")
+    table, pairs = expectation_table(classes, journal.evidence.features), []
     for recording, rpm in zip(journal.recordings, rpm_of(journal.recordings).tolist(), strict=True):
-        if recording.label in told and 1800 < rpm < 2500:
+        if recording.label in classes and 1800 < rpm < 2500:
             stretched = resample_poly(recording.signal, percent, 100, axis=-1).astype(np.float32)
-            seen = [
+            evidence = [
                 journal.evidence(torch.from_numpy(signal)[None], speed)
                 for signal, speed in ((recording.signal, rpm), (stretched, rpm * 100 / percent))
             ]
-            r = [presence(each, rpm, journal.calibration) for each in seen]
+            r = [presence_probability(each, rpm, journal.calibration) for each in evidence]
             pairs.append(torch.stack([class_probabilities(log_compatibility(each, table))[0] for each in r]))
     assert len(pairs) >= 8
     before, after = torch.stack(pairs).unbind(1)
@@ -245,18 +247,18 @@ def test_signal_and_speed_scaled_together_change_nothing(journal: Bench, percent
 
 
 @pytest.mark.parametrize("kind", ["journal", "rolling"])
-def test_gain_sign_and_start_of_the_window_change_nothing(kind: str, request) -> None:
+def test_is_invariant_to_gain_sign_and_window_start(kind: str, request) -> None:
     bench = request.getfixturevalue(kind)
     signals, rpm = torch.stack([torch.from_numpy(each.signal) for each in bench.recordings]), rpm_of(bench.recordings)
 
     def q(changed: torch.Tensor) -> torch.Tensor:
         return class_probabilities(
-            log_compatibility(presence(bench.evidence(changed, rpm), rpm, bench.calibration), bench.table)
+            log_compatibility(presence_probability(bench.evidence(changed, rpm), rpm, bench.calibration), bench.table)
         )
 
     torch.testing.assert_close(q(-30 * signals), q(signals), atol=1e-3, rtol=0)
     assert (q(signals.roll(7001, -1)) - q(signals)).abs().mean() < 0.05
 
 
-def test_features_in_hz_are_not_judged_by_orders() -> None:
+def test_features_in_hz_are_neutral() -> None:
     assert expectation_table(["imbalance"], [Feature("1X", "raw", ((0.9, 1.1),), unit="hz")]).item() == NEUTRAL

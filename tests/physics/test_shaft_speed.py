@@ -9,33 +9,33 @@ RPM = torch.tensor([1234.0, 1500.0, 1980.0, 2300.0])
 
 @pytest.fixture(scope="module")
 def signals():
-    """Four harmonics of falling strength in noise of twice the power of the first."""
+    """Four harmonics with decreasing amplitude in noise with twice the power of the first."""
     generator = torch.Generator().manual_seed(0)
     phase = 2 * torch.pi * RPM[:, None] / 60 * torch.arange(N) / RATE_HZ
     shaft = sum(torch.sin(h * phase) / h for h in (1, 2, 3, 4))
     return shaft + torch.randn(len(RPM), N, generator=generator)
 
 
-def test_speed_is_found(signals):
+def test_estimates_speed_within_quarter_bin(signals):
     bin_rpm = 60 * RATE_HZ / N
     assert (estimate_rpm(signals, RATE_HZ, (1200, 2350)) - RPM).abs().max() < bin_rpm / 4  # a bin of 4X
 
 
-def test_channels_are_heard_together(signals):
-    buried = torch.stack([signals, 1000 * torch.randn(signals.shape, generator=torch.Generator().manual_seed(1))], 1)
+def test_evaluates_channels_jointly(signals):
+    noise = 1000 * torch.randn(signals.shape, generator=torch.Generator().manual_seed(1))
     assert torch.equal(
         estimate_rpm(signals[:, None], RATE_HZ, (1200, 2350)), estimate_rpm(signals, RATE_HZ, (1200, 2350))
     )
-    assert (estimate_rpm(buried, RATE_HZ, (1200, 2350)) / RPM - 1).abs().max() < 0.01
+    assert (estimate_rpm(torch.stack([signals, noise], 1), RATE_HZ, (1200, 2350)) / RPM - 1).abs().max() < 0.01
 
 
 @pytest.mark.parametrize("change", [lambda x: 7 * x, lambda x: -x, lambda x: x + 3], ids=["gain", "sign", "offset"])
-def test_invariances(signals, change):
+def test_is_invariant_to_gain_sign_and_offset(signals, change):
     expected = estimate_rpm(signals, RATE_HZ, (1200, 2350))
     assert torch.equal(estimate_rpm(change(signals), RATE_HZ, (1200, 2350)), expected)
 
 
 @pytest.mark.parametrize("rpm_range", [(3000, 1000), (0, 1000), (1000, 70_000)])
-def test_bad_range(signals, rpm_range):
+def test_rejects_invalid_range(signals, rpm_range):
     with pytest.raises(ValueError, match="rpm_range"):
         estimate_rpm(signals, RATE_HZ, rpm_range)

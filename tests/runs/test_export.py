@@ -26,7 +26,7 @@ from whirl.runs.training import train_run
 CLASSES = ("healthy", "misalignment", "imbalance")
 QUICK = {"epochs": 1, "batch_size": 16, "device": "cpu", "threads": 1, "precision": "32", "window": 2048}
 
-pytestmark = pytest.mark.filterwarnings("ignore:windows of .* are too short to part:UserWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:windows of .* are too short to resolve:UserWarning")
 
 
 @pytest.fixture(scope="module")

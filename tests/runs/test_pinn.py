@@ -31,7 +31,7 @@ CLASSES = ("healthy", "misalignment", "imbalance", "lubrication", "oil_whirl")
 QUICK = {"model": "wdcnn", "epochs": 2, "batch_size": 16, "device": "cpu", "threads": 1, "precision": "32"}
 
 # Some of the machines turn so slowly that a window of 16 turns cannot part all lines.
-pytestmark = pytest.mark.filterwarnings("ignore:windows of .* are too short to part:UserWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:windows of .* are too short to resolve:UserWarning")
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ from whirl.physics.compatibility import (
     default_calibration,
     expectation_table,
     log_compatibility,
-    presence,
+    presence_probability,
 )
 from whirl.physics.evidence import OrderEvidence
 from whirl.physics.faults import JOURNAL_CLASSES, signature
@@ -384,7 +384,7 @@ def _rule(task: Task, setting: StudySetting, seed: int) -> np.ndarray:
     """No training at all: the class that fits the evidence best."""
     search = _evidence_search(task, setting)
     found = evidence_features(task.test, search, unknown_db=math.nan)
-    there = presence(found, task.test.whole()[2], default_calibration(search.features))
+    there = presence_probability(found, task.test.whole()[2], default_calibration(search.features))
     table = expectation_table(task.classes, search.features, setting.orders)
     return class_probabilities(log_compatibility(there, table)).argmax(1).numpy()
 

@@ -36,9 +36,6 @@ from .journal_bearing import (
     eccentricity_ratio as eccentricity_ratio,
 )
 from .journal_bearing import (
-    film_regime as film_regime,
-)
-from .journal_bearing import (
     film_thickness_ratio as film_thickness_ratio,
 )
 from .journal_bearing import (

@@ -1,7 +1,7 @@
-"""How well each fault class fits the evidence: from decibels over presence of features to a distribution over classes.
+"""Compatibility of fault classes with the evidence: from decibels to presence probabilities to class probabilities.
 
 A class requires some features, tolerates others and forbids the rest. `healthy` forbids all of them, so it fits only
-where nothing is there: "everything is healthy" is no way out.
+where no feature is present: predicting "healthy" everywhere does not satisfy the physics.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -19,22 +19,23 @@ from whirl.physics.evidence import OrderEvidence
 from whirl.physics.faults import Line, signature
 from whirl.physics.features import Feature, random_bands
 from whirl.physics.rolling_bearing import FaultOrders
+from whirl.validation import unknown_name
 
 Control = Literal["random_bands", "scrambled"]
 
 REQUIRED, NEUTRAL, FORBIDDEN = 0.9, 0.5, 0.08
-"""Probability that a feature is present, given the class."""
+"""Probability that a feature is present given a class that requires, tolerates or forbids it."""
 
 DEFAULT_TEMPERATURE = 2.0
 
 _REFERENCE_RPM = 2000.0
-_PRESENT_AT = 2.0  # deviations above the healthy level at which presence is 1/2
-_STEEPNESS = 1.7  # a logistic function this steep is close to the normal distribution's
+_PRESENCE_THRESHOLD = 2.0  # standard deviations above the healthy level at which the presence probability is 1/2
+_STEEPNESS = 1.7  # sigmoid(1.7 x) is close to the cumulative normal distribution
 _NOISE_SCALE_DB = 2.0
 _MIN_SCALE_DB = 1.0
-_RIDGE = 1.0  # weight of "no trend with speed", in the unit of sum of squared deviations of log rpm
+_RIDGE = 1.0  # penalty on the trend with speed, in the unit of the sum of squared deviations of log rpm
 
-# Evidence that has no line, by class and kind of feature.
+# Expectations of features without a spectral line, by class and name of the feature.
 _BROADBAND: dict[str, dict[str, float]] = {
     "lubrication": {"high level": NEUTRAL, "envelope kurtosis": NEUTRAL},
     "cavitation": {"high level": REQUIRED, "envelope kurtosis": REQUIRED},
@@ -43,17 +44,17 @@ _BROADBAND: dict[str, dict[str, float]] = {
     "cavitation_clearance": {"high level": REQUIRED, "envelope kurtosis": REQUIRED},
     "inner_race": {"structure level": NEUTRAL, "envelope kurtosis": NEUTRAL},
     "outer_race": {"structure level": NEUTRAL, "envelope kurtosis": NEUTRAL},
-    # balls seldom show their line: what tells them is impacts without the line of a race
+    # ball faults seldom show their line; impacts without a line of either race indicate them
     "ball": {"structure level": NEUTRAL, "envelope kurtosis": REQUIRED},
 }
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What is normal: per feature, level and scatter of healthy machines, and the trend of the level with speed.
+    """Baseline of healthy machines: level and scatter of each feature, and the trend of the level with speed.
 
-    `u = (e - offset - slope log(rpm / 2000)) / scale` counts deviations above normal. NaN marks features of which
-    nothing is known.
+    `u = (e - offset - slope log(rpm / 2000)) / scale` is the deviation from the baseline in standard deviations. NaN
+    marks features without a baseline.
 
     Attributes:
         offset: `[L]` dB at 2000 rpm.
@@ -66,51 +67,49 @@ class Calibration:
     scale: Tensor
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The three tensors by name."""
+        """Return the three tensors by name; `Calibration(**state)` restores them."""
         return {"offset": self.offset, "slope": self.slope, "scale": self.scale}
 
-    @classmethod
-    def from_state_dict(cls, state: dict[str, Tensor]) -> Calibration:
-        """The calibration that `state_dict` was taken of."""
-        return cls(state["offset"], state["slope"], state["scale"])
-
     def to(self, device: torch.device | str) -> Calibration:
-        """A copy on a device."""
+        """Return a copy on a device."""
         return Calibration(self.offset.to(device), self.slope.to(device), self.scale.to(device))
 
 
 def default_calibration(features: Sequence[Feature]) -> Calibration:
-    """For want of healthy records: lines and kurtosis are half present at 0 dB, what noise alone exceeds in 1 %.
+    """Return a fallback calibration for when no healthy recordings are available.
 
-    Of what healthy machines show as well, levels and the lines of kind `"shaft"`, nothing is known then.
+    Lines and kurtosis have presence probability 1/2 at 0 dB, the value that noise alone exceeds in 1 % of cases. Band
+    levels and lines of kind `"shaft"`, which healthy machines show too, are unknown (NaN).
 
     Example:
         >>> default_calibration([Feature("whirl", "raw", ((0.41, 0.485),)), Feature("1X", "shaft", ((0.98, 1.02),))])
         Calibration(offset=tensor([-4., nan]), slope=tensor([0., 0.]), scale=tensor([2., 2.]))
     """
     offset = [
-        math.nan if feature.kind in ("level", "shaft") else -_PRESENT_AT * _NOISE_SCALE_DB for feature in features
+        math.nan if feature.kind in ("level", "shaft") else -_PRESENCE_THRESHOLD * _NOISE_SCALE_DB
+        for feature in features
     ]
     zero = torch.zeros(len(features))
     return Calibration(torch.tensor(offset), zero, zero + _NOISE_SCALE_DB)
 
 
 def fit_calibration(evidence: Tensor, rpm: Tensor) -> Calibration:
-    """Calibration from healthy records: a ridge line over log speed, and the scatter about it.
+    """Fit a calibration to healthy recordings: a ridge regression on log speed and the scatter around it.
 
-    Healthy 1X grows with speed; a fixed threshold would call fast machines faulty. The slope is pulled to 0 with the
-    weight of one squared e-fold of speed, so records of a single speed give a level and no trend. The scatter is
-    1.4826 times the median absolute residual (the standard deviation of a normal distribution), at least 1 dB.
+    The 1X line of a healthy machine grows with speed, so a fixed threshold would flag fast machines as faulty. The
+    ridge penalty on the slope weighs as much as one squared e-fold of speed: recordings at a single speed give a level
+    without a trend. The scatter is 1.4826 times the median absolute residual (which estimates the standard deviation
+    of a normal distribution), at least 1 dB.
 
     Args:
-        evidence: `[M, L]` dB of healthy records only; NaN is left out.
-        rpm: `[M]`, speeds; records of NaN are left out.
+        evidence: `[M, L]` in dB, of healthy recordings only; NaN entries are ignored.
+        rpm: `[M]`, shaft speeds; recordings with a NaN speed are ignored.
 
     Returns:
-        A calibration `[L]`, NaN for features known in fewer than two records.
+        A calibration of L features, NaN for features known in fewer than two recordings.
 
     Raises:
-        ValueError: shapes differ, or no speed is known.
+        ValueError: the shapes differ, or no speed is known.
 
     Example:
         >>> rpm = torch.tensor([1000.0, 2000.0, 4000.0])
@@ -118,9 +117,11 @@ def fit_calibration(evidence: Tensor, rpm: Tensor) -> Calibration:
         Calibration(offset=tensor([3.]), slope=tensor([0.]), scale=tensor([1.]))
     """
     if evidence.ndim != 2 or rpm.shape != evidence.shape[:1]:
-        raise ValueError(f"evidence {tuple(evidence.shape)} and rpm {tuple(rpm.shape)}: expected [M, L] and [M]")
+        raise ValueError(
+            f"evidence has shape {tuple(evidence.shape)} and rpm {tuple(rpm.shape)}, expected [M, L] and [M]"
+        )
     if not bool((rpm > 0).any()):
-        raise ValueError("no healthy record has a known rpm")
+        raise ValueError("no healthy recording has a known rpm; expected at least one speed > 0")
     y = evidence.double()
     x = torch.log(rpm.double() / _REFERENCE_RPM)[:, None].expand_as(y)
     known = y.isfinite() & x.isfinite()
@@ -135,35 +136,38 @@ def fit_calibration(evidence: Tensor, rpm: Tensor) -> Calibration:
     return Calibration(*(each.float() for each in (offset, slope, scale)))
 
 
-def presence(evidence: Tensor, rpm: Tensor | float, calibration: Calibration) -> Tensor:
-    """How surely each feature is there, `sigmoid(1.7 (u - 2))` with u deviations above normal.
+def presence_probability(evidence: Tensor, rpm: Tensor | float, calibration: Calibration) -> Tensor:
+    """Compute the probability that each feature is present.
+
+    It is `sigmoid(1.7 (u - 2))`, where u is the deviation from the healthy baseline in standard deviations.
 
     Args:
-        evidence: `[B, L]` dB.
-        rpm: `[B]` or one speed for all; NaN where unknown.
-        calibration: of the L features.
+        evidence: `[B, L]` in dB.
+        rpm: shaft speed, `[B]` or one for all; NaN if unknown.
+        calibration: baseline of the L features.
 
     Returns:
-        `[B, L]` in 0..1; 1/2 where nothing is known.
+        `[B, L]` in [0, 1]; 1/2 where the evidence, the speed or the baseline is unknown.
 
     Example:
         >>> calibration = default_calibration([Feature("1X", "raw", ((0.98, 1.02),))])
-        >>> presence(torch.tensor([[0.0], [10.0], [torch.nan]]), 3000, calibration)
+        >>> presence_probability(torch.tensor([[0.0], [10.0], [torch.nan]]), 3000, calibration)
         tensor([[0.5000], [0.9998], [0.5000]])
     """
     speed = torch.as_tensor(rpm, dtype=evidence.dtype, device=evidence.device)
     log_speed = torch.log(speed / _REFERENCE_RPM)[..., None]
-    normal = torch.addcmul(calibration.offset, log_speed, calibration.slope)
-    deviations = (evidence - normal) / calibration.scale
-    return torch.sigmoid(_STEEPNESS * (deviations - _PRESENT_AT)).nan_to_num(nan=0.5)
+    baseline = torch.addcmul(calibration.offset, log_speed, calibration.slope)
+    deviations = (evidence - baseline) / calibration.scale
+    return torch.sigmoid(_STEEPNESS * (deviations - _PRESENCE_THRESHOLD)).nan_to_num(nan=0.5)
 
 
 def expectation_table(labels: Sequence[str], features: Sequence[Feature], orders: FaultOrders | None = None) -> Tensor:
-    """Probability that a feature is there given the class: 0.9 required, 0.5 tolerated, 0.08 forbidden.
+    """Return the probability that each feature is present given each class.
 
-    Lines follow from `faults.signature`: a class owns a feature if one of its lines overlaps one of the feature's
-    windows. Levels and the kurtosis go by name (`"mid level"`, `"high level"`, `"envelope kurtosis"`); others are
-    neutral.
+    The probability is 0.9 for a feature that the class requires, 0.5 for one that it tolerates and 0.08 for one that it
+    forbids. Lines follow from `faults.signature`: a feature belongs to a class if one of the class's lines overlaps one
+    of the feature's windows. Levels and the kurtosis are matched by name (`"mid level"`, `"high level"`,
+    `"envelope kurtosis"`); others are neutral.
 
     Args:
         labels: names of the C classes.
@@ -171,7 +175,8 @@ def expectation_table(labels: Sequence[str], features: Sequence[Feature], orders
         orders: kinematics of the rolling bearing, if there is one.
 
     Returns:
-        `[C, L]`. A class is not judged, all 0.5, if its label is unknown or none of what it requires is looked for.
+        `[C, L]`. The row of a class is 0.5 throughout, so that the class is not evaluated, if its label is unknown or
+        none of the features that it requires is among `features`.
 
     Example:
         >>> features = [Feature("1X", "raw", ((0.98, 1.02),)), Feature("2X", "raw", ((1.98, 2.02),))]
@@ -182,15 +187,17 @@ def expectation_table(labels: Sequence[str], features: Sequence[Feature], orders
 
 
 def log_compatibility(presence: Tensor, table: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Log probability of the features found, given each class: `sum_l w_l log(pi r + (1 - pi)(1 - r))`.
+    """Compute the log probability of the observed features given each class.
+
+    It is `sum_l w_l log(pi r + (1 - pi)(1 - r))`.
 
     Args:
-        presence: r, `[B, L]` in 0..1.
-        table: pi, `[C, L]` in 0..1.
+        presence: presence probabilities r, `[B, L]` in [0, 1].
+        table: expectations pi, `[C, L]` in [0, 1], see `expectation_table`.
         weights: w, `[L]`, >= 0; all 1 by default.
 
     Returns:
-        `[B, C]`, <= 0. A feature of presence 1/2 adds the same to all classes.
+        `[B, C]`, <= 0. A feature with presence probability 1/2 adds the same to all classes.
 
     Example:
         >>> log_compatibility(torch.tensor([[1.0]]), torch.tensor([[0.9], [0.08]])).exp()
@@ -201,9 +208,9 @@ def log_compatibility(presence: Tensor, table: Tensor, weights: Tensor | None = 
 
 
 def class_probabilities(log_compatibility: Tensor, temperature: float = DEFAULT_TEMPERATURE) -> Tensor:
-    """Distribution over the classes, `softmax(log k / T)`, `[B, C]`.
+    """Convert log compatibilities to a distribution over the classes, `softmax(log k / T)`, `[B, C]`.
 
-    T > 1 allows for features that are not independent of each other.
+    A temperature T > 1 makes up for features that are not independent of each other.
 
     Raises:
         ValueError: the temperature is not positive.
@@ -218,25 +225,26 @@ def class_probabilities(log_compatibility: Tensor, temperature: float = DEFAULT_
 
 
 def trust_matrix(probabilities: Tensor, targets: Tensor, n_classes: int, prior: float = 0.3) -> Tensor:
-    """What labelled windows say about the physics; `q @ M` is the corrected distribution.
+    """Estimate from labelled windows how to correct the class probabilities of the physics.
 
-    `M[k, c] = a [k = c] + sum over windows of class c of q[k] / n_c`, rows scaled to sum 1. It learns "physics says
-    outer race, the truth is a ball half the time", and repairs classes that were mapped wrongly.
+    `q @ M` is the corrected distribution, with `M[k, c] = a [k = c] + sum over windows of class c of q[k] / n_c` and
+    rows scaled to sum 1. The matrix learns statements such as "where the physics predicts an outer-race fault, half of
+    the time it is a ball fault", and corrects classes that were mapped wrongly.
 
     Args:
         probabilities: q, `[M, C]`, of labelled windows.
-        targets: `[M]`, true classes 0..C-1.
+        targets: `[M]`, true classes in 0..C-1.
         n_classes: C.
-        prior: a > 0, trust in the physics before any label.
+        prior: weight a > 0 of the identity matrix, the trust in the physics before any label is seen.
 
     Returns:
         `[C, C]`, rows sum to 1.
 
     Raises:
-        ValueError: the prior is not positive, or shapes do not fit.
+        ValueError: the prior is not positive, or the shapes do not match.
 
     Example:
-        >>> trust_matrix(torch.eye(2), torch.tensor([1, 0]), n_classes=2, prior=0.25)  # mapped the wrong way round
+        >>> trust_matrix(torch.eye(2), torch.tensor([1, 0]), n_classes=2, prior=0.25)  # classes swapped
         tensor([[0.2000, 0.8000], [0.8000, 0.2000]])
     """
     if not prior > 0:
@@ -252,13 +260,20 @@ def trust_matrix(probabilities: Tensor, targets: Tensor, n_classes: int, prior: 
 def with_control(
     evidence: OrderEvidence, table: Tensor, control: Control | None, seed: int = 0
 ) -> tuple[OrderEvidence, Tensor]:
-    """Evidence and table as they are, or spoilt: what a control gains, physics does not explain.
+    """Replace the physics by a negative control, if one is named.
 
-    `"random_bands"` moves the windows of all features to random places of equal width; `"scrambled"` hands the classes'
-    rows of the table round, so that no class keeps its own.
+    An improvement that a control achieves as well is not due to the physics. `"random_bands"` moves the windows of all
+    features to random positions and keeps their widths; `"scrambled"` permutes the rows of the table so that no class
+    keeps its own.
+
+    Args:
+        evidence: detector of the features.
+        table: `[C, L]`, see `expectation_table`.
+        control: name of the control, or None to return both arguments unchanged.
+        seed: seed of the random positions or the permutation.
 
     Raises:
-        ValueError: the control is unknown, or there are fewer than two classes to scramble.
+        ValueError: the control is unknown, or there are fewer than two classes to permute.
 
     Example:
         >>> evidence = OrderEvidence.journal(20480)
@@ -272,15 +287,15 @@ def with_control(
         return evidence.with_features(random_bands(evidence.features, seed)), table
     if control == "scrambled":
         return evidence, table[_derangement(len(table), seed)]
-    raise ValueError(f"control is {control!r}, expected 'random_bands', 'scrambled' or None")
+    raise ValueError(unknown_name("control", control, get_args(Control)))
 
 
 def _expectations(label: str, features: Sequence[Feature], orders: FaultOrders | None) -> list[float]:
     found = signature(label, orders)
     broadband = {signature(name, orders): roles for name, roles in _BROADBAND.items()}.get(found, {})
     row = [_expectation(feature, found.lines, broadband) if found else NEUTRAL for feature in features]
-    judged = REQUIRED in row or (found is not None and not found.lines and not found.needs_high_frequency)
-    return row if judged else [NEUTRAL] * len(row)
+    is_evaluated = REQUIRED in row or (found is not None and not found.lines and not found.needs_high_frequency)
+    return row if is_evaluated else [NEUTRAL] * len(row)
 
 
 def _expectation(feature: Feature, lines: Sequence[Line], broadband: dict[str, float]) -> float:
@@ -301,9 +316,9 @@ def _expectation(feature: Feature, lines: Sequence[Line], broadband: dict[str, f
 
 
 def _derangement(n: int, seed: int) -> list[int]:
-    """A random cyclic permutation: nothing stays in place."""
+    """Return a random cyclic permutation, which leaves no element in place."""
     if n < 2:
-        raise ValueError(f"{n} classes cannot be scrambled, expected at least 2")
+        raise ValueError(f"cannot scramble {n} classes, expected at least 2")
     order = random.Random(seed).sample(range(n), n)
-    following = dict(zip(order, [*order[1:], order[0]], strict=True))
-    return [following[index] for index in range(n)]
+    successor = dict(zip(order, [*order[1:], order[0]], strict=True))
+    return [successor[index] for index in range(n)]

@@ -12,7 +12,7 @@ from whirl.physics.compatibility import (
     default_calibration,
     expectation_table,
     log_compatibility,
-    presence,
+    presence_probability,
 )
 from whirl.physics.evidence import OrderEvidence
 from whirl.physics.faults import signature
@@ -84,7 +84,7 @@ class EnvelopeRule:
                 sampling_rate_hz, self.orders, max_rpm=self.max_rpm
             )
         found = self._evidence[sampling_rate_hz](signals, rpm)
-        there = presence(found, rpm, self.calibration.to(found.device))
+        there = presence_probability(found, rpm, self.calibration.to(found.device))
         return class_probabilities(log_compatibility(there, self.table.to(found.device)), self.temperature)
 
     def predict(self, signals: Tensor, rpm: Tensor | float, sampling_rate_hz: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""The fault classes and what each writes into the spectrum, in orders of shaft speed."""
+"""Fault classes and their signatures: the spectral lines of each class in orders of shaft speed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ JOURNAL_CLASSES: tuple[str, ...] = (
     "wear_lubrication",
     "cavitation_clearance",
 )
-"""Health states of a rotor in journal bearings; the last three are pairs of faults at once."""
+"""Health states of a rotor in journal bearings; the last three are combinations of two faults."""
 
 ROLLING_CLASSES: tuple[str, ...] = ("healthy", "inner_race", "outer_race", "ball")
 """Health states of a rolling-element bearing."""
@@ -29,15 +29,15 @@ ROLLING_CLASSES: tuple[str, ...] = ("healthy", "inner_race", "outer_race", "ball
 
 @dataclass(frozen=True)
 class Line:
-    """A window of orders in which a fault shows.
+    """Spectral line of a fault, as a search window of orders.
 
     Attributes:
-        name: what the line is called, e.g. `"2X"` or `"BPFO"`.
+        name: name of the line, e.g. `"2X"` or `"BPFO"`.
         low_order: lower edge of the search window, orders of shaft speed, > 0.
         high_order: upper edge, > low_order.
-        role: `"required"` lines come with the fault, `"optional"` ones may. Looseness shows halves (1/2X, 3/2X, ...)
-            or thirds (1/3X, 4/3X, ...), seldom both, though each is marked required.
-        spectrum: `"raw"`, the spectrum of the signal, or `"envelope"`, that of the squared envelope of a
+        role: `"required"` for lines that the fault always shows, `"optional"` for lines that it may show. Looseness
+            shows halves (1/2X, 3/2X, ...) or thirds (1/3X, 4/3X, ...), seldom both, though each is marked required.
+        spectrum: `"raw"` for the spectrum of the signal, `"envelope"` for the spectrum of the squared envelope of a
             high-frequency band.
     """
 
@@ -49,18 +49,19 @@ class Line:
 
     @property
     def order(self) -> float:
-        """Middle of the window, orders of shaft speed."""
+        """Center of the window in orders of shaft speed."""
         return (self.low_order + self.high_order) / 2
 
 
 @dataclass(frozen=True)
 class Signature:
-    """What a fault class writes into the vibration.
+    """Signature of a fault class in the vibration.
 
     Attributes:
-        lines: the lines to look for; empty for a class without any.
-        needs_high_frequency: whether part of the evidence lies in structural resonances, in Hz, far above the lines.
-        summary: one sentence for a reader of the report.
+        lines: spectral lines of the class; empty if it has none.
+        needs_high_frequency: whether part of the evidence lies in structural resonances, at frequencies far above the
+            lines.
+        summary: one-sentence description for the report.
     """
 
     lines: tuple[Line, ...]
@@ -68,7 +69,7 @@ class Signature:
     summary: str
 
 
-def _near(name: str, order: float, half_width: float, role: Literal["required", "optional"] = "required") -> Line:
+def _raw_line(name: str, order: float, half_width: float, role: Literal["required", "optional"] = "required") -> Line:
     return Line(name, order - half_width, order + half_width, role, "raw")
 
 
@@ -76,53 +77,55 @@ def _optional(lines: tuple[Line, ...]) -> tuple[Line, ...]:
     return tuple(Line(line.name, line.low_order, line.high_order, "optional", line.spectrum) for line in lines)
 
 
-_1X, _2X, _3X = _near("1X", 1, 0.015), _near("2X", 2, 0.02), _near("3X", 3, 0.025)
-_SHAFT = (_1X, _2X, _3X)
+_1X, _2X, _3X = _raw_line("1X", 1, 0.015), _raw_line("2X", 2, 0.02), _raw_line("3X", 3, 0.025)
+_SHAFT_LINES = (_1X, _2X, _3X)
 _MISALIGNMENT = (_2X, _3X)
-_LOCKED = tuple(_near(f"{n}/{q}X", n / q, 0.01 * n / q) for q in (2, 3) for n in (1, 1 + q, 1 + 2 * q))
-_HIGH = tuple(_near(f"{n}X", n, 0.005 * n) for n in (5, 6, 7, 8))
-_CLEARANCE = (*_LOCKED, *_optional(_SHAFT), *_HIGH)
+_SUBHARMONICS = tuple(_raw_line(f"{n}/{q}X", n / q, 0.01 * n / q) for q in (2, 3) for n in (1, 1 + q, 1 + 2 * q))
+_HIGH_HARMONICS = tuple(_raw_line(f"{n}X", n, 0.005 * n) for n in (5, 6, 7, 8))
+_CLEARANCE = (*_SUBHARMONICS, *_optional(_SHAFT_LINES), *_HIGH_HARMONICS)
 _FRICTION = (Line("1X envelope", 0.985, 1.015, "required", "envelope"),)
 
 _JOURNAL: dict[str, Signature] = {
-    "healthy": Signature((), False, "Weak shaft harmonics and a low broadband floor, nothing else."),
+    "healthy": Signature((), False, "Only weak shaft harmonics and a low broadband noise floor."),
     "misalignment": Signature(
-        (*_MISALIGNMENT, *_optional((_1X,))), False, "Coupling reaction forces: 2X and 3X stand out over 1X."
+        (*_MISALIGNMENT, *_optional((_1X,))), False, "Coupling reaction forces: 2X and 3X are prominent relative to 1X."
     ),
-    "imbalance": Signature((_1X,), False, "A centrifugal force at 1X that grows with the square of the speed."),
+    "imbalance": Signature((_1X,), False, "Centrifugal force at 1X that grows with the square of the speed."),
     "clearance": Signature(
         _CLEARANCE,
         False,
-        "Looseness clips the motion: sub-harmonics locked at exactly 1/2X or 1/3X and a long row of harmonics.",
+        "Looseness limits the motion: sub-harmonics at exactly 1/2X or 1/3X and a long series of harmonics.",
     ),
     "lubrication": Signature(
-        _FRICTION, True, "A starved film: high-frequency friction noise that swells once per turn, and contacts."
+        _FRICTION,
+        True,
+        "Starved oil film: high-frequency friction noise modulated at 1X, and metal contacts.",
     ),
     "cavitation": Signature(
-        (), True, "Collapsing vapour bubbles: random high-frequency bursts that do not follow the shaft."
+        (), True, "Collapsing vapour bubbles: random high-frequency bursts that are not synchronous with the shaft."
     ),
-    "wear": Signature(_optional(_SHAFT), True, "A raised mid-frequency noise floor that wavers slowly."),
+    "wear": Signature(_optional(_SHAFT_LINES), True, "Raised mid-frequency noise floor that fluctuates slowly."),
     "oil_whirl": Signature(
         (Line("whirl", 0.41, 0.485, "required", "raw"),),
         False,
-        "The journal orbits with the oil at 0.42 to 0.48 of shaft speed, under light load.",
+        "The journal whirls with the oil film at 0.42 to 0.48 of shaft speed, under light load.",
     ),
-    "misalignment_imbalance": Signature(_SHAFT, False, "1X of imbalance with 2X and 3X of misalignment."),
+    "misalignment_imbalance": Signature(_SHAFT_LINES, False, "1X of imbalance with 2X and 3X of misalignment."),
     "wear_lubrication": Signature(
-        (*_optional(_SHAFT), *_FRICTION),
+        (*_optional(_SHAFT_LINES), *_FRICTION),
         True,
-        "The raised mid-frequency floor of wear with friction noise once per turn.",
+        "Raised mid-frequency noise floor of wear with friction noise modulated at 1X.",
     ),
     "cavitation_clearance": Signature(
         _CLEARANCE, True, "Sub-harmonics and harmonics of looseness with random high-frequency bursts."
     ),
-    "bent_shaft": Signature((_1X, *_optional((_2X,))), False, "A bow turns with the shaft: 1X, often with 2X."),
+    "bent_shaft": Signature((_1X, *_optional((_2X,))), False, "The bow rotates with the shaft: 1X, often with 2X."),
 }
 
 _ROLLING_SUMMARY = {
-    "inner_race": "Impacts at BPFI, swelling once per turn as the defect passes the load zone (sidebands at 1X).",
-    "outer_race": "Even impacts at BPFO from a defect that stays in the load zone.",
-    "ball": "Impacts at 2 x BSF, swelling with the cage (sidebands at FTF); often hardly visible.",
+    "inner_race": "Impacts at BPFI, modulated at 1X as the defect passes through the load zone (sidebands at 1X).",
+    "outer_race": "Uniform impacts at BPFO from a defect that stays in the load zone.",
+    "ball": "Impacts at 2 x BSF, modulated by the cage rotation (sidebands at FTF); often hardly visible.",
 }
 
 _ALIASES = {
@@ -139,19 +142,19 @@ _ALIASES = {
     "rolling_element": "ball",
 }
 
-_SLIP, _OVERSPEED = 0.02, 0.007  # real rates against the kinematic ones
-_SHAFT_LEAKAGE = 0.035  # orders about each multiple of 1X that shaft modulation claims in the envelope spectrum
+_SLIP, _OVERSPEED = 0.02, 0.007  # relative deviation of real fault rates from the kinematic ones
+_SHAFT_CLEARANCE = 0.035  # orders around each multiple of 1X that shaft modulation occupies in the envelope spectrum
 
 
 def signature(label: str, orders: FaultOrders | None = None) -> Signature | None:
-    """What a class writes into the spectrum; None for a label that is not known.
+    """Return the signature of a fault class, or None if the label is unknown.
 
-    Case, spaces and hyphens in the label do not matter, and usual other names are understood (`"normal"`, `"IR"`,
+    Case, spaces and hyphens in the label are ignored, and common synonyms are recognized (`"normal"`, `"IR"`,
     `"unbalance"`, ...).
 
     Args:
         label: name of the class.
-        orders: kinematics of the rolling bearing; without them the lines of its faults are unknown, hence empty.
+        orders: kinematics of the rolling bearing; without it the signatures of rolling-bearing faults have no lines.
 
     Example:
         >>> [line.name for line in signature("misalignment").lines]
@@ -167,13 +170,15 @@ def signature(label: str, orders: FaultOrders | None = None) -> Signature | None
 
 
 def required_band_hz(labels: Iterable[str], max_rpm: float) -> float | None:
-    """Highest frequency in Hz that tells the classes apart; None for all there is.
-
-    None when a class shows in the resonances, when a label is unknown, or when no class has any line.
+    """Return the highest frequency in Hz that is needed to distinguish the classes.
 
     Args:
         labels: names of the classes.
-        max_rpm: fastest shaft speed, > 0.
+        max_rpm: highest shaft speed, > 0.
+
+    Returns:
+        The frequency, or None if the full bandwidth is needed: a class has evidence in structural resonances, a label
+        is unknown, or no class has any line.
 
     Raises:
         ValueError: the speed is not positive.
@@ -185,7 +190,7 @@ def required_band_hz(labels: Iterable[str], max_rpm: float) -> float | None:
         True
     """
     if not max_rpm > 0:
-        raise ValueError(f"max_rpm is {max_rpm}, expected > 0")
+        raise ValueError(f"max_rpm is {max_rpm}, expected a number > 0")
     signatures = [signature(label) for label in labels]
     if any(each is None or each.needs_high_frequency for each in signatures):
         return None
@@ -199,25 +204,29 @@ def _canonical(label: str) -> str:
 
 
 def _rolling_lines(orders: FaultOrders) -> dict[str, tuple[Line, ...]]:
-    """Envelope lines of each rolling class; harmonics and sidebands that something else could claim are left out."""
+    """Return the envelope lines of each rolling class, without harmonics and sidebands that other lines overlap."""
     main = {"inner_race": ("BPFI", orders.bpfi), "outer_race": ("BPFO", orders.bpfo), "ball": ("2BSF", 2 * orders.bsf)}
     sideband = {"inner_race": ("1X", 1.0), "ball": ("FTF", orders.ftf)}
     lines = {}
     for label, (name, order) in main.items():
-        rivals = [
-            _slip_window("", h * rival) for other, (_, rival) in main.items() if other != label for h in range(1, 7)
+        competing = [
+            _envelope_line("", h * other_order)
+            for other, (_, other_order) in main.items()
+            if other != label
+            for h in range(1, 7)
         ]
         extra = {f"{h}x{name}": h * order for h in (2, 3)}
         if label in sideband:
             step_name, step = sideband[label]
             extra |= {f"{name}-{step_name}": order - step, f"{name}+{step_name}": order + step}
-        own = [_slip_window(each, at) for each, at in extra.items() if abs(at - round(at)) >= _SHAFT_LEAKAGE]
-        first = _slip_window(name, order, "optional" if label == "ball" else "required")
-        lines[label] = (first, *(line for line in own if not any(_overlap(line, rival) for rival in rivals)))
+        own = [_envelope_line(each, at) for each, at in extra.items() if abs(at - round(at)) >= _SHAFT_CLEARANCE]
+        first = _envelope_line(name, order, "optional" if label == "ball" else "required")
+        lines[label] = (first, *(line for line in own if not any(_overlap(line, other) for other in competing)))
     return lines
 
 
-def _slip_window(name: str, order: float, role: Literal["required", "optional"] = "optional") -> Line:
+def _envelope_line(name: str, order: float, role: Literal["required", "optional"] = "optional") -> Line:
+    """Return an envelope line whose window allows for slip."""
     return Line(name, order * (1 - _SLIP), order * (1 + _OVERSPEED), role, "envelope")
 
 

@@ -1,4 +1,4 @@
-"""What to look for in a vibration: features, each a group of lines, a band level or the envelope's impulsiveness."""
+"""Fault features of a vibration signal: groups of spectral lines, band levels and the kurtosis of the envelope."""
 
 from __future__ import annotations
 
@@ -13,32 +13,34 @@ from whirl.physics.rolling_bearing import FaultOrders
 Window = tuple[float, float]
 
 ABSENT_DB = -10.0
-"""Evidence, in dB, of a line that is certainly not there."""
+"""Evidence in dB of a line that is certainly absent."""
 
-_LOW, _MIDDLE, _HIGH = (0.08, 0.40), (0.42, 0.62), (0.64, 0.92)  # fractions of half the sampling rate
-_SHAFT, _STRUCTURE = (1e-6, 0.08), (0.08, 0.95)
+_LOW_BAND, _MID_BAND, _HIGH_BAND = (0.08, 0.40), (0.42, 0.62), (0.64, 0.92)  # fractions of half the sampling rate
+_SHAFT_BAND, _STRUCTURE_BAND = (1e-6, 0.08), (0.08, 0.95)
 
 
 @dataclass(frozen=True)
 class Feature:
-    """One number of evidence.
+    """Definition of one fault feature.
 
     Attributes:
-        name: what it is called.
-        kind: `"raw"` or `"envelope"`, lines in the spectrum of the signal or of its squared envelope, over the noise
-            beside them; `"shaft"`, lines in the spectrum of the signal over the density of the band where structure
-            rings, 0.08 to 0.95 of half the sampling rate: for lines that every machine has, weak or strong;
-            `"level"`, the power density of a band over that of another;
-            `"kurtosis"`, impulsiveness of the envelope z, `mean(|z|^4) / mean(|z|^2)^2`.
-        windows: where to look, (low, high) with 0 < low < high: one or more windows of orders of shaft speed, or of Hz;
-            for a level the band and the one it is compared with, in fractions of half the sampling rate; none for the
-            kurtosis.
-        combine: how the lines of several windows become one number: `"mean"` in dB, for a family that comes together,
-            `"max"` for alternatives.
-        unit: of the windows of lines.
+        name: name of the feature.
+        kind: what is measured.
+
+            - `"raw"`, `"envelope"`: lines in the spectrum of the signal or of its squared envelope, relative to the
+              noise floor around them.
+            - `"shaft"`: lines in the spectrum of the signal relative to the power density of the structural band, 0.08
+              to 0.95 of half the sampling rate; for lines that every machine shows, weak or strong.
+            - `"level"`: power density of a band relative to that of another band.
+            - `"kurtosis"`: impulsiveness of the envelope z, `mean(|z|^4) / mean(|z|^2)^2`.
+        windows: search windows (low, high) with 0 < low < high: one or more for lines, in `unit`; for a level the band
+            and the reference band, as fractions of half the sampling rate; none for the kurtosis.
+        combine: how the lines of several windows are combined: `"mean"` in dB for lines that appear together, `"max"`
+            for alternatives.
+        unit: unit of the windows of lines: orders of shaft speed, or Hz.
 
     Raises:
-        ValueError: the windows do not fit the kind.
+        ValueError: the windows do not match the kind.
     """
 
     name: str
@@ -50,32 +52,39 @@ class Feature:
     def __post_init__(self) -> None:
         if any(not 0 < low < high for low, high in self.windows):
             raise ValueError(f"feature {self.name!r} has windows {self.windows}, expected 0 < low < high")
-        n_windows = len(self.windows)
+        n_windows, n_expected = len(self.windows), {"level": "2", "kurtosis": "0"}.get(self.kind, "at least 1")
         if not {"level": n_windows == 2, "kurtosis": n_windows == 0}.get(self.kind, n_windows > 0):
-            raise ValueError(f"feature {self.name!r} of kind {self.kind!r} cannot have {n_windows} windows")
+            raise ValueError(
+                f"feature {self.name!r} has {n_windows} windows, expected {n_expected} for kind {self.kind!r}"
+            )
         if self.kind == "level" and max(high for _, high in self.windows) > 1:
-            raise ValueError(f"level {self.name!r} has bands {self.windows}, expected them within 0 and 1")
+            raise ValueError(f"level {self.name!r} has bands {self.windows}, expected 0 < low < high <= 1")
 
     @property
     def is_line(self) -> bool:
-        """Whether it is looked for in a spectrum."""
+        """Whether the feature is a group of spectral lines."""
         return self.kind in ("raw", "shaft", "envelope")
 
 
 @dataclass(frozen=True)
-class Rivalry:
-    """Features of which a fault shows but one: the strongest takes from the others (lateral inhibition).
+class LateralInhibition:
+    """Mutually exclusive features: a fault shows one of them, so the strongest suppresses the others.
 
-    With evidence e in dB: `e <- e - share * max(0, strongest - e - leeway_db)`, but not below `ABSENT_DB`.
+    With evidence e in dB: `e <- e - strength * max(0, strongest - e - margin_db)`, but not below `ABSENT_DB`.
+
+    Attributes:
+        names: names of the features.
+        strength: factor of the suppression.
+        margin_db: distance below the strongest feature, in dB, within which a feature is not suppressed.
     """
 
     names: tuple[str, ...]
-    share: float
-    leeway_db: float
+    strength: float
+    margin_db: float
 
 
 def journal_features() -> tuple[Feature, ...]:
-    """The eleven features that tell the faults of a rotor in journal bearings apart.
+    """Return the eleven features that distinguish the faults of a rotor in journal bearings.
 
     Example:
         >>> [feature.name for feature in journal_features()]
@@ -93,16 +102,21 @@ def journal_features() -> tuple[Feature, ...]:
         Feature("inter-harmonic", "raw", windows("3/2X", "5/2X", "4/3X", "7/3X"), combine="max"),
         *(Feature(name, "shaft", windows(name)) for name in ("1X", "2X", "3X")),
         Feature("5X-8X", "raw", windows("5X", "6X", "7X", "8X")),
-        Feature("mid level", "level", (_MIDDLE, _LOW)),
-        Feature("high level", "level", (_HIGH, _LOW)),
+        Feature("mid level", "level", (_MID_BAND, _LOW_BAND)),
+        Feature("high level", "level", (_HIGH_BAND, _LOW_BAND)),
         Feature("envelope kurtosis", "kurtosis"),
         Feature("1X envelope", "envelope", windows("1X envelope")),
     )
 
 
 def rolling_features(orders: FaultOrders) -> tuple[Feature, ...]:
-    """The five features that tell the faults of a rolling bearing apart: a line each, impulses, and how
-    loud structure rings against the shaft.
+    """Return the five features that distinguish the faults of a rolling bearing.
+
+    They are one line for each fault, the impulsiveness of the envelope, and the level of structural vibration relative
+    to that of the shaft.
+
+    Args:
+        orders: fault orders of the bearing.
 
     Example:
         >>> from whirl.physics.rolling_bearing import BEARINGS, fault_orders
@@ -111,17 +125,28 @@ def rolling_features(orders: FaultOrders) -> tuple[Feature, ...]:
     """
     main = [_lines_of(label, orders)[0] for label in ("inner_race", "outer_race", "ball")]
     lines = (Feature(line.name, "envelope", ((line.low_order, line.high_order),)) for line in main)
-    return (*lines, Feature("envelope kurtosis", "kurtosis"), Feature("structure level", "level", (_STRUCTURE, _SHAFT)))
+    return (
+        *lines,
+        Feature("envelope kurtosis", "kurtosis"),
+        Feature("structure level", "level", (_STRUCTURE_BAND, _SHAFT_BAND)),
+    )
 
 
 def random_bands(features: Sequence[Feature], seed: int) -> tuple[Feature, ...]:
-    """The same features, each window moved to a random place: a control that knows no physics.
+    """Move the windows of all features to random positions: a negative control without physical meaning.
 
-    Windows keep their width and name. Those of lines stay below 1.5 times the highest true edge of their kind and
-    clear of all true windows of the kind; bands of levels go anywhere.
+    Windows keep their width and name. Windows of lines stay below 1.5 times the highest true edge of their kind and
+    outside all true windows of that kind; bands of levels may lie anywhere.
+
+    Args:
+        features: features to copy.
+        seed: seed of the random positions.
+
+    Returns:
+        The features with moved windows.
 
     Raises:
-        ValueError: the true windows leave no room for one as wide.
+        ValueError: the true windows leave no room for a window of the same width.
 
     Example:
         >>> (moved,) = random_bands([Feature("1X", "raw", ((0.985, 1.015),))], seed=0)
@@ -130,26 +155,29 @@ def random_bands(features: Sequence[Feature], seed: int) -> tuple[Feature, ...]:
         (0.03, False)
     """
     rng = random.Random(seed)
-    taken = {
+    occupied = {
         kind: [window for each in features if (each.kind, each.unit) == kind for window in each.windows]
         for kind in {(each.kind, each.unit) for each in features}
     }
     return tuple(
-        replace(each, windows=tuple(_moved(window, each, taken[each.kind, each.unit], rng) for window in each.windows))
+        replace(
+            each,
+            windows=tuple(_move_window(window, each, occupied[each.kind, each.unit], rng) for window in each.windows),
+        )
         for each in features
     )
 
 
-def _moved(window: Window, feature: Feature, taken: list[Window], rng: random.Random) -> Window:
+def _move_window(window: Window, feature: Feature, occupied: list[Window], rng: random.Random) -> Window:
     width = window[1] - window[0]
-    least, most = (
-        (min(low for low, _ in taken) / 2, 1.5 * max(high for _, high in taken)) if feature.is_line else (0, 1)
+    lowest, highest = (
+        (min(low for low, _ in occupied) / 2, 1.5 * max(high for _, high in occupied)) if feature.is_line else (0, 1)
     )
     for _ in range(1000):
-        low = rng.uniform(least, most - width)
-        if not feature.is_line or all(low + width < start or end < low for start, end in taken):
+        low = rng.uniform(lowest, highest - width)
+        if not feature.is_line or all(low + width < start or end < low for start, end in occupied):
             return low, low + width
-    raise ValueError(f"feature {feature.name!r}: no room for a random window of width {width:g} between {taken}")
+    raise ValueError(f"feature {feature.name!r}: no room for a random window of width {width:g} between {occupied}")
 
 
 def _lines_of(label: str, orders: FaultOrders | None = None) -> tuple[Line, ...]:

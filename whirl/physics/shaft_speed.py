@@ -1,4 +1,4 @@
-"""The speed of the shaft, where no tachometer was read."""
+"""Estimation of the shaft speed from vibration, for recordings without a tachometer."""
 
 from __future__ import annotations
 
@@ -6,20 +6,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_NEIGHBOURS = 31  # bins whose mean level is the noise beside a line
+_FLOOR_BINS = 31  # bins over which the log spectrum is averaged to obtain the local noise floor
 
 
 def estimate_rpm(signals: Tensor, sample_rate: float, rpm_range: tuple[float, float], n_harmonics: int = 5) -> Tensor:
-    """Speed of the shaft from its harmonics in the spectrum, `[B]` in rev/min.
+    """Estimate the shaft speed from its harmonics in the spectrum.
 
-    The speed whose first harmonics stand highest over the noise beside them, in the sum of logarithms (the harmonic
-    product spectrum, Schroeder 1968). Twice or half the speed are usual errors, so the range should not hold both.
+    The estimate is the speed whose first harmonics exceed the local noise floor the most, as a sum of logarithms (the
+    harmonic product spectrum, Schroeder 1968). Twice and half the true speed are common errors, so the range should not
+    contain both.
 
     Args:
-        signals: `[B, N]` or `[B, channels, N]`.
-        sample_rate: in Hz.
+        signals: `[B, N]` or `[B, C, N]`; channels are evaluated jointly.
+        sample_rate: sampling rate in Hz.
         rpm_range: lowest and highest speed, 0 < low < high.
-        n_harmonics: how many are looked at, >= 1.
+        n_harmonics: number of harmonics, >= 1.
+
+    Returns:
+        `[B]` in rev/min.
 
     Raises:
         ValueError: the range is empty, or the harmonics lie above half the sampling rate.
@@ -34,13 +38,14 @@ def estimate_rpm(signals: Tensor, sample_rate: float, rpm_range: tuple[float, fl
     low_hz, high_hz = (speed / 60 for speed in rpm_range)
     if not 0 < low_hz < high_hz < sample_rate / 2 / n_harmonics:
         raise ValueError(
-            f"rpm_range is {rpm_range}: expected 0 < low < high, and {n_harmonics} harmonics in the spectrum"
+            f"rpm_range is {rpm_range}, expected 0 < low < high < {30 * sample_rate / n_harmonics:g}, "
+            f"so that {n_harmonics} harmonics lie below half the sampling rate"
         )
     n = signals.shape[-1]
     centred = signals.float() - signals.float().mean(-1, keepdim=True)
     spectrum = torch.fft.rfft(centred * torch.hann_window(n, device=signals.device)).view(len(signals), -1, n // 2 + 1)
     level = spectrum.abs().clamp_min(torch.finfo(torch.float32).tiny).log()
-    level = level - F.avg_pool1d(level, _NEIGHBOURS, 1, _NEIGHBOURS // 2, count_include_pad=False)
+    level = level - F.avg_pool1d(level, _FLOOR_BINS, 1, _FLOOR_BINS // 2, count_include_pad=False)
     rate_hz = torch.arange(low_hz, high_hz, sample_rate / n / 8, device=signals.device)
     position = rate_hz * torch.arange(1, n_harmonics + 1, device=signals.device)[:, None] * n / sample_rate
     below = position.long()
