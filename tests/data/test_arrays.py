@@ -1,4 +1,4 @@
-"""Windows as arrays: the same numbers as the dataset gives, and groups that hold specimens together."""
+"""Window arrays equal the data set and group windows by specimen."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ RECORDINGS = [
 
 
 @pytest.mark.parametrize("standardize", [True, False])
-def test_rows_are_those_of_the_dataset(standardize):
+def test_rows_equal_the_data_set(standardize):
     windows = WindowDataset(RECORDINGS, ["a", "b"], 256, 128, standardize=standardize)
     arrays = window_arrays(windows, RECORDINGS)
     signals, targets, metadata = windows[torch.arange(len(windows))]
@@ -35,7 +35,7 @@ def test_rows_are_those_of_the_dataset(standardize):
 
 
 @pytest.mark.parametrize("others", [RECORDINGS[:3], RECORDINGS[::-1], []])
-def test_other_recordings_are_refused(others):
+def test_rejects_other_recordings(others):
     windows = WindowDataset(RECORDINGS, ["a", "b"], 256)
-    with pytest.raises(ValueError, match="for 4 that gave 8: expected those"):
+    with pytest.raises(ValueError, match="the windows are 8 cuts of 4 recordings"):
         window_arrays(windows, others)

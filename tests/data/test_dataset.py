@@ -1,4 +1,4 @@
-"""Folders of recordings: what the manifest says wins, what is wrong is named, what is written comes back."""
+"""Data sets on disk: manifests, class folders, error messages, and round trips through save_dataset."""
 
 import csv
 import dataclasses
@@ -27,7 +27,8 @@ def manifest(folder, *lines):
     (folder / "manifest.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def one_line(error):
+def message_of(error):
+    """Return the message of an error and assert that it is one line."""
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -35,7 +36,7 @@ def one_line(error):
 # --------------------------------------------------------------------------------------------------- manifest
 
 
-def test_the_manifest_wins_over_the_file(tmp_path):
+def test_manifest_overrides_file(tmp_path):
     signal = write(tmp_path / "sub" / "a.npz", fs=1000, rpm=900, unit="V")
     manifest(
         tmp_path,
@@ -53,7 +54,7 @@ def test_the_manifest_wins_over_the_file(tmp_path):
     assert recording.source == str(tmp_path / "sub" / "a.npz")
 
 
-def test_what_the_manifest_leaves_open_comes_from_the_file_and_then_from_the_caller(tmp_path):
+def test_missing_values_come_from_the_file_and_then_from_the_caller(tmp_path):
     write(tmp_path / "a.npz", fs=1000, rpm=900, unit="V")
     write(tmp_path / "b.npz")
     manifest(tmp_path, "file;label;rpm;specimen", "a.npz;wear;;", "b.npz;wear;nan;")
@@ -74,21 +75,21 @@ def test_what_the_manifest_leaves_open_comes_from_the_file_and_then_from_the_cal
         ("11 lb added", 11, "lb added"),
     ],
 )
-def test_loads(text, load, unit, tmp_path):
+def test_parses_loads(text, load, unit, tmp_path):
     write(tmp_path / "a.npz", fs=1)
     manifest(tmp_path, "file,label,load", f'a.npz,x,"{text}"')
     (recording,) = load_dataset(tmp_path)
     assert (recording.load, recording.load_unit) == (load, unit)
 
 
-def test_a_load_in_words_is_kept_as_such(tmp_path):
+def test_load_in_words_becomes_metadata(tmp_path):
     write(tmp_path / "a.npz", fs=1)
     manifest(tmp_path, "file,label,load", "a.npz,x,half")
     (recording,) = load_dataset(tmp_path)
     assert (recording.load, recording.metadata) == (None, {"load_condition": "half"})
 
 
-def test_labels_stay_as_the_user_wrote_them(tmp_path):
+def test_labels_are_kept_as_written(tmp_path):
     for name in "ab":
         write(tmp_path / f"{name}.npz", fs=1)
     manifest(tmp_path, "file,label", "a.npz,normal", "b.npz,Unwucht (groß)")
@@ -112,9 +113,9 @@ def test_channel_names_select_or_rename(names, expected, tmp_path):
     ("rows", "message"),
     [
         (["file,class_id", "a.npz,1"], "has no column 'label'; its columns are file, class_id"),
-        (["file,label", "b.npz,x", "c.npz,x", "a.npz,x"], "b.npz is not there; c.npz is not there; correct"),
-        (["file,label", *(f"n{i}.npz,x" for i in range(9))], "n2.npz is not there; and 6 more; correct"),
-        (["file,label", "a.npz,x", "./a.npz,y"], "a.npz stands in 2 rows"),
+        (["file,label", "b.npz,x", "c.npz,x", "a.npz,x"], "b.npz does not exist; c.npz does not exist; correct"),
+        (["file,label", *(f"n{i}.npz,x" for i in range(9))], "n2.npz does not exist; and 6 more; correct"),
+        (["file,label", "a.npz,x", "./a.npz,y"], "a.npz is listed in 2 rows"),
         (["file,label", "../a.npz,x"], r"line 2: file '../a.npz' is not a path within the folder"),
         (["file,label", "sub/../../a.npz,x"], "not a path within the folder"),
         (["file,label", "/etc/passwd,x"], "not a path within the folder"),
@@ -122,14 +123,14 @@ def test_channel_names_select_or_rename(names, expected, tmp_path):
         (["file,label", r"C:\a.npz,x"], "not a path within the folder"),
         (["file,label", ",x"], "line 2: file '' is not a path within the folder"),
         (["file,label", "a.npz,"], "line 2: the label is empty"),
-        (["file,label,rpm", "a.npz,x,fast"], "line 2: rpm is 'fast', expected a number above 0 or nothing"),
-        (["file,label,sampling_rate", "a.npz,x,0"], "line 2: sampling_rate is '0', expected a number above 0"),
-        (["file,label", "notes.xyz,x"], r"notes.xyz is of unknown kind \(expected one of: .csv, "),
+        (["file,label,rpm", "a.npz,x,fast"], "line 2: rpm is 'fast', expected a number > 0 or an empty cell"),
+        (["file,label,sampling_rate", "a.npz,x,0"], "line 2: sampling_rate is '0', expected a number > 0"),
+        (["file,label", "notes.xyz,x"], r"notes.xyz has an unknown format \(expected one of: .csv, "),
         (["file,label,channel_names", "a.npz,x,H V W"], "manifest names the channels H V W, the file has X Y"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_wrong_manifest_is_one_line_that_names_the_place(rows, message, tmp_path):
+def test_invalid_manifest_gives_one_line_error(rows, message, tmp_path):
     folder = tmp_path / "data"
     write(folder / "a.npz", fs=1)
     write(tmp_path / "a.npz", fs=1)
@@ -137,17 +138,17 @@ def test_a_wrong_manifest_is_one_line_that_names_the_place(rows, message, tmp_pa
     manifest(folder, *rows)
     with pytest.raises(ValueError, match=message) as caught:
         load_dataset(folder)
-    assert str(folder) in one_line(caught)
+    assert str(folder) in message_of(caught)
 
 
-def test_a_manifest_that_is_no_text(tmp_path):
+def test_rejects_binary_manifest(tmp_path):
     (tmp_path / "manifest.csv").write_bytes(b"\xff\xfe\x00file")
     with pytest.raises(ValueError, match=r"manifest\.csv: not a CSV file in UTF-8"):
         read_manifest(tmp_path)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252"])
-def test_a_manifest_as_excel_writes_it(encoding, tmp_path):
+def test_reads_manifest_written_by_excel(encoding, tmp_path):
     write(tmp_path / "a.npz", fs=1)
     text = "file;label;Prüfer\r\na.npz;Unwucht (groß) – 5 €;Jörg\r\n"
     (tmp_path / "manifest.csv").write_bytes(text.encode(encoding))
@@ -155,16 +156,16 @@ def test_a_manifest_as_excel_writes_it(encoding, tmp_path):
     assert (entry.label, entry.metadata) == ("Unwucht (groß) – 5 €", {"Prüfer": "Jörg"})
 
 
-def test_reading_the_manifest_opens_no_recording(tmp_path):
+def test_reading_a_manifest_does_not_open_recordings(tmp_path):
     (tmp_path / "a.npz").write_bytes(b"not an archive")
     manifest(tmp_path, "file,label,rpm", "a.npz,x,1500")
     (entry,) = read_manifest(tmp_path)
     assert (entry.label, entry.rpm, entry.path) == ("x", 1500, tmp_path / "a.npz")
-    with pytest.raises(ValueError, match=r"a\.npz: broken or truncated"):
+    with pytest.raises(ValueError, match=r"a\.npz: corrupt or truncated"):
         entry.read()
 
 
-def test_files_by_themselves_are_told_by_the_nearest_manifest_that_lists_them(tmp_path, monkeypatch):
+def test_single_files_use_the_nearest_manifest_that_lists_them(tmp_path, monkeypatch):
     for name in ("a/b/near", "a/b/far", "a/b/unlisted", "a/b/c/d/deep"):
         write(tmp_path / f"{name}.npz", fs=1000, rpm=900)
     manifest(tmp_path / "a", "file,label,rpm,specimen", "b/near.npz,x,1,m", "b/far.npz,,1200,m", "b/c/d/deep.npz,x,1,m")
@@ -174,7 +175,7 @@ def test_files_by_themselves_are_told_by_the_nearest_manifest_that_lists_them(tm
     assert (near.label, near.rpm, near.channels, near.specimen, near.source) == ("y", 1500, ("Y",), None, "near.npz")
     assert (far.label, far.rpm, far.channels, far.specimen) == (None, 1200, ("X", "Y"), "m")
     assert (unlisted.label, unlisted.rpm) == (None, 900)
-    assert (deep.label, deep.rpm) == (None, 900)  # three folders below
+    assert (deep.label, deep.rpm) == (None, 900)  # the manifest is three folders above
     manifest(tmp_path / "a/b", "file,rpm", "near.npz,fast")
     with pytest.raises(ValueError, match=r"manifest\.csv: the row of near\.npz: rpm is 'fast'"):
         next(read_listed(["near.npz"]))
@@ -185,7 +186,7 @@ def test_files_by_themselves_are_told_by_the_nearest_manifest_that_lists_them(tm
 # --------------------------------------------------------------------------------------------- folders per class
 
 
-def test_a_folder_per_class_with_and_without_specimens(tmp_path):
+def test_class_folders_with_and_without_specimens(tmp_path):
     write(tmp_path / "healthy" / "r1.npz", fs=1)
     write(tmp_path / "inner race" / "B1" / "r1.npz", fs=1)
     write(tmp_path / "inner race" / "B2" / "r1.npz", fs=1)
@@ -201,72 +202,72 @@ def test_a_folder_per_class_with_and_without_specimens(tmp_path):
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("a.npz", r"a\.npz has no class; add a manifest.csv .* or sort the files as CLASS/FILE"),
-        ("x/b1/c/d.npz", r"x/b1/c/d\.npz has no class"),
-        ("x/a.dat", r"x/a\.dat is of unknown kind .*; convert or remove them"),
+        ("a.npz", r"a\.npz is not in a class folder; add a manifest.csv .* or arrange the files as CLASS/FILE"),
+        ("x/b1/c/d.npz", r"x/b1/c/d\.npz is not in a class folder"),
+        ("x/a.dat", r"x/a\.dat has an unknown format .*; convert or remove them"),
     ],
 )
-def test_files_that_do_not_fit_into_class_folders(path, message, tmp_path):
+def test_rejects_misplaced_files_in_class_folders(path, message, tmp_path):
     write(tmp_path / "x" / "good.npz", fs=1)
     (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / path).write_bytes(b"")
     with pytest.raises(ValueError, match=message) as caught:
         load_dataset(tmp_path)
-    assert str(tmp_path) in one_line(caught)
+    assert str(tmp_path) in message_of(caught)
 
 
-def test_what_windows_and_office_leave_behind_is_skipped(tmp_path):
+def test_skips_system_files(tmp_path):
     write(tmp_path / "wear" / "a.npz", fs=1)
     for stray in ("Thumbs.db", "wear/Thumbs.db", "wear/desktop.ini", "~$list.xlsx", "wear/~$a.csv", ".DS_Store"):
         (tmp_path / stray).write_bytes(b"\0")
     assert [entry.path.name for entry in list_dataset(tmp_path)] == ["a.npz"]
 
 
-def test_empty_and_absent_folders(tmp_path):
-    with pytest.raises(ValueError, match=r"holds no recordings; add a manifest.csv"):
+def test_rejects_empty_and_missing_folders(tmp_path):
+    with pytest.raises(ValueError, match=r"contains no recordings; add a manifest.csv"):
         load_dataset(tmp_path)
     manifest(tmp_path, "file,label")
-    with pytest.raises(ValueError, match=r"manifest.csv names no recordings; add a row"):
+    with pytest.raises(ValueError, match=r"manifest.csv lists no recordings; add a row"):
         load_dataset(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"nowhere: no such folder of recordings"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere: no such folder"):
         load_dataset(tmp_path / "nowhere")
 
 
 # --------------------------------------------------------------------------------------------- channels and classes
 
 
-def test_classes_are_chosen_before_files_are_read(tmp_path):
+def test_classes_are_selected_before_files_are_read(tmp_path):
     write(tmp_path / "wear" / "a.npz", fs=1)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "b.npz").write_bytes(b"broken")
     assert [recording.label for recording in load_dataset(tmp_path, classes=["wear"])] == ["wear"]
-    with pytest.raises(ValueError, match=r"has no class 'Wear'; its classes are broken, wear"):
+    with pytest.raises(ValueError, match=r"unknown class 'Wear'; did you mean 'wear'\? Expected one of: broken, wear"):
         list_dataset(tmp_path, ["Wear"])
 
 
-def test_channels_are_chosen_by_name(tmp_path):
+def test_selects_channels_by_name(tmp_path):
     signal = write(tmp_path / "x" / "a.npz", fs=1)
     (recording,) = load_dataset(tmp_path, channels=["Y"])
     np.testing.assert_array_equal(recording.signal, signal[1:])
-    assert recording.signal.base is None or recording.signal.base.size == 64, "the other channel is let go"
-    remedy = r"name the channels with a channel_names column in manifest\.csv, or .* --channels X,Y$"
+    assert recording.signal.base is None or recording.signal.base.size == 64, "the other channel is released"
+    remedy = r"name the channels in a channel_names column of manifest\.csv, or .* --channels X,Y$"
     with pytest.raises(ValueError, match=rf"a\.npz: no channel 'Z'; it has \['X', 'Y'\]; {remedy}"):
         load_dataset(tmp_path, channels=["Z"])
 
 
-def test_mixed_channels_are_counted_and_the_common_ones_offered(tmp_path):
+def test_error_for_different_channels_suggests_the_common_ones(tmp_path):
     for index in range(3):
         write(tmp_path / "x" / f"a{index}.npz", fs=1)
     write(tmp_path / "x" / "b.npz", channels=("X",), fs=1)
-    with pytest.raises(ValueError, match=r"differ in their channels: X Y \(3\), X \(1\); .*--channels X,") as caught:
+    with pytest.raises(ValueError, match=r"have different channels: X Y \(3\), X \(1\); .*--channels X,") as caught:
         load_dataset(tmp_path)
-    assert str(tmp_path) in one_line(caught)
+    assert str(tmp_path) in message_of(caught)
     write(tmp_path / "x" / "b.npz", channels=("Z",), fs=1)
-    with pytest.raises(ValueError, match=r"X Y \(3\), Z \(1\); name them alike"):
+    with pytest.raises(ValueError, match=r"X Y \(3\), Z \(1\); rename channels in the channel_names column"):
         load_dataset(tmp_path)
 
 
-def test_channels_in_another_order_are_put_in_one(tmp_path):
+def test_reorders_channels(tmp_path):
     write(tmp_path / "x" / "a.npz", fs=1)
     signal = write(tmp_path / "x" / "b.npz", channels=("Y", "X"), fs=1)
     _, second = load_dataset(tmp_path)
@@ -275,12 +276,12 @@ def test_channels_in_another_order_are_put_in_one(tmp_path):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_samples_that_are_no_numbers_are_named(value, tmp_path):
+def test_rejects_nonfinite_samples(value, tmp_path):
     signal = np.zeros((2, 64), dtype=np.float32)
     signal[1, [17, 40]] = value
     (tmp_path / "x").mkdir()
     np.savez(tmp_path / "x" / "a.npz", signal=signal, channels=np.array(["X", "Y"]), fs=1)
-    with pytest.raises(ValueError, match=rf"a\.npz: channel Y is {value} at sample 17 \(2 such samples"):
+    with pytest.raises(ValueError, match=rf"a\.npz: channel Y is {value} at sample 17 \(2 NaN or infinite samples"):
         load_dataset(tmp_path)
 
 
@@ -316,7 +317,7 @@ RECORDING = st.builds(
 
 @settings(max_examples=60, deadline=None)
 @given(recordings=st.lists(RECORDING, min_size=1, max_size=3))
-def test_what_is_written_comes_back(recordings, tmp_path_factory):
+def test_saved_recordings_are_restored(recordings, tmp_path_factory):
     recordings = [dataclasses.replace(recording, channels=recordings[0].channels) for recording in recordings]
     folder = tmp_path_factory.mktemp("data")
     save_dataset(recordings, folder)
@@ -324,12 +325,12 @@ def test_what_is_written_comes_back(recordings, tmp_path_factory):
         assert_same(written, read)
 
 
-def test_a_single_channel_with_a_space_in_its_name_comes_back(tmp_path):
+def test_restores_single_channel_with_space_in_its_name(tmp_path):
     save_dataset([Recording(np.zeros((1, 16)), 1, channels=("Acc X",), label="x")], tmp_path)
     assert load_dataset(tmp_path)[0].channels == ("Acc X",)
 
 
-def test_numpy_values_in_metadata_come_back_as_plain_ones(tmp_path):
+def test_numpy_metadata_are_restored_as_python_values(tmp_path):
     values = {"severity": np.float32(0.5), "index": np.int64(3), "pair": np.array([1.5, 2.0])}
     save_dataset([Recording(np.zeros(16), 1, label="x", metadata=values)], tmp_path)
     assert load_dataset(tmp_path)[0].metadata == {"severity": 0.5, "index": 3, "pair": [1.5, 2.0]}
@@ -342,7 +343,7 @@ def recordings_then(error):
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "ctrl-c"])
 @pytest.mark.parametrize("exists", [True, False])
-def test_nothing_half_written_stays(error, exists, tmp_path):
+def test_failed_save_leaves_nothing_behind(error, exists, tmp_path):
     folder = tmp_path / "out"
     if exists:
         folder.mkdir()
@@ -352,8 +353,8 @@ def test_nothing_half_written_stays(error, exists, tmp_path):
     assert not exists or not list(folder.iterdir())
 
 
-def test_recordings_are_drawn_one_at_a_time(tmp_path):
-    """While a generator makes its second recording the first is on the disk already."""
+def test_save_consumes_a_generator_lazily(tmp_path):
+    """The first recording is on disk before the generator yields the second."""
     seen = []
 
     def recordings():
@@ -365,8 +366,8 @@ def test_recordings_are_drawn_one_at_a_time(tmp_path):
     assert seen == [0, 1, 2]
 
 
-def test_the_manifest_appears_after_all_files(tmp_path):
-    """Whoever watches the folder and sees the manifest finds every file that it names."""
+def test_manifest_appears_after_all_files(tmp_path):
+    """A process that watches the folder never sees a manifest that lists missing files."""
     folder, stop, gaps = tmp_path / "out", threading.Event(), []
 
     def watch():
@@ -384,14 +385,14 @@ def test_the_manifest_appears_after_all_files(tmp_path):
     assert len(read_manifest(folder)) == 50
 
 
-def test_writing_refuses_what_would_be_lost(tmp_path):
+def test_save_rejects_nonempty_folder_and_unlabeled_recordings(tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(ValueError, match="is not an empty folder; choose a new one"):
         save_dataset([Recording(np.zeros(16), 1, label="x")], tmp_path)
     with pytest.raises(ValueError, match="is not an empty folder"):
         save_dataset([], tmp_path / "mine.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-    with pytest.raises(ValueError, match="there are no recordings"):
+    with pytest.raises(ValueError, match="no recordings to write"):
         save_dataset([], tmp_path / "out")
     with pytest.raises(ValueError, match=r"run7\.wav: has no label"):
         save_dataset([Recording(np.zeros(16), 1, source="run7.wav")], tmp_path / "out")
@@ -402,13 +403,13 @@ def test_writing_refuses_what_would_be_lost(tmp_path):
 
 
 @pytest.mark.data
-def test_the_real_cwru_folder(real_data):
+def test_real_cwru_folder(real_data):
     with pytest.raises(ValueError, match=r"BA DE FE \(52\), DE \(8\), DE FE \(1\); .*--channels DE"):
         load_dataset(real_data / "cwru_12k_de")
     recordings = load_dataset(real_data / "cwru_12k_de", channels=["DE"])
     assert len(recordings) == 61
     by_name = {recording.source.rsplit("/", 1)[1]: recording for recording in recordings}
-    # Manifest and file disagree on the speed: the manifest wins, the file's is kept.
+    # Manifest and file state different speeds: the manifest overrides, the file's is kept as metadata.
     for name, rpm, stored in (("97.mat", 1797, 1796), ("158.mat", 1797, 1773), ("3001.mat", 1797, None)):
         assert (by_name[name].rpm, by_name[name].metadata["rpm_in_file"]) == (rpm, stored)
     assert by_name["97.mat"].sampling_rate_hz == 48_000
@@ -422,7 +423,7 @@ def test_the_real_cwru_folder(real_data):
 
 
 @pytest.mark.data
-def test_both_real_folders_by_their_common_manifest(real_data):
+def test_real_folders_with_common_manifest(real_data):
     entries = list_dataset(real_data)
     assert len(entries) == 103
     recordings = load_dataset(real_data, classes=["imbalance", "bent_shaft"])

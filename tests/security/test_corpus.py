@@ -628,14 +628,14 @@ def manifest_with_paths_outside(folder: Path) -> Path:
     return dataset(folder / "data", "file,label\n" + "".join(f"{name},x\n" for name in OUTSIDE))
 
 
-@case(r"cannot be looked up|is not there", how="dataset")
+@case(r"cannot be accessed|does not exist", how="dataset")
 def circular_symlink(folder: Path) -> Path:
     (folder / "x").mkdir()
     (folder / "x" / "a.csv").symlink_to("a.csv")
     return folder
 
 
-@case("is not there|cannot be looked up", how="dataset")
+@case("does not exist|cannot be accessed", how="dataset")
 def manifest_with_impossible_names(folder: Path) -> Path:
     return dataset(folder, f"file,label\n{'n' * 5000}.csv,x\na\x01.csv,x\n")
 
@@ -673,7 +673,7 @@ def manifest_that_is_slow_to_match(folder: Path) -> Path:
     return dataset(folder, f'file,label,load\na.npz,x,"{load}\n{load[:9]}"\n')
 
 
-@case("rpm is 'inf', expected a number above 0", how="dataset")
+@case("rpm is 'inf', expected a number > 0", how="dataset")
 def manifest_of_infinite_speed(folder: Path) -> Path:
     return dataset(folder, "file,label,rpm\na.npz,x,inf\na.npz,x,1e999\na.npz,x,-1\n")
 
@@ -692,13 +692,13 @@ def a_pipe(folder: Path) -> Path:
     return folder / "a.csv"
 
 
-@case("(is no|is not a|not a) regular file", how="dataset")
+@case("is not a regular file", how="dataset")
 def a_pipe_in_a_manifest(folder: Path) -> Path:
     os.mkfifo(folder / "b.csv")
     return dataset(folder, "file,label\nb.csv,x\n")
 
 
-@case("(is no|is not a|not a) regular file", how="dataset")
+@case("is not a regular file", how="dataset")
 def a_pipe_in_a_class(folder: Path) -> Path:
     (folder / "x").mkdir()
     os.mkfifo(folder / "x" / "a.csv")

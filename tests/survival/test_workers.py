@@ -119,7 +119,7 @@ def test_a_started_worker_maps_spilled_recordings_for_itself(tmp_path):
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, pickle.dumps])
 def test_spilled_windows_are_not_copied_by_mistake(copied, tmp_path):
-    with pytest.raises(ValueError, match="file without a name"):
+    with pytest.raises(ValueError, match="memory-mapped recordings cannot be pickled"):
         copied(mapped_windows(tmp_path))
 
 

@@ -1,4 +1,4 @@
-"""Windows as plain arrays, for scikit-learn and whatever else takes `X`, `y` and `groups`."""
+"""Windows as NumPy arrays, for scikit-learn and other libraries that take `X`, `y` and `groups`."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from whirl.data.windows import WindowDataset
 
 
 class WindowArrays(NamedTuple):
-    """Windows, and what is known of each.
+    """All windows of a data set as arrays.
 
     Attributes:
-        X: signals, float32 `[W, C, T]`, standardised or in the recordings' unit, as the windows were.
-        y: position of the label in the windows' `classes`, int64 `[W]`; -1 where there is none.
-        groups: name of the specimen, `[W]`; where it is unknown, of the recording's source, or of the recording.
-            Windows of one group never belong on both sides of a split.
-        recordings: position in the list of recordings, int64 `[W]`.
-        rpm: speed of the shaft, rev/min, float32 `[W]`; NaN where unknown.
+        X: signals, float32 `[W, C, T]`, standardized or in the unit of the recordings, as in the data set.
+        y: index of the label in `classes` of the data set, int64 `[W]`; -1 for unlabeled windows.
+        groups: name of the specimen, `[W]`; if unknown, of the recording's source, or of the recording. Keep windows of
+            one group on the same side of a split.
+        recordings: index in the list of recordings, int64 `[W]`.
+        rpm: shaft speed, rev/min, float32 `[W]`; NaN where unknown.
     """
 
     X: np.ndarray
@@ -33,17 +33,19 @@ class WindowArrays(NamedTuple):
 
 
 def window_arrays(windows: WindowDataset, recordings: Sequence[Recording]) -> WindowArrays:
-    """All windows at once; the arrays are copies and take `4 W C T` bytes, twice that for a moment.
+    """Return all windows as arrays.
+
+    The arrays are copies of `4 W C T` bytes; peak memory is twice that.
 
     Args:
-        windows: cut from `recordings`.
-        recordings: those the windows were cut from, in the same order: they know the specimens.
+        windows: windows cut from `recordings`.
+        recordings: the recordings of the windows, in the same order; they provide the specimens.
 
     Returns:
-        A row for each window, in the windows' order.
+        One row per window, in the order of `windows`.
 
     Raises:
-        ValueError: windows of the recordings would be others.
+        ValueError: the windows were not cut from these recordings.
 
     Example:
         >>> from sklearn.model_selection import GroupKFold
@@ -55,18 +57,18 @@ def window_arrays(windows: WindowDataset, recordings: Sequence[Recording]) -> Wi
         >>> [test.tolist() for _, test in GroupKFold(2).split(X, y, groups)]
         [[0, 1, 2, 3], [4, 5]]
     """
-    _check_theirs(windows, recordings)
+    _check_match(windows, recordings)
     signals, targets, metadata = windows[torch.arange(len(windows))]
-    of_recording = metadata["recording"].numpy()
-    groups = np.array(group_keys(recordings, "specimen"))[of_recording]
-    return WindowArrays(signals.numpy(), targets.numpy(), groups, of_recording, metadata["rpm"].numpy())
+    index = metadata["recording"].numpy()
+    groups = np.array(group_keys(recordings, "specimen"))[index]
+    return WindowArrays(signals.numpy(), targets.numpy(), groups, index, metadata["rpm"].numpy())
 
 
-def _check_theirs(windows: WindowDataset, recordings: Sequence[Recording]) -> None:
-    cut = [(recording.n_samples - windows.window) // windows.hop + 1 for recording in recordings]
-    found = windows.recording_index.bincount().tolist()
-    if cut != found:
+def _check_match(windows: WindowDataset, recordings: Sequence[Recording]) -> None:
+    expected = windows.recording_index.bincount().tolist()
+    found = [(recording.n_samples - windows.window) // windows.hop + 1 for recording in recordings]
+    if found != expected:
         raise ValueError(
-            f"{len(cut)} recordings that give {sum(cut)} windows for {len(found)} that gave {sum(found)}: "
-            "expected those the windows were cut from, in the same order"
+            f"the windows are {sum(expected)} cuts of {len(expected)} recordings, but these {len(found)} recordings "
+            f"have {sum(found)}; pass the recordings the windows were cut from, in the same order"
         )

@@ -1,4 +1,4 @@
-"""A folder of recordings: a manifest.csv that lists them, or one folder per class."""
+"""Data sets on disk: a folder with a manifest.csv, or with one subfolder per class."""
 
 from __future__ import annotations
 
@@ -23,12 +23,27 @@ from whirl.data.manifest import (
 )
 from whirl.data.memmap import to_mmap
 from whirl.data.recording import Recording
+from whirl.validation import unknown_name
 
-# What may lie beside recordings in a folder of classes without being one.
-_DOCUMENTS = {".md", ".pdf", ".html", ".json", ".xml", ".yaml", ".yml", ".png", ".jpg", ".jpeg", ".py", ".m", ".ipynb"}
+# Files that are skipped in class folders.
+_DOCUMENT_SUFFIXES = {
+    ".md",
+    ".pdf",
+    ".html",
+    ".json",
+    ".xml",
+    ".yaml",
+    ".yml",
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".py",
+    ".m",
+    ".ipynb",
+}
 _DOCUMENT_NAMES = ("readme", "license", "licence", "notes")
-# What Windows and Office leave behind (lock files of open documents), in lower case.
-_LEFTOVERS = ("thumbs.db", "desktop.ini", "~$")
+# Prefixes of files created by Windows and Office (lock files of open documents), in lower case.
+_SYSTEM_FILES = ("thumbs.db", "desktop.ini", "~$")
 
 
 def load_dataset(
@@ -39,31 +54,32 @@ def load_dataset(
     sampling_rate_hz: float | None = None,
     mmap_dir: str | Path | None = None,
 ) -> list[Recording]:
-    r"""Read all recordings of a folder, checked to be fit for training.
+    r"""Read all recordings of a folder and validate them for training.
 
-    The folder holds a `manifest.csv` with the columns `file` and `label`, and where known `specimen` (or
-    `specimen_group`), `rpm`, `load` ("2 hp"), `sampling_rate`, `unit`, `channel_names`; other columns
-    become metadata. Without a manifest it holds one folder per class, and in these the files, or one
-    folder per specimen with its files. Labels stay as the user wrote them. See `read` for
-    the kinds of files; what the manifest says overrides the file.
+    The folder contains a `manifest.csv` with the columns `file` and `label` and, optionally, `specimen` (or
+    `specimen_group`), `rpm`, `load` ("2 hp"), `sampling_rate`, `unit` and `channel_names`. Rolling bearings are
+    given by `bearing` (a designation; several separated by ";"), or by `n_elements`, `ball_diameter`,
+    `pitch_diameter` and `contact_angle`, or by their fault orders `bpfo`, `bpfi`, `bsf` and `ftf`, with
+    `rotating_race` "inner" (default) or "outer". Other columns become metadata. Without a manifest, it contains one
+    subfolder per class, with the files either directly in it or in one subfolder per specimen. Labels are kept as
+    written. For supported formats see `read`; values in the manifest override those in the file.
 
     Args:
         folder: the folder.
         channels: names of the channels to keep, in this order; None keeps all.
-        classes: labels to keep; files of others are not opened. None keeps all.
-        sampling_rate_hz: the rate to assume where neither manifest nor file states one.
-        mmap_dir: folder on whose disk samples are kept instead of in memory, see `whirl.data.to_mmap`.
+        classes: labels to keep; files of other classes are not opened. None keeps all.
+        sampling_rate_hz: sampling rate to assume if neither manifest nor file states one.
+        mmap_dir: folder for a memory-mapped file with the samples, for data larger than memory; see
+            `whirl.data.to_mmap`. None keeps the samples in memory.
 
     Returns:
-        The recordings in the order of the manifest, or of their paths; all have the same channels, and
-        only finite samples.
+        The recordings in the order of the manifest, or sorted by path. All have the same channels and finite samples.
 
     Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: the folder is empty; the manifest is malformed, names files twice, outside of the
-            folder, absent or of unknown kind; a class or channel is not there; a file cannot be read; a
-            sample is NaN or infinite; recordings differ in their channels. The message is one line that
-            names the file and the remedy.
+        FileNotFoundError: the folder does not exist.
+        ValueError: the folder is empty; the manifest is malformed, or lists a file twice, outside the folder, missing
+            or of unknown type; a class or channel does not exist; a file cannot be read; a sample is NaN or infinite;
+            recordings have different channels. The message is one line that names the file and the remedy.
 
     Example:
         >>> import tempfile
@@ -75,8 +91,8 @@ def load_dataset(
         >>> recording.label, recording.specimen, recording.rpm, recording.load, recording.load_unit
         ('wear', 'B1', 1500.0, 2.0, 'hp')
     """
-    read = _read_all(list_dataset(folder, classes), channels, sampling_rate_hz)
-    return _same_channels(folder, list(read) if mmap_dir is None else to_mmap(read, mmap_dir))
+    recordings = _read_all(list_dataset(folder, classes), channels, sampling_rate_hz)
+    return _unify_channels(folder, list(recordings) if mmap_dir is None else to_mmap(recordings, mmap_dir))
 
 
 def _read_all(
@@ -91,38 +107,47 @@ def _read_all(
 
 
 def list_dataset(folder: str | Path, classes: Sequence[str] | None = None) -> list[Entry]:
-    """The recordings of a folder, without opening their files; see `load_dataset`."""
+    """Return the entries of a folder without opening the recordings; see `load_dataset`.
+
+    Args:
+        folder: the folder.
+        classes: labels to keep; None keeps all.
+
+    Raises:
+        FileNotFoundError, ValueError: as for `load_dataset`.
+    """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of recordings")
+        raise FileNotFoundError(f"{folder}: no such folder")
     entries = read_manifest(folder) if (folder / MANIFEST).is_file() else _class_folders(folder)
     if not entries and (folder / MANIFEST).is_file():
-        raise ValueError(f"{folder}: {MANIFEST} names no recordings; add a row (file, label) for each")
+        raise ValueError(f"{folder}: {MANIFEST} lists no recordings; add a row (file, label) for each")
     if not entries:
-        raise ValueError(f"{folder}: holds no recordings; add a {MANIFEST} (columns file, label) or a folder per class")
+        raise ValueError(
+            f"{folder}: contains no recordings; add a {MANIFEST} (columns file, label) or one folder per class"
+        )
     if classes is None:
         return entries
     known = sorted({entry.label for entry in entries})
     unknown = [name for name in classes if name not in known]
     if unknown:
-        raise ValueError(f"{folder}: has no class {unknown[0]!r}; its classes are {', '.join(known)}")
+        raise ValueError(f"{folder}: {unknown_name('class', unknown[0], known)}")
     return [entry for entry in entries if entry.label in classes]
 
 
 def save_dataset(recordings: Iterable[Recording], folder: str | Path) -> None:
-    """Write labelled recordings as float32 `.npz` files with a `manifest.csv`, for `load_dataset`.
+    """Write labeled recordings as float32 `.npz` files with a `manifest.csv`, for `load_dataset`.
 
-    What is read back equals what was written but for `source` and `start_sample`, which tell the new file.
-    Metadata become columns; texts, numbers, lists and None come back as they were, tuples as lists.
-    Files are written one by one in a folder aside and moved at the end, the manifest last, so that
-    nothing half-written stays when writing fails.
+    Recordings read back equal those written, except `source` and `start_sample`, which refer to the new file. Metadata
+    become columns; texts, numbers, lists and None are restored exactly, tuples as lists. Files are written one by one
+    to a temporary folder and moved at the end, the manifest last, so a failed write leaves no partial data set.
 
     Args:
-        recordings: the recordings; a generator is drawn from one at a time.
-        folder: new or empty.
+        recordings: the recordings; a generator is consumed one recording after the other.
+        folder: a new or empty folder.
 
     Raises:
-        ValueError: the folder is not empty, there are no recordings, or one has no label.
+        ValueError: the folder is not empty, there are no recordings, or a recording has no label.
 
     Example:
         >>> from whirl.data.dataset import load_dataset, save_dataset
@@ -139,13 +164,13 @@ def save_dataset(recordings: Iterable[Recording], folder: str | Path) -> None:
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as aside:
-            rows = [_write_recording(Path(aside), index, recording) for index, recording in enumerate(recordings)]
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as temp_dir:
+            rows = [_write_recording(Path(temp_dir), index, recording) for index, recording in enumerate(recordings)]
             if not rows:
-                raise ValueError(f"{folder}: there are no recordings to write")
-            write_manifest(Path(aside) / MANIFEST, rows)
+                raise ValueError(f"{folder}: no recordings to write")
+            write_manifest(Path(temp_dir) / MANIFEST, rows)
             for name in [*(row["file"] for row in rows), MANIFEST]:
-                (Path(aside) / name).replace(folder / name)
+                (Path(temp_dir) / name).replace(folder / name)
     except BaseException:
         if is_new and not any(folder.iterdir()):
             folder.rmdir()
@@ -153,15 +178,15 @@ def save_dataset(recordings: Iterable[Recording], folder: str | Path) -> None:
 
 
 def _class_folders(folder: Path) -> list[Entry]:
-    # Links to folders are not followed; as files without a class they are refused, not left out.
+    # Links to folders are not followed; they are reported as misplaced files instead of being skipped silently.
     found = [path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir()]
     paths = [path for path in found if _is_data_file(path.relative_to(folder))]
     depths = {path: len(path.relative_to(folder).parts) for path in paths}
     misplaced = [str(path.relative_to(folder)) for path, depth in depths.items() if depth not in (2, 3)]
     if misplaced:
         raise ValueError(
-            f"{folder}: {first_few(misplaced)} has no class; add a {MANIFEST} (columns file, label) "
-            "or sort the files as CLASS/FILE or CLASS/SPECIMEN/FILE"
+            f"{folder}: {first_few(misplaced)} is not in a class folder; add a {MANIFEST} (columns file, label) "
+            "or arrange the files as CLASS/FILE or CLASS/SPECIMEN/FILE"
         )
     problems = [f"{path.relative_to(folder)} {why}" for path in paths if (why := why_unreadable(path))]
     if problems:
@@ -173,10 +198,12 @@ def _class_folders(folder: Path) -> list[Entry]:
 
 
 def _is_data_file(relative: Path) -> bool:
-    """Whether a file is meant to be a recording: not hidden, no leftover, and no document."""
-    hidden = any(part.startswith(".") for part in relative.parts) or relative.name.lower().startswith(_LEFTOVERS)
+    """Return whether a file should be a recording: not hidden, not a system file, and not a document."""
+    hidden = any(part.startswith(".") for part in relative.parts) or relative.name.lower().startswith(_SYSTEM_FILES)
     is_text = relative.suffix.lower() in ("", ".txt")
-    document = relative.suffix.lower() in _DOCUMENTS or (is_text and relative.stem.lower().startswith(_DOCUMENT_NAMES))
+    document = relative.suffix.lower() in _DOCUMENT_SUFFIXES or (
+        is_text and relative.stem.lower().startswith(_DOCUMENT_NAMES)
+    )
     return not (hidden or document)
 
 
@@ -185,8 +212,8 @@ def _select_channels(recording: Recording, names: Sequence[str]) -> Recording:
         return recording.select_channels(names)
     except ValueError as error:
         raise ValueError(
-            f"{error}; name the channels with a channel_names column in {MANIFEST}, "
-            f"or choose from these with --channels {','.join(recording.channels)}"
+            f"{error}; name the channels in a channel_names column of {MANIFEST}, "
+            f"or select from these with --channels {','.join(recording.channels)}"
         ) from error
 
 
@@ -197,21 +224,21 @@ def _check_finite(recording: Recording) -> None:
     channel, sample = np.argwhere(~finite)[0]
     raise ValueError(
         f"{recording.name}: channel {recording.channels[channel]} is {recording.signal[channel, sample]} at sample "
-        f"{sample} ({(~finite).sum()} such samples in all); mend the file or leave it out of the manifest"
+        f"{sample} ({(~finite).sum()} NaN or infinite samples in total); repair or exclude the file"
     )
 
 
-def _same_channels(folder: str | Path, recordings: list[Recording]) -> list[Recording]:
-    """The recordings with their channels in one order."""
+def _unify_channels(folder: str | Path, recordings: list[Recording]) -> list[Recording]:
+    """Return the recordings with their channels in the same order; raise if they have different channels."""
     sets = Counter(frozenset(recording.channels) for recording in recordings)
     if len(sets) > 1:
         order = recordings[0].channels
         shared = [name for name in order if all(name in names for names in sets)]
         found = ", ".join(f"{' '.join(sorted(names))} ({count})" for names, count in sets.most_common(3))
-        remedy = f"keep what all have with --channels {','.join(shared)}" if shared else "name them alike"
+        select = f"select the common ones with --channels {','.join(shared)}, or " if shared else ""
         raise ValueError(
-            f"{folder}: recordings differ in their channels: {found}; "
-            f"{remedy}, or rename channels in the manifest's column channel_names"
+            f"{folder}: recordings have different channels: {found}; "
+            f"{select}rename channels in the channel_names column of {MANIFEST}"
         )
     return [
         recording if recording.channels == recordings[0].channels else recording.select_channels(recordings[0].channels)
@@ -220,9 +247,9 @@ def _same_channels(folder: str | Path, recordings: list[Recording]) -> list[Reco
 
 
 def _write_recording(folder: Path, index: int, recording: Recording) -> dict[str, str]:
-    """Write one file; the row of the manifest for it."""
+    """Write one file and return its row of the manifest."""
     if recording.label is None:
-        raise ValueError(f"{recording.name}: has no label, and a data set needs one for every recording")
+        raise ValueError(f"{recording.name}: has no label, expected one for every recording of a data set")
     name = f"{re.sub(r'[^A-Za-z0-9_-]', '_', recording.label)}_{index:05d}.npz"
     contents: dict[str, Any] = {
         "signal": recording.signal,

@@ -1,4 +1,4 @@
-"""Recordings larger than memory: their samples in a file that is mapped, and read where they are used."""
+"""Memory-mapped recordings: samples in a file on disk, for data sets larger than memory."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from whirl.data.recording import Recording
 
 
 class MappedFile(mmap.mmap):
-    """A file of float32 samples in memory, copied where it is written to; the file needs no name.
+    """A copy-on-write memory map of a file of float32 samples; the file may be unlinked.
 
-    It goes to a loader's worker as the open file, which the worker maps for itself. What this process has written stays
-    with it.
+    Pickling for a loader's worker process passes the open file descriptor, and the worker maps the file itself. Changes
+    made by this process are private to it.
 
     Args:
-        descriptor: of the open file.
+        descriptor: descriptor of the open file.
 
     Raises:
-        ValueError: it is pickled otherwise, or on Windows: all the samples would be copied.
+        ValueError: the map is pickled for any other purpose, or on Windows, where all samples would be copied.
     """
 
     _descriptor: int
@@ -42,14 +42,14 @@ class MappedFile(mmap.mmap):
     def __reduce__(self) -> tuple[Callable[[Any], MappedFile], tuple[Any]]:
         if os.name != "posix" or get_spawning_popen() is None:
             raise ValueError(
-                "spilled recordings lie in a file without a name and cannot be pickled; a loader's workers get the "
-                "open file, except on Windows: take num_workers=0 (--workers 0) there"
+                "memory-mapped recordings cannot be pickled, except for a loader's worker processes on POSIX systems; "
+                "on Windows use num_workers=0 (--workers 0)"
             )
-        return _mapped_here, (reduction.DupFd(self._descriptor),)
+        return _map_in_worker, (reduction.DupFd(self._descriptor),)
 
 
-def _mapped_here(file: Any) -> MappedFile:
-    """In a worker, which reads windows in random order."""
+def _map_in_worker(file: Any) -> MappedFile:
+    """Map the file in a worker process, which reads windows in random order."""
     descriptor = file.detach()
     try:
         mapped = MappedFile(descriptor)
@@ -60,23 +60,24 @@ def _mapped_here(file: Any) -> MappedFile:
 
 
 def to_mmap(recordings: Iterable[Recording], folder: str | Path) -> list[Recording]:
-    """The same recordings with their samples on disk instead of in memory.
+    """Move the samples of recordings from memory to a memory-mapped file.
 
-    The samples of all recordings go into one file in `folder`, one recording at a time, and are mapped: the operating
-    system reads what is used and drops it when memory is short. The file has no name any more when this returns, so its
-    space is free again as soon as the process ends, however it ends. Cutting such recordings, and windows over them,
-    copy nothing.
+    The samples of all recordings are written to one file in `folder`, one recording after the other, and mapped: the
+    operating system loads the pages in use and evicts them when memory is scarce. The file is unlinked before this
+    function returns, so its disk space is released when the process ends, even if it crashes. Cutting the returned
+    recordings and creating windows over them copies nothing.
 
     Args:
-        recordings: any number, all with the same number of channels; a generator is drawn from one at a time.
-        folder: on a disk with room for 4 bytes per sample and channel; made where it is not there.
+        recordings: any number of recordings with the same number of channels; a generator is consumed one recording
+            after the other.
+        folder: a folder on a disk with 4 bytes of free space per sample and channel; created if missing.
 
     Returns:
-        Recordings in the same order, equal to the given ones. Their arrays may be written to; the file is not.
+        Recordings in the same order, equal to the given ones. Writing to their arrays does not change the file.
 
     Raises:
-        ValueError: the recordings differ in their number of channels.
-        OSError: the folder cannot be written to, or the disk is full.
+        ValueError: the recordings have different numbers of channels.
+        OSError: the folder is not writable, or the disk is full.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -86,43 +87,44 @@ def to_mmap(recordings: Iterable[Recording], folder: str | Path) -> list[Recordi
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    kept: list[Recording] = []
-    with tempfile.TemporaryFile(dir=folder, prefix="spilled-") as file:
+    written: list[Recording] = []
+    with tempfile.TemporaryFile(dir=folder, prefix="whirl-samples-") as file:
         for recording in recordings:
-            if kept and recording.n_channels != kept[0].n_channels:
+            if written and recording.n_channels != written[0].n_channels:
                 raise ValueError(
-                    f"{recording.name} has {recording.n_channels} channels, {kept[0].name} has {kept[0].n_channels}: "
-                    "choose channels that all recordings have"
+                    f"{recording.name} has {recording.n_channels} channels, {written[0].name} has "
+                    f"{written[0].n_channels}; select channels that all recordings have"
                 )
             _append(file, recording.signal, folder)
-            # An array of the right shape that takes no memory, until the file can be mapped.
-            kept.append(replace(recording, signal=np.broadcast_to(np.float32(0), recording.signal.shape)))
-        if not kept:
+            # A placeholder of the right shape that takes no memory, until the file is complete and mapped.
+            written.append(replace(recording, signal=np.broadcast_to(np.float32(0), recording.signal.shape)))
+        if not written:
             return []
-        samples = samples_of(MappedFile(file.fileno()), kept[0].n_channels)
-    ends = np.cumsum([recording.n_samples for recording in kept])
+        samples = samples_of(MappedFile(file.fileno()), written[0].n_channels)
+    ends = np.cumsum([recording.n_samples for recording in written])
     return [
         replace(recording, signal=samples[end - recording.n_samples : end].T)
-        for recording, end in zip(kept, ends.tolist(), strict=True)
+        for recording, end in zip(written, ends.tolist(), strict=True)
     ]
 
 
 def _append(file: IO[bytes], signal: np.ndarray, folder: Path) -> None:
     try:
-        # Sample by sample, [N, C]: then a cut through all channels is one stretch of the file.
+        # Sample-major, [N, C], so that a cut of all channels is one contiguous range of the file.
         file.write(np.ascontiguousarray(signal.T).data)
         file.flush()
     except OSError as error:
-        error.filename = str(folder)  # the file itself has no name
+        error.filename = str(folder)  # the temporary file has no name to report
         raise
 
 
 def samples_of(mapped: MappedFile, n_channels: int) -> np.ndarray:
-    """All samples of a file, `[N, C]`."""
+    """Return all samples of a file, `[N, C]`, without copying."""
     return np.ndarray((len(mapped) // (4 * n_channels), n_channels), np.float32, buffer=mapped)
 
 
-def _mapping(array: np.ndarray) -> object:
+def _owner(array: np.ndarray) -> object:
+    """Return the object that owns the memory of an array."""
     base: object = array
     while isinstance(base, np.ndarray):
         base = base.base
@@ -130,13 +132,16 @@ def _mapping(array: np.ndarray) -> object:
 
 
 def mapped_block(recordings: Sequence[Recording]) -> tuple[np.ndarray, list[int]] | None:
-    """The samples `[N, C]` of the file that all recordings are stretches of, and where in it each begins.
+    """Return the samples `[N, C]` of the mapped file that contains all recordings, and the first sample of each.
 
-    From here on the recordings are expected to be read window by window in random order. Until then, as while they are
-    checked, the system reads ahead.
+    After this call the operating system expects windows to be read in random order; before, for example during
+    validation, it reads ahead.
+
+    Args:
+        recordings: at least one recording.
 
     Returns:
-        None where the recordings do not lie in one such file.
+        The block and the start positions, or None if the recordings are not all in the same mapped file.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -147,12 +152,12 @@ def mapped_block(recordings: Sequence[Recording]) -> tuple[np.ndarray, list[int]
         >>> mapped_block([first, Recording(np.zeros(5), 8000)]) is None
         True
     """
-    mapping = _mapping(recordings[0].signal)
+    mapping = _owner(recordings[0].signal)
     n_channels = recordings[0].n_channels
     strides = (4, 4 * n_channels)
     if not isinstance(mapping, MappedFile):
         return None
-    if any(_mapping(r.signal) is not mapping or r.signal.strides != strides for r in recordings):
+    if any(_owner(r.signal) is not mapping or r.signal.strides != strides for r in recordings):
         return None
     block = samples_of(mapping, n_channels)
     first = block.ctypes.data
@@ -163,25 +168,25 @@ def mapped_block(recordings: Sequence[Recording]) -> tuple[np.ndarray, list[int]
 
 
 def mapping_of(recordings: Sequence[Recording]) -> MappedFile | None:
-    """The mapped file under recordings of which `mapped_block` knows a block, for `read_ahead`."""
-    mapping = _mapping(recordings[0].signal)
+    """Return the mapped file that contains the recordings, for `read_ahead`; None if they are in memory."""
+    mapping = _owner(recordings[0].signal)
     return mapping if isinstance(mapping, MappedFile) else None
 
 
 def read_ahead(mapping: mmap.mmap, offsets: Iterable[int], n_bytes: int) -> None:
-    """Have stretches of the file read at once, and not page by page as they are used: six times as fast on a disk.
+    """Prefetch ranges of the file, instead of reading page by page on access; six times as fast on a disk.
 
     Args:
         mapping: the mapped file.
-        offsets: first byte of each stretch.
-        n_bytes: length of each.
+        offsets: first byte of each range.
+        n_bytes: length of each range.
     """
     for offset in offsets:
         _advise(mapping, "MADV_WILLNEED", offset, n_bytes)
 
 
 def _advise(mapping: mmap.mmap, advice: str, offset: int, n_bytes: int) -> None:
-    """Tell the operating system what will be done with the pages of a stretch; not all can be told."""
+    """Advise the operating system on the use of a range of pages, where the platform supports it."""
     if hasattr(mmap, advice):
         page = offset // mmap.PAGESIZE * mmap.PAGESIZE
         mapping.madvise(getattr(mmap, advice), page, min(offset + n_bytes, len(mapping)) - page)
