@@ -1,4 +1,4 @@
-"""The policy search: it finds what validation needs and changes nothing but its result."""
+"""Tests of the search for augmentation policies."""
 
 import pytest
 import torch
@@ -13,8 +13,8 @@ def generator(seed):
     return torch.Generator().manual_seed(seed)
 
 
-def sign_blind_task(n, flipped):
-    """Two shapes; in validation they come with either sign, in training with one: only polarity_flip helps."""
+def polarity_task(n, flipped):
+    """Two pulse shapes; training holds one polarity, validation both, so only polarity_flip helps."""
     draws = generator(n)
     labels = torch.arange(n) % 2
     time = torch.linspace(0, 1, 32)
@@ -29,11 +29,11 @@ def network():
     return nn.Sequential(nn.Flatten(), nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 2))
 
 
-def test_search_finds_what_validation_needs():
+def test_finds_operation_that_validation_needs():
     policy = search_policy(
         network,
-        sign_blind_task(256, flipped=False),
-        sign_blind_task(128, flipped=True),
+        polarity_task(256, flipped=False),
+        polarity_task(128, flipped=True),
         epochs=12,
         n_trials=12,
         n_sub_policies=1,
@@ -44,17 +44,17 @@ def test_search_finds_what_validation_needs():
     AutoAugment(policy)
 
 
-def test_search_returns_nothing_where_nothing_was_tried():
-    data = sign_blind_task(64, flipped=False)
+def test_returns_empty_policy_if_nothing_was_better():
+    data = polarity_task(64, flipped=False)
     state = torch.get_rng_state()
     policy = search_policy(network, data, data, epochs=1, n_trials=1, device="cpu")
     assert policy == [[]]
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_search_refuses_bad_numbers():
-    data = sign_blind_task(8, flipped=False)
-    with pytest.raises(ValueError, match="n_trials is 0, expected >= 1"):
+def test_rejects_invalid_arguments():
+    data = polarity_task(8, flipped=False)
+    with pytest.raises(ValueError, match="n_trials is 0, expected an integer >= 1"):
         search_policy(network, data, data, n_trials=0)
-    with pytest.raises(ValueError, match="operations are \\['flip'\\], expected some of"):
+    with pytest.raises(ValueError, match=r"unknown operation 'flip'.*xpected one of"):
         search_policy(network, data, data, operations=["flip"])

@@ -1,4 +1,4 @@
-"""Bayesian search over scikit-learn's models and over the networks, alone and shared."""
+"""Tests of Bayesian search over scikit-learn models and networks, with one or several workers."""
 
 import math
 
@@ -31,7 +31,7 @@ def quiet_optuna():
 
 @pytest.fixture(scope="module")
 def data():
-    """Three classes in rings, so that depth matters."""
+    """Three classes in concentric rings, so that the depth of a tree matters."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(400, 4))
     y = np.digitize((X[:, :2] ** 2).sum(1), [0.8, 2.2]).astype(str)
@@ -40,19 +40,19 @@ def data():
 
 @pytest.fixture(scope="module")
 def signals():
-    """Two frequencies in noise."""
+    """Two classes: sines of two frequencies in noise."""
     rng = np.random.default_rng(0)
     y = np.tile([0, 1], 48)
     X = np.sin(np.arange(256) * np.array([0.2, 0.5])[y, None]) + rng.normal(0, 0.3, (96, 256))
     return X[:64], y[:64], X[64:], y[64:]
 
 
-def test_the_best_is_what_was_found(data):
+def test_returns_best_candidate(data):
     optimizer = BayesianOptimizer(random_state=3)
     found = optimizer.optimize(DecisionTreeClassifier, *data, n_trials=12, param_space=TREE)
     X_train, y_train, X_val, y_val = data
-    again = DecisionTreeClassifier(**found["best_params"], random_state=3).fit(X_train, y_train)
-    assert found["best_score"] == again.score(X_val, y_val) == found["best_estimator"].score(X_val, y_val)
+    refitted = DecisionTreeClassifier(**found["best_params"], random_state=3).fit(X_train, y_train)
+    assert found["best_score"] == refitted.score(X_val, y_val) == found["best_estimator"].score(X_val, y_val)
     assert set(found["best_params"]) == set(TREE)
     assert (found["n_candidates"], found["n_pruned"], found["n_failed"]) == (12, 0, 0)
     results = optimizer.get_results()
@@ -62,7 +62,7 @@ def test_the_best_is_what_was_found(data):
     assert (results["time_s"] > 0).all()
 
 
-def test_the_same_seed_finds_the_same(data):
+def test_same_seed_gives_same_results(data):
     first, second = BayesianOptimizer(random_state=1), BayesianOptimizer(random_state=1)
     for optimizer in (first, second):
         optimizer.optimize(DecisionTreeClassifier, *data, 14, TREE)
@@ -70,55 +70,57 @@ def test_the_same_seed_finds_the_same(data):
     assert first.get_results()[columns].equals(second.get_results()[columns])
 
 
-def test_a_study_is_gone_on_with(data, tmp_path):
+def test_resumed_study_matches_uninterrupted_study(data, tmp_path):
     def search(n_trials, storage):
         return BayesianOptimizer(random_state=1).optimize(
             RandomForestClassifier, *data, n_trials, TREE, storage=storage, fixed_params={"n_estimators": 5}
         )
 
-    whole = search(12, None)
+    uninterrupted = search(12, None)
     search(5, tmp_path / "study.log")
     resumed = search(12, tmp_path / "study.log")
-    assert (resumed["best_params"], resumed["best_score"]) == (whole["best_params"], whole["best_score"])
-    # Nothing left to train but the best, which another process had trained.
+    assert resumed["best_params"] == uninterrupted["best_params"]
+    assert resumed["best_score"] == uninterrupted["best_score"]
+    # Only the best estimator is trained again, since the earlier call did not store it.
     again = search(12, tmp_path / "study.log")
-    assert again["best_estimator"].score(*data[2:]) == whole["best_score"]
+    assert again["best_estimator"].score(*data[2:]) == uninterrupted["best_score"]
     assert again["best_estimator"].n_estimators == 5
 
 
-def test_a_study_of_other_data_is_refused(data, tmp_path):
+def test_rejects_study_of_other_data(data, tmp_path):
     X_train, y_train, X_val, y_val = data
     arguments = {"n_trials": 1, "param_space": TREE, "storage": tmp_path / "study.log"}
     BayesianOptimizer().optimize(DecisionTreeClassifier, *data, **arguments)
-    with pytest.raises(ValueError, match=r"other settings \(data.X_val: "):
+    with pytest.raises(ValueError, match=r"other settings \(data.X_val is "):
         BayesianOptimizer().optimize(DecisionTreeClassifier, X_train, y_train, X_val + 1, y_val, **arguments)
-    with pytest.raises(ValueError, match=r"data\.y_train: "):
+    with pytest.raises(ValueError, match=r"data\.y_train is "):
         BayesianOptimizer().optimize(
             DecisionTreeClassifier, X_train, y_train[::-1].astype(object), X_val, y_val, **arguments
         )
-    with pytest.raises(ValueError, match="model: DecisionTreeClassifier there, RandomForestClassifier here"):
+    with pytest.raises(ValueError, match="model is RandomForestClassifier, in the study DecisionTreeClassifier"):
         BayesianOptimizer().optimize(RandomForestClassifier, *data, **arguments)
 
 
-def test_what_makes_scores_comparable_is_the_same_in_every_process(data):
+def test_fingerprint_does_not_depend_on_process(data):
     X, y = csr_array(data[0]), data[1]
 
-    def facts(X, kernel, scoring, model=SVC, space=TREE):
+    def fingerprint(X, kernel, scoring, model=SVC, space=TREE):
         return _Search(model, (X, y, X, y), space, scoring, {"kernel": kernel}, 0).describe()
 
-    plain = facts(X, linear_kernel, f1_score)
-    assert " at 0x" not in str(plain) + str(facts(X, object(), lambda *_: 0.0))
+    plain = fingerprint(X, linear_kernel, f1_score)
+    assert " at 0x" not in str(plain) + str(fingerprint(X, object(), lambda *_: 0.0))
     other = X.copy()
     other.data[len(other.data) // 2] += 1
-    assert facts(other, linear_kernel, f1_score)["data"] != plain["data"]
-    assert facts(X, rbf_kernel, f1_score) != plain
-    long = [make_pipeline(*[StandardScaler() for _ in range(60)], SVC(C=C)) for C in (1, 2)]  # their texts are cut
-    assert facts(X, None, None, long[0]) != facts(X, None, None, long[1])
+    assert fingerprint(other, linear_kernel, f1_score)["data"] != plain["data"]
+    assert fingerprint(X, rbf_kernel, f1_score) != plain
+    # The repr of such long pipelines is truncated.
+    long = [make_pipeline(*[StandardScaler() for _ in range(60)], SVC(C=C)) for C in (1, 2)]
+    assert fingerprint(X, None, None, long[0]) != fingerprint(X, None, None, long[1])
 
 
-def test_specimens_may_come_one_by_one(data):
+def test_accepts_groups_from_generators(data):
     groups = {"groups_train": (i for i in range(200)), "groups_val": (199 + i for i in range(200))}
-    with pytest.raises(ValueError, match="specimen 199 is in training and in validation data"):
+    with pytest.raises(ValueError, match="specimen 199 is in both training and validation data"):
         BayesianOptimizer().optimize(DecisionTreeClassifier, *data, 1, TREE, **groups)
 
 
@@ -133,7 +135,7 @@ def test_specimens_may_come_one_by_one(data):
     ],
     ids=["class", "function", "estimator", "pipeline", "preset"],
 )
-def test_what_may_be_tuned(model, data):
+def test_accepts_class_function_or_estimator(model, data):
     prefix = "svc__" if hasattr(model, "steps") else ""
     space = {f"{prefix}C": FloatDistribution(0.1, 10, log=True)}
     found = BayesianOptimizer(7).optimize(model, *data, 2, space, fixed_params={f"{prefix}kernel": "rbf"})
@@ -143,7 +145,7 @@ def test_what_may_be_tuned(model, data):
     assert getattr(model, "random_state", None) is None
 
 
-def test_scoring(data):
+def test_scoring_by_name_or_function(data):
     def depth(estimator, X, y):
         return -float(estimator.get_depth())
 
@@ -153,7 +155,7 @@ def test_scoring(data):
     assert BayesianOptimizer().optimize(DecisionTreeClassifier, *data, 20, TREE, scoring=depth)["best_score"] == -1
 
 
-def test_a_function_as_a_space(data):
+def test_space_as_function(data):
     def space(trial):
         trial.suggest_categorical("penalised", [True, False])
         return {"C": 10.0 ** trial.suggest_int("decade", -2, 2)}
@@ -162,7 +164,7 @@ def test_a_function_as_a_space(data):
     assert math.log10(found["best_estimator"].C) == found["best_params"]["decade"]
 
 
-def test_the_best_of_a_function_is_found_again_by_another_process(data, tmp_path):
+def test_other_process_rebuilds_best_estimator_of_function_space(data, tmp_path):
     def space(trial):
         return {"C": 10.0 ** trial.suggest_int("decade", -2, 2)}
 
@@ -172,7 +174,7 @@ def test_the_best_of_a_function_is_found_again_by_another_process(data, tmp_path
     assert second["best_estimator"].C == first["best_estimator"].C == 10.0 ** first["best_params"]["decade"]
 
 
-def test_a_score_that_is_no_number_comes_in_nobodys_way(data):
+def test_nan_score_does_not_replace_best_estimator(data):
     fitted, scores = [], iter([math.nan, 0.5, 0.75, 0.25])
 
     class Counted(DecisionTreeClassifier):
@@ -185,7 +187,7 @@ def test_a_score_that_is_no_number_comes_in_nobodys_way(data):
     assert found["best_estimator"] is fitted[2]
 
 
-def test_networks_report_and_are_pruned(signals):
+def test_networks_report_scores_and_are_pruned(signals):
     optimizer = BayesianOptimizer(random_state=0)
     space = {"lr": CategoricalDistribution([1e-9, 1e-2, 2e-2])}
     fixed = {"model": "cnn1d", "epochs": 4, "batch_size": 16, "width": 0.25, "device": "cpu"}
@@ -199,7 +201,7 @@ def test_networks_report_and_are_pruned(signals):
     assert optimizer.plot_optimization_history().axes[0].get_ylabel() == "score"
 
 
-def test_the_best_network_of_another_process_is_trained_again(signals, tmp_path):
+def test_other_process_retrains_best_network(signals, tmp_path):
     space = {"lr": FloatDistribution(1e-3, 1e-2, log=True)}
     fixed = {"epochs": 2, "batch_size": 16, "width": 0.25, "device": "cpu"}
     first, second = (
@@ -210,7 +212,7 @@ def test_the_best_network_of_another_process_is_trained_again(signals, tmp_path)
     assert np.array_equal(second["best_estimator"].predict_proba(signals[2]), expected)
 
 
-def test_importances(data):
+def test_param_importances(data):
     optimizer = BayesianOptimizer(0)
     space = TREE | {"ccp_alpha": FloatDistribution(0, 1e-9)}
     optimizer.optimize(DecisionTreeClassifier, *data, 25, space)
@@ -220,43 +222,43 @@ def test_importances(data):
     assert len(optimizer.plot_param_importances().axes[0].patches) == 3
 
 
-def test_importances_of_too_little(data):
+def test_importances_require_two_scores(data):
     optimizer = BayesianOptimizer(0)
     optimizer.optimize(DecisionTreeClassifier, *data, 1, TREE)
-    with pytest.raises(ValueError, match="needs at least two candidates"):
+    with pytest.raises(ValueError, match="require at least two candidates"):
         optimizer.plot_param_importances()
     optimizer.plot_optimization_history()
 
 
 @pytest.mark.parametrize("method", ["get_results", "plot_optimization_history", "plot_param_importances"])
-def test_before_the_search(method):
+def test_results_require_optimize(method):
     with pytest.raises(ValueError, match=r"call optimize\(...\) first"):
         getattr(BayesianOptimizer(), method)()
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
-        ({"param_space": {"depth": IntDistribution(1, 2)}}, "no parameter 'depth'; it has criterion"),
-        ({"fixed_params": {"trees": 1}}, "no parameter 'trees'"),
-        ({"fixed_params": {"max_depth": 1}}, "'max_depth' is in fixed_params and in param_space"),
-        ({"param_space": {}}, "no parameter"),
+        ({"param_space": {"depth": IntDistribution(1, 2)}}, "parameter 'depth'.* one of: criterion"),
+        ({"fixed_params": {"trees": 1}}, "unknown DecisionTreeClassifier parameter 'trees'"),
+        ({"fixed_params": {"max_depth": 1}}, "'max_depth' is in both fixed_params and param_space"),
+        ({"param_space": {}}, "search space is empty"),
         ({"param_space": {"rank": IntDistribution(1, 2)}}, "'rank'"),
-        ({"n_trials": 0}, "n_trials >= 1"),
+        ({"n_trials": 0}, "n_trials is 0.*expected n_trials >= 1"),
         ({"pruner": "best"}, "unknown pruner 'best'"),
         ({"groups_train": ["a"] * 200, "groups_val": ["b"] * 199 + ["a"]}, "specimen 'a' is in"),
-        ({"groups_train": ["a"] * 200}, "belong together"),
+        ({"groups_train": ["a"] * 200}, "expected both or neither"),
         ({"groups_train": ["a"], "groups_val": ["b"] * 200}, "groups_train has 1 entries for 200 samples"),
         ({"fixed_params": {"splitter": "x"}}, "none of 2 candidates has a score.*'splitter'"),
     ],
 )  # fmt: skip
-def test_arguments_that_are_refused(changes, words, data):
+def test_rejects_invalid_arguments(changes, message, data):
     arguments = {"n_trials": 2, "param_space": TREE} | changes
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=message):
         BayesianOptimizer().optimize(DecisionTreeClassifier, *data, **arguments)
 
 
-def test_search_spaces():
+def test_model_search_spaces():
     assert isinstance(get_model_search_space("RandomForest")["max_features"], FloatDistribution)
     with pytest.raises(ValueError, match=r"'Forest'; did you mean 'RandomForest'.* Expected one of: RandomForest"):
         get_model_search_space("Forest")

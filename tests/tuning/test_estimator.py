@@ -1,4 +1,4 @@
-"""The scikit-learn classifier over the trainer."""
+"""Tests of the scikit-learn classifier based on Trainer."""
 
 import pickle
 import random
@@ -29,18 +29,18 @@ STFT = {"kind": "stft", "sampling_rate_hz": 12_000}
 
 
 def perceptron(num_classes: int, in_channels: int = 1) -> nn.Module:
-    """scikit-learn's checks bring windows of 1 to 30 samples, for which no convolutional network is made."""
+    """A network for windows of 1 to 30 samples as in scikit-learn's checks, too short for convolutional networks."""
     return nn.Sequential(nn.Flatten(), nn.LazyLinear(32), nn.ReLU(), nn.Linear(32, num_classes))
 
 
 @pytest.fixture(autouse=True)
-def surroundings(monkeypatch):
-    monkeypatch.setitem(registry._FACTORIES, "perceptron", perceptron)
-    torch.set_num_threads(1)  # such small steps are slower with more
+def perceptron_in_registry(monkeypatch):
+    monkeypatch.setitem(registry.MODELS._entries, "perceptron", perceptron)
+    torch.set_num_threads(1)  # more threads are slower on such small batches
 
 
 def tones(n: int = 36, n_samples: int = 256, n_channels: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Windows `[n, C, T]` with a tone of one of three frequencies each."""
+    """Return windows `[n, C, T]`, each a noisy tone of one of three frequencies, and their labels."""
     y = np.array(["fast", "middle", "slow"])[np.arange(n) % 3]
     tone = np.sin(np.outer(np.array([0.8, 0.4, 0.1])[np.arange(n) % 3], np.arange(n_samples)))
     noise = np.random.default_rng(0).normal(0, 0.5, size=(n, n_channels, n_samples))
@@ -53,16 +53,16 @@ def small(model: str = "cnn1d", **settings) -> SignalClassifier:
 
 @parametrize_with_checks(
     [
-        # The checks' rows are tables, not waveforms: their mean and spread tell the classes apart.
+        # The checks use tabular rows, not waveforms: their mean and spread separate the classes.
         SignalClassifier("perceptron", epochs=8, batch_size=8, lr=0.03, standardize=False, device="cpu")
     ]
 )
-def test_scikit_learns_checks(estimator, check):
+def test_passes_sklearn_check_estimator(estimator, check):
     check(estimator)
 
 
 def plain_training(X, y, *, epochs, batch_size, lr, seed):
-    """What the classifier should do, in PyTorch's own words."""
+    """Train like the classifier should, in plain PyTorch."""
     signals, targets = standardize(torch.from_numpy(X)), torch.from_numpy(np.unique(y, return_inverse=True)[1])
     torch.manual_seed(seed)
     model = create_model("cnn1d", 3, X.shape[1])
@@ -80,7 +80,7 @@ def plain_training(X, y, *, epochs, batch_size, lr, seed):
     return model.eval(), signals
 
 
-def test_the_weights_are_those_of_a_plain_loop():
+def test_weights_match_plain_pytorch_loop():
     X, y = tones(28, n_channels=2)
     fitted = small(epochs=3, lr=2e-3, weight_decay=0.02, label_smoothing=0.1, random_state=7).fit(X, y)
     model, signals = plain_training(X, y, epochs=3, batch_size=8, lr=2e-3, seed=7)
@@ -92,7 +92,7 @@ def test_the_weights_are_those_of_a_plain_loop():
     assert (fitted.predict(X) == np.array(["fast", "middle", "slow"])[expected.argmax(1)]).all()
 
 
-def test_it_is_the_trainer_on_the_same_batches():
+def test_matches_trainer_on_same_batches():
     X, y = tones(24)
     data = TensorDataset(standardize(torch.from_numpy(X)), torch.from_numpy(np.unique(y, return_inverse=True)[1]))
     torch.manual_seed(3)
@@ -108,7 +108,7 @@ def test_it_is_the_trainer_on_the_same_batches():
     assert all(torch.equal(a, b) for a, b in zip(fitted.model_.parameters(), model.parameters(), strict=True))
 
 
-def test_it_learns_and_tells_of_it():
+def test_learns_and_records_history():
     X, y = tones(60)
     fitted = small(epochs=12).fit(X[:36], y[:36], validation_data=(X[36:48], y[36:48]))
     assert fitted.score(X[48:], y[48:]) > 0.9
@@ -116,9 +116,9 @@ def test_it_learns_and_tells_of_it():
     np.testing.assert_allclose(fitted.predict_proba(X).sum(1), 1)
 
 
-def test_the_epoch_of_the_lowest_validation_loss_is_kept():
+def test_keeps_weights_of_lowest_validation_loss():
     X, y = tones(36)
-    wrong = np.roll(y[24:], 1)  # learning the right labels makes this validation worse and worse
+    wrong = np.roll(y[24:], 1)  # learning the training labels increases this validation loss
     fitted = small(epochs=8).fit(X[:24], y[:24], validation_data=(X[24:], wrong))
     losses = fitted.history_["val_loss"]
     found = -np.log(fitted.predict_proba(X[24:])[np.arange(12), np.searchsorted(fitted.classes_, wrong)]).mean()
@@ -126,7 +126,7 @@ def test_the_epoch_of_the_lowest_validation_loss_is_kept():
     assert found == pytest.approx(min(losses), rel=1e-4)
 
 
-def test_the_same_seed_gives_the_same_bits_and_leaves_the_generators():
+def test_same_seed_gives_same_bits_and_preserves_rng_state():
     X, y = tones(24)
     random.seed(1), np.random.seed(1), torch.manual_seed(1)  # noqa: NPY002
     expected = random.random(), np.random.rand(), torch.rand(1).item()  # noqa: NPY002
@@ -142,7 +142,7 @@ def test_the_same_seed_gives_the_same_bits_and_leaves_the_generators():
     assert (drawn.fit(X, y).predict_proba(X) != drawn.fit(X, y).predict_proba(X)).any()
 
 
-class Heard(Callback):
+class RecordLogs(Callback):
     def __init__(self, stop_after: int) -> None:
         self.logs: list[dict] = []
         self.stop_after = stop_after
@@ -152,15 +152,15 @@ class Heard(Callback):
         self.trainer.state.should_stop = epoch + 1 == self.stop_after
 
 
-def test_callbacks_hear_and_stop():
+def test_callbacks_receive_logs_and_can_stop():
     X, y = tones(24)
-    heard = Heard(stop_after=3)
-    fitted = small(epochs=9).fit(X[:12], y[:12], validation_data=(X[12:], y[12:]), callbacks=[heard])
-    assert [logs["val_accuracy"] for logs in heard.logs] == fitted.history_["val_accuracy"]
-    assert len(heard.logs) == 3
+    recorder = RecordLogs(stop_after=3)
+    fitted = small(epochs=9).fit(X[:12], y[:12], validation_data=(X[12:], y[12:]), callbacks=[recorder])
+    assert [logs["val_accuracy"] for logs in recorder.logs] == fitted.history_["val_accuracy"]
+    assert len(recorder.logs) == 3
 
 
-def test_a_fit_that_a_callback_ends_leaves_no_classifier_and_the_generators():
+def test_exception_in_callback_leaves_unfitted_classifier_and_rng_state():
     def prune(trainer, logs):
         raise InterruptedError("pruned")
 
@@ -173,7 +173,7 @@ def test_a_fit_that_a_callback_ends_leaves_no_classifier_and_the_generators():
         classifier.predict(X)
 
 
-def test_a_fit_that_fails_takes_the_network_of_the_one_before_along():
+def test_failed_fit_discards_earlier_network():
     X, y = tones(12)
     classifier = small().fit(X, y)
 
@@ -186,7 +186,7 @@ def test_a_fit_that_fails_takes_the_network_of_the_one_before_along():
         classifier.predict(X)
 
 
-def test_a_training_that_was_interrupted_is_none():
+def test_interrupted_training_leaves_unfitted_classifier():
     def interrupt(trainer, logs):
         trainer.state.interrupted = True
 
@@ -198,7 +198,7 @@ def test_a_training_that_was_interrupted_is_none():
         classifier.predict(X)
 
 
-def test_a_pickle_holds_the_network_and_nothing_of_the_training():
+def test_pickle_contains_network_but_no_training_state():
     X, y = tones(12)
     fitted = small().fit(X, y)
     packed = pickle.dumps(fitted)
@@ -206,7 +206,7 @@ def test_a_pickle_holds_the_network_and_nothing_of_the_training():
     assert not any(part in packed for part in (b"torch.optim", b"DataLoader", b"Trainer", b"whirl.engine"))
 
 
-def test_windows_with_and_without_channel_axis_are_the_same():
+def test_channel_axis_is_optional():
     X, y = tones(12)
     flat = small().fit(X[:, 0], y)
     assert flat.n_features_in_ == 256
@@ -215,7 +215,7 @@ def test_windows_with_and_without_channel_axis_are_the_same():
     assert (flat.predict_proba(X) == small().fit(X, y).predict_proba(X[:, 0].tolist())).all()
 
 
-def test_gain_and_offset_count_only_where_nothing_is_standardised():
+def test_standardize_removes_gain_and_offset():
     X, y = tones(12)
     changed = X * 4 + 8
     fitted, raw = small().fit(X, y), small(standardize=False).fit(X, y)
@@ -223,13 +223,13 @@ def test_gain_and_offset_count_only_where_nothing_is_standardised():
     assert np.abs(raw.predict_proba(changed) - raw.predict_proba(X)).max() > 1e-3
 
 
-def test_a_last_batch_of_one_window_is_left_out():
+def test_drops_last_batch_of_one_window():
     X, y = tones(17)
     assert np.isfinite(small(epochs=1).fit(X, y).history_["train_loss"]).all()
     assert small(epochs=1, batch_size=64).fit(X[:2], y[:2]).classes_.tolist() == ["fast", "middle"]
 
 
-OWN = {
+REQUIRED_SETTINGS = {
     "cnn2d": {"representation": STFT},
     "resnet18_2d": {"representation": STFT},
     "multi_tfr": {"model_params": {"sampling_rate_hz": 12_000, "kinds": ["stft", "cwt"]}},
@@ -239,14 +239,14 @@ OWN = {
 
 
 @pytest.mark.parametrize("name", list_models())
-def test_every_network(name):
+def test_fits_every_network(name):
     X, y = tones(9, n_samples=1024)
-    fitted = small(name, epochs=1, **OWN.get(name, {})).fit(X, np.unique(y, return_inverse=True)[1] * 10)
+    fitted = small(name, epochs=1, **REQUIRED_SETTINGS.get(name, {})).fit(X, np.unique(y, return_inverse=True)[1] * 10)
     assert set(fitted.predict(X)) <= {0, 10, 20}
     assert (pickle.loads(pickle.dumps(fitted)).predict_proba(X) == fitted.predict_proba(X)).all()
 
 
-def test_searches_cross_validation_and_pipelines():
+def test_works_in_search_cross_validation_and_pipeline():
     X, y = tones(36)
     groups = np.arange(36) // 6
     folds = GroupKFold(3)
@@ -262,16 +262,16 @@ def test_searches_cross_validation_and_pipelines():
 
 
 X, Y = tones(12)
-SPOILT = np.where(np.arange(256) == 9, np.nan, X)
+WITH_NAN = np.where(np.arange(256) == 9, np.nan, X)
 
 
 @pytest.mark.parametrize(
-    ("settings", "X", "y", "said"),
+    ("settings", "X", "y", "message"),
     [
         ({"model": "wdcn"}, X, Y, r"unknown model 'wdcn'.*Expected one of: cnn1d, .*wdcnn"),
         ({"model_params": {"depth": 3}}, X, Y, r"'cnn1d' cannot be built with \{'depth': 3\}: .*argument 'depth'"),
         ({"model": "order_cnn", "width": 0.5}, X, Y, "'order_cnn' cannot be built .*'width'"),
-        ({"model": "cnn2d"}, X, Y, "model 'cnn2d' sees maps: expected a representation"),
+        ({"model": "cnn2d"}, X, Y, "representation is None, but model 'cnn2d' takes time-frequency maps"),
         ({"model": "cnn2d", "representation": {"kind": "stft"}}, X, Y, "representation is .*'sampling_rate_hz'"),
         ({"model": "wdcnn"}, X, Y, "signals have 256 samples, but this network needs windows of at least 1024"),
         ({"lr": 0}, X, Y, "lr is 0"),
@@ -280,29 +280,29 @@ SPOILT = np.where(np.arange(256) == 9, np.nan, X)
         ({"label_smoothing": 2}, X, Y, "label_smoothing is 2"),
         ({"optimizer": "adan"}, X, Y, "did you mean 'adam'"),
         ({"random_state": -1}, X, Y, "random_state is -1"),
-        ({}, SPOILT, Y, "X contains NaN"),
-        ({}, X, ["wear"] * 12, "y holds one class, wear"),
+        ({}, WITH_NAN, Y, "X contains NaN"),
+        ({}, X, ["wear"] * 12, "y contains one class, wear"),
         ({}, X[:1], Y[:1], "minimum of 2 is required"),
         ({}, X, Y[:5], "inconsistent numbers of samples"),
         ({}, X[:, :, None], Y, r"expected \[windows, samples\] or \[windows, channels, samples\]"),
     ],
 )
-def test_what_cannot_be_fitted(settings, X, y, said):
-    with pytest.raises(ValueError, match=said):
+def test_fit_rejects_invalid_arguments(settings, X, y, message):
+    with pytest.raises(ValueError, match=message):
         small(**settings).fit(X, y)
 
 
-def test_what_cannot_be_predicted_or_validated():
+def test_rejects_invalid_windows_and_validation_labels():
     fitted = small(epochs=1).fit(X, Y)
     for windows in (X[..., :100], np.repeat(X, 2, axis=1)):
-        with pytest.raises(ValueError, match=r"but this SignalClassifier was fitted on \[1, 256\]"):
+        with pytest.raises(ValueError, match=r"this SignalClassifier was fitted on \[1, 256\]"):
             fitted.predict(windows)
     with pytest.raises(ValueError, match="X contains NaN"):
-        fitted.predict(SPOILT)
-    with pytest.raises(ValueError, match=r"labels that y has not: \['wear'\]"):
+        fitted.predict(WITH_NAN)
+    with pytest.raises(ValueError, match=r"labels that do not occur in y: \['wear'\]"):
         small().fit(X, Y, validation_data=(X[:1], ["wear"]))
 
 
-def test_a_training_that_diverges_fails():
+def test_raises_on_diverged_training():
     with pytest.raises(NonFiniteLossError):
         small(lr=1e9, optimizer="sgd", schedule="step", epochs=9).fit(X, Y)

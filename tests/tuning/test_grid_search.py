@@ -1,4 +1,4 @@
-"""Grid and random search: the same candidates as scikit-learn's own, on folds that no specimen is split between."""
+"""Tests of grid and random search: the same candidates as in scikit-learn, on folds that never split a specimen."""
 
 import warnings
 
@@ -27,7 +27,7 @@ SCALED_SVM = {"svc__C": loguniform(0.1, 100), "svc__gamma": loguniform(1e-3, 1)}
 
 
 def few_windows(n_specimens=12, n_windows=6, shift=1.0, seed=0):
-    """Two classes that differ by `shift`, each specimen with an offset of its own."""
+    """Return features, labels and specimens: the classes differ by `shift`, each specimen has a random offset."""
     rng = np.random.default_rng(seed)
     specimens = rng.permutation(np.repeat(np.arange(n_specimens), n_windows))
     offsets = rng.normal(size=(n_specimens, 4))
@@ -36,7 +36,7 @@ def few_windows(n_specimens=12, n_windows=6, shift=1.0, seed=0):
 
 
 @pytest.mark.parametrize("grouped", [False, True])
-def test_the_grid_is_that_of_scikit_learn(grouped):
+def test_grid_search_matches_sklearn(grouped):
     X, y, specimens = few_windows()
     ours = GridSearchOptimizer(random_state=7, n_jobs=1, verbose=0)
     groups = specimens if grouped else None
@@ -56,7 +56,7 @@ def test_the_grid_is_that_of_scikit_learn(grouped):
     assert (table["time_s"] > 0).all()
 
 
-def test_the_draws_are_those_of_scikit_learn():
+def test_random_search_matches_sklearn():
     X, y, specimens = few_windows()
     model = make_pipeline(StandardScaler(), SVC())
     ours = RandomSearchOptimizer(random_state=3, n_jobs=1, verbose=0)
@@ -72,7 +72,7 @@ def test_the_draws_are_those_of_scikit_learn():
     } == found | {"best_estimator": None}
 
 
-def test_lists_alone_are_drawn_once_each():
+def test_random_search_tries_each_combination_of_lists_once():
     X, y, specimens = few_windows()
     optimizer = RandomSearchOptimizer(n_jobs=1, verbose=0)
     found = optimizer.search(SVC(), X, y, {"C": [0.1, 1.0, 10.0]}, 50, 3, None, groups=specimens)
@@ -95,25 +95,25 @@ def test_folds_never_split_a_specimen(sizes, n_folds, seed):
         assert len(train) + len(test) == len(specimens)
 
 
-def test_an_ungrouped_search_believes_a_leak_and_a_grouped_one_does_not():
-    """No class can be told from another, but every specimen from every other: a neighbour knows its own windows."""
+def test_groups_prevent_leakage_between_folds():
+    """Classes are inseparable, but specimens are: a nearest neighbor recognizes windows of its own specimen."""
     X, y, specimens = few_windows(n_specimens=24, shift=0.0, seed=1)
     grid = {"n_neighbors": [1, 3]}
     optimizer = GridSearchOptimizer(n_jobs=1, verbose=0)
     leaking = optimizer.search(KNeighborsClassifier(), X, y, grid, 4, "accuracy")
-    honest = optimizer.search(KNeighborsClassifier(), X, y, grid, 4, "accuracy", groups=specimens)
+    grouped = optimizer.search(KNeighborsClassifier(), X, y, grid, 4, "accuracy", groups=specimens)
     unseen = few_windows(n_specimens=400, shift=0.0, seed=2)
     on_unseen = leaking["best_estimator"].score(unseen[0], unseen[1])
     assert leaking["best_score"] > 0.9
-    assert honest["best_score"] < 0.7
+    assert grouped["best_score"] < 0.7
     assert abs(on_unseen - 0.5) < 0.1
 
 
-def test_networks_are_tuned_like_a_forest():
+def test_searches_networks():
     rng = np.random.default_rng(0)
     specimens, time = np.repeat(np.arange(6), 4), np.arange(64)
-    signs = np.where(specimens % 2, 5, 15)
-    X = np.sin(2 * np.pi * signs[:, None] * time / 64 + rng.uniform(0, 6, (24, 1))).astype(np.float32)
+    cycles = np.where(specimens % 2, 5, 15)
+    X = np.sin(2 * np.pi * cycles[:, None] * time / 64 + rng.uniform(0, 6, (24, 1))).astype(np.float32)
     model = SignalClassifier("cnn1d", epochs=20, batch_size=8, width=0.25, device="cpu")
     optimizer = GridSearchOptimizer(n_jobs=1, verbose=0)
     found = optimizer.search(model, X, specimens % 2, {"lr": [1e-9, 1e-2]}, 3, "accuracy", groups=specimens)
@@ -121,7 +121,7 @@ def test_networks_are_tuned_like_a_forest():
     assert found["best_estimator"].predict(X).shape == (24,)
 
 
-def test_the_pictures_are_of_the_search():
+def test_figures_show_the_search():
     X, y, specimens = few_windows()
     grid = GridSearchOptimizer(n_jobs=1, verbose=0)
     grid.search(RandomForestClassifier(5), X, y, FOREST, 3, "f1_macro", groups=specimens)
@@ -137,7 +137,7 @@ def test_the_pictures_are_of_the_search():
 
 
 @pytest.mark.parametrize("name", preset_names())
-def test_presets_fit_their_models(name):
+def test_presets_match_model_parameters(name):
     model = new_model(name, random_state=0)
     known = model.get_params()
     grid, distributions = get_default_param_grid(name), get_default_param_distributions(name)
@@ -147,7 +147,7 @@ def test_presets_fit_their_models(name):
 
 
 @pytest.mark.parametrize("get", [get_default_param_grid, get_default_param_distributions])
-def test_an_unknown_preset_lists_the_known_ones(get):
+def test_unknown_preset_lists_known_ones(get):
     with pytest.raises(ValueError, match=r"'Forest'; .*xpected one of: RandomForest, SVM, GradientBoosting, .*wdcnn"):
         get("Forest")
 
@@ -158,14 +158,14 @@ X3, Y3, SPECIMENS3 = few_windows(n_specimens=4)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"param_grid": {"depth": [1]}}, r"SVC has no parameter 'depth'; it has C, .*tol"),
-        ({"param_grid": {}}, "there is no parameter to search"),
+        ({"param_grid": {"depth": [1]}}, r"unknown SVC parameter 'depth'; .*xpected one of: C, .*tol"),
+        ({"param_grid": {}}, "search space is empty"),
         ({"cv": 5}, "4 specimens are too few for 5 folds"),
         (
             {"cv": KFold(2, shuffle=True, random_state=0)},
-            r"fold 1 of cv has specimen '\d' in its training and in its test",
+            r"fold 1 of cv has specimen '\d' in both its training and its test part",
         ),
-        ({"groups": [None, *SPECIMENS3[1:]]}, r"groups\[0\] is None: expected the specimen of every row"),
+        ({"groups": [None, *SPECIMENS3[1:]]}, r"groups\[0\] is None, expected the specimen of the row"),
         ({"groups": [*SPECIMENS3[:-1], np.nan]}, r"groups\[23\] is nan"),
         ({"groups": SPECIMENS3[1:]}, "groups has 23 entries, but y has 24"),
         ({"y": Y3[1:]}, "X has 24 rows, but y has 23"),
@@ -175,7 +175,7 @@ X3, Y3, SPECIMENS3 = few_windows(n_specimens=4)
     ],
     ids=["parameter", "empty", "folds", "splitter", "unknown", "nan", "groups", "lengths", "scoring", "scores", "fits"],
 )
-def test_what_cannot_be_searched_is_refused(change, message):
+def test_rejects_invalid_arguments(change, message):
     arguments = {"param_grid": {"C": [1.0]}, "cv": 2, "scoring": "accuracy", "groups": SPECIMENS3, "y": Y3} | change
     with pytest.raises(ValueError, match=message) as error:
         GridSearchOptimizer(n_jobs=1, verbose=0).search(SVC(), X3, **arguments)
@@ -183,13 +183,13 @@ def test_what_cannot_be_searched_is_refused(change, message):
 
 
 def no_score(estimator, X, y):
-    raise RuntimeError("the meter is broken")
+    raise RuntimeError("the sensor is broken")
 
 
 @pytest.mark.filterwarnings("ignore:Scoring failed", "ignore:One or more of the test scores")
-def test_a_score_that_always_fails_is_no_best_score():
+def test_raises_if_scoring_always_fails():
     optimizer = GridSearchOptimizer(n_jobs=1, verbose=0)
-    with pytest.raises(ValueError, match="no candidate could be scored: RuntimeError: the meter is broken"):
+    with pytest.raises(ValueError, match="no candidate could be scored: RuntimeError: the sensor is broken"):
         optimizer.search(SVC(), X3, Y3, {"C": [1.0, 2.0]}, 2, no_score, groups=SPECIMENS3)
     with pytest.raises(NotFittedError):
         optimizer.get_results()
@@ -198,13 +198,13 @@ def test_a_score_that_always_fails_is_no_best_score():
 @pytest.mark.filterwarnings(
     "ignore:class 'rare' comes from one", "ignore::sklearn.exceptions.FitFailedWarning", "ignore:One or more of the"
 )
-def test_candidates_that_all_fail_in_a_fold_are_none():
-    y = np.where(SPECIMENS3 == 0, "rare", "common")  # without specimen 0, one class is left, which an SVM refuses
+def test_raises_if_every_candidate_fails_in_a_fold():
+    y = np.where(SPECIMENS3 == 0, "rare", "common")  # without specimen 0 one class is left, which SVC rejects
     with pytest.raises(ValueError, match="each failed in at least one fold"):
         GridSearchOptimizer(n_jobs=1, verbose=0).search(SVC(), X3, y, {"C": [1.0]}, 2, None, groups=SPECIMENS3)
 
 
-def test_a_step_may_be_searched_with_its_own_parameters():
+def test_searches_pipeline_step_and_its_parameters():
     pipeline = Pipeline([("scale", StandardScaler()), ("model", SVC())])
     grid = [
         {"model": [SVC()], "model__C": [1.0, 2.0]},
@@ -216,25 +216,25 @@ def test_a_step_may_be_searched_with_its_own_parameters():
     assert optimizer.plot_grid_results("model", "model__C").axes[0].get_xlabel() == "model"
 
 
-def test_sparse_features_and_plain_parameters():
+def test_accepts_sparse_features_and_returns_python_numbers():
     optimizer = RandomSearchOptimizer(n_jobs=1, verbose=0)
     found = optimizer.search(SVC(), csr_array(X3), Y3, {"C": loguniform(0.1, 9)}, 2, 2, None, groups=SPECIMENS3)
     assert type(found["best_params"]["C"]) is float
 
 
-def test_no_draw_is_refused():
+def test_rejects_zero_n_iter():
     with pytest.raises(ValueError, match="n_iter is 0, expected >= 1"):
         RandomSearchOptimizer(n_jobs=1, verbose=0).search(SVC(), X3, Y3, SCALED_SVM, 0, 2, None)
 
 
-def test_a_class_of_one_specimen_is_pointed_out():
+def test_warns_about_class_of_one_specimen():
     y = np.where(SPECIMENS3 == 0, "rare", "common")
     with pytest.warns(UserWarning, match="class 'rare' comes from one specimen"):
         make_folds(2, X3, y, SPECIMENS3)
 
 
 @pytest.mark.parametrize("optimizer", [GridSearchOptimizer(), RandomSearchOptimizer()])
-def test_nothing_is_shown_before_the_search(optimizer):
+def test_results_require_search(optimizer):
     with pytest.raises(NotFittedError, match="call search"):
         optimizer.get_results()
     with pytest.raises(NotFittedError, match="call search"):

@@ -1,4 +1,4 @@
-"""One table of presets, seen as grids, distributions and spaces."""
+"""Tests of the presets as grids, distributions and Optuna spaces."""
 
 import numpy as np
 import optuna
@@ -16,7 +16,7 @@ from whirl.tuning.spaces import (
 )
 
 
-def test_grids_have_their_ends_and_even_steps():
+def test_grids_include_ends_and_have_equal_steps():
     np.testing.assert_allclose(Range(1e-3, 1.0, n_grid=4, log=True).grid(), [1e-3, 1e-2, 1e-1, 1.0])
     assert Range(0.0, 1.0, n_grid=3).grid() == [0.0, 0.5, 1.0]
     assert IntRange(1, 9, n_grid=3).grid() == [1, 5, 9]
@@ -24,7 +24,7 @@ def test_grids_have_their_ends_and_even_steps():
 
 
 @pytest.mark.parametrize("name", preset_names())
-def test_draws_of_both_kinds_lie_in_the_ranges(name):
+def test_scipy_and_optuna_draws_are_in_range(name):
     trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(0)).ask(preset_optuna(name))
     rng = np.random.default_rng(0)
     for parameter, space in preset(name).items():
@@ -40,11 +40,11 @@ def test_draws_of_both_kinds_lie_in_the_ranges(name):
     new_model(name).set_params(**trial.params)
 
 
-def test_logarithmic_draws_are_even_in_decades():
+def test_log_draws_are_uniform_over_decades():
     drawn = Range(1e-4, 1.0, log=True).distribution().rvs(size=4000, random_state=0)
     assert abs(np.mean(drawn < 1e-2) - 0.5) < 0.03
 
 
-def test_a_setting_that_the_model_has_not_is_refused():
+def test_rejects_unknown_setting():
     with pytest.raises(ValueError, match="Invalid parameter 'epochs'"):
         new_model("RandomForest", epochs=3)

@@ -1,4 +1,4 @@
-"""Studies: where they are kept, what is refused, and that every candidate is tried to its end exactly once."""
+"""Tests of studies: storages, invalid settings, and that every candidate is completed exactly once."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from torch import nn
 from whirl.training.trainer import Trainer
 from whirl.tuning import journal
 from whirl.tuning import storage as study_storage
-from whirl.tuning import worker as module
+from whirl.tuning import worker as worker_module
 from whirl.tuning.attempts import best_trial, candidates
 from whirl.tuning.journal import JournalLock, StorageError
 from whirl.tuning.process import this_process
@@ -34,7 +34,7 @@ SPACE = {
     "kind": CategoricalDistribution(["a", "b", None]),
     "n": IntDistribution(1, 64, log=True),
 }
-DEAD = {**this_process(), "started": 1}  # this machine knows that such a process has ended
+DEAD = {**this_process(), "started": 1}  # a process of this machine that has exited
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def params(trials):
 
 
 def leave_trial(study, x, worker, state=None):
-    """As a worker leaves it that dies in the middle of a trial; failed, if it is to be."""
+    """Add a trial as left by a worker that died in the middle of it, optionally in a final state."""
     study.enqueue_trial({"x": x})
     trial = study.ask(SPACE)
     if worker is not None:
@@ -61,14 +61,14 @@ def leave_trial(study, x, worker, state=None):
     return trial.number
 
 
-# -- drawing ---------------------------------------------------------------------------------------------
+# -- sampling --------------------------------------------------------------------------------------------
 
 
-def test_candidates_are_those_of_a_plain_loop():
+def test_candidates_match_plain_optuna_loop():
     ours = run_trials(open_study(None, seed=5), SPACE, score, 20)
     study = optuna.create_study(direction="maximize")
-    for place in range(20):
-        study.sampler = optuna.samplers.TPESampler(seed=int(np.random.SeedSequence([5, place]).generate_state(1)[0]))
+    for index in range(20):
+        study.sampler = optuna.samplers.TPESampler(seed=int(np.random.SeedSequence([5, index]).generate_state(1)[0]))
         trial = study.ask(SPACE)
         study.tell(trial, score(trial))
     assert params(ours) == params(study.trials)
@@ -76,7 +76,7 @@ def test_candidates_are_those_of_a_plain_loop():
     assert len({str(trial.params) for trial in ours}) == 20
 
 
-def test_tpe_comes_nearer_than_random_draws():
+def test_tpe_beats_random_search():
     space = {name: FloatDistribution(-5, 5) for name in "abc"}
     ours, random = [], []
     for seed in range(3):
@@ -87,7 +87,7 @@ def test_tpe_comes_nearer_than_random_draws():
     assert np.median(ours) < 0.5 * np.median(random)
 
 
-def test_a_function_of_the_trial_is_a_space():
+def test_space_as_function_of_trial():
     def space(trial):
         depth = trial.suggest_int("depth", 1, 3)
         return {"widths": [trial.suggest_int(f"width{i}", 1, 9) for i in range(depth)]}
@@ -99,34 +99,34 @@ def test_a_function_of_the_trial_is_a_space():
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, RuntimeError])
-def test_a_worker_that_ends_gives_its_trial_back(error, tmp_path):
-    whole = run_trials(open_study(None, seed=1), SPACE, score, 16)
+def test_worker_releases_its_trial_on_error(error, tmp_path):
+    uninterrupted = run_trials(open_study(None, seed=1), SPACE, score, 16)
 
-    def ends(trial):
+    def fails(trial):
         if trial.number == 12:
             raise error("now")
         return score(trial)
 
     with pytest.raises(error):
-        run_trials(open_study(tmp_path / "study.log", seed=1), SPACE, ends, 16)
+        run_trials(open_study(tmp_path / "study.log", seed=1), SPACE, fails, 16)
     study = open_study(tmp_path / "study.log", seed=1)
     assert candidates(study)[-1].state.name == "WAITING"
     resumed = run_trials(study, SPACE, score, 16)
-    assert params(resumed) == params(whole)
-    assert [trial.value for trial in resumed] == [trial.value for trial in whole]
+    assert params(resumed) == params(uninterrupted)
+    assert [trial.value for trial in resumed] == [trial.value for trial in uninterrupted]
 
 
-def test_a_search_can_be_made_longer(tmp_path):
-    whole = run_trials(open_study(None), SPACE, score, 15)
+def test_extends_search(tmp_path):
+    uninterrupted = run_trials(open_study(None), SPACE, score, 15)
     run_trials(open_study(tmp_path / "study.log"), SPACE, score, 6)
-    assert params(run_trials(open_study(tmp_path / "study.log"), SPACE, score, 15)) == params(whole)
-    assert run_trials(open_study(tmp_path / "study.log"), SPACE, None, 15)[-1].number == 14  # nothing left to do
+    assert params(run_trials(open_study(tmp_path / "study.log"), SPACE, score, 15)) == params(uninterrupted)
+    assert run_trials(open_study(tmp_path / "study.log"), SPACE, None, 15)[-1].number == 14  # already complete
 
 
 # -- failures --------------------------------------------------------------------------------------------
 
 
-def test_a_candidate_that_fails_is_counted_and_the_search_goes_on():
+def test_failed_candidate_is_counted_and_search_continues():
     def objective(trial):
         if trial.number in (1, 3):
             raise ValueError("too wide") if trial.number == 1 else MemoryError()
@@ -138,7 +138,7 @@ def test_a_candidate_that_fails_is_counted_and_the_search_goes_on():
     assert len(trials) == 7
 
 
-def test_no_candidate_with_a_score():
+def test_raises_if_no_candidate_has_a_score():
     def objective(trial):
         raise ValueError(f"cause {trial.number}")
 
@@ -148,17 +148,17 @@ def test_no_candidate_with_a_score():
         best_trial([])
 
 
-def test_a_candidate_that_kills_its_workers_is_given_up(tmp_path):
+def test_candidate_fails_after_three_dead_workers(tmp_path):
     runs = []
 
     def objective(trial):
         runs.append(trial.params["x"])
         if runs[0] == trial.params["x"]:
-            raise OSError("the machine fails")
+            raise OSError("the machine failed")
         return 1.0
 
     for _ in range(3):
-        with pytest.raises(OSError, match="machine fails"):
+        with pytest.raises(OSError, match="machine failed"):
             run_trials(open_study(tmp_path / "s"), SPACE, objective, 2)
     trials = run_trials(open_study(tmp_path / "s"), SPACE, objective, 2)
     assert [trial.state.name for trial in trials] == ["FAIL", "COMPLETE"]
@@ -166,19 +166,19 @@ def test_a_candidate_that_kills_its_workers_is_given_up(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [((0,), "n_trials >= 1"), ((1, 5, 5), "heartbeat_s < grace_s"), ((1, 0, 5), "0 < heartbeat_s")],
 )
-def test_arguments_out_of_range(arguments, words):
+def test_rejects_arguments_out_of_range(arguments, message):
     n, *times = arguments
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=message):
         run_trials(open_study(None), SPACE, score, n, **dict(zip(("heartbeat_s", "grace_s"), times, strict=False)))
 
 
-def test_spaces_that_are_none():
-    with pytest.raises(TypeError, match=r"'lr': expected an Optuna distribution, got \[1, 2\]"):
+def test_rejects_invalid_spaces():
+    with pytest.raises(TypeError, match=r"range of parameter 'lr' is \[1, 2\], expected an Optuna distribution"):
         run_trials(open_study(None), {"lr": [1, 2]}, score, 1)
-    with pytest.raises(ValueError, match="no parameter"):
+    with pytest.raises(ValueError, match="search space is empty"):
         describe_space({})
 
 
@@ -186,31 +186,31 @@ def test_spaces_that_are_none():
 
 
 @pytest.mark.parametrize("state", [None, optuna.trial.TrialState.FAIL], ids=["running", "failed"])
-def test_what_a_dead_worker_left_is_run_again(state, tmp_path):
-    """Killed in the middle of a trial, or a watcher was killed between failing it and queueing it anew."""
+def test_trial_of_dead_worker_is_retried(state, tmp_path):
+    """A worker was killed in the middle of a trial, or another between failing the trial and queueing its retry."""
     study = open_study(tmp_path / "study.log")
-    left = leave_trial(study, 0.25, DEAD, state)
+    number = leave_trial(study, 0.25, DEAD, state)
     seen = []
     trials = run_trials(study, SPACE, lambda trial: seen.append(trial.params["x"]) or 0.0, 3)
     assert seen[0] == 0.25
     assert len(seen) == 3
-    assert trials[0].user_attrs == trials[0].user_attrs | {"retry_of": left, "attempt": 2}
+    assert trials[0].user_attrs == trials[0].user_attrs | {"retry_of": number, "attempt": 2}
 
 
-def test_a_silent_worker_of_another_machine_is_granted_its_grace():
+def test_worker_of_other_machine_counts_as_dead_after_grace_period():
     study = open_study(None)
     leave_trial(study, 0.25, {"machine": "another", "pid": 1, "started": 1})
-    leave_trial(study, 0.5, None)  # killed before it said who it was
-    begun, ends = time.monotonic(), {}
+    leave_trial(study, 0.5, None)  # killed before it stored its process
+    started, ends = time.monotonic(), {}
     run_trials(
         study, SPACE, lambda trial: ends.setdefault(trial.params["x"], time.monotonic()), 4,
         heartbeat_s=0.1, grace_s=0.6,
     )  # fmt: skip
     assert len(ends) == 4
-    assert ends[0.25] - begun > 0.6
+    assert ends[0.25] - started > 0.6
 
 
-def test_a_beating_worker_is_waited_for(tmp_path):
+def test_waits_for_worker_with_heartbeat(tmp_path):
     path, ends = tmp_path / "study.log", []
     times = {"heartbeat_s": 0.1, "grace_s": 2.0}
 
@@ -219,7 +219,7 @@ def test_a_beating_worker_is_waited_for(tmp_path):
         ends.append("slow")
         return 0.0
 
-    # Its process lives; so only its beat tells.
+    # The process of both workers is alive, so only the heartbeat matters.
     study = open_study(path)
     slow = threading.Thread(target=run_trials, args=(study, SPACE, slowly, 1), kwargs=times)
     slow.start()
@@ -231,22 +231,22 @@ def test_a_beating_worker_is_waited_for(tmp_path):
     assert [trial.state.name for trial in trials] == ["COMPLETE", "COMPLETE"]
 
 
-def test_of_two_successors_one_is_run():
+def test_runs_only_one_of_two_retries():
     study = open_study(None)
     number = leave_trial(study, 0.25, DEAD, optuna.trial.TrialState.FAIL)
-    for _ in range(2):  # two watchers at once
-        study.add_trial(module.retry_of(study.trials[number]))
+    for _ in range(2):  # two workers queue a retry at once
+        study.add_trial(worker_module.retry_of(study.trials[number]))
     seen = []
     run_trials(study, SPACE, lambda trial: seen.append(trial.params["x"]) or 0.0, 2)
     assert seen.count(0.25) == 1
     assert len(seen) == 2
 
 
-def test_a_worker_that_wants_fewer_candidates_takes_none_from_others():
+def test_worker_with_fewer_trials_leaves_retries_to_others():
     study = open_study(None)
     numbers = [leave_trial(study, x, DEAD, optuna.trial.TrialState.FAIL) for x in (0.25, 0.5, 0.75)]
-    for number in reversed(numbers):  # a worker that wants one alone meets the last one's successor first
-        study.add_trial(module.retry_of(study.trials[number]))
+    for number in reversed(numbers):  # a worker with n_trials=1 finds the retry of the last candidate first
+        study.add_trial(worker_module.retry_of(study.trials[number]))
     seen = []
     for n_trials in (1, 3):
         run_trials(study, SPACE, lambda trial: seen.append(trial.params["x"]) or 0.0, n_trials)
@@ -255,21 +255,19 @@ def test_a_worker_that_wants_fewer_candidates_takes_none_from_others():
     assert [trial.state.name for trial in candidates(study)] == ["COMPLETE"] * 3
 
 
-def test_another_machine_may_have_the_same_process_number(monkeypatch):
-    """Where the system does not name machines, as outside Linux, a process's number is all there is."""
+def test_same_process_number_on_other_machine_is_not_dead(monkeypatch):
+    """Outside Linux, machine and start time are unknown, and only the process number is stored."""
     monkeypatch.setattr("whirl.tuning.process._machine", lambda: None)
     monkeypatch.setattr("whirl.tuning.process._started", lambda pid: None)
     study = open_study(None)
-    left = leave_trial(study, 0.25, {**this_process(), "claim": "another's"})
-    watch = module._LivenessMonitor(grace_s=60)
-    assert not watch.is_dead(study.trials[left])
+    number = leave_trial(study, 0.25, {**this_process(), "claim": "other"})
+    monitor = worker_module._LivenessMonitor(grace_s=60)
+    assert not monitor.is_dead(study.trials[number])
 
 
-def test_a_worker_taken_for_dead_drops_its_result(tmp_path, caplog):
-    other, seen = (
-        optuna.load_study(study_name="search", storage=(open_study(tmp_path / "s"), open_storage(tmp_path / "s"))[1]),
-        [],
-    )
+def test_worker_with_reclaimed_trial_drops_its_result(tmp_path, caplog):
+    open_study(tmp_path / "s")
+    other, seen = optuna.load_study(study_name="search", storage=open_storage(tmp_path / "s")), []
 
     def objective(trial):
         seen.append(trial.params)
@@ -286,7 +284,7 @@ def test_a_worker_taken_for_dead_drops_its_result(tmp_path, caplog):
     assert "dropped" in caplog.text
 
 
-def test_a_worker_taken_for_dead_while_it_draws_goes_on():
+def test_continues_if_trial_is_reclaimed_while_sampling():
     study, drawn = open_study(None), []
 
     def space(trial):
@@ -300,7 +298,7 @@ def test_a_worker_taken_for_dead_while_it_draws_goes_on():
     assert [trial.number for trial in trials] == [1, 2]
 
 
-def test_many_workers_try_each_candidate_once(tmp_path):
+def test_parallel_workers_run_each_candidate_once(tmp_path):
     seen = []
 
     def worker():
@@ -317,23 +315,23 @@ def test_many_workers_try_each_candidate_once(tmp_path):
     assert all("cancelled" in trial.user_attrs for trial in study.trials if trial.state.name != "COMPLETE")
 
 
-def test_a_signal_that_comes_when_the_score_is_there_does_not_lose_it(monkeypatch):
-    tell, asked = module._Worker._tell, []
+def test_signal_after_training_does_not_lose_score(monkeypatch):
+    tell, calls = worker_module._Worker._tell, []
 
     def interrupted(*arguments):
-        if not asked:
-            asked.append(arguments)
+        if not calls:
+            calls.append(arguments)
             raise SystemExit(143)
         return tell(*arguments)
 
-    monkeypatch.setattr(module._Worker, "_tell", interrupted)
+    monkeypatch.setattr(worker_module._Worker, "_tell", interrupted)
     study = open_study(None)
     with pytest.raises(SystemExit):
         run_trials(study, SPACE, lambda trial: 0.75, 1)
     assert [(trial.state.name, trial.value) for trial in study.trials] == [("COMPLETE", 0.75)]
 
 
-def test_a_score_waits_for_a_storage_that_is_locked(tmp_path):
+def test_storing_a_score_waits_for_locked_storage(tmp_path):
     lock = JournalLock(tmp_path / "study.log")
 
     def objective(trial):
@@ -341,12 +339,12 @@ def test_a_score_waits_for_a_storage_that_is_locked(tmp_path):
         threading.Timer(0.5, lock.release).start()
         return 1.0
 
-    begun = time.monotonic()
+    started = time.monotonic()
     assert run_trials(open_study(tmp_path / "study.log"), SPACE, objective, 1)[0].value == 1.0
-    assert time.monotonic() - begun > 0.5
+    assert time.monotonic() - started > 0.5
 
 
-def test_the_first_candidate_of_equals_is_best_though_it_was_tried_again():
+def test_first_of_equal_candidates_is_best_even_if_retried():
     study = open_study(None)
     leave_trial(study, 0.25, DEAD, optuna.trial.TrialState.FAIL)
     study.enqueue_trial({"x": 0.5})
@@ -359,7 +357,7 @@ def test_the_first_candidate_of_equals_is_best_though_it_was_tried_again():
 
 
 @pytest.mark.parametrize("pruner", ["median", "hyperband", None])
-def test_a_bad_training_is_ended_early(pruner):
+def test_prunes_unpromising_training(pruner):
     torch.manual_seed(0)
     signals = torch.randn(64, 1, 8)
     batch = (signals, (signals.mean((1, 2)) > 0).long())
@@ -388,24 +386,24 @@ def test_a_bad_training_is_ended_early(pruner):
         assert pruned >= {6, 7}
 
 
-@pytest.mark.parametrize(("n_epochs", "ended_in"), [(2, None), (3, None), (4, 2), (9, 6)])
-def test_nothing_is_ended_in_the_first_two_thirds_nor_in_the_last_epoch(n_epochs, ended_in):
-    class Doomed(Trial):
+@pytest.mark.parametrize(("n_epochs", "pruned_in"), [(2, None), (3, None), (4, 2), (9, 6)])
+def test_never_prunes_in_first_two_thirds_or_last_epoch(n_epochs, pruned_in):
+    class AlwaysPruned(Trial):
         def should_prune(self):
             return True
 
-    trial = Doomed(0, {})
+    trial = AlwaysPruned(0, {})
     model = nn.Sequential(nn.Flatten(), nn.Linear(8, 2))
     batch = (torch.randn(4, 1, 8), torch.tensor([0, 1, 0, 1]))
     trainer = Trainer(model, [batch], [batch], device="cpu", callbacks=[ReportToTrial(trial)])
     trainer.fit(n_epochs)
-    assert trial.is_pruned == (ended_in is not None)
-    assert trainer.state.epoch == (n_epochs if ended_in is None else ended_in + 1)
+    assert trial.is_pruned == (pruned_in is not None)
+    assert trainer.state.epoch == (n_epochs if pruned_in is None else pruned_in + 1)
 
 
-def test_a_metric_that_is_not_reported():
+def test_rejects_missing_metric():
     trial = Trial(0, {})
-    with pytest.raises(ValueError, match="no 'val_f1' to report, only loss"):
+    with pytest.raises(ValueError, match="unknown metric 'val_f1'; expected one of: loss"):
         ReportToTrial(trial, "val_f1").on_epoch_end(0, {"loss": 1.0})
 
 
@@ -422,7 +420,7 @@ def test_trial_pruned_counts_as_pruned():
 # -- storages --------------------------------------------------------------------------------------------
 
 
-def test_a_database(tmp_path):
+def test_database_storage(tmp_path):
     url = f"sqlite:///{tmp_path}/study.db"
     run_trials(open_study(url), SPACE, score, 3)
     assert len(run_trials(open_study(url), SPACE, score, 5)) == 5
@@ -435,7 +433,7 @@ optuna.storages.run_grpc_proxy_server(optuna.storages.get_storage(sys.argv[1]), 
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-def test_a_proxy(tmp_path):
+def test_grpc_proxy_storage(tmp_path):
     with socket.create_server(("localhost", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-W", "ignore", "-c", SERVER, f"sqlite:///{tmp_path}/study.db", str(port)]
@@ -449,31 +447,31 @@ def test_a_proxy(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("storage", "error", "words"),
+    ("storage", "error", "message"),
     [
-        ("nothing://here", ValueError, "nothing://... is not a database's URL"),
+        ("nothing://here", ValueError, "nothing://... is not the URL of a database"),
         ("grpc://localhost", ValueError, "expected grpc://host:port"),
         ("sqlite:////proc/none/study.db", OSError, "sqlite:////proc/none/study.db cannot be used: .*unable to open"),
         ("/proc/none/study.log", OSError, "/proc/none"),
-        ("/proc/version/study.log", OSError, "kept in /proc/version/study.log"),
-        ("/proc", OSError, "kept in /proc"),
+        ("/proc/version/study.log", OSError, "stored in /proc/version/study.log"),
+        ("/proc", OSError, "stored in /proc"),
         ("mysql+pymysql://user:secret@localhost/x", ImportError, r"driver of mysql\+pymysql://user:\*\*\*@localhost/x"),
     ],
     ids=["scheme", "port", "sqlite", "folder", "file", "directory", "driver"],
 )
-def test_storages_that_cannot_be(storage, error, words):
-    with pytest.raises(error, match=words):
+def test_rejects_unusable_storage(storage, error, message):
+    with pytest.raises(error, match=message):
         open_storage(storage)
 
 
-def test_a_proxy_that_does_not_answer(monkeypatch):
-    monkeypatch.setattr(study_storage, "CONNECT_S", 0.2)
-    with pytest.raises(ConnectionError, match=r"no gRPC proxy of Optuna answers at localhost:1 within 0\.2 s"):
+def test_raises_if_grpc_proxy_does_not_respond(monkeypatch):
+    monkeypatch.setattr(study_storage, "CONNECT_TIMEOUT_S", 0.2)
+    with pytest.raises(ConnectionError, match=r"no gRPC proxy of Optuna responded at localhost:1 within 0\.2 s"):
         open_storage("grpc://localhost:1")
 
 
 @pytest.mark.parametrize(
-    ("spoil", "line"),
+    ("corrupt", "line"),
     [
         (lambda lines: [*lines[:3], b"{\n", *lines[4:]], 4),
         (lambda lines: [*lines, b"{}\n"], None),
@@ -483,48 +481,48 @@ def test_a_proxy_that_does_not_answer(monkeypatch):
     ],
     ids=["middle", "last", "text", "archive", "operation"],
 )
-def test_a_spoilt_journal_is_named_and_left_alone(spoil, line, tmp_path):
+def test_corrupt_journal_is_reported_and_not_modified(corrupt, line, tmp_path):
     path = tmp_path / "study.log"
     run_trials(open_study(path), SPACE, score, 1)
-    path.write_bytes(before := b"".join(spoil(path.read_bytes().splitlines(keepends=True))))
+    path.write_bytes(before := b"".join(corrupt(path.read_bytes().splitlines(keepends=True))))
     with pytest.raises(StorageError, match=f"study.log: line {line} is not a record" if line else "study.log"):
         open_study(path)
     assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("cut", [1, 2, 9, "zeros"])
-def test_an_unfinished_last_line_is_survived(cut, tmp_path):
-    """As a crash leaves it; nothing whole is lost, and Optuna's own reader takes the file afterwards."""
+def test_recovers_from_truncated_last_line(cut, tmp_path):
+    """After a crash no complete record is lost, and Optuna's own reader accepts the repaired file."""
     path = tmp_path / "study.log"
-    whole = run_trials(open_study(None), SPACE, score, 5)
+    uninterrupted = run_trials(open_study(None), SPACE, score, 5)
     run_trials(open_study(path), SPACE, score, 3)
     journal = path.read_bytes()
     path.write_bytes(journal + b"\0" * 50 if cut == "zeros" else journal[:-cut])
-    assert params(run_trials(open_study(path), SPACE, score, 5)) == params(whole)
+    assert params(run_trials(open_study(path), SPACE, score, 5)) == params(uninterrupted)
     stock = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
     trials = optuna.load_study(study_name="search", storage=stock).trials
-    assert [t.params for t in trials if t.state.name == "COMPLETE"] == params(whole)
-    # A record that lacks nothing but the line's end counts: the third score.
+    assert [t.params for t in trials if t.state.name == "COMPLETE"] == params(uninterrupted)
+    # A record that only lacks its line break counts: the third score.
     assert len(trials) == (6 if cut in (2, 9) else 5)
 
 
-def test_a_journal_that_is_mended_while_it_is_read_is_not_spoilt(tmp_path, monkeypatch):
-    path, judge = tmp_path / "study.log", journal._is_record
+def test_journal_repaired_while_being_read_is_not_corrupt(tmp_path, monkeypatch):
+    path, is_record = tmp_path / "study.log", journal._is_record
     path.write_text('{"op_code":0}\n{"op_co')
 
-    def mend_then_judge(line):
-        if path.read_text().endswith("co"):  # all of it is in the reader's buffer, and another comes
+    def repair_then_check(line):
+        if path.read_text().endswith("co"):  # the reader has buffered the file when another worker repairs it
             path.write_text('{"op_code":0}\n       {"op_code":1}\n')
-        return judge(line)
+        return is_record(line)
 
-    monkeypatch.setattr(journal, "_is_record", mend_then_judge)
+    monkeypatch.setattr(journal, "_is_record", repair_then_check)
     journal.check_journal(path)
     journal.check_journal(path)
 
 
-def test_a_journal_that_is_removed_is_not_begun_anew(tmp_path, monkeypatch):
-    monkeypatch.setattr(study_storage, "PATIENCE_S", 0.1)
-    monkeypatch.setattr(module, "RELEASE_TIMEOUT_S", 0.1)
+def test_removed_journal_is_not_created_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(study_storage, "RETRY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(worker_module, "RELEASE_TIMEOUT_S", 0.1)
 
     def objective(trial):
         (tmp_path / "study.log").unlink()
@@ -534,31 +532,31 @@ def test_a_journal_that_is_removed_is_not_begun_anew(tmp_path, monkeypatch):
         run_trials(open_study(tmp_path / "study.log"), SPACE, objective, 1)
 
 
-def test_a_score_that_was_not_stored_is_found_at_once_by_the_same_process(tmp_path, monkeypatch):
-    monkeypatch.setattr(study_storage, "PATIENCE_S", 0.1)
-    monkeypatch.setattr(module, "RELEASE_TIMEOUT_S", 0.1)
-    path, aside = tmp_path / "study.log", tmp_path / "aside"
+def test_process_retries_trial_whose_score_it_could_not_store(tmp_path, monkeypatch):
+    monkeypatch.setattr(study_storage, "RETRY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(worker_module, "RELEASE_TIMEOUT_S", 0.1)
+    path, moved = tmp_path / "study.log", tmp_path / "moved"
     with pytest.raises(OSError, match="was not stored"):
-        run_trials(open_study(path), SPACE, lambda trial: path.rename(aside) and 0.5, 1)
-    aside.rename(path)
-    begun = time.monotonic()
+        run_trials(open_study(path), SPACE, lambda trial: path.rename(moved) and 0.5, 1)
+    moved.rename(path)
+    started = time.monotonic()
     assert run_trials(open_study(path), SPACE, lambda trial: 0.5, 1)[0].number == 1
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - started < 5
 
 
-def test_a_lock_whose_owner_has_ended_is_taken_over(tmp_path):
+def test_breaks_lock_of_exited_process(tmp_path):
     (tmp_path / "study.log.lock").write_text(json.dumps(DEAD))
-    begun = time.monotonic()
+    started = time.monotonic()
     open_study(tmp_path / "study.log")
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - started < 2
     assert sorted(file.name for file in tmp_path.iterdir()) == ["study.log"]
 
 
 @pytest.mark.parametrize("owner", ["", '"text"', json.dumps({"machine": "another", "pid": 1, "started": 1})])
-def test_a_lock_that_stays(owner, tmp_path, monkeypatch):
+def test_waits_for_lock_until_timeout_or_grace_period(owner, tmp_path, monkeypatch):
     path = tmp_path / "study.log.lock"
     path.write_text(owner)
-    with pytest.raises(TimeoutError, match=r"study.log.lock has locked the study for 0.2 s; delete it"):
+    with pytest.raises(TimeoutError, match=r"study.log.lock has been locked for 0.2 s; delete it"):
         JournalLock(tmp_path / "study.log", wait_s=0.2).acquire()
     assert path.read_text() == owner
     monkeypatch.setattr("whirl.tuning.journal.LOCK_GRACE_S", 0.1)
@@ -568,11 +566,10 @@ def test_a_lock_that_stays(owner, tmp_path, monkeypatch):
     assert not path.exists()
 
 
-def test_a_lock_that_cannot_be_written_is_left_to_nobody(tmp_path):
+def test_removes_lock_file_that_cannot_be_written(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(
-        resource.RLIMIT_FSIZE, (0, before[1])
-    )  # a file can be made, but nothing written, as on a full disk
+    # A file can be created but not written, as on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
             JournalLock(tmp_path / "study.log").acquire()
@@ -581,7 +578,7 @@ def test_a_lock_that_cannot_be_written_is_left_to_nobody(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_who_waits_for_a_lock_does_not_take_it_from_its_owner(tmp_path):
+def test_timeout_does_not_remove_lock_of_owner(tmp_path):
     lock = JournalLock(tmp_path / "study.log", wait_s=0.05)
     lock.acquire()
     with pytest.raises(TimeoutError):
@@ -590,7 +587,7 @@ def test_who_waits_for_a_lock_does_not_take_it_from_its_owner(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_lock_is_kept_by_who_lives(tmp_path):
+def test_lock_is_exclusive(tmp_path):
     locks, counts = [JournalLock(tmp_path / "study.log") for _ in range(4)], []
 
     def count(lock):
@@ -609,33 +606,32 @@ def test_a_lock_is_kept_by_who_lives(tmp_path):
     assert counts == list(range(80))
 
 
-def test_a_study_with_other_settings_is_not_joined(tmp_path):
+def test_rejects_study_with_other_settings(tmp_path):
     path = tmp_path / "study.log"
     fingerprint = {"model": "wdcnn", "space": describe_space(SPACE), "classes": ["a", "b"]}
     open_study(path, fingerprint=fingerprint)
     open_study(path, fingerprint=fingerprint)
     narrower = describe_space(SPACE | {"x": FloatDistribution(-4, 5)})
-    with pytest.raises(
-        ValueError, match=r"other settings \(space.x.low: -5.0 there, -4.0 here; pruner: median there, None"
-    ):
+    differences = r"\(space.x.low is -4.0, in the study -5.0; pruner is None, in the study median"
+    with pytest.raises(ValueError, match=f"other settings {differences}"):
         open_study(path, pruner=None, fingerprint=fingerprint | {"space": narrower})
-    with pytest.raises(ValueError, match="classes: nothing there, a here"):
+    with pytest.raises(ValueError, match="classes is a, in the study unset"):
         open_study(path, "second", fingerprint={"classes": "a"}) and open_study(path, "third") and open_study(
             path, "third", fingerprint={"classes": "a"}
         )
 
 
-def test_studies_that_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="unknown pruner 'best', expected one of median, hyperband"):
+def test_rejects_invalid_study_arguments(tmp_path):
+    with pytest.raises(ValueError, match="unknown pruner 'best'; expected one of: median, hyperband"):
         open_study(None, pruner="best")
-    with pytest.raises(ValueError, match="seed must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="seed is -1, expected an integer >= 0"):
         open_study(None, seed=-1)
     optuna.create_study(storage=open_storage(tmp_path / "s"), study_name="search")
-    with pytest.raises(ValueError, match="minimises"):
+    with pytest.raises(ValueError, match="minimizes"):
         open_study(tmp_path / "s")
 
 
-def test_sigterm_gives_the_trial_back(tmp_path):
+def test_sigterm_releases_the_trial(tmp_path):
     def objective(trial):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)

@@ -1,4 +1,4 @@
-"""Hyper-parameter search on folds of whole specimens, and networks as scikit-learn estimators."""
+"""Hyper-parameter search with folds of complete specimens, and a scikit-learn estimator for the networks."""
 
 import lazy_loader
 

@@ -12,12 +12,18 @@ from .grid_search import (
 from .grid_search import (
     get_default_param_grid as get_default_param_grid,
 )
+from .plots import plot_heatmap as plot_heatmap
+from .plots import plot_history as plot_history
+from .plots import plot_importances as plot_importances
+from .plots import plot_parallel_coordinates as plot_parallel_coordinates
+from .plots import plot_parameter as plot_parameter
 from .random_search import (
     RandomSearchOptimizer as RandomSearchOptimizer,
 )
 from .random_search import (
     get_default_param_distributions as get_default_param_distributions,
 )
+from .results import results_table as results_table
 from .spaces import (
     Choice as Choice,
 )
@@ -27,3 +33,8 @@ from .spaces import (
 from .spaces import (
     Range as Range,
 )
+from .spaces import new_model as new_model
+from .study import open_study as open_study
+from .trial import ReportToTrial as ReportToTrial
+from .trial import Trial as Trial
+from .worker import run_trials as run_trials

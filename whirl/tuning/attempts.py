@@ -1,4 +1,4 @@
-"""The trials of each candidate: attempts, retries, and which of them counts."""
+"""Trials grouped by candidate: attempts, retries, and which trial counts."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ MAX_ATTEMPTS = 3
 
 
 def candidates(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """The last trial of each candidate, in their order; also of those that run, or wait to be run again."""
-    return [lineage[-1] for lineage in attempts_by_candidate(list_trials(study))]
+    """Return the last trial of each candidate, in order, including trials that are running or waiting for a retry."""
+    return [attempts[-1] for attempts in attempts_by_candidate(list_trials(study))]
 
 
 def best_trial(trials: list[optuna.trial.FrozenTrial]) -> optuna.trial.FrozenTrial:
-    """The one with the highest score, the first of equals.
+    """Return the trial with the highest score; of equal scores, the first.
 
     Raises:
-        ValueError: none has a score; with the first one's cause.
+        ValueError: no trial has a score; the message names the cause of the first failure.
     """
     scored = [trial for trial in trials if trial.state.name == "COMPLETE"]
     if scored:
@@ -34,38 +34,41 @@ def best_trial(trials: list[optuna.trial.FrozenTrial]) -> optuna.trial.FrozenTri
 
 
 def list_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """All trials of the study."""
+    """Return all trials of the study, retrying while the storage is unavailable."""
     return retry(lambda: study.get_trials(deepcopy=False))
 
 
 def attempts_by_candidate(trials: list[optuna.trial.FrozenTrial]) -> list[list[optuna.trial.FrozenTrial]]:
-    """The trials of each candidate, first to last; of two successors of one trial the earlier counts."""
+    """Group trials by candidate, each group from the first attempt to the last.
+
+    If a trial was retried twice, because two workers queued a retry at the same time, only the earlier retry counts.
+    """
     kept = [trial for trial in trials if "cancelled" not in trial.user_attrs]
-    successors: dict[int, optuna.trial.FrozenTrial] = {}
+    retries: dict[int, optuna.trial.FrozenTrial] = {}
     for trial in kept:
         if "retry_of" in trial.user_attrs:
-            successors.setdefault(trial.user_attrs["retry_of"], trial)
-    lineages = [[trial] for trial in kept if "retry_of" not in trial.user_attrs]
-    for lineage in lineages:
-        while (successor := successors.get(lineage[-1].number)) is not None:
-            lineage.append(successor)
-    return lineages
+            retries.setdefault(trial.user_attrs["retry_of"], trial)
+    groups = [[trial] for trial in kept if "retry_of" not in trial.user_attrs]
+    for attempts in groups:
+        while (retried := retries.get(attempts[-1].number)) is not None:
+            attempts.append(retried)
+    return groups
 
 
-def is_to_retry(trial: optuna.trial.FrozenTrial) -> bool:
-    """Whether its worker died and it has an attempt left."""
+def should_retry(trial: optuna.trial.FrozenTrial) -> bool:
+    """Return whether the trial's worker died and the candidate has an attempt left."""
     attributes = trial.user_attrs
     died = trial.state.name == "FAIL" and "failure" not in attributes and "cancelled" not in attributes
     return died and next_attempt(trial) <= MAX_ATTEMPTS
 
 
 def next_attempt(trial: optuna.trial.FrozenTrial) -> int:
-    """Number of the attempt that a retry would be; a trial that its worker released costs none."""
+    """Return the attempt number of a retry; a trial that its worker released does not use up an attempt."""
     return trial.user_attrs.get("attempt", 1) + ("released" not in trial.user_attrs)
 
 
 def retry_of(trial: optuna.trial.FrozenTrial) -> optuna.trial.FrozenTrial:
-    """With the same parameters, or none where the worker died before it had drawn them all."""
+    """Create a waiting trial with the same parameters, or without any if the worker died before all were drawn."""
     optuna = import_optuna()
     is_drawn = trial.user_attrs.get("worker", {}).get("is_drawn", False)
     return optuna.create_trial(
@@ -77,6 +80,6 @@ def retry_of(trial: optuna.trial.FrozenTrial) -> optuna.trial.FrozenTrial:
 
 
 def worker_of(trial: optuna.trial.FrozenTrial) -> str:
-    """Process and host of the trial's worker, for messages."""
+    """Format process and host of the trial's worker, for messages."""
     worker = trial.user_attrs.get("worker", {})
-    return f"process {worker['pid']} on {worker['host']}" if worker else "it died before it said who it was"
+    return f"process {worker['pid']} on {worker['host']}" if worker else "unknown process"

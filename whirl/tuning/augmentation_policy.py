@@ -1,4 +1,4 @@
-"""A search for augmentation policies."""
+"""Search for augmentation policies."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from whirl._distribution import install_hint
 from whirl.augment.policies import OPERATIONS, SEARCHED, AutoAugment, Policy
 from whirl.training.trainer import Trainer
+from whirl.tuning.storage import import_optuna
+from whirl.validation import check_count, check_name
 
 STEPS_PER_SUB_POLICY = 2
 
@@ -27,32 +28,35 @@ def search_policy(
     seed: int = 0,
     device: str | torch.device = "auto",
 ) -> Policy:
-    """Search a policy: Optuna's TPE over short trainings, each judged by its lowest validation loss.
+    """Search for an augmentation policy with Optuna's TPE over short trainings.
 
-    Every trial trains a new network from the same weights and order. The first one trains without augmentation, so
-    that what is returned is no worse than that by validation; what it is worth on unseen machines, only a test on
-    specimens that the search never saw can tell.
+    Every trial trains a new network from the same initial weights and data order, and is scored by its lowest
+    validation loss. The first trial trains without augmentation, so the returned policy is never worse than no
+    augmentation on the validation data. Its benefit on unseen machines can only be measured on specimens that were
+    not used in the search.
 
     Args:
-        new_model: makes an untrained network.
-        train_loader: the data of the proxy training; a part of all is enough.
-        val_loader: what trials are judged on; share no specimen with `train_loader`.
-        epochs: length of a trial, >= 1.
-        n_trials: trials, >= 1.
-        n_sub_policies: sub-policies of two operations each, >= 1.
-        operations: what to draw from.
-        seed: of the search, the weights and the order.
-        device: where to train.
+        new_model: function that creates an untrained network.
+        train_loader: training data of each trial; a subset of the full training data is enough.
+        val_loader: data that trials are scored on; it must share no specimen with `train_loader`.
+        epochs: epochs per trial, >= 1.
+        n_trials: number of trials, >= 1.
+        n_sub_policies: number of sub-policies of two operations each, >= 1.
+        operations: names of the operations to draw from.
+        seed: random seed for the search, the weights and the data order.
+        device: device to train on.
 
     Returns:
-        The best policy, for `AutoAugment`; `[[]]`, which changes nothing, where none was better than nothing.
+        The best policy, for `AutoAugment`; `[[]]`, which changes nothing, if no policy beat training without
+        augmentation.
 
     Raises:
-        ValueError: a number out of its range, an unknown operation.
-        ImportError: Optuna is missing.
+        ValueError: a number is out of range, or an operation is unknown.
+        ImportError: Optuna is not installed.
     """
     _check(operations, epochs=epochs, n_trials=n_trials, n_sub_policies=n_sub_policies)
-    optuna = _import_optuna()
+    optuna = import_optuna()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     slots = [f"{i}.{j}" for i in range(n_sub_policies) for j in range(STEPS_PER_SUB_POLICY)]
 
     def validation_loss(trial: Any) -> float:
@@ -68,14 +72,14 @@ def search_policy(
             return min(trainer.fit(epochs)["val_loss"])
 
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
-    nothing = {"operation": operations[0], "probability": 0.0, "magnitude": 0.05}
-    study.enqueue_trial({f"{slot}.{name}": value for slot in slots for name, value in nothing.items()})
+    identity = {"operation": operations[0], "probability": 0.0, "magnitude": 0.05}
+    study.enqueue_trial({f"{slot}.{name}": value for slot in slots for name, value in identity.items()})
     study.optimize(validation_loss, n_trials=n_trials)
     return _policy(study.best_params)
 
 
 def _policy(params: Mapping[str, Any]) -> Policy:
-    """Sub-policies from a trial's parameters, without operations that never happen."""
+    """Build the sub-policies of a trial's parameters, without operations of probability 0."""
     sub_policies: dict[str, list[tuple[str, float, float]]] = {}
     for slot in dict.fromkeys(name.rsplit(".", 1)[0] for name in params):
         steps = sub_policies.setdefault(slot.split(".")[0], [])
@@ -88,17 +92,8 @@ def _policy(params: Mapping[str, Any]) -> Policy:
 
 def _check(operations: Sequence[str], **counts: int) -> None:
     for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name} is {count}, expected >= 1")
-    unknown = [name for name in operations if name not in OPERATIONS]
-    if unknown or not operations:
-        raise ValueError(f"operations are {list(operations)}, expected some of {', '.join(OPERATIONS)}")
-
-
-def _import_optuna() -> Any:
-    try:
-        import optuna
-    except ImportError:
-        raise ImportError(f"searching a policy needs Optuna: {install_hint('search')}") from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna
+        check_count(name, count)
+    if not operations:
+        raise ValueError(f"operations is empty, expected some of: {', '.join(OPERATIONS)}")
+    for name in operations:
+        check_name("operation", name, OPERATIONS)

@@ -1,4 +1,4 @@
-"""Bayesian search: each candidate is drawn from what the ones before it have shown, and bad ones are ended early."""
+"""Bayesian search: each candidate depends on the scores of earlier ones, and unpromising ones are pruned."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from whirl.tuning.results import check_parameter_names, results_table
 from whirl.tuning.spaces import preset_optuna
 from whirl.tuning.study import Space, describe_space, import_optuna, open_study, param_importances
 from whirl.tuning.trial import ReportToTrial, Trial
-from whirl.tuning.worker import draw, run_trials
+from whirl.tuning.worker import run_trials, suggest_params
+from whirl.validation import unknown_name
 
 if TYPE_CHECKING:
     import optuna
@@ -28,14 +29,17 @@ if TYPE_CHECKING:
 
 
 class BayesianOptimizer:
-    """Search by TPE, the tree-structured Parzen estimator (Bergstra et al., 2011), over a validation set.
+    """Bayesian hyper-parameter search, scored on a validation set.
+
+    Candidates are drawn by TPE, the tree-structured Parzen estimator (Bergstra et al., 2011): parameter values that
+    were frequent among good candidates and rare among bad ones are tried more often.
 
     Args:
-        random_state: seed of the search, >= 0, and of every model that takes a `random_state`.
+        random_state: seed of the search, >= 0, and of every model that has a `random_state`.
 
     Attributes:
-        study: Optuna's study; None before `optimize`, and on all ranks of `torchrun` but the first.
-        trials: the last trial of each candidate, in their order.
+        study: the Optuna study; None before `optimize`, and under `torchrun` on every rank except 0.
+        trials: the last trial of each candidate, in order.
 
     Example:
         >>> from optuna.distributions import FloatDistribution
@@ -74,37 +78,40 @@ class BayesianOptimizer:
         study_name: str = "search",
         pruner: str | None = "median",
     ) -> dict[str, Any]:
-        """Train candidates on one part of the data, and score them on another.
+        """Train candidates on the training data and score them on the validation data.
 
-        A model whose `fit` takes `validation_data` and `callbacks`, as `SignalClassifier` does, reports its validation
-        accuracy after every epoch, and is ended when the pruner says so. With a `storage`, processes and machines that
-        run the same call share one search, and a call that was killed goes on, see `study.run_trials`.
+        A model whose `fit` accepts `validation_data` and `callbacks`, such as `SignalClassifier`, reports its
+        validation accuracy after every epoch and can be pruned. With a `storage`, all processes and machines that make
+        the same call share one search, and an interrupted search is resumed by repeating the call, see
+        `worker.run_trials`.
 
         Args:
-            model_class: a class or a function that returns an estimator, called with the parameters; or an estimator,
-                which is cloned and given them, so that `svc__C` reaches into a pipeline.
-            X_train: samples to train with, `[n, ...]`.
-            y_train: their labels, `[n]`.
-            X_val: samples to score with, `[m, ...]`.
-            y_val: their labels, `[m]`.
-            n_trials: candidates in all, >= 1.
-            param_space: `{name: Optuna distribution}`, or a function of an Optuna trial, see `study.run_trials`.
-            scoring: as scikit-learn's, higher is better; None is the estimator's own `score`.
-            fixed_params: parameters that are the same for all.
-            groups_train: specimen of each training sample, `[n]`; with `groups_val`, no specimen may be in both.
+            model_class: class or function that is called with the parameters and returns an estimator; or an estimator,
+                which is cloned before its parameters are set, so that names such as `svc__C` work for a pipeline.
+            X_train: training samples, `[n, ...]`.
+            y_train: training labels, `[n]`.
+            X_val: validation samples, `[m, ...]`.
+            y_val: validation labels, `[m]`.
+            n_trials: total number of candidates, >= 1.
+            param_space: `{name: Optuna distribution}`, or a function of an Optuna trial, see `worker.run_trials`.
+            scoring: scikit-learn scorer name or function, higher is better; None for the estimator's own `score`.
+            fixed_params: parameters that are the same for all candidates.
+            groups_train: specimen of each training sample, `[n]`. If given with `groups_val`, a specimen in both is an
+                error.
             groups_val: specimen of each validation sample, `[m]`.
-            storage: where the study is kept, see `study_storage.open_storage`; None: in memory.
-            study_name: of the study in the storage.
+            storage: where the study is stored, see `storage.open_storage`; None for in memory.
+            study_name: name of the study in the storage.
             pruner: `'median'`, `'hyperband'`, or None.
 
         Returns:
-            `best_params` (searched ones), `best_score`, `best_estimator` (trained on `X_train` alone), `n_candidates`,
-            and of these `n_pruned` and `n_failed`.
+            `best_params` (the searched parameters), `best_score`, `best_estimator` (trained on `X_train` only),
+            `n_candidates`, and how many of these were pruned or failed: `n_pruned` and `n_failed`.
 
         Raises:
-            ValueError: a parameter that the estimator does not have, or that is both fixed and searched; a specimen in
-                both parts; a study that was made with other data or settings; no candidate could be scored.
-            TypeError: a range that is not an Optuna distribution.
+            ValueError: the estimator does not have a parameter, or it is both fixed and searched; a specimen is in both
+                training and validation data; the study was created with other data or settings; no candidate has a
+                score.
+            TypeError: a range is not an Optuna distribution.
             OSError: the storage cannot be used.
         """
         groups_train, groups_val = (None if groups is None else list(groups) for groups in (groups_train, groups_val))
@@ -134,10 +141,12 @@ class BayesianOptimizer:
         }
 
     def get_results(self) -> DataFrame:
-        """One row a candidate; one that was pruned or failed has no score, and `state` says so.
+        """Return a table with one row per candidate.
+
+        A candidate that was pruned or failed has no score; see the column `state`.
 
         Raises:
-            NotFittedError: `optimize` comes first (a `ValueError`).
+            NotFittedError: `optimize` was not called before (a `ValueError`).
         """
         trials = self._searched()
         return results_table(
@@ -149,30 +158,31 @@ class BayesianOptimizer:
         )
 
     def plot_optimization_history(self) -> Figure:
-        """Scores in the order of the candidates, and the best so far.
+        """Plot the score of each candidate in order, and the best score so far.
 
         Raises:
-            NotFittedError: `optimize` comes first (a `ValueError`).
+            NotFittedError: `optimize` was not called before (a `ValueError`).
         """
         return plot_history(self.get_results(), self._score_label)
 
     def get_param_importances(self) -> dict[str, float]:
-        """Share of the score's variation that each parameter explains, 0 to 1, the largest first.
+        """Return the share of the score's variance that each parameter explains, 0 to 1, in descending order.
 
-        By functional analysis of variance over a random forest (Hutter et al., 2014), from candidates with a score.
+        Computed by functional analysis of variance over a random forest (Hutter et al., 2014) from the candidates that
+        have a score.
 
         Raises:
-            NotFittedError: `optimize` comes first (a `ValueError`).
-            ValueError: fewer than two candidates have a score, or all the same.
+            NotFittedError: `optimize` was not called before (a `ValueError`).
+            ValueError: fewer than two candidates have a score, or all scores are equal.
         """
         return param_importances(self._searched(), self.random_state)
 
     def plot_param_importances(self) -> Figure:
-        """How much each parameter mattered.
+        """Plot the importance of each parameter, see `get_param_importances`.
 
         Raises:
-            NotFittedError: `optimize` comes first (a `ValueError`).
-            ValueError: fewer than two candidates have a score, or all the same.
+            NotFittedError: `optimize` was not called before (a `ValueError`).
+            ValueError: fewer than two candidates have a score, or all scores are equal.
         """
         return plot_importances(self.get_param_importances())
 
@@ -180,12 +190,12 @@ class BayesianOptimizer:
         if not self.trials:
             from sklearn.exceptions import NotFittedError
 
-            raise NotFittedError("there is nothing to show yet: call optimize(...) first")
+            raise NotFittedError("this BayesianOptimizer has no results yet: call optimize(...) first")
         return self.trials
 
 
 class _Search:
-    """What is trained and how it is scored, and the best model so far."""
+    """The objective of a search: how a candidate is trained and scored, and the best estimator so far."""
 
     def __init__(
         self, model: Any, data: tuple[Any, Any, Any, Any], space: Space, scoring: Any, fixed: dict[str, Any], seed: int
@@ -195,7 +205,7 @@ class _Search:
         self._best: tuple[float, int, Any] | None = None
 
     def score(self, trial: Trial) -> float:
-        """Train a candidate and score it."""
+        """Return the score of a candidate, after training it."""
         from sklearn.metrics import check_scoring
 
         estimator = self._fitted(trial.params, [ReportToTrial(trial)])
@@ -208,16 +218,20 @@ class _Search:
         return score
 
     def estimator(self, number: int, params: dict[str, Any]) -> Any:
-        """The trained one; trained once more where another worker had done it, to the same by the same seed.
+        """Return the trained estimator of a trial.
 
-        `params` are what Optuna suggested; a function as a space makes the model's parameters of them.
+        If another worker trained it, it is trained again here, with the same result by the same seed.
+
+        Args:
+            number: number of the trial.
+            params: parameters as Optuna suggested them; a space that is a function maps them to the model's.
         """
         if self._best is not None and self._best[1] == -number:
             return self._best[2]
-        return self._fitted(draw(self.space, import_optuna().trial.FixedTrial(params)), [])
+        return self._fitted(suggest_params(self.space, import_optuna().trial.FixedTrial(params)), [])
 
     def describe(self) -> dict[str, Any]:
-        """What makes scores comparable, as plain data."""
+        """Return what must be equal for scores to be comparable, as plain data."""
         is_estimator = _is_estimator(self.model)
         settings = {name: _text(value) for name, value in self.model.get_params().items()} if is_estimator else {}
         model = {"class": type(self.model).__name__} | settings if is_estimator else _text(self.model)
@@ -228,14 +242,16 @@ class _Search:
 
     def _fitted(self, params: dict[str, Any], callbacks: list[Any]) -> Any:
         estimator = _build(self.model, {**self.fixed, **params}, self.seed)
-        takes = inspect.signature(estimator.fit).parameters
-        extra = {"validation_data": (self.X_val, self.y_val), "callbacks": callbacks}
-        estimator.fit(self.X_train, self.y_train, **{name: value for name, value in extra.items() if name in takes})
+        accepted = inspect.signature(estimator.fit).parameters
+        options = {"validation_data": (self.X_val, self.y_val), "callbacks": callbacks}
+        estimator.fit(
+            self.X_train, self.y_train, **{name: value for name, value in options.items() if name in accepted}
+        )
         return estimator
 
 
 def _build(model: Any, params: dict[str, Any], seed: int) -> Any:
-    """An unfitted estimator; every `random_state` that is not set gets the seed."""
+    """Create an unfitted estimator in which every `random_state` that is unset is the seed."""
     if _is_estimator(model):
         from sklearn.base import clone
 
@@ -254,33 +270,35 @@ def _is_estimator(model: Any) -> bool:
 
 
 def _check_parameters(model: Any, space: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
-    """Raise where a parameter is not the model's; a function with `**kwargs` may take any."""
+    """Raise if the model lacks a parameter; a function with `**kwargs` accepts any."""
     if both := sorted(set(space) & set(fixed)):
-        raise ValueError(f"parameter {both[0]!r} is in fixed_params and in param_space")
+        raise ValueError(f"parameter {both[0]!r} is in both fixed_params and param_space")
     if _is_estimator(model):
         known = list(model.get_params())
     else:
-        taken = inspect.signature(model).parameters.values()
-        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken):
+        arguments = inspect.signature(model).parameters.values()
+        if any(argument.kind is argument.VAR_KEYWORD for argument in arguments):
             return
-        known = [parameter.name for parameter in taken]
+        known = [argument.name for argument in arguments]
     name = getattr(model, "__name__", type(model).__name__)
     for parameter in (*space, *fixed):
         if parameter not in known:
-            raise ValueError(f"{name} has no parameter {parameter!r}; it has {', '.join(known)}")
+            raise ValueError(unknown_name(f"{name} parameter", parameter, known))
 
 
 def check_same_length(name: str, groups: Sequence[Any] | None, labels: Any) -> None:
-    """Raise `ValueError` unless there is a group for every label."""
+    """Raise `ValueError` unless there is one group per label."""
     if groups is not None and len(groups) != len(labels):
         raise ValueError(f"{name} has {len(groups)} entries for {len(labels)} samples")
 
 
 def check_no_specimen_in_both(groups_train: Sequence[Any] | None, groups_val: Sequence[Any] | None) -> None:
-    """Refuse a specimen whose samples are trained with and scored with: the score would tell it by its fingerprint.
+    """Validate that no specimen is in both training and validation data.
+
+    Otherwise a model could recognize the specimen instead of the fault, and the score would be too high.
 
     Raises:
-        ValueError: there is one; or the groups of one part are given alone.
+        ValueError: a specimen is in both; or only one of the two is given.
 
     Example:
         >>> check_no_specimen_in_both(["rig 1", "rig 2"], ["rig 3"])
@@ -288,22 +306,22 @@ def check_no_specimen_in_both(groups_train: Sequence[Any] | None, groups_val: Se
     if groups_train is None and groups_val is None:
         return
     if groups_train is None or groups_val is None:
-        raise ValueError("groups_train and groups_val belong together, one of them is missing")
+        raise ValueError("only one of groups_train and groups_val is given, expected both or neither")
     shared = sorted(set(groups_train) & set(groups_val), key=str)
     if shared:
         raise ValueError(
-            f"specimen {shared[0]!r} is in training and in validation data"
+            f"specimen {shared[0]!r} is in both training and validation data"
             + (f", and {len(shared) - 1} more" if len(shared) > 1 else "")
         )
 
 
 def _text(value: Any) -> str:
-    """What a value is called in every process: without its address in one's memory."""
+    """Format a value the same way in every process, without its memory address."""
     return getattr(value, "__qualname__", None) or re.sub(" at 0x[0-9a-fA-F]+", "", " ".join(str(value).split()))
 
 
 def _digest(values: Any) -> str:
-    """Shape, and a hash of what an array holds, dense or sparse."""
+    """Return shape and content hash of an array, dense or sparse."""
     if hasattr(values, "tocsr"):
         values = values.tocsr()
         parts = [values.indptr, values.indices, values.data]
@@ -316,23 +334,23 @@ def _digest(values: Any) -> str:
 
 
 def _bytes_of(array: np.ndarray) -> bytes | memoryview:
-    """Its content, without a copy where that lies in one piece."""
+    """Return the content of an array, without a copy if it is contiguous."""
     if array.dtype == object:
         return json.dumps(array.tolist(), default=str).encode()
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def get_model_search_space(model_name: str) -> dict[str, Any]:
-    """What is worth a search, for the model of that name.
+    """Return the recommended search space of a model.
 
     Args:
         model_name: `'RandomForest'`, `'SVM'`, `'GradientBoosting'`, `'MLP'`, or a network of the registry.
 
     Returns:
-        Optuna distribution by name of the parameter of `search_spaces.new_model(model_name)`.
+        `{parameter: Optuna distribution}`, for the parameters of `spaces.new_model(model_name)`.
 
     Raises:
-        ValueError: there is no such preset; the known ones are listed.
+        ValueError: there is no such preset; the message lists the known ones.
         ImportError: Optuna is not installed.
 
     Example:

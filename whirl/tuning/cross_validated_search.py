@@ -1,4 +1,4 @@
-"""What grid and random search share: honest folds, the call of scikit-learn, and its results as a tidy table."""
+"""Shared code of grid and random search: grouped folds, the call of scikit-learn, and the table of results."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from whirl.tuning.results import check_parameter_names, plain, table_of_cv_results
+from whirl.validation import unknown_name
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -18,15 +19,15 @@ Folds = list[tuple[np.ndarray, np.ndarray]]
 
 
 class CrossValidatedSearch:
-    """Base of the searches that cross-validate every candidate; a subclass says which candidates.
+    """Base class of searches that cross-validate every candidate; subclasses define the candidates.
 
     Args:
-        random_state: seed of what is drawn, and of every `random_state` that the model leaves unset.
-        n_jobs: processes at a time, each on its share of the cores; -1 is one per core.
-        verbose: what scikit-learn prints: 0 nothing, 1 a line in all, 2 and more a line for each fit.
+        random_state: seed of the search, and of every `random_state` that the model leaves unset.
+        n_jobs: number of parallel processes, which share the cores; -1 for one per core.
+        verbose: verbosity of scikit-learn: 0 prints nothing, 1 one line in total, 2 or more one line per fit.
 
     Attributes:
-        searched: scikit-learn's fitted search; None before `search`.
+        searched: the fitted search of scikit-learn; None before `search`.
     """
 
     def __init__(self, random_state: int = 42, n_jobs: int = -1, verbose: int = 2) -> None:
@@ -37,22 +38,24 @@ class CrossValidatedSearch:
         self._score_label = "mean score"
 
     def get_results(self) -> DataFrame:
-        """One row a candidate: its parameters, `mean_score`, `std_score`, `rank` (1 is the best) and `time_s`.
+        """Return a table with one row per candidate.
+
+        The columns are its parameters, `mean_score`, `std_score`, `rank` (1 is the best) and `time_s`.
 
         Raises:
-            NotFittedError: `search` comes first (a `ValueError`).
+            NotFittedError: `search` was not called before (a `ValueError`).
         """
         if self.searched is None:
             from sklearn.exceptions import NotFittedError
 
-            raise NotFittedError("there is nothing to show yet: call search(...) first")
+            raise NotFittedError(f"this {type(self).__name__} has no results yet: call search(...) first")
         return table_of_cv_results(self.searched.cv_results_, self.searched.n_splits_)
 
     def _search(
         self, make: Callable[..., Any], model: Any, X: Any, y: Any, names: Iterable[str], cv: Any, scoring: Scoring,
         groups: Iterable[Any] | None,
     ) -> dict[str, Any]:  # fmt: skip
-        """Cross-validate the candidates of `make(estimator, **options)`, and fit the best to all data."""
+        """Cross-validate the candidates of `make(estimator, **options)`, and fit the best one to all data."""
         check_parameters(model, names)
         check_one_score(model, scoring)
         folds = make_folds(cv, X, y, groups)
@@ -82,19 +85,22 @@ def _fit(search: Any, X: Any, y: Any) -> Any:
 
 
 def _explain_no_score(search: Any, X: Any, y: Any) -> NoReturn:
-    """Where scikit-learn goes on with the first candidate although none has a score."""
+    """Raise the reason: scikit-learn itself would return the first candidate although none has a score."""
     try:
         search.scorer_(search.best_estimator_, X, y)
     except Exception as error:
         raise ValueError(f"no candidate could be scored: {type(error).__name__}: {error}") from error
-    raise ValueError("no candidate has a score: each failed in at least one fold, as scikit-learn's warnings say")
+    raise ValueError("no candidate has a score: each failed in at least one fold, see scikit-learn's warnings")
 
 
 def check_parameters(model: Any, names: Iterable[str]) -> None:
-    """Refuse parameters that the estimator has not; those of a part that is searched itself are the part's to refuse.
+    """Validate that an estimator has the given parameters.
+
+    Parameters of a nested estimator that is itself searched are not checked here, but by that estimator.
 
     Raises:
-        ValueError: there is one, or none was given, or one is named like a column of the table of results.
+        ValueError: the estimator lacks a parameter, no parameter was given, or one is named like a column of the table
+            of results.
 
     Example:
         >>> from sklearn.svm import SVC
@@ -102,24 +108,30 @@ def check_parameters(model: Any, names: Iterable[str]) -> None:
     """
     names, known = list(names), list(model.get_params())
     if not names:
-        raise ValueError("there is no parameter to search")
+        raise ValueError("the search space is empty, expected at least one parameter")
     check_parameter_names(names)
     for name in names:
         if name not in known and not any(name.startswith(f"{part}__") for part in names):
-            raise ValueError(f"{type(model).__name__} has no parameter {name!r}; it has {', '.join(known)}")
+            raise ValueError(unknown_name(f"{type(model).__name__} parameter", name, known))
 
 
 def check_one_score(model: Any, scoring: Any) -> None:
-    """Refuse several scores at once, of which none would be the one to be best in, and unknown ones."""
+    """Validate a single score; with several, the best candidate would not be defined.
+
+    Raises:
+        ValueError: the score is unknown, or there are several.
+    """
     from sklearn.metrics import check_scoring
 
     if scoring is not None and not isinstance(scoring, str) and not callable(scoring):
-        raise ValueError(f"scoring is {scoring!r}, expected one score: a name that scikit-learn knows, or a function")
+        raise ValueError(
+            f"scoring is {scoring!r}, expected one score: the name of a scikit-learn scorer, or a function"
+        )
     check_scoring(model, scoring)
 
 
 def with_seed(model: Any, seed: int) -> Any:
-    """A copy in which every `random_state` that is None is the seed.
+    """Return a copy of an estimator in which every `random_state` that is None is the seed.
 
     Example:
         >>> from sklearn.ensemble import RandomForestClassifier
@@ -138,19 +150,20 @@ def _is_seed(name: str) -> bool:
 
 
 def make_folds(cv: Any, X: Any, y: Any, groups: Iterable[Any] | None = None) -> Folds:
-    """Row numbers of each fold's training and test part; with groups, none of them is in both.
+    """Return the row indices of each fold's training and test part; no group is in both.
 
     Args:
-        cv: a number of folds >= 2, a splitter of scikit-learn, or pairs of row numbers. A number makes folds of whole
-            groups that hold the classes' shares as well as groups allow (`StratifiedGroupKFold`), or without groups
-            of single rows (`StratifiedKFold`), which is right only where every row is a specimen of its own.
-        X: `[n, ...]`.
-        y: labels `[n]`.
+        cv: number of folds >= 2, a scikit-learn splitter, or pairs of row indices. With a number, folds consist of
+            complete groups and keep the class proportions as far as groups allow (`StratifiedGroupKFold`). Without
+            groups they consist of single rows (`StratifiedKFold`), which is valid only if every row is a specimen of
+            its own.
+        X: samples, `[n, ...]`.
+        y: labels, `[n]`.
         groups: specimen of each row, `[n]`.
 
     Raises:
-        ValueError: the lengths differ, there are fewer groups than folds, a splitter that does not look at groups
-            would split one, a group is None or NaN.
+        ValueError: the lengths differ, there are fewer groups than folds, a splitter that ignores groups splits one of
+            them, or a group is None or NaN.
 
     Example:
         >>> import numpy as np
@@ -167,22 +180,22 @@ def make_folds(cv: Any, X: Any, y: Any, groups: Iterable[Any] | None = None) -> 
 
         splitter: Any = check_cv(cv, labels, classifier=True)
         return list(splitter.split(X, labels))
-    specimens = _known_specimens(groups)
+    specimens = _check_specimens(groups)
     if len(specimens) != len(labels):
         raise ValueError(f"groups has {len(specimens)} entries, but y has {len(labels)}")
     splitter = _splitter(cv, labels, specimens)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The groups parameter is ignored")  # then it is refused below, if need be
+        warnings.filterwarnings("ignore", "The groups parameter is ignored")  # a group in both parts raises below
         folds = list(splitter.split(X, labels, specimens))
-    _verify_checksum(folds, specimens)
+    _check_disjoint(folds, specimens)
     return folds
 
 
-def _known_specimens(groups: Iterable[Any]) -> np.ndarray:
+def _check_specimens(groups: Iterable[Any]) -> np.ndarray:
     names = list(groups)
     for row, name in enumerate(names):
         if name is None or name != name:  # NaN
-            raise ValueError(f"groups[{row}] is {name}: expected the specimen of every row")
+            raise ValueError(f"groups[{row}] is {name}, expected the specimen of the row")
     return np.asarray(names)
 
 
@@ -193,26 +206,27 @@ def _splitter(cv: Any, labels: np.ndarray, specimens: np.ndarray) -> Any:
         return check_cv(cv, labels, classifier=True)
     n_specimens = len(np.unique(specimens))
     if n_specimens < cv:
-        raise ValueError(f"{n_specimens} specimens are too few for {cv} folds: each fold needs one of its own")
+        raise ValueError(f"{n_specimens} specimens are too few for {cv} folds: each fold needs at least one")
     for label in np.unique(labels):
         if len(np.unique(specimens[labels == label])) == 1:
             warnings.warn(
-                f"class {str(label)!r} comes from one specimen: where it is tested, it was not trained", stacklevel=5
+                f"class {str(label)!r} comes from one specimen, so the fold that tests it cannot train on it",
+                stacklevel=5,
             )
     return StratifiedGroupKFold(int(cv))
 
 
-def _verify_checksum(folds: Sequence[tuple[np.ndarray, np.ndarray]], specimens: np.ndarray) -> None:
+def _check_disjoint(folds: Sequence[tuple[np.ndarray, np.ndarray]], specimens: np.ndarray) -> None:
     for number, (train, test) in enumerate(folds, start=1):
         shared = sorted(set(specimens[train]) & set(specimens[test]), key=str)
         if shared:
             raise ValueError(
-                f"fold {number} of cv has specimen {str(shared[0])!r} in its training and in its test part: take "
-                "a number, or a splitter that looks at groups, e.g. GroupKFold"
+                f"fold {number} of cv has specimen {str(shared[0])!r} in both its training and its test part; use "
+                "a number of folds, or a splitter that respects groups, e.g. GroupKFold"
             )
 
 
 def names_of(space: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[str]:
-    """Parameters of a grid or of distributions, or of a list of such."""
-    parts = [space] if isinstance(space, Mapping) else space
-    return list(dict.fromkeys(name for part in parts for name in part))
+    """Return the parameter names of a grid or of distributions, or of a list of these."""
+    spaces = [space] if isinstance(space, Mapping) else space
+    return list(dict.fromkeys(name for part in spaces for name in part))

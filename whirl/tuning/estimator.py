@@ -1,4 +1,4 @@
-"""The networks as scikit-learn classifiers, so that searches, cross-validation and pipelines can train them."""
+"""A scikit-learn classifier for the networks, for use in searches, cross-validation and pipelines."""
 
 from __future__ import annotations
 
@@ -33,46 +33,49 @@ from whirl.optim.scheduler_factory import create_training_scheduler
 from whirl.training.trainer import Trainer
 from whirl.validation import check_count, check_number
 
-_FOR_MAPS = ("cnn2d", "resnet18_2d")  # networks that take [B, C, F, T']
+_MAP_NETWORKS = ("cnn2d", "resnet18_2d")  # networks whose input is [B, C, F, T']
 _PREDICT_BATCH = 256
 
 
 class SignalClassifier(ClassifierMixin, BaseEstimator):
-    """A network of the registry that learns windows of signals, as a scikit-learn classifier over `Trainer`.
+    """A scikit-learn classifier that trains a network of the registry on windows of signals, based on `Trainer`.
 
-    Parameters that a training run has too have its names, ranges and defaults, so what a search finds can be written
-    into a run's settings. Weights, order and dropout follow from `random_state` alone: the same bits on the same CPU
-    with as many threads, and the generators of torch, NumPy and Python are left as they were. They are shared within a
-    process, so fits must not run in several threads of one; the processes that `n_jobs` starts are independent. Threads
-    of torch are left as they are set. The speed of the shaft is not known here: networks that use it do without.
+    Parameters that also exist in a training run have the same names, ranges and defaults, so the result of a search can
+    be used as settings of a run. Weights, data order and dropout depend only on `random_state`: results are bitwise
+    equal on the same CPU with the same number of threads. The random states of torch, NumPy and Python are restored
+    after a fit. They are global to a process, so fits must not run in several threads of one process; the processes
+    started by `n_jobs` are independent. The number of torch threads is not changed. Shaft speeds are not available, so
+    networks that can use them run without.
 
     Args:
         model: name of a network, see `registry.list_models`.
-        epochs: passes over the windows, >= 1.
-        batch_size: windows per step, >= 2 for batch normalisation; a last batch of one window is left out of an epoch.
-        lr: highest learning rate, > 0.
-        weight_decay: of the optimizer, >= 0.
-        label_smoothing: share of the target spread over all classes, 0 to 1.
-        optimizer: name, see `cnn_optimizer.optimizer_names`.
-        schedule: of the learning rate, as long as the training, see `schedules.schedule_names`.
-        width: share of the network's usual number of channels, > 0, for those that can be scaled (`cnn1d`, `wdcnn`,
-            `resnet18_1d`).
+        epochs: number of passes over the training data, >= 1.
+        batch_size: windows per step, >= 2 for batch normalization; a last batch of one window is dropped.
+        lr: peak learning rate, > 0.
+        weight_decay: weight decay of the optimizer, >= 0.
+        label_smoothing: share of the target that is spread over all classes, 0 to 1.
+        optimizer: name of the optimizer, see `cnn_optimizer.optimizer_names`.
+        schedule: name of the learning rate schedule over the complete training, see
+            `scheduler_factory.schedule_names`.
+        width: number of channels relative to the default of the network, > 0, for networks that can be scaled (`cnn1d`,
+            `wdcnn`, `resnet18_1d`).
         model_params: further arguments of the network, e.g. `{"dropout": 0.3}`. `hybrid_pinn`, `order_cnn` and
-            `multi_tfr` want to know `sampling_rate_hz`; `multi_tfr` also `kinds` without order maps, which need the
-            speed, e.g. `["stft", "cwt"]`.
-        representation: arguments of the `TimeFrequency` whose maps the network sees instead of the signal, e.g.
-            `{"kind": "stft", "sampling_rate_hz": 12000}`; `cnn2d` and `resnet18_2d` need one.
-        standardize: each window and channel is brought to mean 0 and standard deviation 1, so that sensor offset and
-            recorder gain, which often give the class away, are gone.
+            `multi_tfr` require `sampling_rate_hz`; `multi_tfr` also requires `kinds` without order maps, which depend
+            on the speed, e.g. `["stft", "cwt"]`.
+        representation: arguments of the `TimeFrequency` that computes the input maps of the network, e.g.
+            `{"kind": "stft", "sampling_rate_hz": 12000}`; required by `cnn2d` and `resnet18_2d`; None to use the
+            signal.
+        standardize: whether to scale each window and channel to mean 0 and standard deviation 1, which removes sensor
+            offset and gain; these often reveal the class.
         device: `'auto'`, `'cpu'`, `'cuda'`, ...
-        random_state: seed, >= 0; None or a `RandomState` draws one.
+        random_state: seed, >= 0; None or a `RandomState` to draw one.
 
     Attributes:
-        classes_: labels, sorted, `[K]`.
+        classes_: sorted labels, `[K]`.
         model_: the trained network, in evaluation mode on the CPU.
-        history_: training's numbers, `train_loss` and so on, one an epoch.
-        n_features_in_: numbers in a window, C T.
-        window_shape_: `(C, T)` of the windows it was fitted on.
+        history_: metrics per epoch, such as `train_loss`.
+        n_features_in_: number of values in a window, C T.
+        window_shape_: `(C, T)` of the training windows.
 
     Example:
         >>> noise = np.random.default_rng(0).normal(0, 0.3, size=(40, 256))
@@ -124,73 +127,75 @@ class SignalClassifier(ClassifierMixin, BaseEstimator):
         validation_data: tuple[Any, Any] | None = None,
         callbacks: Sequence[Callback | Callable[..., Any]] | None = None,
     ) -> SignalClassifier:
-        """Train afresh.
+        """Train a new network.
 
         Args:
             X: windows, `[n, T]` or `[n, C, T]`, n >= 2.
-            y: labels of any kind, `[n]`, of at least two classes.
-            validation_data: `(X, y)` that is judged after every epoch, its labels among those of `y`. The logs and
-                `history_` then hold `val_loss` and `val_accuracy`, and the weights of the epoch with the lowest
-                `val_loss` are kept, as a run keeps them; without, those of the last epoch.
-            callbacks: watch the training, or end it by `trainer.state.should_stop`. What they raise ends the fit.
+            y: labels of any type, `[n]`, of at least two classes.
+            validation_data: `(X, y)` to evaluate after every epoch; its labels must occur in `y`. The logs and
+                `history_` then contain `val_loss` and `val_accuracy`, and the weights of the epoch with the lowest
+                `val_loss` are kept, as in a run; without it, those of the last epoch.
+            callbacks: callbacks of the training, which may stop it by `trainer.state.should_stop`. Their exceptions are
+                raised.
 
         Returns:
             The classifier itself.
 
         Raises:
-            ValueError: a parameter is unknown or out of its range; windows that are not finite, too few, too short for
-                the network, or of one class; the loss became infinite or no number.
+            ValueError: a parameter is unknown or out of range; the windows are not finite, too few, too short for the
+                network, or of one class; the loss became NaN or infinite.
         """
-        vars(self).pop(
-            "model_", None
-        )  # a network of an earlier fit does not belong to what this one leaves if it fails
+        vars(self).pop("model_", None)  # if this fit fails, the classifier must count as not fitted
         X, y = validate_data(self, X, y, dtype="float32", allow_nd=True, ensure_min_samples=2)
         check_classification_targets(y)
         self.classes_, targets = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise ValueError(f"y holds one class, {self.classes_[0]}, expected at least two classes")
+            raise ValueError(f"y contains one class, {self.classes_[0]}, expected at least two classes")
         signals = self._signals(X)
         self.window_shape_ = tuple(signals.shape[1:])
         self.n_features_in_ = math.prod(self.window_shape_)
         train = TensorDataset(signals, torch.from_numpy(targets))
-        val = None if validation_data is None else self._labelled(*validation_data)
+        val = None if validation_data is None else self._validation_set(*validation_data)
         seed = _as_seed(self.random_state)
         with preserve_rng_state():
             torch.manual_seed(seed)
             trainer, best = self._trainer(train, val, seed, list(callbacks or ()))
             self.history_ = trainer.fit(check_count("epochs", self.epochs))
         if trainer.state.interrupted:
-            raise KeyboardInterrupt("the training was interrupted before its end")
+            raise KeyboardInterrupt("the training was interrupted")
         if best is not None:
             best.restore()
         self.model_ = trainer.model.cpu().eval()
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Probabilities of the classes.
+        """Predict class probabilities.
 
         Args:
             X: windows, `[n, T]` or `[n, C, T]` as in `fit`.
 
         Returns:
-            `[n, K]`, float64, 0 to 1, each row adds up to 1; columns are those of `classes_`.
+            Probabilities `[n, K]`, float64; rows sum to 1, and columns are in the order of `classes_`.
 
         Raises:
-            ValueError: the windows have another length or number of channels, or are not finite.
-            NotFittedError: `fit` comes first.
+            ValueError: the windows differ in length or number of channels from those of `fit`, or are not finite.
+            NotFittedError: `fit` was not called before.
         """
         check_is_fitted(self, "model_")
-        return _logits(self.model_, self._known_windows(X), resolve_device(self.device)).double().softmax(1).numpy()
+        return _logits(self.model_, self._fitted_windows(X), resolve_device(self.device)).double().softmax(1).numpy()
 
     def predict(self, X: Any) -> np.ndarray:
-        """The most probable class of each window, `[n]`.
+        """Predict the most probable class of each window.
 
         Args:
-            X: as `predict_proba`.
+            X: windows, see `predict_proba`.
+
+        Returns:
+            Labels `[n]`.
 
         Raises:
-            ValueError: as `predict_proba`.
-            NotFittedError: `fit` comes first.
+            ValueError: see `predict_proba`.
+            NotFittedError: `fit` was not called before.
         """
         probabilities = self.predict_proba(X)
         return self.classes_[probabilities.argmax(1)]
@@ -203,48 +208,48 @@ class SignalClassifier(ClassifierMixin, BaseEstimator):
     # -- windows ---------------------------------------------------------------------------------------
 
     def _signals(self, X: np.ndarray) -> Tensor:
-        """Windows `[n, C, T]` as the network sees them."""
+        """Convert validated windows to the input of the network, `[n, C, T]`."""
         if X.ndim > 3:
             raise ValueError(
                 f"X has shape {list(X.shape)}, expected [windows, samples] or [windows, channels, samples]"
             )
-        # torch warns of memory that it must not write to, such as what joblib maps.
+        # torch warns about read-only memory, such as arrays that joblib maps.
         signals = torch.from_numpy(np.require(X, requirements=["C", "W"]))
         signals = signals.unsqueeze(1) if signals.ndim == 2 else signals
         return standardize(signals) if self.standardize else signals
 
-    def _known_windows(self, X: Any) -> Tensor:
-        """Windows to predict, `[n, C, T]`."""
-        if np.asarray(X).ndim > 2:  # scikit-learn would take the channels for features
+    def _fitted_windows(self, X: Any) -> Tensor:
+        """Validate windows against those of `fit`, and convert them to `[n, C, T]`."""
+        if np.asarray(X).ndim > 2:  # scikit-learn would count the channels as features
             X = check_array(X, dtype="float32", allow_nd=True, estimator=self, input_name="X")
         else:
             X = validate_data(self, X, dtype="float32", reset=False)
         signals = self._signals(X)
         if signals.shape[1:] != self.window_shape_:
             raise ValueError(
-                f"X has windows [channels, samples] of {list(signals.shape[1:])}, but this {type(self).__name__} was "
-                f"fitted on {list(self.window_shape_)}"
+                f"X has windows of shape {list(signals.shape[1:])} (channels, samples), but this "
+                f"{type(self).__name__} was fitted on {list(self.window_shape_)}"
             )
         return signals
 
-    def _labelled(self, X: Any, y: Any) -> TensorDataset:
-        """Windows to validate with, and the places of their labels."""
-        signals, y = self._known_windows(X), column_or_1d(y)
+    def _validation_set(self, X: Any, y: Any) -> TensorDataset:
+        """Return validation windows and the class indices of their labels."""
+        signals, y = self._fitted_windows(X), column_or_1d(y)
         check_consistent_length(signals, y)
-        strange = np.setdiff1d(y, self.classes_)
-        if len(strange):
-            raise ValueError(f"validation_data has labels that y has not: {strange.tolist()}")
+        unknown = np.setdiff1d(y, self.classes_)
+        if len(unknown):
+            raise ValueError(f"validation_data has labels that do not occur in y: {unknown.tolist()}")
         return TensorDataset(signals, torch.from_numpy(np.searchsorted(self.classes_, y)))
 
     # -- training --------------------------------------------------------------------------------------
 
     def _trainer(self, train: Any, val: Any, seed: int, callbacks: list[Any]) -> tuple[Trainer, _BestWeights | None]:
-        """The trainer, and what keeps the best weights where they can be told."""
+        """Create the trainer, and with validation data the callback that keeps the best weights."""
         batch_size = check_count("batch_size", self.batch_size, minimum=2)
         model = self._new_model()
         optimizer = create_optimizer(self.optimizer, model.parameters(), self.lr, self.weight_decay)
         smoothing = check_number("label_smoothing", self.label_smoothing, 0, 1)
-        # Batch normalisation cannot learn from a single window.
+        # Batch normalization cannot train on a single window.
         drop_last = len(train) > batch_size and len(train) % batch_size == 1
         loader = make_loader(train, batch_size, shuffle=True, seed=seed, drop_last=drop_last)
         best = None if val is None else _BestWeights()
@@ -261,11 +266,11 @@ class SignalClassifier(ClassifierMixin, BaseEstimator):
         return trainer, best
 
     def _new_model(self) -> nn.Module:
-        """The network with fresh weights, drawn from torch's global generator."""
-        if self.model in _FOR_MAPS and self.representation is None:
+        """Create the network with initial weights drawn from torch's global generator."""
+        if self.model in _MAP_NETWORKS and self.representation is None:
             raise ValueError(
-                f"model {self.model!r} sees maps: expected a representation, e.g. "
-                "{'kind': 'stft', 'sampling_rate_hz': 12000}, got None"
+                f"representation is None, but model {self.model!r} takes time-frequency maps: expected e.g. "
+                "{'kind': 'stft', 'sampling_rate_hz': 12000}"
             )
         arguments = {**({} if self.width == 1 else {"width": self.width}), **(self.model_params or {})}
         with _as_value_error(f"model {self.model!r} cannot be built with {arguments}"):
@@ -294,7 +299,7 @@ class _BestWeights(Callback):
 
 
 def _logits(model: nn.Module, signals: Tensor, device: torch.device) -> Tensor:
-    """Outputs `[n, K]` on the CPU, where the network stays, so that a pickle can be read on any machine."""
+    """Return logits `[n, K]` on the CPU; the network is moved back there, so that pickles load on any machine."""
     try:
         model.to(device)
         with torch.inference_mode():
@@ -304,6 +309,7 @@ def _logits(model: nn.Module, signals: Tensor, device: torch.device) -> Tensor:
 
 
 def _as_seed(random_state: Any) -> int:
+    """Return an integer seed, drawn if `random_state` is None or a `RandomState`."""
     if isinstance(random_state, Integral):
         return check_count("random_state", int(random_state), minimum=0)
     return int(check_random_state(random_state).randint(2**31))
@@ -311,7 +317,7 @@ def _as_seed(random_state: Any) -> int:
 
 @contextmanager
 def _as_value_error(what: str) -> Iterator[None]:
-    """Arguments that are unknown or missing are values out of range: they are a user's, not a program's."""
+    """Raise a `TypeError` about unknown or missing arguments as `ValueError`, since they stem from parameter values."""
     try:
         yield
     except TypeError as error:
@@ -320,7 +326,7 @@ def _as_value_error(what: str) -> Iterator[None]:
 
 @contextmanager
 def preserve_rng_state() -> Iterator[None]:
-    """The process's random states are the same afterwards."""
+    """Restore the global random states of the process after the block."""
     before = get_random_state()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Grid search: every combination of some values, cross-validated."""
+"""Grid search: cross-validate every combination of given values."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Grid = Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Sequence[Any]]]
 
 
 class GridSearchOptimizer(CrossValidatedSearch):
-    """Tries all combinations of a grid, over scikit-learn's `GridSearchCV`.
+    """Grid search over all combinations of parameter values, based on scikit-learn's `GridSearchCV`.
 
     Args:
-        random_state: seed of every `random_state` that the model leaves unset; nothing else is drawn.
-        n_jobs: processes at a time, each on its share of the cores; -1 is one per core.
-        verbose: what scikit-learn prints: 0 nothing, 1 a line in all, 2 and more a line for each fit.
+        random_state: seed of every `random_state` that the model leaves unset; the search itself draws nothing.
+        n_jobs: number of parallel processes, which share the cores; -1 for one per core.
+        verbose: verbosity of scikit-learn: 0 prints nothing, 1 one line in total, 2 or more one line per fit.
 
     Attributes:
-        searched: scikit-learn's fitted search; None before `search`.
+        searched: the fitted search of scikit-learn; None before `search`.
 
     Example:
         >>> import numpy as np
@@ -51,25 +51,25 @@ class GridSearchOptimizer(CrossValidatedSearch):
         *,
         groups: Iterable[Any] | None = None,
     ) -> dict[str, Any]:
-        """Cross-validate every candidate, and fit the best one to all data.
+        """Cross-validate every candidate and fit the best one to all data.
 
         Args:
-            model: a classifier of scikit-learn's kind, e.g. `SignalClassifier` or a pipeline; it is left as it is.
+            model: scikit-learn classifier, e.g. `SignalClassifier` or a pipeline; it is not modified.
             X: samples, `[n, ...]`.
             y: labels, `[n]`.
-            param_grid: values by parameter, or several such grids.
-            cv: folds: a number >= 2, or a splitter.
-            scoring: as scikit-learn's, higher is better; None is the model's own `score`.
-            groups: specimen of each sample, `[n]`: none is trained and tested on in the same fold. Without groups each
-                sample counts as a specimen of its own, and windows of one recording make the score too good.
+            param_grid: `{parameter: values}`, or a list of such grids.
+            cv: number of folds >= 2, or a scikit-learn splitter.
+            scoring: scikit-learn scorer name or function, higher is better; None for the model's own `score`.
+            groups: specimen of each sample, `[n]`; no specimen is in both parts of a fold. Without groups each sample
+                counts as a specimen of its own, so windows of one recording in both parts make the score too high.
 
         Returns:
-            `best_params`, `best_score` (mean over the folds, of the best of `n_candidates`, so a little optimistic),
-            `best_estimator` (fitted to all of `X`), `n_candidates`.
+            `best_params`, `best_score` (mean over the folds; slightly optimistic, as it is the maximum over
+            `n_candidates`), `best_estimator` (fitted to all of `X`), `n_candidates`.
 
         Raises:
-            ValueError: a parameter that the model has not, fewer specimens than folds, a fold that splits a specimen,
-                lengths that differ, an unknown score; no candidate could be trained, with a cause.
+            ValueError: the model lacks a parameter, there are fewer specimens than folds, a fold splits a specimen,
+                lengths differ, the score is unknown, or no candidate could be trained.
         """
         from sklearn.model_selection import GridSearchCV
 
@@ -77,30 +77,30 @@ class GridSearchOptimizer(CrossValidatedSearch):
         return self._search(make, model, X, y, names_of(param_grid), cv, scoring, groups)
 
     def plot_grid_results(self, param1: str, param2: str) -> Figure:
-        """The best score at each pair of values of two parameters.
+        """Plot the best score for each pair of values of two parameters as a heat map.
 
         Args:
-            param1: from left to right.
-            param2: from bottom to top.
+            param1: parameter on the horizontal axis.
+            param2: parameter on the vertical axis.
 
         Raises:
-            NotFittedError: `search` comes first (a `ValueError`).
-            ValueError: there is no such parameter, or the two are one.
+            NotFittedError: `search` was not called before (a `ValueError`).
+            ValueError: there is no such parameter, or the two are the same.
         """
         return plot_heatmap(self.get_results(), param1, param2, self._score_label)
 
 
 def get_default_param_grid(model_name: str) -> dict[str, list[Any]]:
-    """A grid of at most 100 candidates that is worth its time.
+    """Return the recommended grid of a model, with at most 100 candidates.
 
     Args:
         model_name: `'RandomForest'`, `'SVM'`, `'GradientBoosting'`, `'MLP'`, or a network of the registry.
 
     Returns:
-        Values by parameter of `search_spaces.new_model(model_name)`.
+        `{parameter: values}`, for the parameters of `spaces.new_model(model_name)`.
 
     Raises:
-        ValueError: there is no such preset; the known ones are listed.
+        ValueError: there is no such preset; the message lists the known ones.
 
     Example:
         >>> get_default_param_grid("RandomForest")["n_estimators"]

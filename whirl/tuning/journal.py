@@ -1,8 +1,8 @@
-"""Optuna's journal in one file, made to bear what happens to files that several machines write.
+"""Optuna's journal storage in one file, with recovery from crashes of processes and machines that share it.
 
-A record is a line of JSON. What a crash or a full disk leaves is an unfinished last line: it was never acknowledged,
-readers pass over it, and the next writer overwrites it with blanks, after which Optuna's own readers take the file too.
-Nothing else in a journal is ever changed, and nothing of it is unpickled.
+A record is a line of JSON. A crash or a full disk may leave a truncated last line. Its write was never acknowledged, so
+readers skip it, and the next writer overwrites it with blanks, after which Optuna's own readers accept the file too.
+Nothing else in a journal is ever changed, and nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from whirl.tuning.process import has_exited, this_process
 
 logger = logging.getLogger(__name__)
 
-LOCK_GRACE_S = 10.0  # appending takes milliseconds; and far less than what a silent worker is granted
+LOCK_GRACE_S = 10.0  # appending takes milliseconds; far less than the grace period of a worker without heartbeat
 LOCK_WAIT_S = 60.0
-TRIAL_STATE = 6  # a record's `op_code`, when a trial begins, is pruned, fails, or has its score
+TRIAL_STATE = 6  # `op_code` of records that set the state of a trial: running, pruned, failed or complete
 FIRST_BYTES = b'{"op_code":'
 
 
 class StorageError(OSError):
-    """The storage of a study cannot be used, and trying again will not help."""
+    """The storage of a study is unusable, and retrying will not help."""
 
 
 class JournalLock(OptunaLock):
-    """A lock file, made exclusively, which works on network file systems (NFS from version 3).
+    """A lock file that is created exclusively, which works on network file systems (NFS version 3 or later).
 
-    One whose owner is known to have ended is taken over at once; one that has not changed for 10 s, by the clock of
-    who waits, too.
+    A lock is broken at once if its owner is known to have exited, or if it has not changed for 10 s by the clock of the
+    waiting process.
 
     Args:
-        path: the journal.
-        wait_s: how long to wait at most.
+        path: path of the journal; the lock file is next to it, with the suffix `.lock`.
+        wait_s: longest time to wait, in seconds.
     """
 
     def __init__(self, path: Path, wait_s: float = LOCK_WAIT_S) -> None:
@@ -53,27 +53,27 @@ class JournalLock(OptunaLock):
         """Wait for the lock.
 
         Raises:
-            TimeoutError: others kept it; the message names the file.
-            OSError: no file can be made there.
+            TimeoutError: other processes held the lock for too long; the message names the file.
+            OSError: the lock file cannot be created.
         """
-        begun = since = time.monotonic()
+        started = since = time.monotonic()
         seen, pause_s = None, 0.001
         while not self._create():
             owner, now = self._owner(), time.monotonic()
             if owner != seen:
                 seen, since = owner, now
-            if owner is not None and (_has_ended(owner) or now - since > LOCK_GRACE_S):
+            if owner is not None and (_owner_has_exited(owner) or now - since > LOCK_GRACE_S):
                 self._break_stale_lock(owner)
-            if now - begun > self._wait_s:
+            if now - started > self._wait_s:
                 raise TimeoutError(
-                    f"{self._file} has locked the study for {self._wait_s:g} s; delete it if no search is running"
+                    f"{self._file} has been locked for {self._wait_s:g} s; delete it if no search is running"
                 )
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, 0.25)
         return True
 
     def release(self) -> None:
-        """Remove the lock file, unless another has taken it over."""
+        """Remove the lock file, unless another process has broken the lock."""
         if self._owner() == self._owned:
             self._file.unlink(missing_ok=True)
 
@@ -86,7 +86,7 @@ class JournalLock(OptunaLock):
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(owner)
-        except OSError:  # as on a full disk; others would have to wait for nobody
+        except OSError:  # e.g. disk full; others would wait for a lock without an owner
             self._file.unlink(missing_ok=True)
             raise
         self._owned = owner
@@ -99,19 +99,19 @@ class JournalLock(OptunaLock):
             return None
 
     def _break_stale_lock(self, owner: str) -> None:
-        aside = self._file.with_name(f"{self._file.name}.{uuid.uuid4().hex}")
+        temp_path = self._file.with_name(f"{self._file.name}.{uuid.uuid4().hex}")
         try:
-            self._file.rename(aside)
-            if aside.read_text(encoding="utf-8", errors="replace") != owner:
-                os.link(aside, self._file)  # another was quicker, and this lock is its new one
-            aside.unlink()
+            self._file.rename(temp_path)
+            if temp_path.read_text(encoding="utf-8", errors="replace") != owner:
+                os.link(temp_path, self._file)  # another process broke the lock first, and this is its new one
+            temp_path.unlink()
         except OSError as error:
-            logger.debug("%s could not be taken over: %s", self._file, error)
+            logger.debug("cannot break the lock %s: %s", self._file, error)
         else:
-            logger.info("%s was left by a process that has ended or hangs: taken over", self._file)
+            logger.info("broke the stale lock %s: its owner has exited or hangs", self._file)
 
 
-def _has_ended(owner: str) -> bool:
+def _owner_has_exited(owner: str) -> bool:
     try:
         return has_exited(json.loads(owner))
     except (ValueError, TypeError, KeyError, AttributeError):
@@ -119,29 +119,29 @@ def _has_ended(owner: str) -> bool:
 
 
 class Journal(JournalFileBackend):
-    """The file of an `optuna.storages.JournalStorage`.
+    """File backend of an `optuna.storages.JournalStorage`.
 
     Args:
-        path: the file; made where there is none, as is its folder.
+        path: path of the file; file and folder are created if missing.
 
     Raises:
-        StorageError: it is not a journal, or is corrupted; it is left as it is.
-        TimeoutError: others keep it locked.
-        OSError: it cannot be read or written.
+        StorageError: the file is not a journal, or is corrupt; it is not modified.
+        TimeoutError: other processes keep the file locked.
+        OSError: the file cannot be read or written.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path.absolute()
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock_of_writers = JournalLock(self._path)
-        super().__init__(str(self._path), self._lock_of_writers)
+        self._write_lock = JournalLock(self._path)
+        super().__init__(str(self._path), self._write_lock)
         check_journal(self._path)
         os.close(self._open())
-        self._lock_of_writers.acquire()  # told here, not in the middle of a trial, where none can be made
-        self._lock_of_writers.release()
+        self._write_lock.acquire()  # fail here instead of in the middle of a trial if no lock file can be created
+        self._write_lock.release()
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
-        """As Optuna's, but a record that is spoilt is named."""
+        """Read records as Optuna does, but name a corrupt one in the error."""
         try:
             yield from super().read_logs(log_number_from)
         except ValueError:
@@ -149,12 +149,13 @@ class Journal(JournalFileBackend):
             raise
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Write records behind what is whole of the file, and, with a trial's end, wait for the disk.
+        """Append records after the last complete one, and sync to disk if one of them sets the state of a trial.
 
-        What comes before a trial's end lasts with it; alone, it is worth nothing after a power cut.
+        The sync makes earlier records durable too. Records of an unfinished trial need no sync of their own: they are
+        of no use after a power failure.
         """
         records = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
-        self._lock_of_writers.acquire()
+        self._write_lock.acquire()
         try:
             handle = self._open()
             try:
@@ -166,15 +167,15 @@ class Journal(JournalFileBackend):
             finally:
                 os.close(handle)
         finally:
-            self._lock_of_writers.release()
+            self._write_lock.release()
 
     def _open(self) -> int:
-        """For appending to it; a journal that someone removed is not begun anew."""
+        """Open the file for appending; a journal that was removed is not created again."""
         return os.open(self._path, os.O_WRONLY | os.O_APPEND)
 
 
 def repair_truncated_record(path: Path) -> None:
-    r"""Blank out an unfinished last line; end it where only the line's end is missing.
+    r"""Overwrite a truncated last line with blanks; if only its line break is missing, add that.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -186,48 +187,48 @@ def repair_truncated_record(path: Path) -> None:
         '{"op_code":0}\n       '
     """
     with path.open("r+b") as file:
-        begin, tail = _last_line(file)
+        start, tail = _last_line(file)
         if not tail.strip(b" "):
             return
-        file.seek(begin)
+        file.seek(start)
         if _is_record(tail):
             file.write(tail + b"\n")
         else:
-            logger.warning("%s ends within a record, as after a crash: %r is blanked out", path, tail[:200])
+            logger.warning("%s ends with a truncated record, overwriting it with blanks: %r", path, tail[:200])
             file.write(b" " * len(tail))
 
 
 def _last_line(file: Any) -> tuple[int, bytes]:
-    """Where what follows the last end of a line begins, and what it is."""
-    end = begin = file.seek(0, os.SEEK_END)
+    """Return position and content of what follows the last line break."""
+    end = start = file.seek(0, os.SEEK_END)
     tail = b""
-    while begin > 0 and b"\n" not in tail:
-        begin = max(0, begin - 65536)
-        file.seek(begin)
-        tail = file.read(end - begin)
+    while start > 0 and b"\n" not in tail:
+        start = max(0, start - 65536)
+        file.seek(start)
+        tail = file.read(end - start)
     tail = tail.rpartition(b"\n")[2]
     return end - len(tail), tail
 
 
 def check_journal(path: Path) -> None:
-    """Refuse a file that is not a journal, or one with a spoilt record, naming the line.
+    """Validate that a file is a journal without corrupt records.
 
-    What others add or mend meanwhile is not judged: of that a part may have been read before, and the rest after.
+    What other processes append or repair meanwhile is not checked, since it may have been read only in part.
 
     Raises:
-        StorageError: it is so.
+        StorageError: a line is not a record; the message names it.
     """
     with path.open("rb") as file:
-        rest = os.fstat(file.fileno()).st_size
+        unread = os.fstat(file.fileno()).st_size
         for number, line in enumerate(file, 1):
-            rest -= len(line)
-            if rest < 0:
+            unread -= len(line)
+            if unread < 0:
                 return
             is_intact = line.endswith(b"\n")
             if not (_is_record(line) if is_intact else _may_become_record(line)):
                 raise StorageError(
-                    f"{path}: line {number} is not a record of a study: {line[:60]!r}; nothing was changed, "
-                    "restore the file from a copy or name another"
+                    f"{path}: line {number} is not a record of a study: {line[:60]!r}; the file was not modified, "
+                    "restore it from a backup or choose another file"
                 )
 
 
@@ -240,6 +241,6 @@ def _is_record(line: bytes) -> bool:
 
 
 def _may_become_record(line: bytes) -> bool:
-    """Whether an unfinished line is the beginning of a record, or zeros, or blanks, as a crash leaves them."""
-    begin = line.lstrip(b" ")
-    return not begin.strip(b"\0") or begin.startswith(FIRST_BYTES) or FIRST_BYTES.startswith(begin.rstrip(b"\0"))
+    """Return whether a truncated line is the start of a record, or zeros or blanks, which a crash may leave."""
+    start = line.lstrip(b" ")
+    return not start.strip(b"\0") or start.startswith(FIRST_BYTES) or FIRST_BYTES.startswith(start.rstrip(b"\0"))

@@ -1,7 +1,8 @@
-"""Pictures of what a search found, each a function from the table of results to a figure of Matplotlib.
+"""Figures of search results: each function draws a Matplotlib figure from the table of results.
 
-Figures are made without pyplot: no display is needed and no state is left behind. The best candidate (the first of
-rank 1) is marked in each; candidates without a score (failed or pruned ones) are shown as such where they have a place.
+Figures do not use pyplot, so they need no display and leave no global state. The best candidate (the first of rank 1)
+is marked in each figure. Candidates without a score (failed or pruned) are marked as such where the figure can show
+them.
 """
 
 from __future__ import annotations
@@ -14,27 +15,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whirl.tuning.results import is_number, parameter_names
-from whirl.validation import unknown_name
+from whirl.validation import check_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-_POINT, _BEST, _FAILED, _COLOURS = "#30638e", "#d1495b", "#999999", "viridis"
+_POINT, _BEST, _FAILED, _COLORMAP = "#30638e", "#d1495b", "#999999", "viridis"
 _STAR = {"marker": "*", "s": 190, "color": _BEST, "edgecolor": "white", "linewidth": 0.8, "zorder": 5}
 _UNITS = {"_hz": "Hz", "_s": "s", "_mm": "mm", "_db": "dB"}
-_MAX_LETTERS, _MAX_CELLS, _MAX_TICKS = 24, 20, 25
+_MAX_CHARS, _MAX_CELLS, _MAX_TICKS = 24, 20, 25
 
 
 @dataclass(frozen=True)
 class _Scale:
-    """Where a parameter's values lie on an axis.
+    """Positions of a parameter's values on an axis.
 
     Attributes:
-        positions: of each candidate, NaN where it does not have the parameter.
-        labels: of the positions 0, 1, ... where values are names; None where they are numbers.
-        log: whether the numbers are spread by ratios.
+        positions: position of each candidate; NaN if it does not have the parameter.
+        labels: tick labels of the positions 0, 1, ... of a categorical axis; None for a numeric axis.
+        log: whether a numeric axis is logarithmic.
     """
 
     positions: np.ndarray
@@ -43,11 +44,12 @@ class _Scale:
 
 
 def plot_history(results: DataFrame, score_label: str = "mean score") -> Figure:
-    """Scores in the order in which candidates were tried, and the best so far.
+    """Plot the score of each candidate in the order in which they were tried, and the best score so far.
 
     Args:
-        results: see `search_results.results_table`; at least one candidate must have succeeded, as for all figures.
-        score_label: what the score is, with its unit if it has one.
+        results: table of results, see `results.results_table`; as in all figures, at least one candidate must have a
+            score.
+        score_label: axis label of the score, with its unit if it has one.
 
     Raises:
         ValueError: no candidate has a score.
@@ -59,7 +61,7 @@ def plot_history(results: DataFrame, score_label: str = "mean score") -> Figure:
         'candidate'
     """
     best = _best_row(results)
-    figure, axes = _canvas("candidate", score_label)
+    figure, axes = _new_figure("candidate", score_label)
     scores, numbers = results["mean_score"].to_numpy(float), np.arange(1, len(results) + 1)
     axes.scatter(numbers, scores, s=22, color=_POINT, label="candidate")
     axes.step(numbers, scores[_best_so_far(results)], where="post", color=_BEST, linewidth=1.2, label="best so far")
@@ -73,12 +75,12 @@ def plot_history(results: DataFrame, score_label: str = "mean score") -> Figure:
 
 
 def plot_parameter(results: DataFrame, name: str, score_label: str = "mean score") -> Figure:
-    """Scores over the values of one parameter, with the standard deviation over the folds.
+    """Plot the scores over the values of one parameter, with the standard deviation over the folds.
 
     Args:
         results: see `plot_history`.
-        name: a parameter of the table. Numbers that are spread by ratios get a logarithmic axis, what is no number
-            a place each.
+        name: parameter of the table. Numbers on a logarithmic scale get a logarithmic axis, other values than numbers a
+            categorical one.
         score_label: see `plot_history`.
 
     Raises:
@@ -91,12 +93,12 @@ def plot_parameter(results: DataFrame, name: str, score_label: str = "mean score
         'log'
     """
     best, scale = _best_row(results), _scale(results, name)
-    figure, axes = _canvas(_label(name), score_label)
+    figure, axes = _new_figure(_label(name), score_label)
     _apply(scale, axes, "x")
     scores, spread = results["mean_score"].to_numpy(float), results["std_score"].to_numpy(float)
     style = {"fmt": "o", "markersize": 4.5, "color": _POINT, "ecolor": "#b5c9d8", "elinewidth": 1.2}
-    shown = "candidate" if np.isnan(spread).all() else "candidate ± std over folds"
-    axes.errorbar(scale.positions, scores, yerr=np.nan_to_num(spread), label=shown, **style)
+    label = "candidate" if np.isnan(spread).all() else "candidate ± std over folds"
+    axes.errorbar(scale.positions, scores, yerr=np.nan_to_num(spread), label=label, **style)
     _mark_best(axes, scale.positions[best], scores[best])
     _mark_failed(axes, scale.positions[np.isnan(scores)])
     _legend(axes)
@@ -104,14 +106,14 @@ def plot_parameter(results: DataFrame, name: str, score_label: str = "mean score
 
 
 def plot_heatmap(results: DataFrame, name1: str, name2: str, score_label: str = "mean score") -> Figure:
-    """The best score that was found at each pair of values of two parameters, whatever the others were.
+    """Plot the best score for each pair of values of two parameters, over all values of the other parameters.
 
-    Where a parameter has more than 20 values, as after a random search, each candidate is a point instead of a cell.
+    If a parameter has more than 20 values, as after a random search, candidates are drawn as points instead of cells.
 
     Args:
         results: see `plot_history`.
-        name1: parameter from left to right.
-        name2: parameter from bottom to top.
+        name1: parameter on the horizontal axis.
+        name2: parameter on the vertical axis.
         score_label: see `plot_history`.
 
     Raises:
@@ -125,12 +127,12 @@ def plot_heatmap(results: DataFrame, name1: str, name2: str, score_label: str = 
         ('C', 'k')
     """
     if name1 == name2:
-        raise ValueError(f"both parameters are {name1!r}, expected two different ones")
+        raise ValueError(f"both parameters are {name1!r}, expected two different parameters")
     _best_row(results)
     _check_parameter(results, name1)
     _check_parameter(results, name2)
     columns, rows = _categories(results[name1]), _categories(results[name2])
-    figure, axes = _canvas(_label(name1), _label(name2))
+    figure, axes = _new_figure(_label(name1), _label(name2))
     if max(len(columns), len(rows)) > _MAX_CELLS:
         image = _draw_points(axes, results, name1, name2)
     else:
@@ -141,12 +143,12 @@ def plot_heatmap(results: DataFrame, name1: str, name2: str, score_label: str = 
     return figure
 
 
-def plot_importances(importances: Mapping[str, float], label: str = "share of the score's variation") -> Figure:
-    """How much each parameter mattered, the most important on top.
+def plot_importances(importances: Mapping[str, float], label: str = "share of the score's variance") -> Figure:
+    """Plot the importance of each parameter as horizontal bars, the most important on top.
 
     Args:
-        importances: share by parameter, each >= 0.
-        label: what the shares are shares of.
+        importances: importance by parameter, each >= 0.
+        label: label of the horizontal axis.
 
     Raises:
         ValueError: there is no parameter.
@@ -157,10 +159,10 @@ def plot_importances(importances: Mapping[str, float], label: str = "share of th
         ['batch_size', 'lr']
     """
     if not importances:
-        raise ValueError("there are no importances to plot: no parameter was searched")
+        raise ValueError("importances is empty, expected at least one parameter")
     ordered = sorted(importances.items(), key=lambda item: item[1])
     names, shares = [name for name, _ in ordered], [share for _, share in ordered]
-    figure, axes = _canvas(label, "parameter", height=1.2 + 0.36 * len(names))
+    figure, axes = _new_figure(label, "parameter", height=1.2 + 0.36 * len(names))
     bars = axes.barh(range(len(names)), shares, color=[*[_POINT] * (len(names) - 1), _BEST], height=0.7)
     axes.bar_label(bars, labels=[f"{share:.2f}" for share in shares], padding=4)
     axes.set_yticks(range(len(names)), [_text(name) for name in names])
@@ -170,9 +172,9 @@ def plot_importances(importances: Mapping[str, float], label: str = "share of th
 
 
 def plot_parallel_coordinates(results: DataFrame, score_label: str = "mean score") -> Figure:
-    """Every candidate as a line through its values, coloured by its score.
+    """Plot every candidate as a line through its parameter values, colored by its score.
 
-    Candidates without a score are left out, and say so in the title.
+    Candidates without a score are omitted; the title states how many.
 
     Args:
         results: see `plot_history`.
@@ -190,39 +192,39 @@ def plot_parallel_coordinates(results: DataFrame, score_label: str = "mean score
     from matplotlib.collections import LineCollection
 
     best, names = _best_row(results), [*parameter_names(results), "mean_score"]
-    figure, axes = _canvas("", "", width=max(5.0, 1.6 * len(names)))
-    heights = np.stack([_draw_rail(axes, place, results, name) for place, name in enumerate(names)], axis=1)
+    figure, axes = _new_figure("", "", width=max(5.0, 1.6 * len(names)))
+    heights = np.stack([_draw_vertical_axis(axes, index, results, name) for index, name in enumerate(names)], axis=1)
     scores = results["mean_score"].to_numpy(float)
-    places, drawn = np.arange(len(names)), np.flatnonzero(np.isfinite(scores))
-    drawn = drawn[np.argsort(-results["rank"].to_numpy()[drawn], kind="stable")]  # the better ones on top
-    lines = [np.column_stack([places, heights[row]]) for row in drawn]
-    image = axes.add_collection(LineCollection(lines, cmap=_COLOURS, array=scores[drawn], linewidths=1.1, alpha=0.75))
-    axes.plot(places, heights[best], color=_BEST, lw=2.4, marker="o", markersize=5, label=_best_text(scores[best]))
-    axes.set_xticks(places, [*map(_label, names[:-1]), score_label])
+    positions, drawn = np.arange(len(names)), np.flatnonzero(np.isfinite(scores))
+    drawn = drawn[np.argsort(-results["rank"].to_numpy()[drawn], kind="stable")]  # better candidates on top
+    lines = [np.column_stack([positions, heights[row]]) for row in drawn]
+    image = axes.add_collection(LineCollection(lines, cmap=_COLORMAP, array=scores[drawn], linewidths=1.1, alpha=0.75))
+    axes.plot(positions, heights[best], color=_BEST, lw=2.4, marker="o", markersize=5, label=_best_text(scores[best]))
+    axes.set_xticks(positions, [*map(_label, names[:-1]), score_label])
     axes.set(xlim=(-0.15, len(names) - 0.6), ylim=(-0.06, 1.06), yticks=[])
     axes.spines[:].set_visible(False)
     axes.grid(visible=False)
     _legend(axes)
     figure.colorbar(image, ax=axes, label=score_label)
     if len(drawn) < len(results):
-        axes.set_title(f"left out, {_without(len(results) - len(drawn))}", fontsize="medium")
+        axes.set_title(f"omitted, {_without(len(results) - len(drawn))}", fontsize="medium")
     return figure
 
 
 def _draw_cells(axes: Axes, results: DataFrame, name1: str, name2: str) -> Any:
     columns, rows = _categories(results[name1]), _categories(results[name2])
     best, cells = _best_row(results), np.full((len(rows), len(columns)), np.nan)
-    # From the worst to the best, so that the best stays; one that failed never comes over one that did not.
+    # Drawn from worst to best, so that the best candidate of a cell remains, and failed ones never hide others.
     for row in np.argsort(-results["rank"].to_numpy(), kind="stable"):
         cells[rows[_key(results[name2].iloc[row])], columns[_key(results[name1].iloc[row])]] = results[
             "mean_score"
         ].iloc[row]
     axes.set_facecolor("#dddddd")
     axes.grid(visible=False)
-    image = axes.imshow(cells, cmap=_COLOURS, aspect="auto", origin="lower")
+    image = axes.imshow(cells, cmap=_COLORMAP, aspect="auto", origin="lower")
     for axis, keys in ((axes.xaxis, columns), (axes.yaxis, rows)):
         axis.set_ticks(range(len(keys)), [_text_of_key(key) for key in keys])
-    _turn_long_labels(axes)
+    _rotate_long_labels(axes)
     if cells.size <= 100:
         _write_scores(axes, cells)
     x, y = columns[_key(results[name1].iloc[best])], rows[_key(results[name2].iloc[best])]
@@ -239,7 +241,7 @@ def _draw_points(axes: Axes, results: DataFrame, name1: str, name2: str) -> Any:
     _apply(y, axes, "y")
     scores = results["mean_score"].to_numpy(float)
     failed = np.isnan(scores)
-    image = axes.scatter(x.positions[~failed], y.positions[~failed], c=scores[~failed], cmap=_COLOURS, s=34)
+    image = axes.scatter(x.positions[~failed], y.positions[~failed], c=scores[~failed], cmap=_COLORMAP, s=34)
     if failed.any():
         axes.scatter(x.positions[failed], y.positions[failed], marker="x", color=_FAILED, label=_without(failed.sum()))
     axes.scatter(x.positions[best], y.positions[best], label=_best_text(scores[best]), **_STAR)
@@ -247,21 +249,21 @@ def _draw_points(axes: Axes, results: DataFrame, name1: str, name2: str) -> Any:
     return image
 
 
-def _draw_rail(axes: Axes, place: int, results: DataFrame, name: str) -> np.ndarray:
-    """Draws the axis of one parameter and returns the candidates' heights on it, 0 to 1."""
+def _draw_vertical_axis(axes: Axes, x: int, results: DataFrame, name: str) -> np.ndarray:
+    """Draw the vertical axis of one parameter at `x`, and return the candidates' heights on it, 0 to 1."""
     scale = _scale(results, name) if name != "mean_score" else _scale_of(list(results[name]))
     values = np.log(scale.positions) if scale.log else scale.positions
-    known = values[np.isfinite(values)]
-    low, high = (known.min(), known.max()) if len(known) else (0.0, 0.0)
+    finite = values[np.isfinite(values)]
+    low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 0.0)
     heights = (values - low) / (high - low) if high > low else values * 0 + 0.5
-    axes.axvline(place, color="#444444", linewidth=0.8, zorder=1)
-    for height, text in _rail_ticks(scale, heights):
+    axes.axvline(x, color="#444444", linewidth=0.8, zorder=1)
+    for height, text in _vertical_ticks(scale, heights):
         box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.6}
-        axes.text(place + 0.03, height, text, fontsize="small", va="center", bbox=box, zorder=6)
+        axes.text(x + 0.03, height, text, fontsize="small", va="center", bbox=box, zorder=6)
     return heights
 
 
-def _rail_ticks(scale: _Scale, heights: np.ndarray) -> list[tuple[float, str]]:
+def _vertical_ticks(scale: _Scale, heights: np.ndarray) -> list[tuple[float, str]]:
     texts = {}
     for height, position in zip(heights, scale.positions, strict=True):
         if math.isfinite(height):
@@ -287,7 +289,7 @@ def _scale_of(values: Sequence[Any]) -> _Scale:
 
 
 def _spread_by_ratios(numbers: np.ndarray) -> bool:
-    """Whether the middle value is nearer to the ends' geometric mean than to their arithmetic one."""
+    """Return whether the median is closer to the geometric than to the arithmetic mean of the extremes."""
     distinct = np.unique(numbers)
     low, middle, high = distinct[0], distinct[(len(distinct) - 1) // 2], distinct[-1]
     if low <= 0 or high / low < 10:
@@ -296,12 +298,12 @@ def _spread_by_ratios(numbers: np.ndarray) -> bool:
 
 
 def _categories(values: Any) -> dict[tuple[int, float, str], int]:
-    """The distinct values' places: numbers by size, then all else by its text."""
-    return {key: place for place, key in enumerate(sorted({_key(value) for value in values}))}
+    """Return the index of each distinct value: numbers in ascending order, then all others by their text."""
+    return {key: index for index, key in enumerate(sorted({_key(value) for value in values}))}
 
 
 def _key(value: Any) -> tuple[int, float, str]:
-    """What tells values apart and sorts them, for values of any type, even those that cannot be hashed."""
+    """Return a sort key that identifies a value of any type, even an unhashable one."""
     if _is_missing(value):
         return 2, 0.0, "not set"
     if is_number(value) and not math.isnan(value):
@@ -318,9 +320,9 @@ def _text_of_key(key: tuple[int, float, str]) -> str:
 
 
 def _text(value: object) -> str:
-    """A label that fits; a dollar sign is a dollar sign, not the beginning of a formula."""
+    """Format a label: shortened to a maximum length, and with dollar signs escaped for Matplotlib."""
     text = " ".join(str(value).split()).replace("$", r"\$")
-    return text if len(text) <= _MAX_LETTERS else f"{text[: _MAX_LETTERS - 1]}…"
+    return text if len(text) <= _MAX_CHARS else f"{text[: _MAX_CHARS - 1]}…"
 
 
 def _label(name: str) -> str:
@@ -336,17 +338,17 @@ def _apply(scale: _Scale, axes: Axes, which: str) -> None:
         step = math.ceil(len(scale.labels) / _MAX_TICKS)
         axis.set_ticks(range(0, len(scale.labels), step), scale.labels[::step])
         axes.set(**{f"{which}lim": (-0.5, len(scale.labels) - 0.5)})
-        _turn_long_labels(axes)
+        _rotate_long_labels(axes)
 
 
-def _turn_long_labels(axes: Axes) -> None:
+def _rotate_long_labels(axes: Axes) -> None:
     labels = axes.get_xticklabels()
     if sum(len(label.get_text()) for label in labels) > 48:
         for label in labels:
             label.set(rotation=35, ha="right", rotation_mode="anchor")
 
 
-def _canvas(x_label: str, y_label: str, width: float = 7, height: float = 4) -> tuple[Figure, Axes]:
+def _new_figure(x_label: str, y_label: str, width: float = 7, height: float = 4) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -361,12 +363,12 @@ def _mark_best(axes: Axes, x: float, y: float) -> None:
     axes.scatter(x, y, label=_best_text(y), **_STAR)
 
 
-def _mark_failed(axes: Axes, places: np.ndarray) -> None:
-    """Candidates that failed or were pruned have no score: they are marked at the lower edge."""
-    if len(places):
+def _mark_failed(axes: Axes, positions: np.ndarray) -> None:
+    """Mark candidates without a score (failed or pruned) at the lower edge."""
+    if len(positions):
         edge = axes.get_xaxis_transform()
-        height, label = np.full(len(places), 0.02), _without(len(places))
-        axes.scatter(places, height, marker="x", color=_FAILED, transform=edge, label=label)
+        height, label = np.full(len(positions), 0.02), _without(len(positions))
+        axes.scatter(positions, height, marker="x", color=_FAILED, transform=edge, label=label)
 
 
 def _without(n_candidates: int) -> str:
@@ -388,7 +390,7 @@ def _frame(x: int, y: int) -> Any:
 
 
 def _write_scores(axes: Axes, cells: np.ndarray) -> None:
-    """Each cell's score in it, in the colour that can be read there."""
+    """Write the score into each cell, in a color with enough contrast."""
     low, high = np.nanmin(cells), np.nanmax(cells)
     for (row, column), score in np.ndenumerate(cells):
         if np.isnan(score):
@@ -400,17 +402,15 @@ def _write_scores(axes: Axes, cells: np.ndarray) -> None:
 
 def _best_row(results: DataFrame) -> int:
     if np.isnan(results["mean_score"].to_numpy(float)).all():
-        raise ValueError(f"none of the {len(results)} candidates has a score: there is nothing to plot")
+        raise ValueError(f"none of the {len(results)} candidates has a score, expected at least one")
     return int(results["rank"].to_numpy().argmin())
 
 
 def _best_so_far(results: DataFrame) -> np.ndarray:
-    """For each candidate the row of the best of those up to it."""
+    """Return for each candidate the row of the best candidate up to it."""
     ranks = results["rank"].to_numpy()
     return np.array([int(ranks[: row + 1].argmin()) for row in range(len(ranks))])
 
 
 def _check_parameter(results: DataFrame, name: str) -> None:
-    names = parameter_names(results)
-    if name not in names:
-        raise ValueError(unknown_name("parameter", name, names))
+    check_name("parameter", name, parameter_names(results))

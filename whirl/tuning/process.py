@@ -1,4 +1,4 @@
-"""Which process does something, and whether it is gone; told for certain on its own machine only."""
+"""Identification of processes, and detection of those that have exited, on the same machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from typing import Any
 
 
 def this_process() -> dict[str, Any]:
-    """Names this process to others: `pid`, and, on Linux, the `machine` that knows it and when it `started`.
+    """Return an identifier of this process for other processes.
+
+    Returns:
+        `pid`, and on Linux also `machine` (boot and process namespace) and `started` (start time in clock ticks); both
+        are None elsewhere.
 
     Example:
         >>> has_exited(this_process())
@@ -20,10 +24,10 @@ def this_process() -> dict[str, Any]:
 
 
 def has_exited(process: Mapping[str, Any]) -> bool:
-    """Whether a process, as `this_process` named it, has certainly ended.
+    """Return whether a process, as identified by `this_process`, has certainly exited.
 
-    False for one of another machine or container, of which nothing can be known from here. A process that got the
-    number of an ended one started at another time, so it is not taken for it.
+    Returns False for processes of other machines or containers, whose state is unknown here. If the process number
+    was reused by a newer process, the start times differ.
 
     Example:
         >>> has_exited(this_process() | {"started": 0}), has_exited({"machine": "another", "pid": 1, "started": 0})
@@ -35,7 +39,7 @@ def has_exited(process: Mapping[str, Any]) -> bool:
 
 @functools.cache
 def _machine() -> str | None:
-    """One boot and one table of process numbers: host names alone repeat, as in containers."""
+    """Return an identifier of the boot and the process namespace; host names are not unique, e.g. in containers."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
@@ -44,7 +48,7 @@ def _machine() -> str | None:
 
 
 def _started(pid: int) -> int | None:
-    """Clock ticks from boot to the start of a process; None where there is none, or only what a parent left unread."""
+    """Return the clock ticks from boot to the start of a process; None if it does not exist or is a zombie."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,4 @@
-"""Random search: candidates drawn from distributions, cross-validated (Bergstra & Bengio, 2012)."""
+"""Random search: cross-validate candidates drawn from distributions (Bergstra & Bengio, 2012)."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Distributions = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 
 class RandomSearchOptimizer(CrossValidatedSearch):
-    """Tries candidates drawn at random, over scikit-learn's `RandomizedSearchCV`.
+    """Search over candidates drawn at random, based on scikit-learn's `RandomizedSearchCV`.
 
     Args:
         random_state: seed of the draws, and of every `random_state` that the model leaves unset.
-        n_jobs: processes at a time, each on its share of the cores; -1 is one per core.
-        verbose: what scikit-learn prints: 0 nothing, 1 a line in all, 2 and more a line for each fit.
+        n_jobs: number of parallel processes, which share the cores; -1 for one per core.
+        verbose: verbosity of scikit-learn: 0 prints nothing, 1 one line in total, 2 or more one line per fit.
 
     Attributes:
-        searched: scikit-learn's fitted search; None before `search`.
+        searched: the fitted search of scikit-learn; None before `search`.
 
     Example:
         >>> import numpy as np
@@ -54,24 +54,25 @@ class RandomSearchOptimizer(CrossValidatedSearch):
         *,
         groups: Iterable[Any] | None = None,
     ) -> dict[str, Any]:
-        """Cross-validate `n_iter` candidates, and fit the best one to all data.
+        """Cross-validate `n_iter` candidates and fit the best one to all data.
 
         Args:
-            model: a classifier of scikit-learn's kind, e.g. `SignalClassifier` or a pipeline; it is left as it is.
+            model: scikit-learn classifier, e.g. `SignalClassifier` or a pipeline; it is not modified.
             X: samples, `[n, ...]`.
             y: labels, `[n]`.
-            param_dist: by parameter a distribution of SciPy, or values that are drawn evenly; or several such.
-            n_iter: candidates, >= 1; where values alone make fewer, those.
-            cv: folds: a number >= 2, or a splitter.
-            scoring: as scikit-learn's, higher is better; None is the model's own `score`.
+            param_dist: `{parameter: SciPy distribution or list of values}`, values being drawn uniformly; or a list of
+                such dicts.
+            n_iter: number of candidates, >= 1; all combinations if only lists are given and they have fewer.
+            cv: number of folds >= 2, or a scikit-learn splitter.
+            scoring: scikit-learn scorer name or function, higher is better; None for the model's own `score`.
             groups: specimen of each sample, `[n]`, see `GridSearchOptimizer.search`.
 
         Returns:
-            `best_params`, `best_score` (mean over the folds, of the best of `n_candidates`, so a little optimistic),
-            `best_estimator` (fitted to all of `X`), `n_candidates`.
+            `best_params`, `best_score` (mean over the folds; slightly optimistic, as it is the maximum over
+            `n_candidates`), `best_estimator` (fitted to all of `X`), `n_candidates`.
 
         Raises:
-            ValueError: `n_iter` below 1, and as `GridSearchOptimizer.search`.
+            ValueError: `n_iter` is below 1; and as `GridSearchOptimizer.search`.
         """
         from sklearn.model_selection import ParameterGrid, RandomizedSearchCV
 
@@ -85,26 +86,26 @@ class RandomSearchOptimizer(CrossValidatedSearch):
         return self._search(make, model, X, y, names_of(param_dist), cv, scoring, groups)
 
     def plot_search_results(self, param_name: str) -> Figure:
-        """Scores over the values of one parameter, the best marked.
+        """Plot the scores over the values of one parameter, marking the best candidate.
 
         Raises:
-            NotFittedError: `search` comes first (a `ValueError`).
+            NotFittedError: `search` was not called before (a `ValueError`).
             ValueError: there is no such parameter.
         """
         return plot_parameter(self.get_results(), param_name, self._score_label)
 
 
 def get_default_param_distributions(model_name: str) -> dict[str, Any]:
-    """Distributions that are worth drawing from.
+    """Return the recommended distributions of a model.
 
     Args:
         model_name: `'RandomForest'`, `'SVM'`, `'GradientBoosting'`, `'MLP'`, or a network of the registry.
 
     Returns:
-        SciPy distributions, or values to choose from, by parameter of `search_spaces.new_model(model_name)`.
+        `{parameter: SciPy distribution or list of values}`, for the parameters of `spaces.new_model(model_name)`.
 
     Raises:
-        ValueError: there is no such preset; the known ones are listed.
+        ValueError: there is no such preset; the message lists the known ones.
 
     Example:
         >>> get_default_param_distributions("wdcnn")["batch_size"]

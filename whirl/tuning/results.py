@@ -1,4 +1,4 @@
-"""What a search found, as one table whichever way was searched."""
+"""The table of results, the same for every kind of search."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
 RESULT_COLUMNS = ("mean_score", "std_score", "rank", "time_s", "state")
-"""Columns of the table that are not parameters."""
+"""Columns of the table of results that are not parameters."""
 
 
 def results_table(
@@ -24,20 +24,20 @@ def results_table(
     *,
     maximize: bool = True,
 ) -> DataFrame:
-    """One row a candidate, in the order in which they were tried.
+    """Return a table with one row per candidate, in the order in which they were tried.
 
     Args:
-        params: each candidate's values by parameter; n candidates.
-        mean_scores: n means, over the folds or of the one validation; NaN where a candidate failed.
-        std_scores: n standard deviations over the folds; NaN where there is one validation only.
-        times_s: n times in seconds that a candidate took, all folds together.
-        states: n states of Optuna's trials; None leaves the column out.
+        params: `{parameter: value}` of each of the n candidates.
+        mean_scores: n means over the folds, or scores on one validation set; NaN for a failed candidate.
+        std_scores: n standard deviations over the folds; NaN if there is only one validation set.
+        times_s: n durations in seconds, summed over the folds.
+        states: n states of Optuna's trials; None to omit the column.
         maximize: whether the largest mean is the best.
 
     Returns:
-        A column for each parameter with the values as they are (NaN where a candidate does not have it), then
-        `mean_score`, `std_score`, `rank` (1 is the best; equal ones share the better rank; failed ones are last),
-        `time_s`, and `state` where given.
+        A column per parameter with unchanged values (NaN for a candidate without the parameter), then `mean_score`,
+        `std_score`, `rank` (1 is the best; equal scores share the better rank; failed candidates are last), `time_s`,
+        and `state` if given.
 
     Raises:
         ValueError: a parameter has the name of another column.
@@ -67,11 +67,11 @@ def results_table(
 
 
 def table_of_cv_results(cv_results: Mapping[str, Any], n_folds: int) -> DataFrame:
-    """The table of what `GridSearchCV` and `RandomizedSearchCV` keep.
+    """Return the table of results of a `GridSearchCV` or `RandomizedSearchCV`.
 
     Args:
-        cv_results: their `cv_results_`.
-        n_folds: folds of the cross-validation, >= 2.
+        cv_results: its `cv_results_`.
+        n_folds: number of folds of the cross-validation, >= 2.
     """
     return results_table(
         cv_results["params"],
@@ -82,23 +82,23 @@ def table_of_cv_results(cv_results: Mapping[str, Any], n_folds: int) -> DataFram
 
 
 def parameter_names(results: DataFrame) -> list[str]:
-    """The columns of a table of results that are parameters."""
+    """Return the columns of a table of results that are parameters."""
     return [name for name in results.columns if name not in RESULT_COLUMNS]
 
 
 def check_parameter_names(names: Iterable[str]) -> None:
-    """Refuses parameters that could not be told from the other columns of the table.
+    """Validate that no parameter is named like another column of the table of results.
 
     Raises:
-        ValueError: it names the parameter.
+        ValueError: a parameter is; the message names it.
     """
     for name in names:
         if name in RESULT_COLUMNS:
-            raise ValueError(f"a parameter named {name!r} cannot be searched: the table of results has such a column")
+            raise ValueError(f"parameter {name!r} cannot be searched: the table of results has a column of that name")
 
 
 def plain(value: Any) -> Any:
-    """The value, as Python's own number where it is NumPy's.
+    """Return the value, converted to a Python number if it is a NumPy scalar.
 
     Example:
         >>> plain(np.float64(0.5)), plain("rbf")
@@ -108,7 +108,7 @@ def plain(value: Any) -> Any:
 
 
 def is_number(value: Any) -> bool:
-    """Whether the value is a real number; True and False are none.
+    """Return whether the value is a real number; bools are not.
 
     Example:
         >>> is_number(0.5), is_number(True), is_number("rbf")
@@ -118,13 +118,13 @@ def is_number(value: Any) -> bool:
 
 
 def _column(values: list[Any]) -> Series:
-    """A column in which nothing is converted to anything else: no None to NaN, no tuple to rows, no int to float."""
+    """Create a column without conversions: None stays None, tuples stay cells, and integers stay integers."""
     import pandas as pd
 
     values = [plain(value) for value in values]
     kinds = {type(value) for value in values}
-    small = kinds == {int} and all(abs(value) < 2**63 for value in values)
+    fits_int64 = kinds == {int} and all(abs(value) < 2**63 for value in values)
     cells = np.empty(len(values), dtype=object)
-    for row, value in enumerate(values):  # assigned as a whole, NumPy would unpack values that are sequences
+    for row, value in enumerate(values):  # assigned at once, NumPy would unpack values that are sequences
         cells[row] = value
-    return pd.Series(cells, dtype=next(iter(kinds)) if kinds in ({bool}, {float}) or small else object)
+    return pd.Series(cells, dtype=next(iter(kinds)) if kinds in ({bool}, {float}) or fits_int64 else object)

@@ -1,19 +1,20 @@
-"""Which hyper-parameters are worth a search, and where: one table, from which grids, distributions and spaces follow.
+"""Recommended search spaces: one table of presets, from which grids, distributions and Optuna spaces are derived.
 
-Why these ranges. Each spans what changes the score on vibration data of some hundred to some ten thousand windows, and
-stops where more of it has been found to do nothing but cost time:
+Each range covers the values that change the score on vibration data of a few hundred to some ten thousand windows, and
+ends where further values were found to cost time without benefit:
 
-- `RandomForest`: the share of features a split may choose from matters most (small: unlike trees; large: strong
-  ones), then how small a leaf may be. More trees never hurt and soon stop helping, so their number is bounded by cost.
-- `SVM`, radial kernel on standardised features: `C` and `gamma` over decades, as both act by their logarithm. The usual
-  gamma, 1 / number of features, is inside for 1 to 10 000 features.
-- `GradientBoosting`: learning rate and number of trees trade against each other; shallow trees, as each only corrects.
-- `MLP` on standardised features: one hidden layer (its width), its step and its weight decay.
-- networks: the learning rate matters most, by decades around the preset of `SignalClassifier`; weight decay and label
-  smoothing against overfitting; the batch size and, where the network has it, the width. Epochs are a budget, not a
-  parameter: more are better. Attention wants smaller steps than convolutions.
+- `RandomForest`: the share of features considered at a split matters most (small values give diverse trees, large
+  values strong ones), then the minimum leaf size. More trees never hurt but soon stop helping, so cost bounds them.
+- `SVM`, radial kernel on standardized features: `C` and `gamma` over several decades, since both act on a logarithmic
+  scale. The default gamma, 1 / number of features, is in the range for 1 to 10 000 features.
+- `GradientBoosting`: learning rate and number of trees compensate each other; trees are shallow, since each one only
+  corrects the ones before.
+- `MLP` on standardized features: width of the one hidden layer, learning rate and weight decay.
+- networks: the learning rate matters most, over decades around the default of `SignalClassifier`; weight decay and
+  label smoothing act against overfitting; then batch size and, if the network supports it, width. The number of epochs
+  is a budget, not a parameter, since more are better. Attention needs smaller learning rates than convolutions.
 
-A grid grows as a product, so it leaves out what matters least; the default stays there.
+The size of a grid is a product, so grids omit the parameters that matter least, which keep their defaults.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from whirl._distribution import install_hint
 from whirl.models.registry import list_models
-from whirl.validation import unknown_name
+from whirl.tuning.storage import import_optuna
+from whirl.validation import check_name
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class Range:
     Attributes:
         low: smallest value.
         high: largest value.
-        n_grid: points of a grid, the ends among them; 0 leaves the parameter out of grids.
-        log: whether equal ratios, not equal differences, are alike; then `low` > 0.
+        n_grid: number of grid points, including the ends; 0 omits the parameter from grids.
+        log: whether values are spaced and drawn on a logarithmic scale; requires `low` > 0.
     """
 
     low: float
@@ -45,30 +46,31 @@ class Range:
     log: bool = False
 
     def grid(self) -> list[Any]:
-        """Points at equal distances (ratios where `log`), inner ones rounded to two digits."""
-        forward, back = (math.log, math.exp) if self.log else (float, float)
-        low, step = forward(self.low), (forward(self.high) - forward(self.low)) / max(1, self.n_grid - 1)
-        inner = [float(f"{back(low + i * step):.2g}") for i in range(1, self.n_grid - 1)]
+        """Return points at equal distances (equal ratios if `log`), the inner ones rounded to two digits."""
+        scale, unscale = (math.log, math.exp) if self.log else (float, float)
+        low, step = scale(self.low), (scale(self.high) - scale(self.low)) / max(1, self.n_grid - 1)
+        inner = [float(f"{unscale(low + i * step):.2g}") for i in range(1, self.n_grid - 1)]
         return [self.low, *inner, self.high] if self.n_grid else []
 
     def distribution(self) -> Any:
-        """A frozen SciPy distribution."""
+        """Return a frozen SciPy distribution."""
         from scipy.stats import loguniform, uniform
 
         return loguniform(self.low, self.high) if self.log else uniform(self.low, self.high - self.low)
 
     def optuna(self) -> Any:
-        return _distributions().FloatDistribution(self.low, self.high, log=self.log)
+        """Return an Optuna distribution."""
+        return import_optuna().distributions.FloatDistribution(self.low, self.high, log=self.log)
 
 
 @dataclass(frozen=True)
 class IntRange:
-    """Integers from `low` to `high`, both included, all alike.
+    """Integers from `low` to `high`, both included, drawn uniformly.
 
     Attributes:
         low: smallest value.
         high: largest value.
-        n_grid: points of a grid, the ends among them; 0 leaves the parameter out of grids.
+        n_grid: number of grid points, including the ends; 0 omits the parameter from grids.
     """
 
     low: int
@@ -76,41 +78,44 @@ class IntRange:
     n_grid: int = 0
 
     def grid(self) -> list[Any]:
-        """Points at equal distances, rounded."""
+        """Return points at equal distances, rounded to integers."""
         step = (self.high - self.low) / max(1, self.n_grid - 1)
         return [round(self.low + i * step) for i in range(self.n_grid)]
 
     def distribution(self) -> Any:
-        """A frozen SciPy distribution."""
+        """Return a frozen SciPy distribution."""
         from scipy.stats import randint
 
         return randint(self.low, self.high + 1)
 
     def optuna(self) -> Any:
-        return _distributions().IntDistribution(self.low, self.high)
+        """Return an Optuna distribution."""
+        return import_optuna().distributions.IntDistribution(self.low, self.high)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some values, without an order.
+    """One of several values, without an order.
 
     Attributes:
-        values: None, bools, numbers or strings, which are what a storage of Optuna can keep.
-        in_grid: whether grids hold the parameter.
+        values: None, bools, numbers or strings, the types that Optuna's storages support.
+        in_grid: whether grids include the parameter.
     """
 
     values: tuple[bool | float | str | None, ...]
     in_grid: bool = False
 
     def grid(self) -> list[Any]:
+        """Return the values, or an empty list if grids omit the parameter."""
         return list(self.values) if self.in_grid else []
 
     def distribution(self) -> list[Any]:
-        """The values, which scikit-learn draws from evenly."""
+        """Return the values, from which scikit-learn draws uniformly."""
         return list(self.values)
 
     def optuna(self) -> Any:
-        return _distributions().CategoricalDistribution(self.values)
+        """Return an Optuna distribution."""
+        return import_optuna().distributions.CategoricalDistribution(self.values)
 
 
 Space = Range | IntRange | Choice
@@ -144,7 +149,7 @@ CLASSICAL: Mapping[str, Mapping[str, Space]] = {
         "mlpclassifier__batch_size": Choice((32, 64, 128)),
     },
 }
-"""Presets of the models that see features; a step's name stands before the name of its parameter."""
+"""Presets of the models that take features; parameters of a pipeline step are prefixed with its name."""
 
 _NETWORK: Mapping[str, Space] = {
     "lr": Range(3e-4, 3e-2, n_grid=5, log=True),
@@ -162,7 +167,7 @@ _SPECIAL: Mapping[str, Mapping[str, Space]] = {
 
 
 def preset_names() -> list[str]:
-    """Names that have a preset: the classical models', then those of all networks in the registry.
+    """Return the names that have a preset: the classical models, then all networks of the registry.
 
     Example:
         >>> preset_names()[:4]
@@ -172,16 +177,16 @@ def preset_names() -> list[str]:
 
 
 def preset(name: str) -> dict[str, Space]:
-    """Parameters worth a search for the model of that name, and where to look for them.
+    """Return the recommended search space of a model.
 
     Args:
         name: one of `preset_names()`.
 
     Returns:
-        Space by the name of the parameter of `new_model(name)`.
+        `{parameter: range or choice}`, for the parameters of `new_model(name)`.
 
     Raises:
-        ValueError: there is no such preset; the known ones are listed.
+        ValueError: there is no such preset; the message lists the known ones.
 
     Example:
         >>> preset("SVM")["svc__C"]
@@ -191,13 +196,12 @@ def preset(name: str) -> dict[str, Space]:
         ...
         ValueError: unknown preset 'Forest'; did you mean 'RandomForest'? Expected one of: RandomForest, SVM, ...
     """
-    if name not in preset_names():
-        raise ValueError(unknown_name("preset", name, preset_names()))
+    check_name("preset", name, preset_names())
     return dict(CLASSICAL[name]) if name in CLASSICAL else {**_NETWORK, **_SPECIAL.get(name, {})}
 
 
 def preset_grid(name: str) -> dict[str, list[Any]]:
-    """The preset as a grid of at most 100 candidates, as `GridSearchCV` takes it.
+    """Return the preset as a grid of at most 100 candidates, for `GridSearchCV`.
 
     Example:
         >>> preset_grid("wdcnn")["lr"]
@@ -208,7 +212,7 @@ def preset_grid(name: str) -> dict[str, list[Any]]:
 
 
 def preset_distributions(name: str) -> dict[str, Any]:
-    """The preset as SciPy distributions and lists of values, as `RandomizedSearchCV` takes it.
+    """Return the preset as SciPy distributions and lists of values, for `RandomizedSearchCV`.
 
     Example:
         >>> preset_distributions("SVM")["svc__class_weight"]
@@ -218,7 +222,7 @@ def preset_distributions(name: str) -> dict[str, Any]:
 
 
 def preset_optuna(name: str) -> dict[str, Any]:
-    """The preset as distributions of Optuna.
+    """Return the preset as Optuna distributions.
 
     Raises:
         ImportError: Optuna is not installed.
@@ -231,18 +235,18 @@ def preset_optuna(name: str) -> dict[str, Any]:
 
 
 def new_model(name: str, random_state: int | None = None, **settings: Any) -> Any:
-    """The unfitted estimator that the preset of that name is for.
+    """Create the unfitted estimator that a preset belongs to.
 
-    The support vector machine and the perceptron come behind a `StandardScaler`, without which their ranges mean
-    nothing; a network is a `SignalClassifier`.
+    The support vector machine and the multi-layer perceptron are pipelines with a `StandardScaler`, since their ranges
+    assume standardized features. A network is a `SignalClassifier`.
 
     Args:
         name: one of `preset_names()`.
-        random_state: seed of the model; None leaves its own default.
-        **settings: parameters of the estimator to begin with, e.g. `epochs=20` of a network.
+        random_state: seed of the model; None to keep the default of the estimator.
+        **settings: parameters of the estimator, e.g. `epochs=20` for a network.
 
     Raises:
-        ValueError: there is no such preset, or the estimator has no such parameter.
+        ValueError: there is no such preset, or the estimator lacks a parameter.
 
     Example:
         >>> new_model("SVM")
@@ -273,13 +277,5 @@ def _build(name: str, seed: dict[str, Any]) -> Any:
         case "SVM":
             return make_pipeline(StandardScaler(), SVC(**seed))
         case _:
-            # Small steps on few windows need more passes than the usual 200 to converge.
+            # Low learning rates on few windows need more iterations than the default of 200 to converge.
             return make_pipeline(StandardScaler(), MLPClassifier(max_iter=1000, **seed))
-
-
-def _distributions() -> Any:
-    try:
-        from optuna import distributions
-    except ImportError:
-        raise ImportError(f"Bayesian search needs Optuna: {install_hint('search')}") from None
-    return distributions

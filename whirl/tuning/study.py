@@ -1,9 +1,8 @@
-"""A search's study: where its trials are stored, under which settings, and what its parameters explain.
+"""Optuna studies: their storage, their settings and the importance of their parameters.
 
-Every candidate is one trial that has a score, was pruned, or failed for a stated reason. A trial whose worker died is
-marked as failed by the worker that notices, and a further trial gets its parameters (`retry_of`), so a study can be
-continued wherever a worker was killed. Everything is stored in Optuna's own terms: its dashboard and importances read
-it.
+Every candidate ends as one trial that has a score, was pruned, or failed for a stated reason. A trial whose worker died
+is marked as failed by the worker that notices, and a new trial gets its parameters (`retry_of`), so a study can be
+resumed wherever a worker was killed. Everything is stored in Optuna's own terms, so its dashboard and importances work.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from whirl._distribution import install_hint
 from whirl.engine.distributed import is_main_process
 from whirl.tuning.storage import import_optuna, open_storage, redact_password, retry
-from whirl.validation import unknown_name
+from whirl.validation import check_count, check_name
 
 if TYPE_CHECKING:
     import optuna
@@ -34,44 +33,44 @@ def open_study(
     seed: int = 0,
     fingerprint: Mapping[str, Any] | None = None,
 ) -> optuna.Study | None:
-    """Make a study, or join the one of that name.
+    """Create a study, or join an existing one of the same name.
 
     Args:
-        storage: as `study_storage.open_storage` takes it.
-        name: of the study in its storage.
-        pruner: who ends bad trials early: `'median'`, `'hyperband'`, or None for nobody.
-        seed: of all that is drawn.
-        fingerprint: what makes scores comparable (the space, the data, the model), as plain data; who joins must give
-            the same.
+        storage: see `storage.open_storage`.
+        name: name of the study in its storage.
+        pruner: pruner for unpromising trials: `'median'`, `'hyperband'`, or None.
+        seed: random seed of the search.
+        fingerprint: what must be equal for scores to be comparable (space, data, model), as plain data; it must be
+            equal for all workers that join.
 
     Returns:
-        The study, whose scores are maximised; None on all ranks but the first, of several.
+        The study, whose scores are maximized; None on every rank except 0.
 
     Raises:
-        ValueError: the pruner is unknown or `seed` negative; the study was made with other settings, or minimises.
-        OSError: the storage cannot be used, see `study_storage.open_storage`.
+        ValueError: the pruner is unknown, `seed` is negative, or the study was created with other settings or minimizes
+            its values.
+        OSError: the storage cannot be used, see `storage.open_storage`.
 
     Example:
         >>> study = open_study(None, seed=3, fingerprint={"model": "wdcnn"})
         >>> study.user_attrs["settings"]
         {'model': 'wdcnn', 'pruner': 'median', 'seed': 3}
     """
-    if pruner is not None and pruner not in PRUNERS:
-        raise ValueError(unknown_name("pruner", pruner, PRUNERS))
-    if seed < 0:
-        raise ValueError(f"seed must be at least 0, got {seed}")
+    if pruner is not None:
+        check_name("pruner", pruner, PRUNERS)
+    check_count("seed", seed, minimum=0)
     if not is_main_process():
         return None
-    optuna, kept_in = import_optuna(), open_storage(storage)
+    optuna, opened = import_optuna(), open_storage(storage)
     study = retry(
         lambda: optuna.create_study(
-            storage=kept_in, study_name=name, direction="maximize", pruner=_new_pruner(pruner),
+            storage=opened, study_name=name, direction="maximize", pruner=_new_pruner(pruner),
             sampler=optuna.samplers.RandomSampler(), load_if_exists=True,
         )
     )  # fmt: skip
     if study.direction.name != "MAXIMIZE":
         raise ValueError(
-            f"study {name!r} in {redact_password(storage)} minimises its values, expected one that maximises a score"
+            f"study {name!r} in {redact_password(storage)} minimizes its values, expected one that maximizes a score"
         )
     settings = json.loads(json.dumps({**(fingerprint or {}), "pruner": pruner, "seed": seed}))
     if "settings" not in study.user_attrs:
@@ -86,28 +85,29 @@ def _new_pruner(name: str | None) -> Any:
 
 
 def _check_settings(recorded: dict[str, Any], given: dict[str, Any], what: str) -> None:
-    """Raise unless they are equal, naming each that is not, down to a single parameter."""
+    """Raise unless the settings are equal, naming each nested entry that differs."""
     before, now = _leaves(recorded), _leaves(given)
     differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if differing:
         shown = "; ".join(
-            f"{key}: {before.get(key, 'nothing')} there, {now.get(key, 'nothing')} here" for key in differing
+            f"{key} is {now.get(key, 'unset')}, in the study {before.get(key, 'unset')}" for key in differing
         )
-        raise ValueError(f"{what} was made with other settings ({shown}); take those, or another study")
+        raise ValueError(f"{what} was created with other settings ({shown}); use the same settings or a new study")
 
 
 def _leaves(value: Any, name: str = "") -> dict[str, Any]:
+    """Flatten nested dicts to `{dotted name: value}`."""
     if not isinstance(value, dict) or not value:
         return {name: value}
     return {k: v for key, part in value.items() for k, v in _leaves(part, f"{name}.{key}" if name else key).items()}
 
 
 def describe_space(space: Space) -> dict[str, Any]:
-    """A space as plain data, for the fingerprint of `open_study`.
+    """Return a space as plain data, for the fingerprint of `open_study`.
 
     Raises:
-        TypeError: a parameter's range is not an Optuna distribution.
-        ValueError: there is no parameter.
+        TypeError: the range of a parameter is not an Optuna distribution.
+        ValueError: the space is empty.
 
     Example:
         >>> from optuna.distributions import FloatDistribution
@@ -118,25 +118,26 @@ def describe_space(space: Space) -> dict[str, Any]:
         return {"function": getattr(space, "__qualname__", type(space).__name__)}
     optuna = import_optuna()
     if not space:
-        raise ValueError("the space of a search has no parameter")
+        raise ValueError("the search space is empty, expected at least one parameter")
     for name, distribution in space.items():
         if not isinstance(distribution, optuna.distributions.BaseDistribution):
-            raise TypeError(f"parameter {name!r}: expected an Optuna distribution, got {distribution!r}")
-    texts = {name: json.loads(optuna.distributions.distribution_to_json(space[name])) for name in sorted(space)}
-    return {name: {**text["attributes"], "name": text["name"]} for name, text in texts.items()}
+            raise TypeError(f"range of parameter {name!r} is {distribution!r}, expected an Optuna distribution")
+    parsed = {name: json.loads(optuna.distributions.distribution_to_json(space[name])) for name in sorted(space)}
+    return {name: {**entry["attributes"], "name": entry["name"]} for name, entry in parsed.items()}
 
 
 def param_importances(trials: list[optuna.trial.FrozenTrial], seed: int = 0) -> dict[str, float]:
-    """Share of the score's variation that each parameter explains, 0 to 1, the largest first.
+    """Return the share of the score's variance that each parameter explains, 0 to 1, in descending order.
 
-    By functional analysis of variance over a random forest (Hutter et al., 2014), from candidates with a score.
+    Computed by functional analysis of variance over a random forest (Hutter et al., 2014) from the candidates that have
+    a score.
 
     Args:
         trials: candidates, as `run_trials` and `candidates` return them.
-        seed: of the forest.
+        seed: random seed of the forest.
 
     Raises:
-        ValueError: there are not two different scores.
+        ValueError: there are no two different scores.
         ImportError: scikit-learn is not installed.
 
     Example:
@@ -150,8 +151,8 @@ def param_importances(trials: list[optuna.trial.FrozenTrial], seed: int = 0) -> 
     scored = [trial for trial in trials if trial.state.name == "COMPLETE"]
     if len({trial.value for trial in scored}) < 2:
         raise ValueError(
-            f"the importance of parameters needs at least two candidates with different scores, got {len(scored)} "
-            "that differ in nothing"
+            f"parameter importances require at least two candidates with different scores, got {len(scored)} with "
+            "equal ones"
         )
     optuna = import_optuna()
     study = optuna.create_study(direction="maximize")
@@ -159,5 +160,7 @@ def param_importances(trials: list[optuna.trial.FrozenTrial], seed: int = 0) -> 
     try:
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
     except ImportError as error:
-        raise ImportError(f"importances need scikit-learn: {install_hint('search')}") from error
+        raise ImportError(
+            f"parameter importances require scikit-learn; install it with: {install_hint('search')}"
+        ) from error
     return optuna.importance.get_param_importances(study, evaluator=evaluator)

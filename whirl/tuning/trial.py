@@ -1,4 +1,4 @@
-"""A trial as its objective sees it, and the callback that reports its epochs."""
+"""The trial that an objective receives, and the callback that reports its epochs."""
 
 from __future__ import annotations
 
@@ -11,53 +11,55 @@ from typing import TYPE_CHECKING, Any
 from whirl.engine.callbacks import Callback, Logs
 from whirl.engine.distributed import all_reduce_any
 from whirl.tuning.storage import import_optuna, retry
+from whirl.validation import unknown_name
 
 if TYPE_CHECKING:
     import optuna
 
-WARM_UP = 2 / 3  # share of a training's epochs
+WARM_UP = 2 / 3  # share of the epochs in which no trial is pruned
 
 
 @dataclass
 class Trial:
-    """A candidate that is being tried, as the objective sees it.
+    """A running trial, as passed to the objective.
 
     Attributes:
-        number: of the trial in its study.
-        params: its parameters.
-        is_pruned: whether it was ended early; set by `ReportToTrial`.
-        is_lost: whether others took it for dead and run it anew, so that its score will not count.
-        interrupted_by: number of the signal that ended its training; None where none did.
+        number: number of the trial in its study.
+        params: parameters of the candidate.
+        is_pruned: whether the trial was pruned; set by `ReportToTrial`.
+        is_lost: whether another worker reclaimed the trial as stale, so that its score will be dropped.
+        interrupted_by: number of the signal that interrupted the training; None if none did.
     """
 
     number: int
     params: dict[str, Any]
-    handle: optuna.Trial | None = field(default=None, repr=False)  # the first rank alone has it
+    handle: optuna.Trial | None = field(default=None, repr=False)  # only on rank 0
     is_pruned: bool = False
     is_lost: bool = False
     interrupted_by: int | None = None
 
     def report(self, value: float, step: int) -> None:
-        """Tell the pruner a score on the way.
+        """Report an intermediate score to the pruner.
 
         Args:
-            value: higher is better.
-            step: >= 0, e.g. the epoch.
+            value: the score, higher is better.
+            step: step of the score, >= 0, e.g. the epoch.
         """
         if (handle := self.handle) is not None:
             with self._unless_lost():
                 retry(lambda: handle.report(value, step))
 
     def should_prune(self) -> bool:
-        """Whether to end it now, the same on all ranks; each of them must ask."""
-        wish = False
+        """Return whether to end the trial now, the same on all ranks; must be called on every rank."""
+        should_prune = False
         if (handle := self.handle) is not None:
             with self._unless_lost():
-                wish = retry(handle.should_prune)
-        return all_reduce_any(wish or self.is_lost)
+                should_prune = retry(handle.should_prune)
+        return all_reduce_any(should_prune or self.is_lost)
 
     @contextmanager
     def _unless_lost(self) -> Iterator[None]:
+        """Set `is_lost` if Optuna rejects an update because the trial has been finished by another worker."""
         try:
             yield
         except import_optuna().exceptions.UpdateFinishedTrialError:
@@ -65,19 +67,19 @@ class Trial:
 
 
 class ReportToTrial(Callback):
-    """Tells a trial the score of each epoch, and ends the training when the pruner says so, on all ranks.
+    """Callback that reports the score of each epoch to a trial, and stops the training if the pruner decides so.
 
-    Nothing is ended in the first two thirds of the epochs: under a schedule that lets the learning rate rise and fall,
-    scores say nothing of the last one before (their rank correlation over candidates of `wdcnn` was near 0 up to epoch
-    7 of 12 and 0.8 after it), and the median rule would drop half of all candidates by chance. Nor after the last
-    epoch: its time is spent, and its score is one more to learn from.
+    No trial is pruned in the first two thirds of the epochs. Under a schedule that raises and lowers the learning rate,
+    early scores do not predict the last one (over candidates of `wdcnn`, their rank correlation with it was near 0 up
+    to epoch 7 of 12 and 0.8 afterwards), so the median rule would drop half of all candidates by chance. No trial is
+    pruned after the last epoch either: its time is already spent, and its score informs the search.
 
     Args:
-        trial: the trial, as the objective gets it.
-        metric: name in the epoch's logs; higher is better.
+        trial: the trial that the objective receives.
+        metric: name of the score in the logs of an epoch; higher is better.
 
     Raises:
-        ValueError: at an epoch's end, the metric is not in the logs.
+        ValueError: at the end of an epoch, the logs do not contain the metric.
 
     Example:
         >>> trial = Trial(0, {"lr": 0.1})
@@ -91,12 +93,12 @@ class ReportToTrial(Callback):
 
     @property
     def pruned(self) -> bool:
-        """Whether the training was ended."""
+        """Whether the trial was pruned."""
         return self.trial.is_pruned
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         if self.metric not in (logs or {}):
-            raise ValueError(f"the epoch has no {self.metric!r} to report, only {', '.join(logs or {})}")
+            raise ValueError(unknown_name("metric", self.metric, list(logs or {})))
         self.trial.report((logs or {})[self.metric], epoch)
         if self.trainer is None:
             return
@@ -105,15 +107,15 @@ class ReportToTrial(Callback):
             self.trial.is_pruned = state.should_stop = True
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        """A training that a signal ended is not a result."""
+        """Mark a training that a signal interrupted, since its score is not a result."""
         state = getattr(self.trainer, "state", None)
-        if state is not None and state.interrupted:  # on which all ranks agree, but the signal may have come to one
+        if state is not None and state.interrupted:  # equal on all ranks; the signal may have reached only one
             self.trial.interrupted_by = state.interrupted_by or signal.SIGTERM
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a candidate: a score, or none and why; without a reason it was pruned."""
+    """The result of a candidate: a score or a failure; neither if it was pruned."""
 
     score: float | None = None
     failure: str | None = None

@@ -24,9 +24,9 @@ from whirl.tuning.attempts import (
     attempts_by_candidate,
     best_trial,
     candidates,
-    is_to_retry,
     list_trials,
     retry_of,
+    should_retry,
     worker_of,
 )
 from whirl.tuning.process import has_exited, this_process
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CANDIDATE_ERRORS = (ValueError, ArithmeticError, MemoryError, torch.OutOfMemoryError)
-"""Errors that a candidate's parameters may cause; any other error ends the worker, and the trial is run again."""
+"""Errors that the parameters of a candidate may cause; any other error ends the worker, and the trial is retried."""
 RELEASE_TIMEOUT_S = 5.0
 POLL_S = 0.5
 
-_ended: set[str] = set()  # claims of this process whose trials it no longer runs
+_ended_claims: set[str] = set()  # claims of this process whose trials it no longer runs
 
 
 def run_trials(
@@ -56,35 +56,37 @@ def run_trials(
     heartbeat_s: float = 5.0,
     grace_s: float = 60.0,
 ) -> list[optuna.trial.FrozenTrial]:
-    """Try candidates until the study has `n_trials` of them, together with all who run the same.
+    """Run trials until the study has `n_trials` candidates, in parallel with all workers that make the same call.
 
-    TPE draws the candidates (Bergstra et al., 2011; ten at random first), from a generator that the study's seed and
-    the candidate's place alone set: a single worker that is killed and started again draws what one that was never
-    killed draws (under Hyperband, whose brackets go by trial numbers, it does not). Several workers see each other's
-    unfinished candidates, and draw elsewhere.
+    Candidates are drawn by TPE (Bergstra et al., 2011), the first ten at random, with a generator that depends only on
+    the study's seed and the index of the candidate. A single worker that is killed and restarted therefore draws the
+    same candidates as one that was not, except under Hyperband, whose brackets depend on trial numbers. Several workers
+    take each other's running candidates into account.
 
-    A worker counts up the beat of its trial. One whose process has ended on this machine, or whose beat has stood still
-    for `grace_s` of the watcher's own clock, is dead: the trial is failed, and its parameters are tried again, three
-    times in all at most. Whoever comes first decides; a worker that was taken for dead drops its result. A candidate
-    that raises `ValueError`, `ArithmeticError` or `MemoryError`, or whose score is not finite, counts as failed; the
-    search goes on. Upon any other error, and upon Ctrl-C or SIGTERM, the trial is given back first.
+    A worker increments the heartbeat of its trial. It counts as dead if its process has exited on this machine, or if
+    the heartbeat has not changed for `grace_s` on the clock of the worker that checks it. Its trial is then marked as
+    failed and retried with the same parameters, at most three attempts in total. The first update wins: a worker whose
+    trial was reclaimed drops its result. A candidate that raises `ValueError`, `ArithmeticError` or `MemoryError`, or
+    whose score is not finite, counts as failed, and the search continues. On any other error, Ctrl-C or SIGTERM, the
+    trial is released for a retry, and the error is raised.
 
     Args:
-        study: from `open_study`; None on all ranks but the first.
-        space: `{name: Optuna distribution}`, or a function of an Optuna trial that suggests parameters and returns
-            them, or None for all that it suggested.
-        objective: of a `Trial`, returns its score, higher is better; under `torchrun` called on every rank, and the
-            first one's score counts. `optuna.TrialPruned` from it, or a `ReportToTrial` that ended it, prunes it.
-        n_trials: candidates in all, >= 1, those of earlier calls and other workers among them.
-        heartbeat_s: time between two beats, in seconds; > 0.
-        grace_s: time that a beat may stand still, in seconds; more than `heartbeat_s`.
+        study: study from `open_study`; None on every rank except 0.
+        space: `{name: Optuna distribution}`; or a function of an Optuna trial that suggests parameters and returns
+            them, or returns None to use all suggested ones.
+        objective: function of a `Trial` that returns its score, higher is better. Under `torchrun` it is called on
+            every rank, and the score of rank 0 counts. The trial is pruned if it raises `optuna.TrialPruned`, or if a
+            `ReportToTrial` stopped its training.
+        n_trials: total number of candidates, >= 1, including those of earlier calls and of other workers.
+        heartbeat_s: interval between two heartbeats, in seconds, > 0.
+        grace_s: time without a heartbeat after which a worker counts as dead, in seconds, > `heartbeat_s`.
 
     Returns:
-        The last trial of each candidate, in their order, on every rank.
+        The last trial of each candidate, in order, on every rank.
 
     Raises:
-        ValueError: an argument is out of range; no candidate has a score, with the first one's cause.
-        OSError: the storage could not be used for a minute; a score that it did not take is in the message.
+        ValueError: an argument is out of range; no candidate has a score (the message names the first cause).
+        OSError: the storage was unavailable for 60 s; the message contains a score that could not be stored.
 
     Example:
         >>> from optuna.distributions import FloatDistribution
@@ -96,13 +98,14 @@ def run_trials(
     """
     if n_trials < 1 or not 0 < heartbeat_s < grace_s:
         raise ValueError(
-            f"expected n_trials >= 1 and 0 < heartbeat_s < grace_s, got {n_trials}, {heartbeat_s:g} and {grace_s:g}"
+            f"n_trials is {n_trials}, heartbeat_s {heartbeat_s:g} and grace_s {grace_s:g}, expected n_trials >= 1 and "
+            "0 < heartbeat_s < grace_s"
         )
     if isinstance(space, Mapping):
         describe_space(space)
     worker = None if study is None else _Worker(study, space, n_trials, heartbeat_s, grace_s)
     with _exit_on_sigterm():
-        # The first rank decides; the others hear what to try, or that there is nothing yet, or no more.
+        # Rank 0 decides; the others receive a trial, {} to wait, or None at the end.
         while (task := broadcast_from_rank0(worker.next_task() if worker else None)) is not None:
             if not task:
                 time.sleep(min(POLL_S, heartbeat_s))
@@ -116,84 +119,89 @@ def run_trials(
 
 
 class _Worker:
-    """One process's share in a study."""
+    """The state of one process that works on a study."""
 
     def __init__(self, study: Any, space: Space, n_trials: int, heartbeat_s: float, grace_s: float) -> None:
         self.study, self.space, self.n_trials, self.heartbeat_s = study, space, n_trials, heartbeat_s
         self.seed = study.user_attrs.get("settings", {}).get("seed", 0)
-        self.watch = _LivenessMonitor(grace_s)
+        self.monitor = _LivenessMonitor(grace_s)
         self.trial: Trial | None = None
         self.claim = ""
 
     def next_task(self) -> dict[str, Any] | None:
-        """Claim a trial: its number and parameters; nothing while others run the last ones; None at the end."""
+        """Claim a trial.
+
+        Returns:
+            Number and parameters of the trial; an empty dict while other workers run the last ones; None at the end.
+        """
         self._requeue_dead_trials()
-        lineages = attempts_by_candidate(list_trials(self.study))
-        ends = [lineage[-1].state.name for lineage in lineages[: self.n_trials]]
-        if len(lineages) >= self.n_trials and "WAITING" not in ends:
-            return {} if "RUNNING" in ends else None
+        groups = attempts_by_candidate(list_trials(self.study))
+        states = [attempts[-1].state.name for attempts in groups[: self.n_trials]]
+        if len(groups) >= self.n_trials and "WAITING" not in states:
+            return {} if "RUNNING" in states else None
         handle = retry(self.study.ask)
         try:
             return self._claim(handle)
         except import_optuna().exceptions.UpdateFinishedTrialError:
-            logger.warning("trial %d was taken for dead before it began", handle.number)
+            logger.warning("trial %d was reclaimed as stale before it started", handle.number)
             return {}
         except BaseException as error:
-            _ended.add(self.claim)
+            _ended_claims.add(self.claim)
             self._release(handle, error)
             raise
 
     def run(self, objective: Callable[[Trial], float]) -> None:
-        """Try the claimed trial, and tell the study."""
+        """Run the claimed trial and store its result."""
         trial = self.trial
         assert trial is not None
         outcome = None
         try:
-            with self._beating(trial):
+            with self._heartbeat(trial):
                 outcomes = gather(_evaluate(objective, trial))
                 outcome = next((other for other in outcomes if other.failure is not None), outcomes[0])
                 if not self._tell(trial, outcome):
-                    logger.warning("trial %d had been taken for dead: its result is dropped", trial.number)
+                    logger.warning("trial %d was reclaimed as stale: its result is dropped", trial.number)
         except BaseException as error:
             self._release(trial.handle, error, outcome)
             raise
         finally:
-            _ended.add(self.claim)
+            _ended_claims.add(self.claim)
 
     def _requeue_dead_trials(self) -> None:
-        """Fail what dead workers left, and queue it once more; whoever was killed in between is made good for."""
+        """Fail the trials of dead workers and queue their retries, also those that a killed worker did not queue."""
         for trial in list_trials(self.study):
-            if self.watch.is_dead(trial) and _finish(self.study, trial.number, "FAIL"):
+            if self.monitor.is_dead(trial) and _finish(self.study, trial.number, "FAIL"):
                 logger.warning("the worker of trial %d is dead (%s)", trial.number, worker_of(trial))
         trials = list_trials(self.study)
-        succeeded = {trial.user_attrs.get("retry_of") for trial in trials if "cancelled" not in trial.user_attrs}
+        retried = {trial.user_attrs.get("retry_of") for trial in trials if "cancelled" not in trial.user_attrs}
         for trial in trials:
-            if trial.number not in succeeded and is_to_retry(trial):
+            if trial.number not in retried and should_retry(trial):
                 retry(lambda trial=trial: self.study.add_trial(retry_of(trial)))
 
     def _claim(self, handle: Any) -> dict[str, Any]:
-        lineages = enumerate(attempts_by_candidate(list_trials(self.study)))
-        place = next((i for i, lineage in lineages if handle.number in [trial.number for trial in lineage]), None)
-        if place is None or place >= self.n_trials:
+        """Mark a trial as run by this worker and draw its parameters, or cancel it if it is one too many."""
+        groups = enumerate(attempts_by_candidate(list_trials(self.study)))
+        index = next((i for i, attempts in groups if handle.number in [trial.number for trial in attempts]), None)
+        if index is None or index >= self.n_trials:
             self._set(handle, "cancelled", True)
             _finish(self.study, handle.number, "FAIL")
             return {}
         self.claim = uuid.uuid4().hex
         owner = this_process() | {"host": socket.gethostname(), "claim": self.claim, "heartbeat": 0, "is_drawn": False}
         self._set(handle, "worker", owner)
-        self.study.sampler = _new_sampler(self.seed, place)
-        self.trial = Trial(handle.number, retry(lambda: draw(self.space, handle)), handle)
+        self.study.sampler = _new_sampler(self.seed, index)
+        self.trial = Trial(handle.number, retry(lambda: suggest_params(self.space, handle)), handle)
         self._set(handle, "worker", owner | {"is_drawn": True})
         return {"number": self.trial.number, "params": self.trial.params}
 
     @contextmanager
-    def _beating(self, trial: Trial) -> Iterator[None]:
-        """Within the block, a thread counts up the trial's beat."""
+    def _heartbeat(self, trial: Trial) -> Iterator[None]:
+        """Increment the heartbeat of a trial in a thread while the block runs."""
         handle, done = trial.handle, threading.Event()
         assert handle is not None
         owner = handle.user_attrs["worker"]
 
-        def heartbeat() -> None:
+        def beat() -> None:
             count = 0
             while not done.wait(self.heartbeat_s):
                 count += 1
@@ -203,9 +211,9 @@ class _Worker:
                     trial.is_lost = True
                     return
                 except storage_errors() as error:
-                    logger.warning("a sign of life could not be stored: %s", error)
+                    logger.warning("heartbeat of trial %d failed: %s", trial.number, error)
 
-        thread = threading.Thread(target=heartbeat, name=f"beat of trial {trial.number}", daemon=True)
+        thread = threading.Thread(target=beat, name=f"heartbeat of trial {trial.number}", daemon=True)
         thread.start()
         try:
             yield
@@ -214,7 +222,11 @@ class _Worker:
             thread.join()
 
     def _tell(self, trial: Trial, outcome: Outcome) -> bool:
-        """Whether the study took it; a score is never dropped in silence."""
+        """Store a result in the study, and return whether it was accepted.
+
+        Raises:
+            OSError: a score could not be stored; the message contains it.
+        """
         if outcome.score is not None:
             try:
                 return _finish(self.study, trial.number, "COMPLETE", outcome.score)
@@ -232,47 +244,47 @@ class _Worker:
         return _finish(self.study, trial.number, "FAIL")
 
     def _release(self, handle: Any, error: BaseException, outcome: Outcome | None = None) -> None:
-        """Let others, or this worker when it is started again, try the candidate; whatever fails hides no `error`.
+        """Release a trial after an error, so that it is retried by another worker or after a restart.
 
-        A score that was there when the error came, such as a signal, is kept.
+        A score that was already computed when the error, such as a signal, occurred is stored. Failures in here are
+        logged, so that they do not replace `error`.
         """
         score = None if outcome is None else outcome.score
         try:
-            if score is not None and _finish(
-                self.study, handle.number, "COMPLETE", score, patience_s=RELEASE_TIMEOUT_S
-            ):
+            if score is not None and _finish(self.study, handle.number, "COMPLETE", score, timeout_s=RELEASE_TIMEOUT_S):
                 return
-            if not isinstance(error, Exception):  # the candidate is not to blame
-                self._set(handle, "released", True, patience_s=RELEASE_TIMEOUT_S)
-            if _finish(self.study, handle.number, "FAIL", patience_s=RELEASE_TIMEOUT_S):
+            if not isinstance(error, Exception):  # interrupted, not caused by the candidate
+                self._set(handle, "released", True, timeout_s=RELEASE_TIMEOUT_S)
+            if _finish(self.study, handle.number, "FAIL", timeout_s=RELEASE_TIMEOUT_S):
                 self._requeue_dead_trials()
                 cause = type(error).__name__
                 logger.warning(
-                    "trial %d was given back (%s): whoever goes on with the study tries it again", handle.number, cause
+                    "trial %d was released (%s); it will be retried by the next worker", handle.number, cause
                 )
         except import_optuna().exceptions.UpdateFinishedTrialError:
-            logger.debug("trial %d had ended already", handle.number)
+            logger.debug("trial %d was already finished", handle.number)
         except Exception as failure:
-            logger.warning("trial %d could not be given back, others will find it dead: %s", handle.number, failure)
+            logger.warning("trial %d could not be released, it will be reclaimed as stale: %s", handle.number, failure)
 
     @staticmethod
-    def _set(handle: Any, name: str, value: Any, patience_s: float | None = None) -> None:
-        retry(lambda: handle.set_user_attr(name, value), patience_s)
+    def _set(handle: Any, name: str, value: Any, timeout_s: float | None = None) -> None:
+        retry(lambda: handle.set_user_attr(name, value), timeout_s)
 
 
 def _set_attribute(handle: Any, name: str, value: Any) -> None:
-    """From another thread than the one that has the handle, which keeps a copy of the trial."""
+    """Set a user attribute from another thread than the handle's, bypassing the copy of the trial in the handle."""
     handle.storage.set_trial_user_attr(handle._trial_id, name, value)
 
 
 class _LivenessMonitor:
-    """Tells dead trials by their beats, with the watcher's own clock: those of other machines may differ."""
+    """Detects trials of dead workers by their heartbeats, using only the clock of this process."""
 
     def __init__(self, grace_s: float) -> None:
         self.grace_s = grace_s
         self._seen: dict[int, tuple[Any, float]] = {}
 
     def is_dead(self, trial: optuna.trial.FrozenTrial) -> bool:
+        """Return whether the worker of a running trial has exited or has sent no heartbeat for `grace_s`."""
         if trial.state.name != "RUNNING":
             self._seen.pop(trial.number, None)
             return False
@@ -287,22 +299,29 @@ class _LivenessMonitor:
 
 
 def _is_abandoned(worker: Mapping[str, Any]) -> bool:
-    """Whether this very process claimed a trial that it runs no more, e.g. when the storage failed."""
-    return worker.get("claim") in _ended
+    """Return whether this process claimed the trial but no longer runs it, e.g. after the storage failed."""
+    return worker.get("claim") in _ended_claims
 
 
-def _new_sampler(seed: int, place: int) -> Any:
+def _new_sampler(seed: int, index: int) -> Any:
+    """Create the sampler of the candidate with the given index."""
     import numpy as np
 
-    state = int(np.random.SeedSequence([seed, place]).generate_state(1)[0])
+    state = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
     return import_optuna().samplers.TPESampler(seed=state)
 
 
-def draw(space: Space, handle: Any) -> dict[str, Any]:
-    """The parameters that a space has for a trial of Optuna's; its own function's, where it is one."""
+def suggest_params(space: Space, handle: Any) -> dict[str, Any]:
+    """Draw the parameters of an Optuna trial from a space.
+
+    Args:
+        space: distributions by name, or a function of the trial; if that returns no mapping, all parameters that it
+            suggested are returned.
+        handle: Optuna trial.
+    """
     if not isinstance(space, Mapping):
-        drawn = space(handle)
-        return dict(drawn) if isinstance(drawn, Mapping) else dict(handle.params)
+        params = space(handle)
+        return dict(params) if isinstance(params, Mapping) else dict(handle.params)
     return {name: _suggest(handle, name, distribution) for name, distribution in space.items()}
 
 
@@ -315,12 +334,12 @@ def _suggest(handle: Any, name: str, distribution: Any) -> Any:
 
 
 def _evaluate(objective: Callable[[Trial], float], trial: Trial) -> Outcome:
-    """Try a candidate.
+    """Call the objective and return its outcome.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C ended its training.
-        SystemExit: SIGTERM did.
-        Exception: what its parameters cannot be to blame for.
+        KeyboardInterrupt: Ctrl-C interrupted the training.
+        SystemExit: SIGTERM interrupted the training.
+        Exception: any error that is not in `CANDIDATE_ERRORS`.
     """
     try:
         score = float(objective(trial))
@@ -335,32 +354,32 @@ def _evaluate(objective: Callable[[Trial], float], trial: Trial) -> Outcome:
 
 
 def _finish(
-    study: optuna.Study, number: int, state: str, score: float | None = None, patience_s: float | None = None
+    study: optuna.Study, number: int, state: str, score: float | None = None, timeout_s: float | None = None
 ) -> bool:
-    """Set a trial's end; whether it has that end now: who comes first decides."""
+    """Set the final state of a trial, and return whether it has that state now; the first update wins."""
     optuna = import_optuna()
-    wanted = optuna.trial.TrialState[state]
+    target = optuna.trial.TrialState[state]
     try:
-        told = retry(lambda: study.tell(number, score, state=wanted, skip_if_finished=True), patience_s)
+        trial = retry(lambda: study.tell(number, score, state=target, skip_if_finished=True), timeout_s)
     except optuna.exceptions.UpdateFinishedTrialError:
         return False
-    return told.state == wanted
+    return trial.state == target
 
 
 @contextmanager
 def _exit_on_sigterm() -> Iterator[None]:
-    """Within the block SIGTERM unwinds, as Ctrl-C does; outside the main thread nothing changes."""
-    is_ours = (
+    """Raise `SystemExit` on SIGTERM while the block runs; does nothing outside the main thread."""
+    can_handle = (
         threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     )
-    if not is_ours:
+    if not can_handle:
         yield
         return
 
-    def leave(signum: int, frame: Any) -> None:
+    def exit_process(signum: int, frame: Any) -> None:
         raise SystemExit(128 + signum)
 
-    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGTERM, exit_process)
     try:
         yield
     finally:
