@@ -256,7 +256,7 @@ VALID = {"features": torch.ones(4, 3), "labels": torch.arange(4)}
         ({"temperature": math.inf}, ValueError, "temperature is inf"),
         ({"temperature": torch.tensor(0.1)}, TypeError, r"temperature is tensor\(0.1000\), expected a number"),
         ({"labels": [0, 1, 2, 3]}, TypeError, "labels are a list"),
-        ({"reduction": "max"}, ValueError, "unknown reduction 'max'; expected one of: none, mean, sum"),
+        ({"reduction": "max"}, ValueError, "unknown reduction 'max'.* one of: none, mean, sum"),
         ({"features": torch.ones(4)}, ValueError, r"\(4,\), expected \[B, D\]"),
         ({"features": torch.ones(0, 3), "labels": torch.arange(0)}, ValueError, r"\(0, 3\), expected"),
         ({"features": torch.ones(4, 3, dtype=torch.int64)}, TypeError, r"torch.int64, expected a tensor of real"),

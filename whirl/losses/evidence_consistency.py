@@ -1,6 +1,6 @@
-"""Predictions held against the evidence in the signal.
+"""Consistency of predictions with the evidence in the signal.
 
-Evidence is taken without gradient; the only differentiable path is loss -> probabilities -> logits.
+Evidence is computed without gradient; the only differentiable path is loss -> probabilities -> logits.
 """
 
 from __future__ import annotations
@@ -24,24 +24,25 @@ from whirl.physics.compatibility import (
     default_calibration,
     fit_calibration,
     log_compatibility,
-    presence,
+    presence_probability,
     trust_matrix,
     with_control,
 )
 from whirl.physics.evidence import OrderEvidence
 from whirl.physics.shaft_speed import estimate_rpm
-from whirl.validation import unknown_name
+from whirl.validation import check_name, check_number
 
 Form = Literal["linear", "log", "set", "kl"]
 
 _MIN_COMPATIBILITY = 1e-4  # bounds the log form
-_SET_SHARE = 0.25  # the set form allows all classes within a factor 4 of the best
-_TREND_FREE_RPM = 2000.0  # where a calibration's trend with speed is 0
-_COVERED = 0.7  # share of the largest entropy below which evidence says something
+_SET_RATIO = 0.25  # the set form allows all classes within a factor 4 of the best
+_REFERENCE_RPM = 2000.0  # the trend of a calibration with speed is 0 here
+_UNINFORMATIVE = "the evidence fits all classes equally well"
+_MAX_ENTROPY_RATIO = 0.7  # evidence is conclusive below this fraction of the maximum entropy
 
 
 def _neg_log_compatible(logits: Tensor, compatibility: Tensor) -> Tensor:
-    """Minus log of the probability of a compatible class; at most -log 1e-4, so there is no log of 0."""
+    """Compute the negative log probability of a compatible class, bounded by -log 1e-4."""
     return -(logits.softmax(1) * (compatibility + _MIN_COMPATIBILITY)).sum(1).log()
 
 
@@ -50,28 +51,31 @@ def _compatibility(q: Tensor) -> Tensor:
 
 
 def _certainty(q: Tensor) -> Tensor:
-    """1 - H(q) / log C, [B] in 0..1."""
-    sureness = 1 - torch.special.entr(q).sum(1) / math.log(q.shape[1])
-    return F.threshold(sureness, 1e-5, 0.0)  # below, q is flat but for rounding
+    """Compute 1 - H(q) / log C, [B] in 0..1."""
+    certainty = 1 - torch.special.entr(q).sum(1) / math.log(q.shape[1])
+    return F.threshold(certainty, 1e-5, 0.0)  # smaller values are rounding errors of a uniform q
 
 
 def linear_form(logits: Tensor, q: Tensor) -> Tensor:
-    """`sum p (1 - k)`, of logits and physics' distribution `[B, C]`: `[B]` in 0..1."""
+    """Compute `sum p (1 - k)` from the logits and the physics distribution q, both `[B, C]`; returns `[B]` in 0..1."""
     return (logits.softmax(1) * (1 - _compatibility(q))).sum(1)
 
 
 def log_form(logits: Tensor, q: Tensor) -> Tensor:
-    """`-log sum p (k + 1e-4)`, of logits and physics' distribution `[B, C]`: `[B]`, at most 9.2."""
+    """Compute `-log sum p (k + 1e-4)` from the logits and the physics distribution q, both `[B, C]`.
+
+    Returns `[B]`, at most 9.2.
+    """
     return _neg_log_compatible(logits, _compatibility(q))
 
 
 def set_form(logits: Tensor, q: Tensor) -> Tensor:
-    """As `log_form`, with `k = min(1, 4 q / max q)`."""
-    return _neg_log_compatible(logits, (_compatibility(q) / _SET_SHARE).clamp_max(1))
+    """Compute `log_form` with `k = min(1, 4 q / max q)`."""
+    return _neg_log_compatible(logits, (_compatibility(q) / _SET_RATIO).clamp_max(1))
 
 
 def kl_form(logits: Tensor, q: Tensor) -> Tensor:
-    """`-sum q log p`, of logits and physics' distribution `[B, C]`: `[B]`."""
+    """Compute `-sum q log p` from the logits and the physics distribution q, both `[B, C]`; returns `[B]`."""
     return -(q * logits.log_softmax(1)).sum(1)
 
 
@@ -84,48 +88,55 @@ FORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class EvidenceConsistencyLoss(nn.Module):
-    """Predictions against the classes that the evidence in the signal allows.
+    """Penalizes predictions of classes that contradict the evidence in the signal.
 
-    Evidence e `[B, L]` in dB gives the presence of each line, and that with the classes' expectations a distribution q
-    over the classes (`whirl.physics.compatibility`); k = q / max q is how compatible a class is, p are the
-    predicted probabilities. Averaged over the windows:
+    The evidence e `[B, L]` in dB is converted to the probability that each line is present, and together with the
+    lines expected of each class to a distribution q over the classes (see `whirl.physics.compatibility`). The
+    compatibility of a class is k = q / max q, and p are the predicted probabilities. The loss is the mean over the
+    windows of one of these forms:
 
-    - `'linear'`: sum p (1 - k), with gradient p_c (m_c - sum p m), m = 1 - k: it vanishes where p is surely wrong;
-    - `'log'`: -log sum p (k + 1e-4), with gradient p - t, t ~ p (k + 1e-4): cross entropy to one's own posterior
-      (the semantic loss of Xu et al., ICML 2018, with soft constraints), which vanishes 1 / k times later;
-    - `'set'`: as log with k = min(1, 4 q / max q): all that is nearly as likely as the best is allowed;
-    - `'kl'`: cross entropy of p to q, windows weighted by 1 - H(q) / log C: it imitates q, mistakes included.
+    - `'linear'`: sum p (1 - k). Its gradient p_c (m_c - sum p m) with m = 1 - k vanishes for confident wrong
+      predictions.
+    - `'log'`: -log sum p (k + 1e-4). Its gradient is p - t with t ~ p (k + 1e-4), i.e. that of the cross entropy to
+      the model's own posterior (the semantic loss of Xu et al., ICML 2018, with soft constraints), and vanishes only
+      at a confidence 1 / k times higher.
+    - `'set'`: as `'log'` with k = min(1, 4 q / max q), so that every class nearly as likely as the best is allowed.
+    - `'kl'`: cross entropy of p to q, with windows weighted by 1 - H(q) / log C. It imitates q, including its errors.
 
-    A class with nothing to judge it by (a row of 0.5) is never judged: p is the distribution over the others, and its
-    logit gets no gradient. Windows of which nothing is known, such as those of unknown speed, are left out of the mean.
+    A class without expectations (a row of 0.5 in the table) is not constrained: p is the distribution over the other
+    classes, and its logit gets no gradient. Windows without evidence, e.g. of unknown speed, are excluded from the
+    mean.
 
     Args:
-        search: looks for F features; None if there are none.
-        table: `[C, L]`, probability that a line is there given the class; see `compatibility.expectation_table`.
-        form: see above.
-        temperature: > 0, of the softmax that gives q.
-        calibration: what is normal for the L lines; by default what noise alone shows.
-        control: spoils the physics, to see what remains without: `'random_bands'`, `'scrambled'`.
-        control_seed: of the control.
-        looks: `[2, L]`, indices of the two features of which the stronger is the line; by default lines are features.
-        reference_rpm: speed that holds where the metadata have no `rpm`.
-        rpm_range: lowest and highest speed; where the metadata have no `rpm`, it is estimated (`estimate_rpm`).
-        needs_rpm: whether any line follows the shaft.
+        search: extracts F features from signals; None if there are no features.
+        table: `[C, L]`, probability that a line is present given the class; see `compatibility.expectation_table`.
+        form: form of the loss, see above.
+        temperature: temperature of the softmax that gives q, > 0.
+        calibration: normal level of each of the L lines. By default, the level of noise.
+        control: replaces the physics by a control experiment, to measure what the physics contributes:
+            `'random_bands'` or `'scrambled'`; see `compatibility.with_control`.
+        control_seed: seed of the control.
+        feature_pairs: `[2, L]`, indices of the two features per line, of which the stronger counts. By default, each
+            feature is a line.
+        reference_rpm: speed to assume where the metadata have no `rpm`.
+        rpm_range: lowest and highest speed, between which the speed is estimated where the metadata have no `rpm`
+            (see `estimate_rpm`).
+        needs_rpm: whether the frequency of any line depends on the shaft speed.
 
     Raises:
         ValueError: an argument is out of range.
 
     Attributes:
-        judged: indices of the classes that are judged.
+        constrained: indices of the classes that the loss constrains.
     """
 
-    judged: Tensor
+    constrained: Tensor
     table: Tensor
     trust: Tensor
     offset: Tensor
     slope: Tensor
     scale: Tensor
-    looks: Tensor | None
+    feature_pairs: Tensor | None
 
     def __init__(
         self,
@@ -137,52 +148,52 @@ class EvidenceConsistencyLoss(nn.Module):
         calibration: Calibration | None = None,
         control: Control | None = None,
         control_seed: int = 0,
-        looks: Tensor | None = None,
+        feature_pairs: Tensor | None = None,
         reference_rpm: float | None = None,
         rpm_range: tuple[float, float] | None = None,
         needs_rpm: bool = True,
     ) -> None:
         super().__init__()
-        if form not in FORMS:
-            raise ValueError(unknown_name("form", form, FORMS))
-        if not 0 < temperature < math.inf or not (reference_rpm is None or 0 < reference_rpm < math.inf):
-            raise ValueError(f"temperature is {temperature}, reference_rpm {reference_rpm}: expected > 0 and finite")
+        check_name("form", form, FORMS)
+        check_number("temperature", temperature, 0, open_ends=True)
+        if reference_rpm is not None:
+            check_number("reference_rpm", reference_rpm, 0, open_ends=True)
         if search is not None:
             search, table = with_control(search, table, control, control_seed)
         self.search, self.form, self.temperature = search, form, temperature
         self.reference_rpm, self.rpm_range, self.needs_rpm = reference_rpm, rpm_range, needs_rpm
         self.n_classes = len(table)
-        judged = (table != NEUTRAL).any(1).nonzero()[:, 0]
-        self.register_buffer("judged", judged, persistent=False)
-        self.register_buffer("table", table[judged], persistent=False)
-        self.register_buffer("looks", looks, persistent=False)
-        self.register_buffer("trust", torch.eye(len(judged)))
+        constrained = (table != NEUTRAL).any(1).nonzero()[:, 0]
+        self.register_buffer("constrained", constrained, persistent=False)
+        self.register_buffer("table", table[constrained], persistent=False)
+        self.register_buffer("feature_pairs", feature_pairs, persistent=False)
+        self.register_buffer("trust", torch.eye(len(constrained)))
         self._set_calibration(calibration or self._noise_calibration())
-        self._memo, self._warn = _Memo(), WarnOnce("frequency")
+        self._cache, self._warn = _LastResultCache(), WarnOnce("frequency")
 
     def forward(self, predictions: Tensor, signal: Tensor | None, metadata: Metadata | None = None) -> Tensor:
-        """The loss, a scalar >= 0.
+        """Compute the loss, a scalar >= 0.
 
         Args:
-            predictions: logits `[B, C]`; further columns are classes that are not judged.
-            signal: `[B, N]` or `[B, channels, N]`; not looked at if `metadata["physics_evidence"]` is there.
-            metadata: `rpm`, in rev/min, NaN where unknown; or `physics_evidence` `[B, L]` as of `evidence`.
+            predictions: logits `[B, C]`; further columns are classes that are not constrained.
+            signal: `[B, N]` or `[B, channels, N]`; unused if the metadata have `physics_evidence`.
+            metadata: `rpm` in rev/min, NaN where unknown; or `physics_evidence` `[B, L]`, as returned by `evidence`.
 
         Raises:
-            ValueError: shapes do not fit, or a speed is not possible (see `OrderEvidence`).
+            ValueError: the shapes do not match, or a speed is out of range (see `OrderEvidence`).
         """
-        self._warn(self._missing(metadata or {}))
+        self._warn(self._missing_input(metadata or {}))
         return self.term(predictions, signal, metadata)
 
     def term(self, predictions: Tensor, signal: Tensor | None, metadata: Metadata | None = None) -> Tensor:
-        """As `forward`, without a warning where nothing is known."""
+        """Compute the loss as `forward` does, without warning if it is 0 for lack of inputs."""
         logits = class_logits(predictions, self.n_classes)
-        if self._missing(metadata or {}):
+        if self._missing_input(metadata or {}):
             return logits.sum() * 0
-        if len(self.judged) < self.n_classes:
-            logits = logits.index_select(1, self.judged)
+        if len(self.constrained) < self.n_classes:
+            logits = logits.index_select(1, self.constrained)
         with torch.autocast(predictions.device.type, enabled=False):
-            q, known = self._judge(predictions, signal, metadata or {})
+            q, known = self._cached_probabilities(predictions, signal, metadata or {})
             q = q.to(logits.dtype)
             weights = known * _certainty(q) if self.form == "kl" else known.to(logits.dtype)
             losses = FORMS[self.form](logits, q)
@@ -192,94 +203,113 @@ class EvidenceConsistencyLoss(nn.Module):
     def diagnose(
         self, predictions: Tensor, signal: Tensor | None, metadata: Metadata | None = None
     ) -> dict[str, Tensor]:
-        """Whether the loss has something to say, and whether the predictions agree.
+        """Measure how often the evidence is conclusive, and how often the predictions agree with it.
+
+        Args:
+            predictions: see `forward`.
+            signal: see `forward`.
+            metadata: see `forward`.
 
         Returns:
-            `evidence_coverage`, share of windows where H(q) < 0.7 log C; `physics_agreement`, share of the windows with
-            evidence at all where q and the predictions name the same class. Both are 0 where nothing is known.
+            `evidence_coverage`, the fraction of windows with H(q) < 0.7 log C, and `physics_agreement`, the fraction
+            of windows with evidence in which q and the predictions have the same most probable class. Both are 0 if
+            there is no evidence.
         """
-        if self._missing(metadata or {}):
-            nothing = torch.zeros((), device=predictions.device)
-            return {"physics_agreement": nothing, "evidence_coverage": nothing}
-        q, known = self._judge(predictions, signal, metadata or {})
-        decided = torch.special.entr(q).sum(1) < _COVERED * math.log(q.shape[1])
-        agrees = self.judged[q.argmax(1)] == predictions.argmax(1)
-        share = (agrees & known).sum() / known.sum().clamp_min(1)
-        return {"physics_agreement": share, "evidence_coverage": (decided & known).float().mean()}
+        if self._missing_input(metadata or {}):
+            zero = torch.zeros((), device=predictions.device)
+            return {"physics_agreement": zero, "evidence_coverage": zero}
+        q, known = self._cached_probabilities(predictions, signal, metadata or {})
+        conclusive = torch.special.entr(q).sum(1) < _MAX_ENTROPY_RATIO * math.log(q.shape[1])
+        agrees = self.constrained[q.argmax(1)] == predictions.argmax(1)
+        agreement = (agrees & known).sum() / known.sum().clamp_min(1)
+        return {"physics_agreement": agreement, "evidence_coverage": (conclusive & known).float().mean()}
 
-    def why_inert(self, signal: Tensor | None, metadata: Metadata | None = None) -> str:
-        """Why the loss has no gradient on a batch, in words."""
+    def explain_zero_gradient(self, signal: Tensor | None, metadata: Metadata | None = None) -> str:
+        """Return the reason why the loss has no gradient on a batch, as text."""
         metadata = metadata or {}
-        reason = self._missing(metadata)
+        reason = self._missing_input(metadata)
         if reason:
             return reason
         if "physics_evidence" in metadata or signal is None or self.search is None:
-            return "the evidence fits all classes equally well"
+            return _UNINFORMATIVE
         if self.needs_rpm and not bool(self._rpm(metadata, signal).isfinite().any()):
-            return "rpm is nan for all windows"
-        # A search that has not seen this length yet says what it cannot know.
+            return "rpm is NaN for all windows"
+        # A new search object warns again about lines that windows of this length cannot resolve.
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             self.search.with_features(self.search.features)(signal, self._rpm(metadata, signal))
-        return "; ".join(str(each.message) for each in caught) or "the evidence fits all classes equally well"
+        return "; ".join(str(warning.message) for warning in caught) or _UNINFORMATIVE
 
     def evidence(self, signal: Tensor, metadata: Metadata | None = None) -> Tensor:
-        """Evidence of the L lines in dB, `[B, L]`, NaN where unknown: what `metadata["physics_evidence"]` may hold."""
+        """Compute the evidence of the L lines in dB, `[B, L]`, NaN where unknown.
+
+        The result can be passed to `forward` as `metadata["physics_evidence"]`, which saves computing it again.
+
+        Raises:
+            ValueError: no class has expected lines.
+        """
         if self.search is None:
-            raise ValueError("no class has expected lines, so there is no evidence to look for")
-        return self._find(signal, self._rpm(metadata or {}, signal))
+            raise ValueError("no class has expected lines, so there is no evidence to compute")
+        return self._line_evidence(signal, self._rpm(metadata or {}, signal))
 
     def probabilities(self, signal: Tensor | None, metadata: Metadata | None = None) -> Tensor:
-        """What physics says alone, q: distribution over the judged classes, `[B, judged]`."""
+        """Compute q, the distribution over the constrained classes given the evidence alone, `[B, constrained]`."""
         return self._probabilities(signal, metadata or {})[0]
 
     @property
     def calibration(self) -> Calibration:
-        """What is normal for each line."""
+        """Normal level of each line."""
         return Calibration(self.offset, self.slope, self.scale)
 
     def fit_calibration(self, signals: Tensor, rpm: Tensor | float) -> None:
-        """Learn what is normal from healthy records, `[M, N]` or `[M, channels, N]`, and their speeds `[M]`."""
+        """Fit the normal level of each line to healthy recordings.
+
+        Args:
+            signals: healthy windows, `[M, N]` or `[M, channels, N]`.
+            rpm: their speeds in rev/min, `[M]`, or one speed for all.
+        """
         metadata = {"rpm": rpm}
         self._set_calibration(fit_calibration(self.evidence(signals, metadata), self._rpm(metadata, signals)))
 
     def fit_trust(self, signals: Tensor | None, targets: Tensor, metadata: Metadata | None = None) -> None:
-        """Learn from labelled windows where physics errs, and correct q from now on (`compatibility.trust_matrix`).
+        """Fit a correction of q to labelled windows (see `compatibility.trust_matrix`); it applies from then on.
 
         Args:
             signals: labelled windows.
             targets: their classes `[M]`.
-            metadata: as of `forward`.
+            metadata: see `forward`.
         """
-        q, known = self._untrained(signals, metadata or {})
-        hits = targets[:, None] == self.judged
+        q, known = self._uncorrected_probabilities(signals, metadata or {})
+        hits = targets[:, None] == self.constrained
         usable = known & hits.any(1)
-        self.trust = trust_matrix(q[usable], hits[usable].long().argmax(1), len(self.judged))
+        self.trust = trust_matrix(q[usable], hits[usable].long().argmax(1), len(self.constrained))
 
     def _set_calibration(self, calibration: Calibration) -> None:
         if calibration.offset.shape != self.table.shape[1:]:
-            raise ValueError(f"calibration is of {len(calibration.offset)} lines, expected {self.table.shape[1]}")
+            raise ValueError(f"calibration has {len(calibration.offset)} lines, expected {self.table.shape[1]}")
         for name, values in calibration.state_dict().items():
             self.register_buffer(name, values.to(self.table.device))
 
     def _noise_calibration(self) -> Calibration:
         features = self.search.features if self.search else ()
-        return default_calibration(features if self.looks is None else [features[index] for index in self.looks[0]])
+        if self.feature_pairs is not None:
+            features = [features[index] for index in self.feature_pairs[0]]
+        return default_calibration(features)
 
-    def _missing(self, metadata: Metadata) -> str | None:
-        """What is missing for any judgement, as far as can be told without looking at numbers."""
-        if self.search is None or len(self.judged) < 2:
+    def _missing_input(self, metadata: Metadata) -> str | None:
+        """Name the missing input without which the loss is 0, as far as that is known without reading tensors."""
+        if self.search is None or len(self.constrained) < 2:
             return (
-                f"{len(self.judged)} of {self.n_classes} classes can be judged by expected lines, and at least 2 must "
-                "(the lines of rolling bearings need `orders`)"
+                f"{len(self.constrained)} of {self.n_classes} classes have expected lines, at least 2 must have them "
+                "(classes of rolling bearings need `orders`)"
             )
         known = "physics_evidence" in metadata or "rpm" in metadata
         if known or self.reference_rpm or self.rpm_range or not self.needs_rpm:
             return None
-        return f"no 'rpm' in the metadata, which have {sorted(metadata)}"
+        return f"the metadata have no 'rpm', only {sorted(metadata)}"
 
     def _rpm(self, metadata: Metadata, signal: Tensor) -> Tensor:
-        """[B] speeds, NaN where unknown."""
+        """Return the speeds [B], NaN where unknown."""
         unknown = torch.full((len(signal),), torch.nan, device=signal.device)
         known = per_window(metadata, "rpm", len(signal), signal.device).float() if "rpm" in metadata else unknown
         if self.reference_rpm:
@@ -288,59 +318,64 @@ class EvidenceConsistencyLoss(nn.Module):
             return known
         return torch.where(known.isnan(), estimate_rpm(signal, self.search.sampling_rate_hz, self.rpm_range), known)
 
-    def _find(self, signal: Tensor, rpm: Tensor) -> Tensor:
-        """[B, L] evidence of the lines; those in Hz are there at any speed."""
+    def _line_evidence(self, signal: Tensor, rpm: Tensor) -> Tensor:
+        """Compute the evidence of the lines [B, L]; for lines in Hz, which need no speed, any valid one is used."""
         search = cast(OrderEvidence, self.search)
-        found = search(signal, rpm if self.needs_rpm else 120 * search.sampling_rate_hz / signal.shape[-1])
-        return found if self.looks is None else torch.fmax(found[:, self.looks[0]], found[:, self.looks[1]])
+        features = search(signal, rpm if self.needs_rpm else 120 * search.sampling_rate_hz / signal.shape[-1])
+        if self.feature_pairs is None:
+            return features
+        return torch.fmax(features[:, self.feature_pairs[0]], features[:, self.feature_pairs[1]])
 
-    def _judge(self, predictions: Tensor, signal: Tensor | None, metadata: Metadata) -> tuple[Tensor, Tensor]:
-        """The distribution q and which windows are known, worked out once for the same predictions."""
+    def _cached_probabilities(
+        self, predictions: Tensor, signal: Tensor | None, metadata: Metadata
+    ) -> tuple[Tensor, Tensor]:
+        """Return q and a mask of the windows with evidence, computed once per batch of predictions."""
         source, rpm = metadata.get("physics_evidence", signal), metadata.get("rpm")
         if source is not None and len(source) != len(predictions):
-            raise ValueError(f"{len(source)} signals, but predictions for {len(predictions)}")
-        made_of = [predictions, self.offset, self.trust, *(each for each in (source, rpm) if each is not None)]
-        return self._memo(made_of, lambda: self._probabilities(signal, metadata))
+            raise ValueError(f"there are {len(source)} signals, but predictions for {len(predictions)}")
+        inputs = [predictions, self.offset, self.trust, *(value for value in (source, rpm) if value is not None)]
+        return self._cache(inputs, lambda: self._probabilities(signal, metadata))
 
     def _probabilities(self, signal: Tensor | None, metadata: Metadata) -> tuple[Tensor, Tensor]:
-        q, known = self._untrained(signal, metadata)
+        q, known = self._uncorrected_probabilities(signal, metadata)
         return q @ self.trust, known
 
     @torch.no_grad()
-    def _untrained(self, signal: Tensor | None, metadata: Metadata) -> tuple[Tensor, Tensor]:
-        """The distribution before labels correct it, and which windows are known."""
+    def _uncorrected_probabilities(self, signal: Tensor | None, metadata: Metadata) -> tuple[Tensor, Tensor]:
+        """Return q without the correction of `fit_trust`, and a mask of the windows with evidence."""
         if "physics_evidence" in metadata:
-            found = metadata["physics_evidence"].float()
+            evidence = metadata["physics_evidence"].float()
             n_lines = self.table.shape[1]
-            if found.ndim != 2 or found.shape[1] != n_lines:
-                raise ValueError(f"physics_evidence has shape {tuple(found.shape)}, expected [B, {n_lines}]")
-            rpm = self._rpm({"rpm": self.reference_rpm or torch.nan, **metadata}, found)
+            if evidence.ndim != 2 or evidence.shape[1] != n_lines:
+                raise ValueError(f"physics_evidence has shape {tuple(evidence.shape)}, expected [B, {n_lines}]")
+            rpm = self._rpm({"rpm": self.reference_rpm or torch.nan, **metadata}, evidence)
         elif signal is None:
-            raise ValueError("neither a signal nor metadata['physics_evidence'] is given")
+            raise ValueError("there is neither a signal nor metadata['physics_evidence'], expected one of them")
         else:
             rpm = self._rpm(metadata, signal)
-            found = self._find(signal, rpm)
-        there = presence(found, rpm.nan_to_num(nan=_TREND_FREE_RPM), self.calibration)
-        q = class_probabilities(log_compatibility(there, self.table), self.temperature)
-        return q, ~found.isnan().all(1)
+            evidence = self._line_evidence(signal, rpm)
+        present = presence_probability(evidence, rpm.nan_to_num(nan=_REFERENCE_RPM), self.calibration)
+        q = class_probabilities(log_compatibility(present, self.table), self.temperature)
+        return q, ~evidence.isnan().all(1)
 
 
-class _Memo:
-    """The last result, for as long as it is asked of the same tensors, unchanged."""
+class _LastResultCache:
+    """Caches the last result for as long as it is requested for the same, unmodified tensors."""
 
     def __init__(self) -> None:
         self._key: list[tuple[int, int]] = []
-        self._made_of: list[weakref.ref[Tensor]] = []
-        self._value: Any = None
+        self._inputs: list[weakref.ref[Tensor]] = []
+        self._result: Any = None
 
-    def __call__(self, made_of: Sequence[Any], compute: Callable[[], Any]) -> Any:
-        if any(not isinstance(each, Tensor) or each.is_inference() for each in made_of):  # would not show a change
+    def __call__(self, inputs: Sequence[Any], compute: Callable[[], Any]) -> Any:
+        # Changes of other objects, and of inference tensors, would go unnoticed.
+        if any(not isinstance(value, Tensor) or value.is_inference() for value in inputs):
             return compute()
-        key = [(id(each), each._version) for each in made_of]
-        if key != self._key or any(each() is None for each in self._made_of):
-            self._value = compute()
-            self._key, self._made_of = key, [weakref.ref(each) for each in made_of]
-        return self._value
+        key = [(id(tensor), tensor._version) for tensor in inputs]
+        if key != self._key or any(reference() is None for reference in self._inputs):
+            self._result = compute()
+            self._key, self._inputs = key, [weakref.ref(tensor) for tensor in inputs]
+        return self._result
 
-    def __reduce__(self) -> tuple[type[_Memo], tuple[()]]:
-        return _Memo, ()  # a copy has made nothing yet
+    def __reduce__(self) -> tuple[type[_LastResultCache], tuple[()]]:
+        return _LastResultCache, ()  # copies and pickles start empty

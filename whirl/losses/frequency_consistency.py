@@ -1,4 +1,4 @@
-"""Predictions held against the lines that each class is expected to write into the spectrum."""
+"""Consistency of predictions with the spectral lines that each class is expected to show."""
 
 from __future__ import annotations
 
@@ -16,35 +16,36 @@ from whirl.physics.rolling_bearing import FaultOrders
 
 
 class FrequencyConsistencyLoss(EvidenceConsistencyLoss):
-    """Predictions against the lines that each class is expected to write into the spectrum.
+    """Penalizes predictions of classes whose expected spectral lines contradict those in the signal.
 
-    A class whose own lines are missing, or that has none of the lines found, costs; see `EvidenceConsistencyLoss`.
-    The lines of all classes are looked for: each is required of its owners, forbidden to the others, and tolerated of
-    a class with an overlapping one.
+    A prediction is penalized if the expected lines of its class are missing, or if the lines in the signal belong to
+    other classes; see `EvidenceConsistencyLoss`. All classes share one set of lines: a line is required for the classes
+    that list it, tolerated for classes with an overlapping line, and forbidden for all others.
 
     Args:
-        expected_freqs: for each class, by index or name, a list of lines: a number is a line, a pair (low, high) a
-            band, a `faults.Line` or `faults.Signature` speaks for itself (in orders). An empty list, as for healthy
-            machines, expects none of the lines; a class left out is not judged.
-        sample_rate: in Hz.
-        tolerance: half-width of the search about a line, as a share of its frequency, in (0, 1); never more than half
-            the way to the next line, nor nearer than 0.05 orders to a multiple of shaft speed.
-        reference_rpm: the speed that lines in Hz are given for; they then follow `metadata["rpm"]`, and without it
-            this speed holds.
+        expected_freqs: for each class, by index or name, a list of lines: a number is a line, a pair (low, high) is a
+            band, and `faults.Line` or `faults.Signature` objects are given in orders. An empty list, as for healthy
+            machines, means that none of the lines is expected. Classes left out are not constrained.
+        sample_rate: sampling rate in Hz.
+        tolerance: half-width of the search window around a line, as a fraction of its frequency, in (0, 1). The
+            window ends at half the distance to the next line, and 0.05 orders away from multiples of the shaft speed.
+        reference_rpm: speed for which lines in Hz are given. They then scale with `metadata["rpm"]`, and this speed is
+            assumed where the metadata have none.
         rpm_range: see `EvidenceConsistencyLoss`.
-        freq_unit: `'hz'`, fixed unless `reference_rpm` is given, or `'order'`, multiples of shaft speed.
-        spectrum: where to look: `'raw'`, `'envelope'` (impacts), or `'both'`, and the clearer one counts.
+        freq_unit: `'hz'`, fixed unless `reference_rpm` is given, or `'order'`, multiples of the shaft speed.
+        spectrum: spectrum to search: `'raw'`, `'envelope'` (for impacts), or `'both'`, of which the clearer line
+            counts.
         form: see `EvidenceConsistencyLoss`.
-        n_classes: C; None is the number of `classes`, or the highest index plus 1.
-        classes: names of the network's outputs, needed where keys are names.
-        temperature: > 0, of the softmax that gives q.
-        max_rpm: fastest speed of the shaft.
-        calibration: what is normal for each line.
+        n_classes: number of classes C. None means the number of `classes`, or the highest index plus 1.
+        classes: names of the network's outputs; required if keys of `expected_freqs` are names.
+        temperature: temperature of the softmax that gives q, > 0.
+        max_rpm: highest shaft speed in rev/min.
+        calibration: normal level of each line.
         control: see `EvidenceConsistencyLoss`.
-        control_seed: of the control.
+        control_seed: seed of the control.
 
     Raises:
-        KeyError: a key is no class.
+        KeyError: a key is not a class.
         ValueError: an argument is out of range.
 
     Example:
@@ -76,11 +77,11 @@ class FrequencyConsistencyLoss(EvidenceConsistencyLoss):
         control: Control | None = None,
         control_seed: int = 0,
     ) -> None:
-        lines = {class_index(key, classes): listed for key, listed in expected_freqs.items()}
+        lines = {class_index(key, classes): expected for key, expected in expected_freqs.items()}
         n_named = max(max(lines, default=-1) + 1, len(classes or ()))
         if n_classes is not None and n_classes < n_named:
-            raise ValueError(f"n_classes is {n_classes}, but expected_freqs and classes name {n_named}")
-        features, looks, table = expectations(
+            raise ValueError(f"n_classes is {n_classes}, but expected_freqs and classes have {n_named} classes")
+        features, feature_pairs, table = expectations(
             lines, n_classes or n_named, tolerance, freq_unit=freq_unit, spectrum=spectrum, reference_rpm=reference_rpm
         )
         needs_rpm = any(feature.unit == "order" for feature in features)
@@ -93,15 +94,18 @@ class FrequencyConsistencyLoss(EvidenceConsistencyLoss):
             calibration=calibration,
             control=control,
             control_seed=control_seed,
-            looks=looks,
+            feature_pairs=feature_pairs,
             reference_rpm=reference_rpm,
             rpm_range=rpm_range,
             needs_rpm=needs_rpm,
         )
         rows = self.table.tolist()
-        same = [index for index, row in zip(self.judged.tolist(), rows, strict=True) if rows.count(row) > 1]
-        if same:
-            warnings.warn(f"classes {same} expect the same as another, so no line can part them", stacklevel=2)
+        ambiguous = [index for index, row in zip(self.constrained.tolist(), rows, strict=True) if rows.count(row) > 1]
+        if ambiguous:
+            warnings.warn(
+                f"classes {ambiguous} have the same expected lines as another class, so no line can distinguish them",
+                stacklevel=2,
+            )
 
 
 def class_consistency_loss(
@@ -113,27 +117,31 @@ def class_consistency_loss(
     max_rpm: float = 6000,
     **kwargs: Any,
 ) -> EvidenceConsistencyLoss:
-    """The loss for named fault classes, by their known signatures: lines, levels, impulsiveness.
+    """Create the loss for named fault classes from their known signatures: lines, levels and impulsiveness.
 
     Args:
-        classes: names of the network's outputs; one that `faults.signature` does not know is not judged.
-        sample_rate: in Hz.
-        orders: kinematics of the rolling bearing; None looks for faults of rotors in journal bearings, and faults of
-            rolling bearings are not judged.
-        temperature: of the softmax that gives q; None is 1.5 for the 5 features of rolling bearings, else 2.
-        max_rpm: fastest speed of the shaft.
+        classes: names of the network's outputs. Names without a `faults.signature` are not constrained.
+        sample_rate: sampling rate in Hz.
+        orders: kinematics of the rolling bearing. None means rotors in journal bearings; faults of rolling bearings
+            are then not constrained.
+        temperature: temperature of the softmax that gives q. None means 1.5 for the 5 features of rolling bearings,
+            else 2.
+        max_rpm: highest shaft speed in rev/min.
         **kwargs: further arguments of `EvidenceConsistencyLoss`.
+
+    Returns:
+        The loss.
 
     Example:
         >>> loss = class_consistency_loss(["healthy", "misalignment", "dry_gear"])
-        >>> loss.judged
+        >>> loss.constrained
         tensor([0, 1])
     """
     if orders is None:
-        search, usual = OrderEvidence.journal(sample_rate, max_rpm=max_rpm), 2.0
+        search, default = OrderEvidence.journal(sample_rate, max_rpm=max_rpm), 2.0
         rolling = [signature(label) for label in ROLLING_CLASSES[1:]]
         known = ["" if signature(label) in rolling else label for label in classes]
     else:
-        search, usual, known = OrderEvidence.rolling(sample_rate, orders, max_rpm=max_rpm), 1.5, classes
+        search, default, known = OrderEvidence.rolling(sample_rate, orders, max_rpm=max_rpm), 1.5, classes
     table = expectation_table(known, search.features, orders)
-    return EvidenceConsistencyLoss(search, table, temperature=usual if temperature is None else temperature, **kwargs)
+    return EvidenceConsistencyLoss(search, table, temperature=default if temperature is None else temperature, **kwargs)

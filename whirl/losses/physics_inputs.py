@@ -1,4 +1,4 @@
-"""What physics losses are given: logits, and what is known of each window."""
+"""Helpers for the inputs of physics losses: logits, and metadata of each window."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 Metadata = Mapping[str, Any]
-"""Tensors `[B]` by name, or numbers that hold for the whole batch."""
+"""Tensors `[B]` by name, or numbers that hold for the entire batch."""
 
 
 def class_index(key: int | str, classes: Sequence[str] | None) -> int:
-    """Index of a class that is given by index or name.
+    """Return the index of a class that is given by index or by name.
 
     Raises:
         KeyError: there is no such class.
@@ -26,42 +26,44 @@ def class_index(key: int | str, classes: Sequence[str] | None) -> int:
     if isinstance(key, str) and key in (classes or ()):
         return list(classes or ()).index(key)
     if isinstance(key, str) or key < 0 or (classes is not None and key >= len(classes)):
-        raise KeyError(f"class {key!r} is none of the classes {classes}")
+        raise KeyError(f"unknown class {key!r}; expected an index into, or a name of, the classes {classes}")
     return int(key)
 
 
 def full_precision(predictions: Tensor) -> Tensor:
-    """Predictions in float64 if they are, else in float32.
+    """Return float64 predictions unchanged, and all others as float32.
 
     Raises:
-        ValueError: they are no floating point numbers.
+        ValueError: the predictions are not floating-point numbers.
     """
     if not predictions.is_floating_point():
-        raise ValueError(f"predictions are {predictions.dtype}, expected logits")
+        raise ValueError(f"predictions have dtype {predictions.dtype}, expected floating-point logits")
     return predictions if predictions.dtype == torch.float64 else predictions.float()
 
 
 def class_logits(predictions: Tensor, n_classes: int) -> Tensor:
-    """`[B, n_classes]` in full precision; further columns are classes of which nothing is expected.
+    """Return the first `n_classes` columns of the logits in full precision.
+
+    Further columns belong to classes without expectations and are dropped.
 
     Raises:
-        ValueError: predictions have another shape, or are no floating point numbers.
+        ValueError: the predictions are not `[B, C]` with C >= `n_classes`, or not floating-point numbers.
     """
     if predictions.ndim != 2 or predictions.shape[1] < n_classes:
         raise ValueError(f"predictions have shape {tuple(predictions.shape)}, expected logits [B, C >= {n_classes}]")
     return full_precision(predictions)[:, :n_classes]
 
 
-def first_known(names: Sequence[str], metadata: Metadata) -> str:
-    """The first of alternative names that the metadata have, or an empty string."""
+def first_available(names: Sequence[str], metadata: Metadata) -> str:
+    """Return the first of several alternative names that the metadata contain, or an empty string."""
     return next((name for name in names if name in metadata), "")
 
 
 def per_window(metadata: Metadata, name: str, n_windows: int, device: torch.device) -> Tensor:
-    """`[B]` values of metadata that may hold one for all.
+    """Return metadata values as `[B]`, expanding a single value for the entire batch.
 
     Raises:
-        ValueError: there is neither one value nor one for each window.
+        ValueError: there is neither a single value nor one per window.
     """
     values = torch.as_tensor(metadata[name], device=device)
     if values.shape not in ((), (n_windows,)):
@@ -70,12 +72,12 @@ def per_window(metadata: Metadata, name: str, n_windows: int, device: torch.devi
 
 
 class WarnOnce:
-    """Says why a loss is 0, the first time that it is."""
+    """Warns why a loss is 0, the first time it happens."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.said = name, False
+        self.name, self.warned = name, False
 
     def __call__(self, reason: str | None) -> None:
-        if reason and not self.said:
-            self.said = True
+        if reason and not self.warned:
+            self.warned = True
             warnings.warn(f"the {self.name} loss is 0: {reason}", stacklevel=3)

@@ -1,14 +1,13 @@
-"""Losses that hold predictions against physics: fault frequencies, operating point, continuity in time.
+"""Physics losses, which compare predictions with fault frequencies, the operating point, and adjacent windows.
 
-Where a loss knows nothing, it is 0 with a graph to the predictions, and says so once. Half precision is computed in
-float32, inside autocast too, and nothing waits for an accelerator.
+A loss without the inputs it needs is 0, still connected to the graph of the predictions, and warns once. Half precision
+is computed in float32, also under autocast, and no loss forces a synchronization with an accelerator.
 
-Physics acts on windows without labels: labels say more than it does. Cross entropy belongs beside each of these losses.
+These losses need no labels, but carry less information than labels do. Combine each of them with a cross entropy.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,7 +24,7 @@ from whirl.physics.faults import JOURNAL_CLASSES, Signature
 from whirl.physics.journal_bearing import VG46_CST
 from whirl.physics.rolling_bearing import FaultOrders
 from whirl.physics.shaft_speed import estimate_rpm
-from whirl.validation import unknown_name
+from whirl.validation import check_name, check_number
 
 __all__ = [
     "EvidenceConsistencyLoss",
@@ -39,32 +38,33 @@ __all__ = [
 
 
 class PhysicalConstraintLoss(nn.Module):
-    """The three losses together: lambda_freq L_freq + lambda_sommerfeld L_sommerfeld + lambda_temporal L_temporal.
+    """Weighted sum lambda_freq L_freq + lambda_sommerfeld L_sommerfeld + lambda_temporal L_temporal.
 
-    Terms of weight 0 are left out, and a term that lacks what it needs is 0. The terms are the modules `frequency`
-    (an `EvidenceConsistencyLoss`), `sommerfeld` and `temporal`.
+    Terms of weight 0 are skipped, and a term without the inputs it needs is 0. The terms are the submodules `frequency`
+    (an `EvidenceConsistencyLoss`), `sommerfeld` (a `SommerfeldConsistencyLoss`) and `temporal` (a
+    `TemporalSmoothnessLoss`).
 
     Args:
         lambda_freq: weight of the frequency term, >= 0.
         lambda_sommerfeld: weight of the severity ranking, >= 0.
         lambda_temporal: weight of the temporal term, >= 0.
-        classes: names of the network's outputs; None is the 11 journal classes.
-        sample_rate: in Hz.
-        expected_freqs: lines by class, see `FrequencyConsistencyLoss`; None takes the classes' known signatures.
-        orders: kinematics of the rolling bearing, which signatures of its faults need.
+        classes: names of the network's outputs. None means the 11 journal-bearing classes.
+        sample_rate: sampling rate in Hz.
+        expected_freqs: lines by class, see `FrequencyConsistencyLoss`. None means the known signatures of the classes.
+        orders: kinematics of the rolling bearing; required for the signatures of its faults.
         form: see `EvidenceConsistencyLoss`.
-        temperature: of physics' distribution over the classes; None is 2 for faults in journal bearings, 1.5 in
-            rolling bearings, 1 for `expected_freqs`.
-        calibration: what is normal for each line; better learnt by `fit_calibration`.
+        temperature: temperature of the physics distribution over the classes. None means 2 for faults of journal
+            bearings, 1.5 for rolling bearings, and 1 with `expected_freqs`.
+        calibration: normal level of each line; preferably fitted with `fit_calibration`.
         control: see `EvidenceConsistencyLoss`.
-        control_seed: of the control.
+        control_seed: seed of the control.
         fault_severity_order: see `SommerfeldConsistencyLoss`.
-        tolerance: of `expected_freqs`, as are the next three; see `FrequencyConsistencyLoss`.
-        freq_unit: see `FrequencyConsistencyLoss`.
-        spectrum: see `FrequencyConsistencyLoss`.
-        reference_rpm: speed that `expected_freqs` are given for, and that holds where the metadata have none.
+        tolerance: see `FrequencyConsistencyLoss`; used with `expected_freqs` only.
+        freq_unit: see `FrequencyConsistencyLoss`; used with `expected_freqs` only.
+        spectrum: see `FrequencyConsistencyLoss`; used with `expected_freqs` only.
+        reference_rpm: speed for which `expected_freqs` are given, and which is assumed where the metadata have none.
         rpm_range: see `EvidenceConsistencyLoss`.
-        max_rpm: fastest speed of the shaft.
+        max_rpm: highest shaft speed in rev/min.
         oil_cst: see `SommerfeldConsistencyLoss`.
         tau_s: see `TemporalSmoothnessLoss`.
 
@@ -107,13 +107,10 @@ class PhysicalConstraintLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.weights: dict[str, float] = {
-            "freq_loss": lambda_freq,
-            "sommerfeld_loss": lambda_sommerfeld,
-            "temporal_loss": lambda_temporal,
+            "freq_loss": check_number("lambda_freq", lambda_freq, 0),
+            "sommerfeld_loss": check_number("lambda_sommerfeld", lambda_sommerfeld, 0),
+            "temporal_loss": check_number("lambda_temporal", lambda_temporal, 0),
         }
-        for name, weight in self.weights.items():
-            if not 0 <= weight < math.inf:
-                raise ValueError(f"the weight of {name} is {weight}, expected a number >= 0")
         names = tuple(JOURNAL_CLASSES if classes is None else classes)
         common: dict[str, Any] = {
             "form": form,
@@ -148,21 +145,21 @@ class PhysicalConstraintLoss(nn.Module):
     def components(
         self, predictions: Tensor, signal: Tensor | None, metadata: Metadata | None = None
     ) -> dict[str, Tensor]:
-        """The weighted sum and its terms, with gradients.
+        """Compute the weighted sum and its terms, with gradients.
 
         Args:
             predictions: logits `[B, C]`.
             signal: `[B, N]` or `[B, channels, N]`.
-            metadata: tensors `[B]` by name, see the terms.
+            metadata: tensors `[B]` by name, see the individual losses.
 
         Returns:
-            Scalars `freq_loss`, `sommerfeld_loss` and `temporal_loss`, before weighting, 0 for those of weight 0, and
+            Scalars `freq_loss`, `sommerfeld_loss` and `temporal_loss`, before weighting and 0 for weight 0, and
             `total_loss`.
         """
         inputs = self._inputs(predictions, signal, metadata)
-        nothing = full_precision(predictions).sum() * 0
-        terms = {name: term(*given) if self.weights[name] else nothing for name, (term, given) in inputs.items()}
-        total = sum((self.weights[name] * terms[name] for name in terms), start=nothing)
+        zero = full_precision(predictions).sum() * 0
+        terms = {name: term(*arguments) if self.weights[name] else zero for name, (term, arguments) in inputs.items()}
+        total = sum((self.weights[name] * terms[name] for name in terms), start=zero)
         return terms | {"total_loss": total}
 
     def terms(
@@ -172,55 +169,60 @@ class PhysicalConstraintLoss(nn.Module):
         metadata: Metadata | None = None,
         names: Sequence[str] = ("freq_loss", "sommerfeld_loss", "temporal_loss"),
     ) -> dict[str, Tensor]:
-        """The terms asked for, before weighting, whatever their weight; each has a graph to the predictions.
+        """Compute the named terms before weighting, also those of weight 0.
+
+        Args:
+            predictions: logits `[B, C]`.
+            signal: `[B, N]` or `[B, channels, N]`.
+            metadata: tensors `[B]` by name, see the individual losses.
+            names: terms to compute.
+
+        Returns:
+            Scalars by name, each connected to the graph of the predictions.
 
         Raises:
-            ValueError: a name is not known.
+            ValueError: a name is unknown.
         """
         inputs = self._inputs(predictions, signal, metadata)
         for name in names:
-            self._check_name(name)
+            check_name("term", name, self.weights)
         return {name: inputs[name][0].term(*inputs[name][1]) for name in names}
 
-    def why_inert(self, name: str, signal: Tensor | None, metadata: Metadata | None = None) -> str:
-        """Why a term has no gradient on a batch, in words."""
-        self._check_name(name)
+    def explain_zero_gradient(self, name: str, signal: Tensor | None, metadata: Metadata | None = None) -> str:
+        """Return the reason why a term has no gradient on a batch, as text."""
+        check_name("term", name, self.weights)
         if name == "freq_loss":
-            return self.frequency.why_inert(signal, metadata)
+            return self.frequency.explain_zero_gradient(signal, metadata)
         if name == "temporal_loss":
-            return self.temporal.why_inert(metadata)
+            return self.temporal.explain_zero_gradient(metadata)
         n_windows = len(signal) if signal is not None else len(next(iter((metadata or {}).values())))
-        return self.sommerfeld.why_inert(metadata, n_windows)
+        return self.sommerfeld.explain_zero_gradient(metadata, n_windows)
 
     def diagnose(
         self, predictions: Tensor, signal: Tensor | None, metadata: Metadata | None = None
     ) -> dict[str, Tensor]:
-        """`EvidenceConsistencyLoss.diagnose`, from the evidence that `terms` took; empty if `lambda_freq` is 0."""
+        """Return `EvidenceConsistencyLoss.diagnose`, reusing the evidence of `terms`; empty if `lambda_freq` is 0."""
         return self.frequency.diagnose(predictions, signal, metadata) if self.weights["freq_loss"] else {}
 
     @property
     def calibration(self) -> Calibration:
-        """What is normal for each line."""
+        """Normal level of each line."""
         return self.frequency.calibration
 
     def fit_calibration(self, signals: Tensor, rpm: Tensor | float) -> None:
-        """See `EvidenceConsistencyLoss.fit_calibration`."""
+        """Fit the normal level of each line, see `EvidenceConsistencyLoss.fit_calibration`."""
         self.frequency.fit_calibration(signals, rpm)
 
     def fit_trust(self, signals: Tensor | None, targets: Tensor, metadata: Metadata | None = None) -> None:
-        """See `EvidenceConsistencyLoss.fit_trust`."""
+        """Fit a correction to labelled windows, see `EvidenceConsistencyLoss.fit_trust`."""
         self.frequency.fit_trust(signals, targets, metadata)
 
     def _inputs(
         self, predictions: Tensor, signal: Tensor | None, metadata: Metadata | None
     ) -> dict[str, tuple[Any, tuple[Any, ...]]]:
-        """Each term and what it takes."""
+        """Return each term with its arguments."""
         return {
             "freq_loss": (self.frequency, (predictions, signal, metadata)),
             "sommerfeld_loss": (self.sommerfeld, (predictions, metadata)),
             "temporal_loss": (self.temporal, (predictions, metadata)),
         }
-
-    def _check_name(self, name: str) -> None:
-        if name not in self.weights:
-            raise ValueError(unknown_name("term", name, self.weights))
