@@ -1,4 +1,4 @@
-"""The order of batches is a pure function of seed and epoch, with any number of workers."""
+"""Batch order is a pure function of seed and epoch, with any number of workers; signals in worker processes."""
 
 import os
 import signal
@@ -38,7 +38,7 @@ def order(sampler: BatchSampler) -> list[list[int]]:
     seed=st.integers(0, 9),
 )
 @settings(deadline=None)
-def test_an_epoch_holds_everything_once(n, batch_size, shuffle, drop_last, seed):
+def test_epoch_contains_each_index_once(n, batch_size, shuffle, drop_last, seed):
     if drop_last and n < batch_size:
         with pytest.raises(ValueError, match=f"{n} windows do not fill one batch of {batch_size}"):
             BatchSampler(n, batch_size, drop_last=True)
@@ -53,26 +53,26 @@ def test_an_epoch_holds_everything_once(n, batch_size, shuffle, drop_last, seed)
         assert seen == list(range(len(seen)))
 
 
-def test_order_depends_on_seed_and_epoch_alone():
+def test_order_depends_only_on_seed_and_epoch():
     orders = {}
     for seed, epoch in ((0, 0), (0, 1), (1, 0), (1, 1)):
         sampler = BatchSampler(1000, 10, shuffle=True, seed=seed)
         sampler.set_epoch(epoch)
         orders[seed, epoch] = order(sampler)
-        torch.rand(3)  # the global generator has no say
+        torch.rand(3)  # the global generator has no influence
         assert order(sampler) == orders[seed, epoch]
     assert len({str(value) for value in orders.values()}) == 4
 
 
-def test_resumed_epoch_is_the_rest_of_the_whole_one():
+def test_resumed_epoch_equals_rest_of_uninterrupted_one():
     sampler = BatchSampler(1000, 7, shuffle=True)
     sampler.set_epoch(3)
-    whole = order(sampler)
+    complete = order(sampler)
     sampler.start_batch = 60
-    assert len(sampler) == len(whole)
-    assert order(sampler) == whole[60:]
+    assert len(sampler) == len(complete)
+    assert order(sampler) == complete[60:]
     assert sampler.start_batch == 0
-    assert order(sampler) == whole
+    assert order(sampler) == complete
 
 
 def test_resumed_epoch_with_drop_last():
@@ -81,13 +81,16 @@ def test_resumed_epoch_with_drop_last():
     assert [len(batch) for batch in order(sampler)] == [7, 7]
 
 
-@pytest.mark.parametrize("arguments", [(0, 1), (1, 0), (1, 1, True, -1)])
-def test_impossible_numbers(arguments):
-    with pytest.raises(ValueError, match="expected at least 1, 1 and 0"):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [((0, 1), "n_samples is 0"), ((1, 0), "batch_size is 0"), ((1, 1, True, -1), "seed is -1")],
+)
+def test_rejects_bad_numbers(arguments, message):
+    with pytest.raises(ValueError, match=message):
         BatchSampler(*arguments)
 
 
-def test_loader_is_a_plain_one(dataset):
+def test_loader_is_a_data_loader_with_batch_sampler(dataset):
     loader = make_loader(dataset, batch_size=10, shuffle=True, seed=5)
     assert isinstance(loader, torch.utils.data.DataLoader)
     assert isinstance(loader.sampler, BatchSampler)
@@ -102,14 +105,14 @@ def test_loader_is_a_plain_one(dataset):
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
-def test_workers_bring_the_same_batches_in_the_same_order(dataset, context):
-    alone = make_loader(dataset, 10, shuffle=True, drop_last=True)
-    helped = make_loader(dataset, 10, shuffle=True, drop_last=True, num_workers=2, multiprocessing_context=context)
+def test_workers_give_the_same_batches_in_the_same_order(dataset, context):
+    serial = make_loader(dataset, 10, shuffle=True, drop_last=True)
+    parallel = make_loader(dataset, 10, shuffle=True, drop_last=True, num_workers=2, multiprocessing_context=context)
     for epoch in range(2):
-        alone.sampler.set_epoch(epoch)
-        helped.sampler.set_epoch(epoch)
+        serial.sampler.set_epoch(epoch)
+        parallel.sampler.set_epoch(epoch)
         count = 0
-        for (signals, targets, metadata), (others, other_targets, other_metadata) in zip(alone, helped, strict=True):
+        for (signals, targets, metadata), (others, other_targets, other_metadata) in zip(serial, parallel, strict=True):
             assert torch.equal(signals, others)
             assert torch.equal(targets, other_targets)
             assert metadata.keys() == other_metadata.keys()
@@ -118,17 +121,17 @@ def test_workers_bring_the_same_batches_in_the_same_order(dataset, context):
         assert count == len(dataset) // 10
 
 
-def test_workers_resume_in_mid_epoch(dataset):
-    whole = [targets for _, targets, _ in make_loader(dataset, 10, shuffle=True)]
+def test_workers_resume_within_an_epoch(dataset):
+    complete = [targets for _, targets, _ in make_loader(dataset, 10, shuffle=True)]
     loader = make_loader(dataset, 10, shuffle=True, num_workers=1)
     loader.sampler.start_batch = 5
     rest = [targets for _, targets, _ in loader]
-    assert len(rest) == len(whole) - 5
-    assert all(torch.equal(a, b) for a, b in zip(rest, whole[5:], strict=True))
+    assert len(rest) == len(complete) - 5
+    assert all(torch.equal(a, b) for a, b in zip(rest, complete[5:], strict=True))
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_going_through_a_loader_leaves_the_global_generator_alone(dataset, num_workers):
+def test_iterating_does_not_use_the_global_generator(dataset, num_workers):
     loader = make_loader(dataset, 10, shuffle=True, seed=3, num_workers=num_workers)
     before = torch.get_rng_state()
     for _ in range(2):
@@ -136,7 +139,7 @@ def test_going_through_a_loader_leaves_the_global_generator_alone(dataset, num_w
         assert torch.equal(torch.get_rng_state(), before)
 
 
-GOES_ON_AFTER_CTRL_C = """
+CONTINUE_AFTER_SIGINT = """
 import signal, sys, time
 import numpy as np
 from whirl.data.loaders import make_loader
@@ -144,27 +147,27 @@ from whirl.data.recording import Recording
 from whirl.data.windows import WindowDataset
 
 if __name__ == "__main__":
-    asked_to_stop = []
-    signal.signal(signal.SIGINT, lambda *_: asked_to_stop.append(True))
+    interrupts = []
+    signal.signal(signal.SIGINT, lambda *_: interrupts.append(True))
     dataset = WindowDataset([Recording(np.zeros(64 * 50), 12_000, label="A")], ["A"], window=64)
     loader = make_loader(dataset, 1, num_workers=2, multiprocessing_context=sys.argv[1])
     n_batches = 0
     for _ in range(2):
         for _ in loader:
             n_batches += 1
-            if n_batches == 2:  # one from each worker: both are up
+            if n_batches == 2:  # one from each worker: both have started
                 print("ready", flush=True)
-                while not asked_to_stop:
+                while not interrupts:
                     time.sleep(0.01)
-                time.sleep(0.2)  # workers that die of it are dead by now
+                time.sleep(0.2)  # enough time for a killed worker to exit
     print(n_batches)
 """
 
 
 @pytest.mark.parametrize("context", ["fork", "spawn", "forkserver"])
-def test_workers_survive_the_ctrl_c_that_reaches_their_whole_process_group(context, tmp_path):
-    script = tmp_path / "goes_on.py"
-    script.write_text(GOES_ON_AFTER_CTRL_C)
+def test_workers_ignore_sigint_to_the_process_group(context, tmp_path):
+    script = tmp_path / "continue_after_sigint.py"
+    script.write_text(CONTINUE_AFTER_SIGINT)
     root = Path(__file__).parents[2]
     with subprocess.Popen(
         [sys.executable, "-W", "ignore", script, context],

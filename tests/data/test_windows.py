@@ -1,4 +1,4 @@
-"""Every window holds the samples it names, standardised or not, however it is asked for."""
+"""Windows contain the samples they refer to, for all kinds of indices; standardization; choice of the length."""
 
 import pickle
 
@@ -29,7 +29,7 @@ def noise(
     n_channels=st.integers(1, 3),
 )
 @settings(deadline=None)
-def test_windows_are_the_samples_they_name(lengths, window, hop, n_channels):
+def test_windows_contain_the_samples_they_refer_to(lengths, window, hop, n_channels):
     recordings = [noise(n, n_channels=n_channels) for n in lengths]
     dataset = WindowDataset(recordings, CLASSES, window, hop, standardize=False)
     step = window if hop is None else hop
@@ -51,7 +51,7 @@ def dataset() -> WindowDataset:
     return WindowDataset(recordings, CLASSES, window=100, hop=50)
 
 
-def test_batch_has_the_promised_types_and_values(dataset):
+def test_batch_has_documented_types_and_values(dataset):
     signals, targets, metadata = dataset[torch.tensor([20, 0, 45])]
     assert (signals.dtype, signals.shape, signals.is_contiguous()) == (torch.float32, (3, 2, 100), True)
     assert (targets.dtype, targets.tolist()) == (torch.int64, [0, 1, -1])
@@ -62,7 +62,7 @@ def test_batch_has_the_promised_types_and_values(dataset):
     np.testing.assert_array_equal(metadata["rpm"], np.float32([np.nan, 1797, 900]))
 
 
-def test_what_recordings_know_of_the_operating_point_goes_with_their_windows():
+def test_metadata_include_the_operating_point():
     recordings = [
         noise(100, load=2, load_unit="kN", metadata={"sommerfeld": 0.25, "temperature_c": 40, "severity": 1}),
         noise(100, rpm=900, load=3, load_unit="hp", metadata={"sommerfeld": "low", "temperature": 55.5}),
@@ -72,7 +72,7 @@ def test_what_recordings_know_of_the_operating_point_goes_with_their_windows():
     metadata = dataset[torch.tensor([5, 0, 2])][2]
     assert list(metadata) == ["recording", "start", "rpm", "sommerfeld", "load", "temperature"]
     expected = {"rpm": [np.nan, np.nan, 900], "sommerfeld": [np.nan, 0.25, np.nan]}
-    expected |= {"load": [4, 2000, np.nan], "temperature": [np.nan, 40, 55.5]}  # a load in hp is no force
+    expected |= {"load": [4, 2000, np.nan], "temperature": [np.nan, 40, 55.5]}  # a load in hp is not a force
     for name, values in expected.items():
         assert metadata[name].dtype == torch.float32
         np.testing.assert_array_equal(metadata[name], np.float32(values))
@@ -80,7 +80,7 @@ def test_what_recordings_know_of_the_operating_point_goes_with_their_windows():
     assert len(next(iter(DataLoader(dataset, batch_size=4)))[2]) == 6
 
 
-def test_data_sets_that_go_together_tell_the_same():
+def test_quantities_can_be_fixed_for_several_data_sets():
     warm, unknown = noise(100, metadata={"temperature": 40}), noise(100)
     assert known_quantities([unknown, warm]) == ("temperature",)
     assert known_quantities([unknown]) == ()
@@ -106,7 +106,7 @@ def same(a, b) -> bool:
 
 
 @pytest.mark.parametrize("index", [[3, 1, 49], (3, 1, 49), np.array([3, 1, 49]), [3, 1, -1]])
-def test_lists_arrays_and_tensors_choose_alike(dataset, index):
+def test_lists_arrays_and_tensors_are_equivalent_indices(dataset, index):
     assert same(dataset[index], dataset[torch.tensor([3, 1, 49])])
 
 
@@ -125,7 +125,7 @@ def test_slices_and_single_windows(dataset):
 @pytest.mark.parametrize(
     ("index", "error"), [(50, IndexError), (-51, IndexError), ([1, 50], IndexError), ([0.5], TypeError)]
 )
-def test_bad_indices(dataset, index, error):
+def test_rejects_bad_indices(dataset, index, error):
     with pytest.raises(error):
         dataset[index]
 
@@ -136,12 +136,12 @@ def test_plain_loader_with_default_collate(dataset):
     assert same(batches[1], dataset[16:32])
 
 
-def test_own_collate_gets_single_windows(dataset):
+def test_custom_collate_gets_single_windows(dataset):
     loader = DataLoader(dataset, batch_size=8, collate_fn=lambda samples: [len(samples), samples[0][0].shape])
     assert next(iter(loader)) == [8, (2, 100)]
 
 
-def test_standardised_like_numpy(dataset):
+def test_standardization_equals_its_formula(dataset):
     plain = WindowDataset([noise(1000, n_channels=2)], CLASSES, 100, 50, standardize=False)[:][0].double()
     expected = (plain - plain.mean(-1, keepdim=True)) / plain.std(-1, correction=0, keepdim=True)
     signals = dataset[:19][0]
@@ -154,7 +154,7 @@ def test_standardised_like_numpy(dataset):
     sign=st.sampled_from([-1, 1]),
 )
 @settings(deadline=None)
-def test_gain_and_offset_do_not_count(gain, offset, sign):
+def test_standardization_removes_gain_and_offset(gain, offset, sign):
     signal = noise(512).signal[0].astype(float)
     changed = Recording(sign * gain * (signal + offset), 12_000)
     a, b = (WindowDataset([r], None, 64)[:][0] for r in (Recording(signal, 12_000), changed))
@@ -164,7 +164,7 @@ def test_gain_and_offset_do_not_count(gain, offset, sign):
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -0.89, 1e-20, 3e4, 1e-4])
-def test_constant_windows_are_zeros(value):
+def test_constant_windows_become_zeros(value):
     signal = np.stack([np.full(300, value), noise(300).signal[0]])
     signals = WindowDataset([Recording(signal, 12_000)], None, 100)[:][0]
     assert signals[:, 0].abs().max() < 1e-3
@@ -172,14 +172,14 @@ def test_constant_windows_are_zeros(value):
     assert torch.isfinite(signals).all()
 
 
-def test_standardize_leaves_its_input_alone():
+def test_standardize_does_not_modify_its_input():
     signals = torch.tensor([[1.0, 2.0, 4.0], [5.0, 5.0, 5.0]])
     before = signals.clone()
     standardize(signals)
     assert torch.equal(signals, before)
 
 
-def test_nothing_is_copied_until_a_batch_is_cut():
+def test_windows_are_views_until_a_batch_is_cut():
     dataset = WindowDataset([noise(100_000)], CLASSES, window=1000, hop=1)
     assert len(dataset) == 99_001
     assert len(pickle.dumps(dataset)) < 100_000 * 4 + 99_001 * 4 * 8 + 10_000
@@ -189,7 +189,7 @@ def test_pickled_windows_are_equal(dataset):
     assert same(pickle.loads(pickle.dumps(dataset))[:], dataset[:])
 
 
-def test_without_classes_there_are_no_targets():
+def test_targets_are_minus_one_without_classes():
     dataset = WindowDataset([noise(100, "wear"), noise(100, None)], None, window=50)
     assert dataset.targets.tolist() == [-1] * 4
     assert dataset.class_counts.tolist() == []
@@ -201,7 +201,10 @@ BAD = [
         {"recordings": [noise(100, source="a.mat")], "window": 101},
         r"a\.mat has 100 samples, fewer than the window of 101.*shorter",
     ),
-    ({"recordings": [noise(100, "rust", source="a.mat")]}, r"a\.mat is labelled 'rust', which is none of \['healthy'"),
+    (
+        {"recordings": [noise(100, "rust", source="a.mat")]},
+        r"a\.mat: unknown class 'rust'; .*xpected one of: healthy, wear",
+    ),
     (
         {"recordings": [noise(100, source="a.mat"), noise(100, rate_hz=48_000, source="b.mat")]},
         r"b\.mat is sampled at 48000 Hz, a\.mat at 12000 Hz.*to_common_rate",
@@ -210,20 +213,20 @@ BAD = [
         {"recordings": [noise(100, source="a.mat"), noise(100, n_channels=2, source="b.mat")]},
         r"b\.mat has channels \['ch0', 'ch1'\], a\.mat has \['ch0'\]",
     ),
-    ({"window": 1}, "window is 1 samples"),
-    ({"hop": 0}, "hop 0"),
+    ({"window": 1}, "window is 1, expected an integer >= 2"),
+    ({"hop": 0}, "hop is 0, expected an integer >= 1"),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD)
-def test_bad_input_is_named(arguments, message):
+def test_rejects_bad_input(arguments, message):
     arguments = {"recordings": [noise(100)], "classes": CLASSES, "window": 10} | arguments
     with pytest.raises(ValueError, match=message):
         WindowDataset(**arguments)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_samples_that_are_no_numbers_are_named(value):
+def test_rejects_nonfinite_samples(value):
     signal = noise(100, n_channels=2).signal.copy()
     signal[1, 7] = value
     with pytest.raises(ValueError, match=rf"a\.mat: sample 7 of channel 'ch1' is {value}"):
@@ -233,14 +236,14 @@ def test_samples_that_are_no_numbers_are_named(value):
 @pytest.mark.parametrize(
     ("rpm", "rate_hz", "seconds", "expected"),
     [
-        (1797, 12_000, 10, 8192),  # 6411 wanted
-        (1200, 20_480, 5, 16_384),  # exactly 16 turns
+        (1797, 12_000, 10, 8192),  # 6411 are needed
+        (1200, 20_480, 5, 16_384),  # exactly 16 revolutions
         (1199, 20_480, 5, 32_768),
-        (1199, 20_480, 1, 17_408),  # the power of two does not fit: a multiple of 1024
-        (60_000, 20_480, 5, 2048),  # never shorter
+        (1199, 20_480, 1, 17_408),  # multiple of 1024, since the power of two does not fit
+        (60_000, 20_480, 5, 2048),  # the minimum
     ],
 )
-def test_window_holds_16_revolutions(rpm, rate_hz, seconds, expected):
+def test_window_contains_16_revolutions(rpm, rate_hz, seconds, expected):
     recordings = [noise(rate_hz * seconds, rpm=speed, rate_hz=rate_hz) for speed in (rpm, 60_001)]
     n_samples, reason = choose_window(recordings, rate_hz)
     assert n_samples == expected
@@ -255,25 +258,25 @@ def test_window_never_exceeds_the_shortest_recording():
     n_samples, reason = choose_window([long, short], 12_000)
     assert n_samples == 5120
     assert reason == (
-        "warning: 5120 samples (0.427 s) hold 4.3 revolutions of the slowest recording (600 rpm); 16 are wanted, "
-        "but short.mat lasts only 0.5 s"
+        "warning: 5120 samples (0.427 s) contain 4.3 revolutions of the slowest recording (600 rpm); at least 16 are "
+        "needed, but short.mat is only 0.5 s long"
     )
     assert choose_window([noise(700)], 12_000)[0] == 700
 
 
-def test_window_counts_samples_at_the_rate_to_come():
+def test_window_length_is_at_the_target_sampling_rate():
     recording = noise(48_000 * 5, rpm=1500, rate_hz=48_000)
     assert choose_window([recording], 12_000)[0] == 8192
-    assert choose_window([noise(9600, rpm=1500, rate_hz=48_000)], 12_000)[0] == 2048  # 2400 will be left
+    assert choose_window([noise(9600, rpm=1500, rate_hz=48_000)], 12_000)[0] == 2048  # 2400 remain after resampling
 
 
-def test_unknown_speed_is_assumed_and_said():
+def test_reason_names_the_assumed_speed():
     n_samples, reason = choose_window([noise(120_000)], 12_000)
-    assert n_samples == 8192  # 16 turns at 1500 rpm are 7680
-    assert "unknown speed are taken to turn at 1500 rpm" in reason
+    assert n_samples == 8192  # 16 revolutions at 1500 rpm are 7680
+    assert "1500 rpm is assumed for recordings of unknown speed" in reason
 
 
 @pytest.mark.parametrize(("recordings", "rate_hz"), [([], 12_000), ([noise(100)], 0.0), ([noise(100)], float("nan"))])
-def test_no_window_without_recordings_or_rate(recordings, rate_hz):
-    with pytest.raises(ValueError, match=r"no recordings|sampling rate"):
+def test_choose_window_rejects_missing_recordings_and_bad_rate(recordings, rate_hz):
+    with pytest.raises(ValueError, match=r"no recordings|sampling_rate_hz is"):
         choose_window(recordings, rate_hz)

@@ -1,4 +1,4 @@
-"""Loaders whose data set cuts a whole batch at a time: no Python per sample, nothing to collate."""
+"""Data loaders that cut a complete batch in one operation, without Python code per sample or collation."""
 
 from __future__ import annotations
 
@@ -15,31 +15,33 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from whirl.data.windows import Sample, Windows
+from whirl.validation import check_count
 
 
 class BatchSampler(Sampler[Tensor]):
-    """Batches of indices in an order that is a pure function of seed and epoch.
+    """Sampler of index batches whose order is a pure function of seed and epoch.
 
-    Nothing is remembered from one epoch to the next, so a run resumed in the middle of epoch 7 sees what the
-    uninterrupted run saw: call `set_epoch(7)` and set `start_batch` to the batch to go on with.
+    No state is carried from one epoch to the next. A run resumed in the middle of epoch 7 therefore sees the same
+    batches as an uninterrupted one: call `set_epoch(7)` and set `start_batch` to the first batch to process.
 
     Args:
         n_samples: number of indices, >= 1.
-        batch_size: indices in a batch, >= 1; the last batch may be smaller.
-        shuffle: a new permutation each epoch, otherwise 0, 1, 2, …
-        seed: of the permutations, >= 0.
-        drop_last: leave a smaller last batch out.
-        shard: which part of every batch to yield, 0 to n_shards - 1.
-        n_shards: processes that train together, >= 1. `batch_size` is that of each; they part batches of
-            `batch_size * n_shards` as equally as can be. A last batch with fewer than two indices for each joins the
-            one before, so that every process has the same number of batches and no index is left out or seen twice.
+        batch_size: number of indices in a batch, >= 1; the last batch may be smaller.
+        shuffle: whether to draw a new permutation each epoch instead of the order 0, 1, 2, ...
+        seed: seed of the permutations, >= 0.
+        drop_last: whether to drop a smaller last batch.
+        shard: the part of each batch to yield, from 0 to n_shards - 1.
+        n_shards: number of processes in distributed training, >= 1. `batch_size` is per process; batches of
+            `batch_size * n_shards` are split as evenly as possible. A last batch with fewer than two indices per
+            process is merged with the previous one, so that all processes have the same number of batches and every
+            index occurs exactly once.
 
     Attributes:
-        epoch: whose order comes next; set by `set_epoch`.
-        start_batch: first batch of the next pass; counts for one pass only and then is 0 again.
+        epoch: epoch of the next pass; set by `set_epoch`.
+        start_batch: first batch of the next pass; reset to 0 afterwards.
 
     Raises:
-        ValueError: a number out of range, or `drop_last` with fewer than `batch_size` indices, which leaves no batch.
+        ValueError: a number is out of range, there are fewer indices than processes, or `drop_last` leaves no batch.
 
     Example:
         >>> sampler = BatchSampler(5, batch_size=2)
@@ -62,18 +64,17 @@ class BatchSampler(Sampler[Tensor]):
         shard: int = 0,
         n_shards: int = 1,
     ) -> None:
-        if n_samples < 1 or batch_size < 1 or seed < 0:
-            raise ValueError(
-                f"n_samples is {n_samples}, batch_size {batch_size}, seed {seed}; expected at least 1, 1 and 0"
-            )
+        check_count("n_samples", n_samples)
+        check_count("batch_size", batch_size)
+        check_count("seed", seed, 0)
         if not 0 <= shard < n_shards:
-            raise ValueError(f"shard is {shard} of {n_shards}, expected 0 to {n_shards - 1}")
+            raise ValueError(f"shard is {shard}, expected 0 to {n_shards - 1} for {n_shards} processes")
         if n_samples < n_shards:
-            raise ValueError(f"{n_samples} windows are too few for {n_shards} processes: start fewer")
+            raise ValueError(f"{n_samples} windows for {n_shards} processes, expected at least one each; use fewer")
         if drop_last and n_samples < batch_size * n_shards:
             raise ValueError(
-                f"{n_samples} windows do not fill one batch of {batch_size * n_shards}, and drop_last leaves the rest "
-                "out: choose a smaller batch_size"
+                f"{n_samples} windows do not fill one batch of {batch_size * n_shards}, and drop_last drops it; "
+                "choose a smaller batch_size"
             )
         self.n_samples = n_samples
         self.batch_size = batch_size
@@ -86,36 +87,36 @@ class BatchSampler(Sampler[Tensor]):
         self.start_batch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the next pass; epochs count from 0."""
+        """Set the epoch, from 0, that determines the order of the next pass."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[Tensor]:
-        # a generator, so that nothing is used up before the first batch is asked for: with workers, DataLoader makes an
-        # iterator that it throws away
+        # A generator function, so that start_batch is not reset before the first batch is requested: with workers,
+        # DataLoader creates an iterator that it discards.
         start, self.start_batch = self.start_batch, 0
         order, last = self._order(), len(self) - 1
         for batch in range(start, last + 1):
-            first = batch * self._batch_of_all
-            end = self.n_samples if batch == last and not self.drop_last else first + self._batch_of_all
+            first = batch * self._global_batch_size
+            end = self.n_samples if batch == last and not self.drop_last else first + self._global_batch_size
             yield order[first:end].tensor_split(self.n_shards)[self.shard]
 
     def __len__(self) -> int:
-        """Batches in a whole epoch, whatever `start_batch` is."""
-        full, rest = divmod(self.n_samples, self._batch_of_all)
+        """Number of batches in a complete epoch, independent of `start_batch`."""
+        full, rest = divmod(self.n_samples, self._global_batch_size)
         if self.drop_last:
             return full
-        joins = self.n_shards > 1 and full > 0 and rest < 2 * self.n_shards
-        return full if joins else full + bool(rest)
+        is_merged = self.n_shards > 1 and full > 0 and rest < 2 * self.n_shards
+        return full if is_merged else full + bool(rest)
 
     @property
-    def _batch_of_all(self) -> int:
+    def _global_batch_size(self) -> int:
         return self.batch_size * self.n_shards
 
     def _order(self) -> Tensor:
         if not self.shuffle:
             return torch.arange(self.n_samples)
-        mixed = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1, np.uint64)[0]
-        return torch.randperm(self.n_samples, generator=torch.Generator().manual_seed(int(mixed)))
+        mixed_seed = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1, np.uint64)[0]
+        return torch.randperm(self.n_samples, generator=torch.Generator().manual_seed(int(mixed_seed)))
 
 
 def make_loader(
@@ -130,31 +131,32 @@ def make_loader(
     n_shards: int = 1,
     device: str | torch.device = "auto",
 ) -> DataLoader[Sample]:
-    """A PyTorch `DataLoader` over windows in which a batch is one gather.
+    """Create a PyTorch `DataLoader` that cuts each batch of windows in one operation.
 
-    Its `sampler` is a `BatchSampler` (`loader.sampler.set_epoch(epoch)`) and `len(loader)` the number of batches.
-    Batches and their order do not depend on `num_workers`. Cutting windows costs so little that workers rarely pay.
-    Workers leave Ctrl-C to the process that started them, and going through the loader draws nothing from torch's
-    global generator.
+    Its `sampler` is a `BatchSampler` (call `loader.sampler.set_epoch(epoch)`), and `len(loader)` is the number of
+    batches. Batches and their order do not depend on `num_workers`. Cutting windows is so fast that workers rarely pay
+    off. Worker processes ignore Ctrl-C, which is handled by the main process, and iterating over the loader does not
+    use torch's global random generator.
 
     Args:
         dataset: the windows.
-        batch_size: windows in a batch, >= 1.
-        shuffle: a new order each epoch.
-        seed: of the order, >= 0.
-        num_workers: processes that cut batches; 0 cuts them in this one.
-        drop_last: leave a smaller last batch out.
-        multiprocessing_context: how workers are started, `"fork"`, `"spawn"` or `"forkserver"`; None is the
-            platform's way.
-        shard: this process's part of every batch, as for the next one see `BatchSampler`.
-        n_shards: processes that train together.
-        device: where the batches will go; for CUDA into pinned memory first. `"auto"` is CUDA where there is one.
+        batch_size: number of windows in a batch, >= 1.
+        shuffle: whether to shuffle the windows, differently in each epoch.
+        seed: seed of the order, >= 0.
+        num_workers: number of worker processes; 0 cuts batches in the main process.
+        drop_last: whether to drop a smaller last batch.
+        multiprocessing_context: start method of the workers, `"fork"`, `"spawn"` or `"forkserver"`; None is the default
+            of the platform.
+        shard: part of each batch for this process in distributed training, see `BatchSampler`.
+        n_shards: number of processes in distributed training, see `BatchSampler`.
+        device: device that the batches will be moved to; for CUDA they are placed in pinned memory. `"auto"` is CUDA if
+            available.
 
     Returns:
         A loader of `(signals [B, C, T], targets [B], metadata)`.
 
     Raises:
-        ValueError: as `BatchSampler`.
+        ValueError: as for `BatchSampler`.
 
     Example:
         >>> from whirl.data.recording import Recording
@@ -166,7 +168,7 @@ def make_loader(
     """
     return DataLoader(
         cast(Dataset[Sample], dataset),
-        batch_size=None,  # the sampler's index tensors go to the data set as they are
+        batch_size=None,  # the data set is indexed by the sampler's index tensors
         sampler=BatchSampler(len(dataset), batch_size, shuffle, seed, drop_last, shard, n_shards),
         num_workers=num_workers,
         collate_fn=_identity_collate,
@@ -174,19 +176,20 @@ def make_loader(
         persistent_workers=num_workers > 0,
         multiprocessing_context=multiprocessing_context,
         worker_init_fn=_ignore_sigint,
-        # DataLoader draws its workers' seed from here: once with persistent workers, in every epoch without
+        # DataLoader draws the base seed of its workers from this generator, not from the global one
         generator=torch.Generator().manual_seed(seed),
     )
 
 
 def _ignore_sigint(worker_id: int) -> None:
-    """Ctrl-C in a terminal, or a scheduler's SIGTERM, reaches the workers too, but whether to stop is the training's.
+    """Ignore Ctrl-C and foreign SIGTERM in a worker process.
 
-    Its own SIGTERM counts: by it multiprocessing ends the workers that still live when the training exits, and it waits
-    for them.
+    A terminal sends SIGINT, and a scheduler SIGTERM, to all processes of a group, but only the main process decides
+    whether to stop. A SIGTERM from the main process ends the worker: multiprocessing sends it at exit and waits for the
+    workers.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # elsewhere (macOS, Windows) everybody's SIGTERM ends a worker
+    if hasattr(signal, "sigwaitinfo"):  # without it (macOS, Windows) any SIGTERM ends a worker
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_exit_on_parent_sigterm, daemon=True).start()
 
@@ -199,5 +202,5 @@ def _exit_on_parent_sigterm() -> None:
 
 
 def _identity_collate(batch: Any) -> Any:
-    """The batch is complete; a module-level function, because spawned workers unpickle it."""
+    """Return the batch unchanged; a module-level function, since spawned workers unpickle it."""
     return batch

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+MIN_REVOLUTIONS = 16
+"""Shaft revolutions that a window needs: fewer do not resolve a whirl at 0.45 X from a rub at 0.5 X."""
+
 # So improbable a pile-up at the largest level is no chance.
 _CHANCE = 1e-3
 

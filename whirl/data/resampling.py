@@ -1,8 +1,8 @@
-"""Recordings of different sampling rates, brought to a common one without telling them apart by it.
+"""Resampling to a common sampling rate and band, so that the recorder does not leak the label.
 
-A change of rate is a low-pass and a choice of samples. The low-pass here is a linear-phase Kaiser-window FIR filter
-(Oppenheim & Schafer, *Discrete-Time Signal Processing*, 3rd ed., section 7.5.3), run as a polyphase filter, so events
-stay where they are in time and nothing above the new Nyquist frequency folds back.
+Signals are low-pass filtered before decimation by a linear-phase Kaiser-window FIR filter (Oppenheim & Schafer,
+*Discrete-Time Signal Processing*, 3rd ed., section 7.5.3) in polyphase form, so events keep their time and frequencies
+above the new Nyquist frequency are not aliased.
 """
 
 from __future__ import annotations
@@ -15,39 +15,41 @@ from fractions import Fraction
 import numpy as np
 
 from whirl.data.recording import Recording
+from whirl.validation import check_number
 
 STOPBAND_DB = 80.0
-"""Attenuation of everything that could fold back, in dB (pass-band ripple: 0.001 dB)."""
+"""Stop-band attenuation in dB (pass-band ripple: 0.001 dB)."""
 
 PASSBAND = 0.9
-"""Share of the new Nyquist frequency that `resample` keeps unchanged."""
+"""Pass-band edge of `resample` as a fraction of the new Nyquist frequency."""
 
 ANALYSER_RATIO = 2.56
-"""Sampling rate over highest valid frequency in vibration analysers; above lies the anti-alias filter's roll-off."""
+"""Ratio of sampling rate to highest valid frequency in vibration analyzers, due to the roll-off of their anti-alias
+filter."""
 
 RATE_TOLERANCE = 0.01
-"""Relative difference of two sampling rates up to which the lower one may be brought to the higher."""
+"""Largest relative increase of the sampling rate that `resample` accepts."""
 
 CLOCK_TOLERANCE = 1e-4
-"""Relative difference of two sampling rates below which they are one: 10 000 is the largest ratio term."""
+"""Relative difference below which two sampling rates are equal; resampling ratios have terms up to 10 000."""
 
 
 def resample(recording: Recording, sampling_rate_hz: float) -> Recording:
-    """The recording at another, lower sampling rate, band-limited.
+    """Resample a recording to a lower sampling rate with an anti-alias filter.
 
-    The band up to 0.9 of the new Nyquist frequency is kept to 0.01 dB; from the new Nyquist frequency on everything is
-    80 dB down. Time zero and phase stay. `start_sample` is scaled to the new rate.
+    Frequencies up to 0.9 of the new Nyquist frequency are preserved to 0.01 dB; frequencies above the new Nyquist
+    frequency are attenuated by 80 dB. Time origin and phase are preserved. `start_sample` is scaled to the new rate.
 
     Args:
-        recording: a recording at `sampling_rate_hz` or above (1 % below is taken as clock tolerance).
-        sampling_rate_hz: the new rate, > 0.
+        recording: a recording with a sampling rate of at least `sampling_rate_hz`, with a clock tolerance of 1 %.
+        sampling_rate_hz: the new sampling rate, > 0.
 
     Returns:
-        A recording of `ceil(N * ratio)` samples, or the very same one where its rate is already right.
+        A recording of `ceil(N * ratio)` samples. If the rates are equal, the signal is not copied.
 
     Raises:
-        ValueError: the rate is not positive, or above the recording's own. Upsampling would leave the new top band
-            empty, and an empty band tells which recordings were upsampled.
+        ValueError: the sampling rate is not positive, or exceeds that of the recording. Upsampling is rejected because
+            it leaves the top of the new band empty, which would identify the upsampled recordings.
 
     Example:
         >>> recording = Recording(np.ones((1, 48_000)), sampling_rate_hz=48_000, start_sample=96_000)
@@ -55,21 +57,20 @@ def resample(recording: Recording, sampling_rate_hz: float) -> Recording:
         >>> slower.n_samples, slower.start_sample, slower.duration_s
         (12000, 24000, 1.0)
     """
-    if not (math.isfinite(sampling_rate_hz) and sampling_rate_hz > 0):
-        raise ValueError(f"sampling rate is {sampling_rate_hz} Hz, expected > 0")
+    check_number("sampling_rate_hz", sampling_rate_hz, 0, open_ends=True)
     ratio = Fraction(sampling_rate_hz / recording.sampling_rate_hz).limit_denominator(round(1 / CLOCK_TOLERANCE))
     if ratio > 1 + RATE_TOLERANCE:
         raise ValueError(
-            f"{recording.name}: sampled at {recording.sampling_rate_hz:g} Hz, cannot go up to {sampling_rate_hz:g} Hz "
-            "(the new top band would be empty and give the recording away); choose a rate of at most "
-            f"{recording.sampling_rate_hz:g} Hz"
+            f"{recording.name}: sampled at {recording.sampling_rate_hz:g} Hz, cannot be upsampled to "
+            f"{sampling_rate_hz:g} Hz (the empty top band would identify the recording); choose a sampling rate of at "
+            f"most {recording.sampling_rate_hz:g} Hz"
         )
     if ratio == 1:
         return replace(recording, sampling_rate_hz=sampling_rate_hz)
     from scipy.signal import resample_poly
 
     up, down = ratio.numerator, ratio.denominator
-    nyquist = 1 / max(up, down)  # the lower of both Nyquist frequencies on the filter's axis, where 1 is up * rate / 2
+    nyquist = 1 / max(up, down)  # the lower of both Nyquist frequencies, in units of up * rate / 2
     taps = _low_pass_taps(PASSBAND * nyquist, nyquist)
     signal = resample_poly(recording.signal, up, down, axis=-1, window=taps, padtype="mean")
     return replace(
@@ -81,14 +82,15 @@ def resample(recording: Recording, sampling_rate_hz: float) -> Recording:
 
 
 def band_limit(recording: Recording, limit_hz: float) -> Recording:
-    """The recording without what lies above `limit_hz`, at its own sampling rate.
+    """Low-pass filter a recording without changing its sampling rate.
 
-    The band up to `limit_hz` and the mean are kept to 0.01 dB; from 1.1 times `limit_hz` on everything is 80 dB down.
+    Frequencies up to `limit_hz` and the mean are preserved to 0.01 dB; frequencies above 1.1 times `limit_hz` are
+    attenuated by 80 dB.
 
     Args:
-        recording: any recording.
-        limit_hz: highest frequency kept, > 0. A limit without room for the roll-off below the Nyquist frequency
-            changes nothing.
+        recording: the recording.
+        limit_hz: pass-band edge in Hz, > 0. If 1.1 times this limit exceeds the Nyquist frequency, the recording is
+            returned unchanged.
 
     Raises:
         ValueError: the limit is not positive.
@@ -100,7 +102,7 @@ def band_limit(recording: Recording, limit_hz: float) -> Recording:
         True
     """
     if not limit_hz > 0:
-        raise ValueError(f"frequency limit is {limit_hz} Hz, expected > 0")
+        raise ValueError(f"limit_hz is {limit_hz}, expected a number > 0")
     nyquist_hz = recording.sampling_rate_hz / 2
     if 1.1 * limit_hz > nyquist_hz:
         return recording
@@ -114,7 +116,7 @@ def band_limit(recording: Recording, limit_hz: float) -> Recording:
 
 
 def common_band_hz(recordings: Sequence[Recording]) -> float | None:
-    """What the slowest recorder passes, where recorders of different rates must be made alike; else None.
+    """Return the band of the slowest recorder if sampling rates differ, otherwise None.
 
     Example:
         >>> fast, slow = (Recording(np.zeros(8), rate) for rate in (48_000, 12_800))
@@ -129,24 +131,24 @@ def common_band_hz(recordings: Sequence[Recording]) -> float | None:
 def to_common_rate(
     recordings: Sequence[Recording], sampling_rate_hz: float | None = None, band_hz: float | None = None
 ) -> list[Recording]:
-    """All recordings at one sampling rate and, where their rates differed, with one common band.
+    """Resample recordings to a common sampling rate and, if their rates differ, limit them to a common band.
 
-    Where original rates differ, resampling alone does not make recordings alike: a recorder's anti-alias filter rolls
-    off below its Nyquist frequency, so a recording that came at the common rate is empty at the top where a decimated
-    one is not, and that alone names the recorder, often the class. All are therefore low-passed by one filter to what
-    the slowest recorder passes: its rate / 2.56, the convention of vibration analysers.
+    Resampling alone leaves a difference between recorders: the anti-alias filter of a recorder rolls off below its
+    Nyquist frequency, so a recording made at the common rate has an empty top band and a decimated one does not. This
+    identifies the recorder and often the class. All recordings are therefore low-pass filtered to the band of the
+    slowest recorder, its sampling rate / 2.56 by the convention of vibration analyzers.
 
     Args:
-        recordings: any number, of any rates.
-        sampling_rate_hz: the common rate, > 0; default: the lowest there is.
-        band_hz: the common band, > 0; default: `common_band_hz` of them. Recordings that come later are
-            brought to the band of those that a network was trained on.
+        recordings: any number of recordings.
+        sampling_rate_hz: the common sampling rate, > 0. Default: the lowest rate of the recordings.
+        band_hz: upper edge of the common band, > 0. Default: `common_band_hz(recordings)`. For prediction, pass the
+            band of the training recordings.
 
     Returns:
-        The recordings in the same order. Where all have the common rate already, untouched.
+        The recordings in the same order; unchanged if all have the common rate.
 
     Raises:
-        ValueError: a recording is sampled more than 1 % below the common rate.
+        ValueError: a recording has a sampling rate more than 1 % below the common rate.
 
     Example:
         >>> fast = Recording(np.zeros((1, 4800)), sampling_rate_hz=48_000)
@@ -163,7 +165,7 @@ def to_common_rate(
 
 
 def _low_pass_taps(pass_edge: float, stop_edge: float) -> np.ndarray:
-    """Taps `[odd]` of a low-pass between two frequencies given in units of the Nyquist frequency, float32."""
+    """Return the taps of a low-pass filter, float32 `[odd]`; edges in units of the Nyquist frequency."""
     n_taps = math.ceil((STOPBAND_DB - 7.95) / (2.285 * math.pi * (stop_edge - pass_edge))) | 1
     cutoff = (pass_edge + stop_edge) / 2
     taps = np.sinc(cutoff * (np.arange(n_taps) - n_taps // 2)) * np.kaiser(n_taps, 0.1102 * (STOPBAND_DB - 8.7))

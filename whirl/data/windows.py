@@ -1,4 +1,4 @@
-"""Windows cut from recordings, a whole batch at a time."""
+"""Fixed-length windows cut from recordings, one batch per operation."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from whirl.data.memmap import MappedFile, mapped_block, mapping_of, read_ahead, samples_of
+from whirl.data.quality import MIN_REVOLUTIONS
 from whirl.data.recording import Recording
-
-MIN_REVOLUTIONS = 16
-"""Turns of the shaft in a window: fewer cannot tell a whirl at 0.45 X from a rub at 0.5 X."""
+from whirl.validation import check_count, check_number, unknown_name
 
 MIN_WINDOW = 2048
-"""Samples in the shortest window that `choose_window` proposes of its own accord."""
+"""Shortest window that `choose_window` proposes, in samples, if the recordings are long enough."""
 
 FALLBACK_RPM = 1500.0
-"""Speed assumed where none is known: a four-pole motor on 50 Hz mains, slower than most."""
+"""Speed assumed for recordings of unknown speed: a four-pole motor on 50 Hz mains, slower than most machines."""
 
 Sample = tuple[Tensor, Tensor, dict[str, Tensor]]
-"""Signals, targets, metadata: of one window, or of a batch of them."""
+"""Signals, targets and metadata of one window or of a batch."""
 
 _NEWTONS = {"N": 1.0, "kN": 1000.0, "lbf": 4.4482216}
-# A load in another unit, such as hp, is no force on the bearing.
+# A load in another unit, such as hp, is not a force on the bearing.
 _QUANTITIES: dict[str, Callable[[Recording], Any]] = {
     "sommerfeld": lambda recording: recording.metadata.get("sommerfeld"),
     "load": lambda recording: (recording.load or math.nan) * _NEWTONS.get(recording.load_unit, math.nan),
@@ -36,56 +35,56 @@ _QUANTITIES: dict[str, Callable[[Recording], Any]] = {
 
 
 class Windows(Protocol):
-    """Windows, or what was made of them, that are cut whole batches at a time, as of `WindowDataset`."""
+    """A data set of windows, or of data computed from them, that is indexed by whole batches like `WindowDataset`."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: Tensor, /) -> Any: ...
 
 
 class WindowDataset(Dataset[Sample]):
-    """Equally long windows of recordings, as tensors ready for a network.
+    """Data set of fixed-length windows of recordings, as tensors for a network.
 
-    All recordings lie one after the other in one block of memory, or of a mapped file
-    (`whirl.data.to_mmap`), and the windows are a strided view of it: nothing is copied until a batch is cut, and a
-    batch is cut by one `index_select`. A window never crosses from one recording to
-    the next; what remains at the end of a recording and fills no window is left out.
+    All recordings are stored consecutively in one block of memory, or of a memory-mapped file (`whirl.data.to_mmap`),
+    and the windows are a strided view of it: nothing is copied until a batch is cut, and a batch is cut by one
+    `index_select`. A window never spans two recordings; samples at the end of a recording that do not fill a window are
+    dropped.
 
-    `dataset[indices]` with a tensor, list or slice of B indices gives
+    `dataset[indices]` with a tensor, list or slice of B indices returns
 
     - signals, float32 `[B, C, T]`;
-    - targets, int64 `[B]`: position of the label in `classes`, -1 where there is none;
-    - metadata: `"recording"`, int64 `[B]`, position in the list of recordings; `"start"`, int64 `[B]`, the window's
-      first sample within that recording; `"rpm"`, float32 `[B]`, NaN where unknown; and, where a recording knows them,
-      float32 `[B]`, NaN for the others: `"sommerfeld"`, the bearing's Sommerfeld number, `"load"` on it in N, and
-      `"temperature"` of its oil in deg C, from the recordings' `load` and `metadata`.
+    - targets, int64 `[B]`: index of the label in `classes`, -1 for unlabeled recordings;
+    - metadata: `"recording"`, int64 `[B]`, index in the list of recordings; `"start"`, int64 `[B]`, first sample of the
+      window within its recording; `"rpm"`, float32 `[B]`, NaN where unknown; and those of the following that at least
+      one recording provides, float32 `[B]`, NaN where unknown: `"sommerfeld"`, the Sommerfeld number of the bearing,
+      `"load"` on the bearing in N, and `"temperature"` of the oil in deg C, taken from `load` and `metadata` of the
+      recordings.
 
-    `dataset[int]` gives the same of one window without the batch axis, so a plain `DataLoader(dataset, batch_size=32)`
-    works; `loaders.make_loader` is several times as fast.
+    `dataset[int]` returns the same for one window without the batch axis, so a plain
+    `DataLoader(dataset, batch_size=32)` works; `loaders.make_loader` is several times faster.
 
     Args:
-        recordings: at least one, all with the same sampling rate and number of channels.
-        classes: names of the classes, in the order of the network's outputs; None when there is nothing to learn and
-            all targets are -1.
-        window: samples T in a window, >= 2.
-        hop: samples from one window's start to the next one's, >= 1; default `window`, so windows do not overlap
-            and no sample weighs more than another.
-        standardize: each window and channel is brought to mean 0 and (population) standard deviation 1, so that sensor
-            offset and recorder gain, which often give the class away, are gone. A constant window becomes zeros.
-        quantities: which of `"sommerfeld"`, `"load"` and `"temperature"` to hand out, for data sets that go together;
-            None is `known_quantities`.
+        recordings: at least one recording; all with the same sampling rate and number of channels.
+        classes: names of the classes, in the order of the network's outputs. With None all targets are -1.
+        window: window length T in samples, >= 2.
+        hop: distance of the starts of successive windows in samples, >= 1. Default: `window`, so that windows do not
+            overlap and all samples have equal weight.
+        standardize: whether to scale each window and channel to mean 0 and (population) standard deviation 1. This
+            removes sensor offset and recorder gain, which often leak the label. Constant windows become zeros.
+        quantities: which of `"sommerfeld"`, `"load"` and `"temperature"` to include in the metadata, e.g. the same for
+            training and test sets. Default: `known_quantities(recordings)`.
 
     Attributes:
         classes: as given.
         window: as given.
         hop: as given, or its default.
         standardize: as given.
-        sampling_rate_hz: of all recordings.
-        sources: where each recording came from, e.g. its file; "" where that is not known.
+        sampling_rate_hz: sampling rate of all recordings.
+        sources: origin of each recording, e.g. its file; "" if unknown.
 
     Raises:
         TypeError: an index is not an integer.
-        ValueError: no recordings; differing rates or channel counts; a recording shorter than the window; a label that
-            is not in `classes`; a sample that is not finite; a `window` or `hop` out of range.
+        ValueError: there are no recordings, they differ in sampling rate or number of channels, one is shorter than the
+            window, a label is not in `classes`, a sample is not finite, or `window` or `hop` is out of range.
 
     Example:
         >>> from whirl.data.recording import Recording
@@ -106,23 +105,23 @@ class WindowDataset(Dataset[Sample]):
         quantities: Sequence[str] | None = None,
     ) -> None:
         self.classes = None if classes is None else tuple(classes)
-        self.window = window
-        self.hop = window if hop is None else hop
+        self.window = check_count("window", window, 2)
+        self.hop = window if hop is None else check_count("hop", hop)
         self.standardize = standardize
-        if self.window < 2 or self.hop < 1:
-            raise ValueError(f"window is {self.window} samples and hop {self.hop}, expected at least 2 and 1")
-        _check_alike(recordings)
+        _check_compatible(recordings)
         for recording in recordings:
-            _check_one(recording, self.window, self.classes)
+            _check_recording(recording, self.window, self.classes)
         self.sampling_rate_hz = recordings[0].sampling_rate_hz
         self.sources = tuple(recording.source for recording in recordings)
-        self._windows, begins, self._mapping = _window_view(recordings, self.window)
-        # one row per window, so that a batch looks everything up at once
-        self._table = _window_table(recordings, begins, self.window, self.hop, self.classes or ())
+        self._windows, offsets, self._mapping = _window_view(recordings, self.window)
+        # one row per window, so that a batch needs a single lookup
+        self._table = _window_table(recordings, offsets, self.window, self.hop, self.classes or ())
         names = known_quantities(recordings) if quantities is None else quantities
         self._names = ("rpm", *names)
         speeds = [recording.rpm or math.nan for recording in recordings]
-        self._quantities = torch.tensor([speeds, *(_quantity(recordings, name) for name in names)], dtype=torch.float32)
+        self._quantities = torch.tensor(
+            [speeds, *(_quantity_values(recordings, name) for name in names)], dtype=torch.float32
+        )
 
     @property
     def targets(self) -> Tensor:
@@ -131,7 +130,7 @@ class WindowDataset(Dataset[Sample]):
 
     @property
     def recording_index(self) -> Tensor:
-        """Position in the list of recordings of each window's recording, int64 `[W]`."""
+        """Index of the recording of each window in the list of recordings, int64 `[W]`."""
         return self._table[:, 2]
 
     @property
@@ -146,11 +145,11 @@ class WindowDataset(Dataset[Sample]):
 
     @property
     def class_counts(self) -> Tensor:
-        """Windows of each class, int64 `[K]`."""
+        """Number of windows of each class, int64 `[K]`."""
         return torch.bincount(self.targets[self.targets >= 0], minlength=len(self.classes or ()))
 
     def __getstate__(self) -> dict[str, Any]:
-        # A worker maps the file for itself: a tensor over it would be copied whole.
+        # A worker process maps the file itself; pickling the tensor would copy all samples.
         return self.__dict__ if self._mapping is None else self.__dict__ | {"_windows": self.n_channels}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -164,26 +163,26 @@ class WindowDataset(Dataset[Sample]):
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Sample:
         if isinstance(index, Tensor):
             return self._cut(index)
-        chosen = range(len(self))[index] if isinstance(index, slice) else index
-        if isinstance(chosen, Iterable):
-            return self._cut(self._checked(chosen))
-        signals, targets, metadata = self._cut(self._checked([chosen]))
+        selected = range(len(self))[index] if isinstance(index, slice) else index
+        if isinstance(selected, Iterable):
+            return self._cut(self._index_tensor(selected))
+        signals, targets, metadata = self._cut(self._index_tensor([selected]))
         return signals[0], targets[0], {name: values[0] for name, values in metadata.items()}
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
-        """The windows of a batch one by one, as a plain `DataLoader` wants them; cut together all the same."""
-        signals, targets, metadata = self._cut(self._checked(indices))
+        """Return the windows of a batch as a list, for a plain `DataLoader`; they are cut in one operation."""
+        signals, targets, metadata = self._cut(self._index_tensor(indices))
         columns = [values.unbind() for values in metadata.values()]
         rows = [dict(zip(metadata, row, strict=True)) for row in zip(*columns, strict=True)]
         return list(zip(signals.unbind(), targets.unbind(), rows, strict=True))
 
-    def _checked(self, indices: Iterable[int]) -> Tensor:
-        """Indices as a tensor; raises like a list where they are not integers or out of range."""
-        whole = range(len(self))
-        return torch.tensor([whole[index] for index in indices], dtype=torch.int64)
+    def _index_tensor(self, indices: Iterable[int]) -> Tensor:
+        """Convert indices to a tensor; raise like a list if one is not an integer or out of range."""
+        valid = range(len(self))
+        return torch.tensor([valid[index] for index in indices], dtype=torch.int64)
 
     def _cut(self, indices: Tensor) -> Sample:
-        """The whole batch in a handful of tensor operations."""
+        """Cut a batch with a constant number of tensor operations."""
         position, target, recording, start = self._table.index_select(0, indices).T.contiguous()
         if self._mapping is not None:
             sample_bytes = 4 * self.n_channels
@@ -197,7 +196,7 @@ class WindowDataset(Dataset[Sample]):
 
 
 def known_quantities(recordings: Iterable[Recording]) -> tuple[str, ...]:
-    """Which of `"sommerfeld"`, `"load"` and `"temperature"` at least one recording knows as a number.
+    """Return which of `"sommerfeld"`, `"load"` and `"temperature"` at least one recording provides as a number.
 
     Example:
         >>> recording = Recording(np.zeros(8), 12_000, load=2, load_unit="kN", metadata={"temperature_c": "warm"})
@@ -205,21 +204,21 @@ def known_quantities(recordings: Iterable[Recording]) -> tuple[str, ...]:
         ('load',)
     """
     recordings = list(recordings)
-    return tuple(name for name in _QUANTITIES if not all(map(math.isnan, _quantity(recordings, name))))
+    return tuple(name for name in _QUANTITIES if not all(map(math.isnan, _quantity_values(recordings, name))))
 
 
-def _quantity(recordings: Sequence[Recording], name: str) -> list[float]:
-    """Its value in each recording, NaN where it is not known or no number."""
+def _quantity_values(recordings: Sequence[Recording], name: str) -> list[float]:
+    """Return a quantity for each recording; NaN where it is unknown or not a finite number."""
     values = [_QUANTITIES[name](recording) for recording in recordings]
-    usable = [isinstance(value, (int, float)) and math.isfinite(value) for value in values]
-    return [float(value) if known else math.nan for value, known in zip(values, usable, strict=True)]
+    is_number = [isinstance(value, (int, float)) and math.isfinite(value) for value in values]
+    return [float(value) if usable else math.nan for value, usable in zip(values, is_number, strict=True)]
 
 
 def standardize(signals: Tensor) -> Tensor:
-    """Signals with mean 0 and population standard deviation 1 along the last axis.
+    """Scale signals to mean 0 and population standard deviation 1 along the last axis.
 
-    Runs as a layer normalisation, the fastest form there is on a CPU (a tenth of `torch.std_mean`). What varies by less
-    than a millionth of its mean is rounding, not vibration, and becomes zeros.
+    Uses layer normalization, the fastest implementation on a CPU (a tenth of the time of `torch.std_mean`). Signals
+    whose deviation is less than a millionth of their mean contain only rounding errors and become zeros.
 
     Args:
         signals: `[..., T]`, float32.
@@ -232,28 +231,28 @@ def standardize(signals: Tensor) -> Tensor:
         tensor([[-1.,  1., -1.,  1.],
                 [ 0.,  0.,  0.,  0.]])
     """
-    # eps must not count: signals in metres have a variance far below layer_norm's usual 1e-5
-    normal, mean, inverse_deviation = torch.native_layer_norm(signals, signals.shape[-1:], None, None, 1e-30)
+    # negligible eps: signals in metres have a variance far below layer_norm's default of 1e-5
+    normalized, mean, inverse_deviation = torch.native_layer_norm(signals, signals.shape[-1:], None, None, 1e-30)
     constant = mean.abs() * inverse_deviation > 1e6
-    return normal.masked_fill_(constant, 0.0) if constant.any() else normal
+    return normalized.masked_fill_(constant, 0.0) if constant.any() else normalized
 
 
 def choose_window(recordings: Sequence[Recording], sampling_rate_hz: float) -> tuple[int, str]:
-    """A window length that lets a network see what faults look like, and the reason for it.
+    """Choose a window length that is long enough to resolve fault frequencies.
 
-    At least 16 revolutions of the slowest recording and 2048 samples, rounded up to a power of two, or to a multiple of
-    1024 where the power of two would exceed the shortest recording.
+    The window contains at least 16 revolutions of the slowest recording and 2048 samples, rounded up to a power of two,
+    or to a multiple of 1024 if the power of two exceeds the shortest recording.
 
     Args:
-        recordings: at least one; those of unknown speed count as turning at 1500 rpm.
-        sampling_rate_hz: the rate at which the windows will be cut, > 0.
+        recordings: at least one recording; 1500 rpm is assumed for recordings of unknown speed.
+        sampling_rate_hz: sampling rate at which the windows will be cut, > 0.
 
     Returns:
-        The number of samples, never more than the shortest recording holds at that rate, and one sentence saying why;
-        it begins with `"warning:"` where fewer than 16 revolutions fit.
+        The window length in samples, at most the length of the shortest recording at this rate, and one sentence with
+        the reason. The sentence starts with `"warning:"` if fewer than 16 revolutions fit.
 
     Raises:
-        ValueError: no recordings, or a rate that is not positive.
+        ValueError: there are no recordings, or the sampling rate is not positive.
 
     Example:
         >>> recording = Recording(np.zeros(120_000), sampling_rate_hz=12_000, rpm=1797)
@@ -261,40 +260,39 @@ def choose_window(recordings: Sequence[Recording], sampling_rate_hz: float) -> t
         >>> n_samples
         8192
         >>> reason
-        '8192 samples (0.683 s) hold 20.4 revolutions of the slowest recording (1797 rpm); 16 are wanted'
+        '8192 samples (0.683 s) contain 20.4 revolutions of the slowest recording (1797 rpm); at least 16 are needed'
     """
     if not recordings:
         raise ValueError("no recordings to choose a window for")
-    if not (math.isfinite(sampling_rate_hz) and sampling_rate_hz > 0):
-        raise ValueError(f"sampling rate is {sampling_rate_hz} Hz, expected > 0")
+    check_number("sampling_rate_hz", sampling_rate_hz, 0, open_ends=True)
     rpm = min(recording.rpm or FALLBACK_RPM for recording in recordings)
-    wanted = max(MIN_WINDOW, math.ceil(MIN_REVOLUTIONS * 60 / rpm * sampling_rate_hz))
+    required = max(MIN_WINDOW, math.ceil(MIN_REVOLUTIONS * 60 / rpm * sampling_rate_hz))
     available = min(int(recording.duration_s * sampling_rate_hz) for recording in recordings)
-    n_samples = _round_up(wanted, available)
+    n_samples = _round_up(required, available)
     revolutions = n_samples / sampling_rate_hz * rpm / 60
     reason = (
-        f"{n_samples} samples ({n_samples / sampling_rate_hz:.3g} s) hold {revolutions:.1f} revolutions "
-        f"of the slowest recording ({rpm:g} rpm); {MIN_REVOLUTIONS} are wanted"
+        f"{n_samples} samples ({n_samples / sampling_rate_hz:.3g} s) contain {revolutions:.1f} revolutions "
+        f"of the slowest recording ({rpm:g} rpm); at least {MIN_REVOLUTIONS} are needed"
     )
     if any(recording.rpm is None for recording in recordings):
-        reason += f"; recordings of unknown speed are taken to turn at {FALLBACK_RPM:g} rpm"
-    if n_samples < wanted:
+        reason += f"; {FALLBACK_RPM:g} rpm is assumed for recordings of unknown speed"
+    if n_samples < required:
         shortest = min(recordings, key=lambda recording: recording.duration_s)
-        reason = f"warning: {reason}, but {shortest.name} lasts only {shortest.duration_s:.3g} s"
+        reason = f"warning: {reason}, but {shortest.name} is only {shortest.duration_s:.3g} s long"
     return n_samples, reason
 
 
-def _round_up(wanted: int, available: int) -> int:
-    power_of_two = 1 << (wanted - 1).bit_length()
+def _round_up(required: int, available: int) -> int:
+    power_of_two = 1 << (required - 1).bit_length()
     if power_of_two <= available:
         return power_of_two
-    multiple = math.ceil(wanted / 1024) * 1024
+    multiple = math.ceil(required / 1024) * 1024
     if multiple <= available:
         return multiple
     return available // 1024 * 1024 or available
 
 
-def _check_alike(recordings: Sequence[Recording]) -> None:
+def _check_compatible(recordings: Sequence[Recording]) -> None:
     if not recordings:
         raise ValueError("no recordings to cut windows from")
     first = recordings[0]
@@ -302,24 +300,24 @@ def _check_alike(recordings: Sequence[Recording]) -> None:
         if other.sampling_rate_hz != first.sampling_rate_hz:
             raise ValueError(
                 f"{other.name} is sampled at {other.sampling_rate_hz:g} Hz, {first.name} at "
-                f"{first.sampling_rate_hz:g} Hz: bring them to one rate with resample.to_common_rate"
+                f"{first.sampling_rate_hz:g} Hz: resample them with whirl.data.to_common_rate"
             )
         if other.n_channels != first.n_channels:
             raise ValueError(
                 f"{other.name} has channels {list(other.channels)}, {first.name} has {list(first.channels)}: "
-                "choose channels that all recordings have"
+                "select channels that all recordings have"
             )
 
 
-def _check_one(recording: Recording, window: int, classes: tuple[str, ...] | None) -> None:
+def _check_recording(recording: Recording, window: int, classes: tuple[str, ...] | None) -> None:
     if recording.n_samples < window:
         raise ValueError(
             f"{recording.name} has {recording.n_samples} samples, fewer than the window of {window}: "
-            "choose a shorter window or leave the recording out"
+            "choose a shorter window or exclude the recording"
         )
     if classes is not None and recording.label is not None and recording.label not in classes:
-        raise ValueError(f"{recording.name} is labelled {recording.label!r}, which is none of {list(classes)}")
-    # a sum is finite only if every sample is; in double precision it cannot overflow
+        raise ValueError(f"{recording.name}: {unknown_name('class', recording.label, classes)}")
+    # the sum is finite only if every sample is; in float64 it cannot overflow
     if not np.isfinite(recording.signal.sum(dtype=np.float64)):
         channel, sample = np.argwhere(~np.isfinite(recording.signal))[0]
         value = recording.signal[channel, sample]
@@ -327,10 +325,12 @@ def _check_one(recording: Recording, window: int, classes: tuple[str, ...] | Non
 
 
 def _window_view(recordings: Sequence[Recording], window: int) -> tuple[Tensor, np.ndarray, MappedFile | None]:
-    """Every possible window `[P, C, T]` of all recordings, a view of one block, and where in it each recording begins.
+    """Return all possible windows of all recordings as a view of one block of samples.
 
-    Spilled recordings lie in one block already, `[total, C]` on disk, whose mapping is the third; others are laid end
-    to end, `[C, total]`.
+    Memory-mapped recordings are in one block already, `[total, C]` on disk; others are concatenated, `[C, total]`.
+
+    Returns:
+        The windows `[P, C, T]` at all P positions, the first position of each recording, and the mapped file, or None.
     """
     mapped = mapped_block(recordings)
     if mapped is not None:
@@ -343,20 +343,20 @@ def _window_view(recordings: Sequence[Recording], window: int) -> tuple[Tensor, 
 
 
 def _windows_over(block: np.ndarray, window: int) -> Tensor:
-    """Every possible window `[P, C, T]` of a mapped block `[N, C]`."""
+    """Return all possible windows `[P, C, T]` of a mapped block `[N, C]`."""
     total, n_channels = block.shape
     size, strides = (total - window + 1, n_channels, window), (n_channels, 1, n_channels)
     return torch.from_numpy(block).as_strided(size, strides)
 
 
 def _window_table(
-    recordings: Sequence[Recording], begins: np.ndarray, window: int, hop: int, classes: Sequence[str]
+    recordings: Sequence[Recording], offsets: np.ndarray, window: int, hop: int, classes: Sequence[str]
 ) -> Tensor:
-    """Row `[4]` of each window: first sample in the block, target, recording, first sample in the recording; int64."""
+    """Return a row per window, int64 `[W, 4]`: position in the block, target, recording, start in the recording."""
     lengths = np.array([recording.n_samples for recording in recordings])
     counts = (lengths - window) // hop + 1
     index = np.repeat(np.arange(len(recordings)), counts)
     start = (np.arange(len(index)) - (np.cumsum(counts) - counts)[index]) * hop
-    position: dict[str | None, int] = {name: place for place, name in enumerate(classes)}
-    target = np.array([position.get(recording.label, -1) for recording in recordings])[index]
-    return torch.from_numpy(np.stack([begins[index] + start, target, index, start], axis=1))
+    class_index: dict[str | None, int] = {name: index for index, name in enumerate(classes)}
+    target = np.array([class_index.get(recording.label, -1) for recording in recordings])[index]
+    return torch.from_numpy(np.stack([offsets[index] + start, target, index, start], axis=1))
