@@ -1,31 +1,27 @@
-"""What our losses cost beside the leanest way to write them in torch, and the contrastive one beside its rival.
+"""Cost of the losses, compared with the shortest way to write each in torch and with pytorch-metric-learning.
 
-Why: a loss that checks its input, is stable and takes soft targets should cost no more than the one-liner a researcher
-would write instead; and supervised contrastive learning lives on large batches, where time and memory of the loss grow
-with the square of the batch.
+Why: a loss that checks its input, is numerically stable and accepts soft targets should not cost more than the line of
+torch that it replaces; and supervised contrastive learning needs large batches, where time and memory of the loss grow
+with the square of the batch size.
 
 What: forward and backward pass of each loss, on one thread,
 
-- for logits `[256, 11]` (a batch of bearing windows: all overhead of calls) and `[4096, 1000]` (all arithmetic),
-  against `LEAN`, the same loss in the fewest torch calls without any check;
-- for the contrastive loss at 2048 features of 128 dimensions in 11 classes, against the `SupConLoss` of
+- for logits `[256, 11]` (a batch of bearing windows, dominated by the overhead of calls) and `[4096, 1000]` (dominated
+  by arithmetic), compared with `minimal`, the same loss in the fewest torch calls without any check;
+- for the contrastive loss with 2048 features of 128 dimensions in 11 classes, compared with the `SupConLoss` of
   pytorch-metric-learning (with the `dev` extra).
 
-Both sides must agree in value and gradient before they are measured. They take turns in one process; the time is
-processor time, and ratios are medians over the rounds of the ratio within a round, because absolute times say more
-about the machine than about the code. Peak memory is the most bytes that torch's allocator had handed out at once
-during the passes, temporaries inside of kernels included, by the allocation events of `torch.profiler`.
+Both sides must agree in value and gradient before they are measured. Peak memory is the largest number of bytes that
+torch's allocator had handed out at once during the passes, temporary tensors of kernels included, from the allocation
+events of `torch.profiler`.
 
     python benchmarks/losses.py
 """
 
 from __future__ import annotations
 
-import json
-import math
-import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from itertools import accumulate
 from operator import itemgetter
@@ -33,6 +29,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from _harness import configure, make_parser, measure, median_ratio, print_medians, print_results
 from torch import Tensor
 
 from whirl.losses import cnn_losses, losses
@@ -40,11 +37,17 @@ from whirl.losses.cnn_losses import create_criterion
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-ROUNDS, ROUND_S = 101, 0.005  # a side takes at least that long a round
+ROUNDS, MIN_S = 101, 0.005  # each loss is called for at least this long per round
 SHAPES = ((256, 11), (4096, 1000))
 N_FEATURES, N_DIMENSIONS, N_CLASSES, TEMPERATURE = 2048, 128, 11, 0.1
-EACH_LOSS = "<= 1.1"
-GOALS = {"supcon time": "<= 0.4", "supcon memory": "<= 0.25"}
+LOSSES = (
+    "ce", "focal", "focal, class weights", "cnn focal", "smoothing", "cnn smoothing, class weights", "physics informed",
+)  # fmt: skip
+GOALS = {
+    **{f"{name} [{batch}, {n_classes}]": "<= 1.1" for batch, n_classes in SHAPES for name in LOSSES},
+    "supcon time": "<= 0.4",
+    "supcon memory": "<= 0.25",
+}
 
 
 def ours(class_weights: Tensor) -> dict[str, Loss]:
@@ -60,7 +63,7 @@ def ours(class_weights: Tensor) -> dict[str, Loss]:
     }
 
 
-def lean(class_weights: Tensor) -> dict[str, Loss]:
+def minimal(class_weights: Tensor) -> dict[str, Loss]:
     def focal(logits: Tensor, targets: Tensor) -> Tensor:
         ce = F.cross_entropy(logits, targets, reduction="none")
         return ((1 - torch.exp(-ce)) ** 2.0 * ce).mean()
@@ -83,62 +86,53 @@ def lean(class_weights: Tensor) -> dict[str, Loss]:
 
 
 def energy(logits: Tensor) -> Tensor:
-    """Stands for a physics loss: nothing cheaper has a gradient in every logit."""
+    """Stand in for a physics loss at the least cost: a gradient in every logit."""
     return logits.square().mean()
 
 
 def main() -> None:
-    torch.set_num_threads(1)
+    arguments = make_parser(__doc__, ROUNDS).parse_args()
+    configure()
     torch.manual_seed(0)
     ratios: dict[str, float] = {}
     for batch, n_classes in SHAPES:
         logits, targets = torch.randn(batch, n_classes, requires_grad=True), torch.randint(n_classes, (batch,))
         class_weights = torch.rand(n_classes) + 0.5
-        rivals = lean(class_weights)
+        references = minimal(class_weights)
         for name, loss in ours(class_weights).items():
             label = f"{name} [{batch}, {n_classes}]"
-            ratios[label] = time_ratio(label, loss, rivals[name], logits, targets)
+            ratios[label] = time_ratio(label, loss, references[name], logits, targets, arguments.rounds)
     if find_spec("pytorch_metric_learning"):
-        ratios |= contrastive_ratios()
+        ratios |= contrastive_ratios(arguments.rounds)
     else:
         print("pytorch-metric-learning is not installed, so SupConLoss is not measured (extra `dev`)")
-    print(json.dumps({"ratios": ratios, "goals": {name: GOALS.get(name, EACH_LOSS) for name in ratios}}))
+    print_results(ratios, GOALS)
 
 
-def contrastive_ratios() -> dict[str, float]:
+def contrastive_ratios(rounds: int) -> dict[str, float]:
     from pytorch_metric_learning.losses import SupConLoss
 
-    mine, rival = cnn_losses.SupConLoss(TEMPERATURE), SupConLoss(TEMPERATURE)
+    loss, reference = cnn_losses.SupConLoss(TEMPERATURE), SupConLoss(TEMPERATURE)
     features = torch.randn(N_FEATURES, N_DIMENSIONS, requires_grad=True)
     labels = torch.randint(N_CLASSES, (N_FEATURES,))
-    ratio = time_ratio(f"supcon [{N_FEATURES}, {N_DIMENSIONS}]", mine, rival, features, labels)
-    peaks = [peak_bytes(lambda loss=loss: value_and_grad(loss, features, labels)) for loss in (mine, rival)]
+    ratio = time_ratio(f"supcon [{N_FEATURES}, {N_DIMENSIONS}]", loss, reference, features, labels, rounds)
+    peaks = [peak_bytes(lambda each=each: value_and_grad(each, features, labels)) for each in (loss, reference)]
     pairs = features.element_size() * N_FEATURES**2
-    print(f"peak memory in N×N matrices: {peaks[0] / pairs:.2f}, rival {peaks[1] / pairs:.2f}")
+    print(f"peak memory in N×N matrices: {peaks[0] / pairs:.2f}, pytorch-metric-learning {peaks[1] / pairs:.2f}")
     return {"supcon time": ratio, "supcon memory": round(peaks[0] / peaks[1], 3)}
 
 
-def time_ratio(label: str, mine: Loss, rival: Loss, inputs: Tensor, targets: Tensor) -> float:
-    """Median over the rounds of our time over the rival's."""
-    torch.testing.assert_close(value_and_grad(mine, inputs, targets), value_and_grad(rival, inputs, targets))
-    sides = (mine, rival)
-    n_calls = math.ceil(ROUND_S / min(seconds(side, inputs, targets, n_calls=3) for side in sides))
-    rounds = []
-    for index in range(ROUNDS):
-        order = sides if index % 2 else sides[::-1]
-        times = {side: seconds(side, inputs, targets, n_calls) for side in order}
-        rounds.append([times[side] for side in sides])
-    medians = [1e6 * statistics.median(times) for times in zip(*rounds, strict=True)]
-    print(f"{label:42s} {medians[0]:10.1f} µs, rival {medians[1]:10.1f} µs")
-    return round(statistics.median(a / b for a, b in rounds), 3)
-
-
-def seconds(loss: Loss, inputs: Tensor, targets: Tensor, n_calls: int) -> float:
-    """Processor time of one forward and backward pass."""
-    start = time.process_time()
-    for _ in range(n_calls):
-        value_and_grad(loss, inputs, targets)
-    return (time.process_time() - start) / n_calls
+def time_ratio(label: str, loss: Loss, reference: Loss, inputs: Tensor, targets: Tensor, rounds: int) -> float:
+    """Return the time of a forward and backward pass of `loss` over that of `reference`."""
+    torch.testing.assert_close(value_and_grad(loss, inputs, targets), value_and_grad(reference, inputs, targets))
+    variants = {
+        "ours": partial(value_and_grad, loss, inputs, targets),
+        "reference": partial(value_and_grad, reference, inputs, targets),
+    }
+    seconds = measure(variants, rounds, min_s=MIN_S)
+    print(label)
+    print_medians(seconds, "µs", "pass")
+    return median_ratio(seconds["ours"], seconds["reference"])
 
 
 def value_and_grad(loss: Loss, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,7 +141,7 @@ def value_and_grad(loss: Loss, inputs: Tensor, targets: Tensor) -> tuple[Tensor,
 
 
 def peak_bytes(run: Callable[[], object]) -> int:
-    """Most bytes that torch's CPU allocator had handed out at once, beyond those before `run`."""
+    """Return the largest number of bytes that torch's CPU allocator had handed out at once during `run`."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
     events: list[Any] = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]

@@ -1,47 +1,41 @@
-"""What time-frequency maps of a batch cost: ours against PyWavelets, `torch.stft` and masks one after the other.
+"""Cost of time-frequency maps of a batch, compared with PyWavelets, `torch.stft` and masks applied one by one.
 
-Why: a network for two-dimensional maps is fed by a transform that may cost more than its own step. It pays to make maps
-batch by batch, on the device, only as fine as the network can use.
+Why: the transform in front of a network for two-dimensional maps can cost more than the network's own step. It pays to
+compute maps batch by batch, on the device, only as fine as the network can use.
 
 What, on one thread:
 
-- Wavelets: batches `[32, 1, 2048]` at 64 frequencies, complex Morlet. `cwt` gives all coefficients; `cwt_power` the
-  power in 64 cells, which is what a network gets. PyWavelets takes one signal at a time, by its default method
-  (convolution) and by its faster one (FFT), with a wavelet of the same shape, and gives all coefficients.
-- Short-time Fourier transform: batches `[32, 1, 2048]`, Hann window of 128, hop 32. `stft` against `torch.stft` alone;
-  `stft_map`, the whole `TimeFrequency("stft")` with power, dB and standardisation, for comparison.
-- SpecAugment: batches `[32, 1, 128, 256]`, two masks of up to 40 times and two of up to 20 frequencies, of each sample
-  its own. `SpectrogramTrainer.apply_specaugment` against four masks applied to the batch one after the other, each
-  drawn and filled in for each sample independently as torchaudio's `mask_along_axis_iid` does; and against a loop over
+- Wavelets: batches `[32, 1, 2048]` at 64 frequencies, complex Morlet. `cwt` computes all coefficients; `cwt_power` the
+  power in 64 cells, which is what a network gets. PyWavelets takes one signal per call, by its default method
+  (convolution) and by its faster one (FFT), with a wavelet of the same shape, and computes all coefficients.
+- Short-time Fourier transform: batches `[32, 1, 2048]`, Hann window of 128, hop 32. `stft` is compared with
+  `torch.stft` alone; `stft_map` is `TimeFrequency("stft")` with power, dB and standardisation, for information.
+- SpecAugment: batches `[32, 1, 128, 256]`, two masks of up to 40 time steps and two of up to 20 frequencies, drawn for
+  each sample. `SpectrogramTrainer.apply_specaugment` is compared with four masks applied to the batch one by one, each
+  drawn and filled in for each sample independently as torchaudio's `mask_along_axis_iid` does; and with a loop over
   samples that overwrites slices in NumPy.
-- The other maps, for comparison only.
-
-Variants take turns in one process, in an order drawn anew each round; the clock is processor time; ratios are medians
-over the rounds of the ratio within a round, because absolute times say more about the machine than about the code.
+- The other maps, for information.
 
     python benchmarks/time_frequency.py
 """
 
 from __future__ import annotations
 
-import json
-import random
-import statistics
-import time
 from collections.abc import Callable
 
 import numpy as np
 import pywt
 import torch
+from _harness import configure, make_parser, measure, median_ratio, print_medians, print_results
 from torch import Tensor, nn
 
 from whirl.dsp.short_time_fourier import stft
 from whirl.dsp.time_frequency import KINDS, TimeFrequency
 from whirl.dsp.wavelets import cwt, cwt_power, geometric_frequencies
-from whirl.training.spectrogram_trainer import SpectrogramTrainer
+from whirl.training import SpectrogramTrainer
 
 ROUNDS = 15
-MIN_S = 0.02  # a variant repeats until so much time has passed
+MIN_S = 0.02  # each variant is called for at least this long per round
 GOALS = {
     "pywavelets_vs_cwt": ">= 10",
     "stft_vs_torch": "<= 1.2",
@@ -97,7 +91,7 @@ def mask_variants() -> Variants:
 
 
 def masks_one_after_another(maps: Tensor) -> Tensor:
-    """The steps of `torchaudio.functional.mask_along_axis_iid`, once a mask: draw, compare with a ramp, fill in."""
+    """Apply four masks, each by the steps of `torchaudio.functional.mask_along_axis_iid`: draw, compare, fill in."""
     for axis, widest in ((3, 40), (3, 40), (2, 20), (2, 20)):
         length = maps.shape[axis]
         width = torch.rand(maps.shape[:2]) * widest
@@ -130,39 +124,16 @@ def map_variants() -> Variants:
 
 
 def main() -> None:
-    torch.set_num_threads(1)
+    arguments = make_parser(__doc__, ROUNDS).parse_args()
+    configure()
     torch.manual_seed(0)
     seconds: dict[str, list[float]] = {}
     with torch.no_grad():
         for variants in (wavelet_variants(), stft_variants(), mask_variants(), map_variants()):
-            seconds |= measure(variants)
-    for name, values in seconds.items():
-        print(f"{name:26s} {1e3 * statistics.median(values):9.3f} ms a batch")
+            seconds |= measure(variants, arguments.rounds, min_s=MIN_S)
+    print_medians(seconds, "ms", "batch")
     ratios = {name: median_ratio(seconds[a], seconds[b]) for name, (a, b) in RATIOS.items()}
-    print(json.dumps({"ratios": ratios, "goals": GOALS}))
-
-
-def measure(variants: Variants) -> dict[str, list[float]]:
-    """Seconds a batch of every variant in every round; the first, cold round does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    order = random.Random(0)
-    for _ in range(ROUNDS + 1):
-        for name in order.sample(list(variants), len(variants)):
-            seconds[name].append(time_of(variants[name]))
-    return {name: values[1:] for name, values in seconds.items()}
-
-
-def time_of(variant: Callable[[], object]) -> float:
-    repetitions, begin = 0, time.process_time()
-    while time.process_time() - begin < MIN_S:
-        variant()
-        repetitions += 1
-    return (time.process_time() - begin) / repetitions
-
-
-def median_ratio(numerator: list[float], denominator: list[float]) -> float:
-    """Median over the rounds of the ratio within a round."""
-    return round(statistics.median(a / b for a, b in zip(numerator, denominator, strict=True)), 3)
+    print_results(ratios, GOALS)
 
 
 if __name__ == "__main__":
