@@ -12,7 +12,7 @@ SPEEDS = [600.0, 1013.0, 1800.0, 3600.0, 5999.0]
 
 
 def line(order: float, rpm: float, n_samples: int = 8192, phase: float = 0.3) -> torch.Tensor:
-    """A sine at a constant order, `[1, 1, N]`."""
+    """Return a sine of constant order, `[1, 1, N]`."""
     turns = rpm / 60 * np.arange(n_samples) / RATE_HZ
     return torch.from_numpy(np.sin(2 * np.pi * order * turns + phase)).float()[None, None]
 
@@ -22,7 +22,7 @@ def batch(order: float) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def spectrum(signals: torch.Tensor) -> np.ndarray:
-    """Amplitudes, through a window whose side lobes are 110 dB down."""
+    """Compute amplitudes with a window whose side lobes are 110 dB down."""
     window = np.kaiser(signals.shape[-1], 14)
     return 2 * np.abs(np.fft.rfft(signals.double().numpy() * window)) / window.sum()
 
@@ -32,19 +32,19 @@ def decibels(amplitude: float) -> float:
 
 
 @pytest.mark.parametrize("order", [0.45, 1.0, 3.58, 9.9])
-def test_a_line_keeps_its_order_over_speeds_a_factor_of_ten_apart(order):
+def test_line_keeps_its_order_at_speeds_differing_by_factor_ten(order):
     signals, rpm = batch(order)
-    n_samples_out = 2400  # 37.5 revolutions: what the slowest window holds
+    n_samples_out = 2400  # 37.5 revolutions, the content of the slowest window
     over_angle = to_orders(signals, rpm, RATE_HZ, 64, n_samples_out)[:, 0]
     window = np.kaiser(n_samples_out, 14)
     amplitudes = np.abs(np.fft.rfft(over_angle.numpy() * window, 64 * n_samples_out))
-    found = amplitudes.argmax(1) / n_samples_out  # order axis: 64 a revolution, 64-fold interpolated
+    found = amplitudes.argmax(1) / n_samples_out  # order axis: 64 samples per revolution, zero-padded 64 times
     np.testing.assert_allclose(found, order, rtol=0.005)
     np.testing.assert_allclose(2 * amplitudes.max(1) / window.sum(), 1, rtol=1e-3)
 
 
 @pytest.mark.parametrize("order", [0.45, 3.58, 9.9])
-def test_equals_the_sinusoid_evaluated_at_the_angles(order):
+def test_equals_sinusoid_evaluated_at_angles(order):
     signals, rpm = batch(order)
     over_angle = to_orders(signals, rpm, RATE_HZ, 64, 2400)[:, 0]
     expected = np.sin(2 * np.pi * order * np.arange(2400) / 64 + 0.3)
@@ -54,8 +54,10 @@ def test_equals_the_sinusoid_evaluated_at_the_angles(order):
 
 @pytest.mark.parametrize("samples_per_revolution", [100, 64, 57])
 def test_agrees_with_scipy(samples_per_revolution):
-    # 2000 samples hold 25 revolutions; scipy takes the window as one period, so its ends must be still
-    low_pass = scipy_signal.butter(12, 0.5, output="sos")  # of the old rate, at most 0.7 of the new
+    # 2000 samples are 25 revolutions; SciPy treats the window as one period, so the signal must vanish at its ends
+    low_pass = scipy_signal.butter(
+        12, 0.5, output="sos"
+    )  # relative to half the input rate; at most 0.7 of half the output rate
     noise = scipy_signal.sosfiltfilt(low_pass, np.random.default_rng(0).normal(size=2000))
     burst = noise * np.kaiser(2000, 20)
     n_samples_out = 25 * samples_per_revolution
@@ -76,20 +78,20 @@ def test_images_are_80_db_down(order):
 
 
 @pytest.mark.parametrize("order", [8.3, 9.0, 12.7, 16.0])
-def test_orders_above_half_the_rate_are_removed_not_folded(order):
-    signals, rpm = (each[:-1] for each in batch(order))  # the fastest would be folded by the input's rate
+def test_orders_above_half_the_rate_are_removed_without_aliasing(order):
+    signals, rpm = (each[:-1] for each in batch(order))  # at the highest speed the input itself is aliased
     over_angle = to_orders(signals, rpm, RATE_HZ, 16, 600)[:, 0]
     assert all(decibels(row.max()) < -60 for row in spectrum(over_angle))
     assert over_angle[:, 100:-100].abs().max() < 0.01
 
 
-def test_at_the_reference_speed_nothing_changes():
+def test_signal_is_unchanged_at_reference_speed():
     signals = line(3, 1200)
     again = to_orders(signals, torch.tensor([1200.0]), RATE_HZ, 60 * RATE_HZ / 1200, 8192)
     torch.testing.assert_close(again, signals, atol=1e-3, rtol=0)
 
 
-def test_samples_and_channels_do_not_touch_each_other():
+def test_samples_and_channels_are_independent():
     signals = torch.randn(3, 2, 1000, generator=torch.Generator().manual_seed(0))
     rpm = torch.tensor([900.0, torch.nan, 4000.0])
     together = to_orders(signals, rpm, RATE_HZ, 64, 700)
@@ -101,7 +103,7 @@ def test_samples_and_channels_do_not_touch_each_other():
     torch.testing.assert_close(to_orders(-7 * signals, rpm, RATE_HZ, 64, 700), -7 * together, equal_nan=True)
 
 
-def test_gradient_is_right():
+def test_gradients():
     signals = torch.randn(3, 2, 24, dtype=torch.float64, requires_grad=True)
     rpm = torch.tensor([60.0, 100.0, torch.nan], dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda x: to_orders(x, rpm, 20, 16, 30)[:2], signals)
@@ -110,7 +112,7 @@ def test_gradient_is_right():
     assert (gradient[:2] != 0).any(-1).all()
 
 
-def test_half_precision_is_computed_in_single():
+def test_half_precision_is_computed_in_float32():
     signals = line(3, 1800)
     rpm = torch.tensor([1800.0])
     half = to_orders(signals.bfloat16(), rpm, RATE_HZ, 64, 2000)
@@ -129,12 +131,12 @@ def test_half_precision_is_computed_in_single():
         ([1200.0, 1200.0], r"rpm has shape \[2\], expected one speed per sample: \[1\]"),
     ],
 )
-def test_speeds_it_cannot_use_are_named(rpm, message):
+def test_error_names_invalid_speed(rpm, message):
     with pytest.raises(ValueError, match=message):
         to_orders(torch.zeros(1, 1, 1000), torch.tensor(rpm), RATE_HZ, 64, 100)
 
 
-def test_other_bad_input_is_named():
+def test_error_names_other_invalid_arguments():
     signals, rpm = torch.zeros(1, 1, 1000), torch.tensor([1200.0])
     with pytest.raises(TypeError, match=r"signals is a tensor of torch\.int64, expected a floating"):
         to_orders(signals.long(), rpm, RATE_HZ, 64, 100)
@@ -149,7 +151,7 @@ def test_other_bad_input_is_named():
 
 
 @pytest.mark.gpu
-def test_a_gpu_gives_the_result_of_the_cpu():
+def test_gpu_matches_cpu():
     signals, rpm = batch(3.58)
     on_gpu = to_orders(signals.cuda(), rpm.cuda(), RATE_HZ, 64, 2400).cpu()
     torch.testing.assert_close(on_gpu, to_orders(signals, rpm, RATE_HZ, 64, 2400), atol=1e-4, rtol=0)

@@ -1,4 +1,4 @@
-"""Resizing against SciPy's Fourier resampling and against tones known in closed form."""
+"""Resizing compared with SciPy's Fourier resampling and with tones in closed form."""
 
 import math
 
@@ -26,7 +26,7 @@ def test_agrees_with_scipy(n_in, n_out):
     ("n_in", "n_out"),
     [(102400, 25600), (102400, 51200), (102400, 76800), (102400, 33333), (2048, 512), (2048, 421), (1000, 2048)],
 )
-def test_a_200_cycle_tone_stays_one(n_in, n_out):
+def test_tone_keeps_its_number_of_cycles(n_in, n_out):
     resized = resize(tone(200, n_in).float(), n_out)
     lines_db = 20 * torch.fft.rfft(resized).abs().log10()
     assert int(lines_db.argmax()) == 200
@@ -36,20 +36,20 @@ def test_a_200_cycle_tone_stays_one(n_in, n_out):
 
 
 @pytest.mark.parametrize("n_out", [25600, 33333, 51200])
-def test_what_the_new_rate_cannot_hold_is_gone_and_does_not_fold_back(n_out):
+def test_frequencies_above_new_nyquist_are_removed_without_aliasing(n_out):
     kept, removed = tone(200, 102400).float(), tone(round(0.6 * n_out), 102400).float()
     assert resize(removed, n_out).abs().max() < 1e-3
     torch.testing.assert_close(resize(kept + removed, n_out), resize(kept, n_out), atol=1e-3, rtol=0)
 
 
-def test_a_tone_that_does_not_close_is_right_away_from_the_ends():
+def test_tone_with_fractional_cycles_is_accurate_away_from_ends():
     n_out = 25600
-    wrong = (resize(tone(200.37, 102400), n_out) - tone(200.37, n_out)).abs()
-    assert wrong[100:-100].max() < 2e-3
-    assert wrong.square().mean().sqrt() < 10 ** (-40 / 20)
+    error = (resize(tone(200.37, 102400), n_out) - tone(200.37, n_out)).abs()
+    assert error[100:-100].max() < 2e-3
+    assert error.square().mean().sqrt() < 10 ** (-40 / 20)
 
 
-def test_mean_energy_linearity_and_way_back():
+def test_mean_rms_linearity_and_round_trip():
     signals = torch.randn(4, 300, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     longer = resize(signals, 470)
     torch.testing.assert_close(longer.mean(-1), signals.mean(-1))
@@ -62,6 +62,6 @@ def test_mean_energy_linearity_and_way_back():
     assert resize(tone(20, 300), 77).square().mean().sqrt().item() == pytest.approx(rms)
 
 
-def test_gradients_flow():
+def test_gradients():
     signals = torch.randn(2, 9, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: resize(x, 6), signals)

@@ -1,4 +1,4 @@
-"""Spectra against SciPy, closed forms and invariances."""
+"""Spectra compared with SciPy and closed forms, and selection of the band to demodulate."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def noise(n: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("n", "resolution_hz"), [(8192, None), (8191, None), (8192, 8.0), (9000, 7.3), (20_001, 16.0)])
-def test_power_is_that_of_scipy_welch(n: int, resolution_hz: float | None) -> None:
+def test_power_matches_scipy_welch(n: int, resolution_hz: float | None) -> None:
     signal = noise(n) + np.sin(np.arange(n))
     frequency_hz, amplitude = amplitude_spectrum(signal, FS, resolution_hz)
     length = 2 * (len(frequency_hz) - 1) if resolution_hz or n % 2 == 0 else n
@@ -35,21 +35,21 @@ def test_power_is_that_of_scipy_welch(n: int, resolution_hz: float | None) -> No
     expected_hz, power = scipy.signal.welch(
         signal, FS, "hann", length, noverlap=length - length // 2, detrend="constant", scaling="spectrum"
     )
-    inner = slice(1, -1)  # the one-sided power of SciPy counts the outer bins once
+    inner = slice(1, -1)  # SciPy does not double the power of the outer bins
     np.testing.assert_allclose(frequency_hz, expected_hz)
     np.testing.assert_allclose(amplitude[inner], np.sqrt(2 * power[inner]), rtol=1e-6)
 
 
 @pytest.mark.parametrize("resolution_hz", [None, 4.0, 32.0])
-def test_a_sinusoid_stands_as_high_as_its_amplitude(resolution_hz: float | None) -> None:
+def test_peak_of_sinusoid_equals_its_amplitude(resolution_hz: float | None) -> None:
     time_s = np.arange(4 * int(FS)) / FS
     frequency_hz, amplitude = amplitude_spectrum(5 + 0.7 * np.cos(2 * np.pi * 640 * time_s + 1), FS, resolution_hz)
     assert frequency_hz[amplitude.argmax()] == 640
     assert amplitude.max() == pytest.approx(0.7, rel=1e-6)
-    assert amplitude[0] < 1e-9  # the mean is gone
+    assert amplitude[0] < 1e-9  # the mean is removed
 
 
-def test_a_sinusoid_at_half_the_sampling_rate_is_not_doubled() -> None:
+def test_sinusoid_at_half_the_sampling_rate_is_not_doubled() -> None:
     _, amplitude = amplitude_spectrum(np.tile([1.0, -1.0], 512), FS)
     assert amplitude[-1] == pytest.approx(1)
 
@@ -70,23 +70,23 @@ def test_channels_are_independent() -> None:
         (64, float("nan"), None, "nan"),
     ],
 )
-def test_bad_input_is_named(n: int, rate_hz: float, resolution_hz: float | None, message: str) -> None:
+def test_error_names_invalid_argument(n: int, rate_hz: float, resolution_hz: float | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         amplitude_spectrum(np.zeros(n), rate_hz, resolution_hz)
 
 
 def impacts(rate_hz: float, resonance_hz: float, seconds: float = 4) -> np.ndarray:
-    """Decaying bursts of a resonance, `rate_hz` of them a second, in noise."""
+    """Return decaying bursts of a resonance, `rate_hz` per second, in noise."""
     n = int(seconds * FS)
     train = np.zeros(n)
     train[(np.arange(0, seconds, 1 / rate_hz) * FS).astype(int)] = 1
     time_s = np.arange(256) / FS
     ring = np.exp(-400 * time_s) * np.sin(2 * np.pi * resonance_hz * time_s)
-    return np.convolve(train, ring)[:n] + 0.2 * noise(n)  # the noise hides the onset outside the resonance
+    return np.convolve(train, ring)[:n] + 0.2 * noise(n)  # the noise masks the onset of bursts outside the resonance
 
 
 @pytest.mark.parametrize(("rate_hz", "resonance_hz"), [(37.0, 2900.0), (107.0, 1600.0)])
-def test_the_envelope_spectrum_shows_the_impact_rate_that_the_raw_one_hides(
+def test_envelope_spectrum_shows_impact_rate_and_raw_spectrum_shows_resonance(
     rate_hz: float, resonance_hz: float
 ) -> None:
     signal = impacts(rate_hz, resonance_hz)
@@ -99,14 +99,14 @@ def test_the_envelope_spectrum_shows_the_impact_rate_that_the_raw_one_hides(
     assert raw_hz[raw.argmax()] == pytest.approx(resonance_hz, abs=100)
 
 
-def test_a_single_knock_does_not_choose_the_band() -> None:
+def test_isolated_knock_does_not_determine_the_band() -> None:
     signal = impacts(rate_hz=60, resonance_hz=2900)
     time_s = np.arange(256) / FS
     signal[9000:9256] += 50 * np.exp(-100 * time_s) * np.sin(2 * np.pi * 700 * time_s)
     low_hz, high_hz = most_impulsive_band(signal, FS)
     assert low_hz < 2900 < high_hz
-    knocked = max(DEMODULATION_BANDS, key=lambda band: np.square(_envelope_of(signal, band)).mean())
-    assert not knocked[0] < 2900 / (FS / 2) < knocked[1]  # over the whole signal, the knock would have won
+    without_segments = max(DEMODULATION_BANDS, key=lambda band: np.square(_envelope_of(signal, band)).mean())
+    assert not without_segments[0] < 2900 / (FS / 2) < without_segments[1]
 
 
 def _envelope_of(signal: np.ndarray, band: tuple[float, float]) -> np.ndarray:
@@ -121,7 +121,7 @@ def test_bands_overlap_and_stay_below_half_the_sampling_rate() -> None:
 
 @pytest.mark.data
 @pytest.mark.parametrize(("file", "order"), [("105.mat", 5.4152), ("169.mat", 5.4152), ("130.mat", 3.5848)])
-def test_real_race_faults_stand_out_at_their_kinematic_rate(real_data: Path, file: str, order: float) -> None:
+def test_race_faults_of_real_bearings_show_line_at_kinematic_rate(real_data: Path, file: str, order: float) -> None:
     recording = read(real_data / "cwru_12k_de" / file).select_channels(["DE"])
     assert recording.rpm is not None
     signal, rate_hz = recording.signal[0], recording.sampling_rate_hz

@@ -20,7 +20,7 @@ def tone(frequency_hz: float, n_samples: int = 2048, amplitude: float = 1.0) -> 
 
 @pytest.mark.parametrize("window", ["hann", "blackmanharris", ("kaiser", 8.6)], ids=str)
 @pytest.mark.parametrize(("length", "hop"), [(128, 32), (255, 100), (64, 64)])
-def test_stft_agrees_with_scipy(window, length, hop):
+def test_stft_matches_scipy(window, length, hop):
     ours = stft(BATCH, RATE_HZ, window, length, hop)
     weights = scipy_signal.get_window(window, length)
     reference = scipy_signal.ShortTimeFFT(
@@ -33,8 +33,8 @@ def test_stft_agrees_with_scipy(window, length, hop):
     np.testing.assert_allclose(ours.times_s.numpy(), hop * np.arange(len(ours.times_s)) / RATE_HZ, rtol=1e-12)
 
 
-def test_stft_keeps_the_energy():
-    """Parseval, column by column: what a window holds is what its spectrum holds."""
+def test_stft_preserves_energy_of_frames():
+    """Parseval's theorem holds for each column."""
     length, hop, weights = 128, 32, scipy_signal.get_window("hann", 128)
     values = stft(BATCH, RATE_HZ, "hann", length, hop).values * (weights.sum() / 2)
     two_sided = torch.full((65, 1), 2.0)
@@ -46,7 +46,7 @@ def test_stft_keeps_the_energy():
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n_samples", [2048, 1999])
-def test_maps_have_the_promised_shape_axes_and_scale(kind, n_samples):
+def test_maps_have_documented_shape_axes_and_scale(kind, n_samples):
     representation = TimeFrequency(kind, RATE_HZ, n_frequencies=40, n_times=48)
     signals = BATCH[..., :n_samples].float()
     maps = representation(signals, RPM)
@@ -60,7 +60,7 @@ def test_maps_have_the_promised_shape_axes_and_scale(kind, n_samples):
     torch.testing.assert_close(times_s.mean().item(), n_samples / RATE_HZ / 2, atol=1e-6, rtol=0)
     assert representation.frequencies.shape == (40,)
     assert bool((representation.frequencies.diff() > 0).all())
-    # neither neighbours in the batch nor the gain of a channel matter
+    # independent of other samples in the batch and of the gain of a channel
     torch.testing.assert_close(
         representation(7e-4 * signals[1:2, :1], {"rpm": RPM["rpm"][1:2]}), maps[1:2, :1], atol=2e-3, rtol=0
     )
@@ -68,7 +68,7 @@ def test_maps_have_the_promised_shape_axes_and_scale(kind, n_samples):
 
 @pytest.mark.parametrize("kind", ["stft", "cwt", "wvd"])
 @pytest.mark.parametrize("frequency_hz", [256.0, 400.0])
-def test_a_tone_stands_in_its_row_with_its_amplitude(kind, frequency_hz):
+def test_tone_appears_in_its_row_with_its_amplitude(kind, frequency_hz):
     representation = TimeFrequency(kind, RATE_HZ, 256, 16, scale="magnitude", standardize=False)
     magnitude = representation(tone(frequency_hz, amplitude=3.0))[0, 0, :, 8]
     peak_hz = representation.frequencies[magnitude.argmax()]
@@ -79,7 +79,7 @@ def test_a_tone_stands_in_its_row_with_its_amplitude(kind, frequency_hz):
 
 
 @pytest.mark.parametrize("kind", ["stft", "cwt", "wvd"])
-def test_a_click_stands_in_its_column(kind):
+def test_impulse_appears_in_its_column(kind):
     signals = torch.zeros(1, 1, 2048)
     signals[..., 1200] = 1
     maps = TimeFrequency(kind, RATE_HZ, 64, 64, frequency_range=(200, 900), scale="power", standardize=False)(signals)
@@ -88,7 +88,7 @@ def test_a_click_stands_in_its_column(kind):
 
 @pytest.mark.parametrize("kind", ["stft", "wvd", "envelope"])
 @pytest.mark.parametrize("frequency_range", [(0, 1024), (100, 500), (900, 1024), (1.5, 300.7)])
-def test_a_part_of_the_axis_can_be_chosen(kind, frequency_range):
+def test_frequency_range_selects_part_of_axis(kind, frequency_range):
     frequencies = TimeFrequency(kind, RATE_HZ, 32, frequency_range=frequency_range).frequencies
     step = (frequency_range[1] - frequency_range[0]) / 32
     assert len(frequencies) == 32
@@ -100,8 +100,8 @@ def test_a_part_of_the_axis_can_be_chosen(kind, frequency_range):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("scale", SCALES)
 def test_gradients(kind, scale):
-    part = {"order": (0, 4), "envelope": (0, 25)}.get(kind)
-    representation = TimeFrequency(kind, 100.0, 12, 10, scale=scale, frequency_range=part)
+    frequency_range = {"order": (0, 4), "envelope": (0, 25)}.get(kind)
+    representation = TimeFrequency(kind, 100.0, 12, 10, scale=scale, frequency_range=frequency_range)
     metadata = {"rpm": torch.tensor([300.0], dtype=torch.float64)}
     signals = BATCH[:1, :1, :120].clone().requires_grad_()
     assert torch.autograd.gradcheck(lambda batch: representation(batch, metadata), signals)
@@ -110,23 +110,23 @@ def test_gradients(kind, scale):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("constant", [0.0, 3.0])
-def test_a_window_without_vibration_gives_finite_maps_and_gradients(kind, scale, constant):
+def test_constant_window_gives_finite_maps_and_gradients(kind, scale, constant):
     signals = torch.full((3, 1, 2048), constant, requires_grad=True)
     maps = TimeFrequency(kind, RATE_HZ, scale=scale)(signals, RPM)
-    (slope,) = torch.autograd.grad(maps.square().sum(), signals)
+    (gradient,) = torch.autograd.grad(maps.square().sum(), signals)
     assert maps.isfinite().all()
-    assert slope.isfinite().all()
+    assert gradient.isfinite().all()
     if constant == 0:
         assert not maps.any()
 
 
-def test_decibels_are_floored_below_the_strongest_cell():
+def test_decibels_have_floor_below_strongest_cell():
     power = torch.tensor([1.0, 1e-3, 1e-12, 0.0])[None, None, None]
     torch.testing.assert_close(decibel(power).flatten(), torch.tensor([0.0, -30, -DYNAMIC_RANGE_DB, -DYNAMIC_RANGE_DB]))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_half_precision_is_computed_in_single(kind):
+def test_half_precision_is_computed_in_float32(kind):
     representation = TimeFrequency(kind, RATE_HZ)
     signals = BATCH.bfloat16()
     expected = representation(signals.float(), RPM)
@@ -137,7 +137,7 @@ def test_half_precision_is_computed_in_single(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_configuration_is_plain_and_rebuilds_it(kind):
+def test_config_is_json_compatible_and_recreates_representation(kind):
     first = TimeFrequency(kind, 12_000, 48, 32, window=("tukey", 0.25), wavelet="ricker", band_hz=(1000, 4000))
     again = TimeFrequency(**json.loads(json.dumps(first.config)))
     metadata = {"rpm": RPM["rpm"] * 5}
@@ -148,32 +148,32 @@ def test_the_configuration_is_plain_and_rebuilds_it(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_evaluation_made_serves_training_too(kind):
-    representation = TimeFrequency(kind, 1777.0)  # a rate that nothing is cached for
+def test_tensors_cached_in_inference_mode_can_be_used_in_training(kind):
+    representation = TimeFrequency(kind, 1777.0)  # a rate without cached tensors
     with torch.inference_mode():
         representation(BATCH.float(), RPM)
     signals = BATCH.float().requires_grad_()
     torch.autograd.grad(representation(signals, RPM).square().sum(), signals)
 
 
-def test_impacts_stand_in_the_envelope_spectrum_and_map_at_their_rate():
+def test_envelope_spectrum_and_map_show_impact_rate():
     impacts = torch.zeros(4096, dtype=torch.float64)
-    impacts[::32] = 1  # 64 a second
+    impacts[::32] = 1  # 64 per second
     ring = torch.exp(-0.2 * torch.arange(30)) * torch.sin(2 * torch.pi * 0.3 * torch.arange(30))
     signal = torch.nn.functional.conv1d(impacts[None, None], ring[None, None].double(), padding=29)[..., :4096]
     amplitude, frequencies_hz = envelope_spectrum(signal, RATE_HZ, (400, 900))
     assert frequencies_hz[amplitude.argmax()] == 64
     representation = TimeFrequency("envelope", RATE_HZ, 64, 8, band_hz=(400, 900), scale="power", standardize=False)
     at_hz = representation.frequencies[representation(signal)[0, 0].mean(1).argmax()]
-    assert abs(at_hz - 64) <= 2  # a row
+    assert abs(at_hz - 64) <= 2  # one row
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"kind": "sftf"}, "did you mean 'stft'"),
-        ({"scale": "dB"}, "no scale"),
-        ({"wavelet": "haar"}, "no wavelet"),
+        ({"scale": "dB"}, "unknown scale 'dB'; did you mean 'db'"),
+        ({"wavelet": "haar"}, "unknown wavelet 'haar'"),
         ({"n_frequencies": 1}, "n_frequencies is 1"),
         ({"n_times": 0}, "n_times is 0"),
         ({"frequency_range": (100, 7000)}, "frequency_range"),
@@ -182,15 +182,15 @@ def test_impacts_stand_in_the_envelope_spectrum_and_map_at_their_rate():
         ({"sampling_rate_hz": -1}, "sampling_rate_hz"),
     ],
 )
-def test_what_makes_no_sense_is_refused(arguments, message):
+def test_rejects_invalid_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         TimeFrequency(**({"kind": "stft", "sampling_rate_hz": 12_000} | arguments))
 
 
-def test_windows_that_cannot_be_mapped_are_refused():
-    with pytest.raises(ValueError, match="32 samples, too few for a window of 128"):
+def test_rejects_windows_that_cannot_be_mapped():
+    with pytest.raises(ValueError, match="32 samples, expected more than 64 for a window of 128"):
         TimeFrequency("stft", RATE_HZ)(torch.ones(1, 1, 32))
-    with pytest.raises(ValueError, match="needs the speed"):
+    with pytest.raises(ValueError, match="metadata has no 'rpm'"):
         TimeFrequency("order", RATE_HZ)(torch.ones(1, 1, 2048))
     with pytest.raises(ValueError, match="rpm is nan"):
         TimeFrequency("order", RATE_HZ)(torch.ones(1, 1, 2048), {"rpm": torch.tensor([torch.nan])})
@@ -202,7 +202,7 @@ def test_windows_that_cannot_be_mapped_are_refused():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_gpu_makes_the_same_maps(kind):
+def test_gpu_matches_cpu(kind):
     representation = TimeFrequency(kind, RATE_HZ)
     signals, metadata = BATCH.float(), {"rpm": RPM["rpm"].cuda()}
     maps = representation(signals.cuda(), metadata)

@@ -1,4 +1,4 @@
-"""Order tracking: signals over the shaft's angle instead of time, so that a line stays put when the speed changes."""
+"""Order tracking: resampling to equal steps of the shaft angle, so that orders do not depend on the speed."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from whirl.validation import check_batch, check_count, check_number
 def to_orders(
     signals: Tensor, rpm: Tensor, sampling_rate_hz: float, samples_per_revolution: float, n_samples_out: int
 ) -> Tensor:
-    """Signals resampled to equal steps of the shaft's angle (computed order tracking; Fyfe & Munck 1997, MSSP 11:187).
+    """Resample signals to equal steps of the shaft angle (computed order tracking; Fyfe & Munck 1997, MSSP 11:187).
 
-    Sample m lies at the angle of m / S revolutions from the first, S samples in a revolution; the speed is taken as
-    constant within a window. A line of order o then has o / S cycles per sample at any speed. Orders above S / 2 are
-    removed, over the last 2 % below gradually, not folded back; images are 80 dB down. `interpolate` says how.
+    Sample m lies m / S revolutions after the first, with S samples per revolution; the speed is assumed constant within
+    a window. A line of order o then has o / S cycles per sample at any speed. Orders above S / 2 are removed instead of
+    aliased, with a gradual transition over the 2 % below; images are 80 dB down. See `interpolate` for the method.
 
-    A window of T samples holds `T rpm / (60 sampling rate)` revolutions. Where M / S, those asked for, are more, the
-    rest is the window's mirror image, back and forth; where they are fewer, its end is left out.
+    A window of T samples contains `T rpm / (60 sampling rate)` revolutions. If M / S, the requested number, is larger,
+    the window is extended by its mirror image, repeatedly if necessary; if it is smaller, the end is discarded.
 
-    Computed in float32 at least. Gradients flow to the signals.
+    Computed in float32 or higher precision. Gradients flow to the signals.
 
     Args:
         signals: float `[B, C, T]`, in any unit.
-        rpm: speed of the shaft, `[B]`, rev/min, at least one revolution in a window; NaN where it is not known.
-        sampling_rate_hz: of the signals, > 0.
-        samples_per_revolution: S, > 0. At `60 sampling_rate_hz / S` rev/min nothing changes but the highest 2 % of
-            frequencies.
+        rpm: shaft speed in rev/min, `[B]`, at least one revolution per window; NaN if unknown.
+        sampling_rate_hz: sampling rate of the signals, > 0.
+        samples_per_revolution: S, > 0. At a speed of `60 sampling_rate_hz / S` rev/min only the highest 2 % of
+            frequencies change.
         n_samples_out: M, >= 1.
 
     Returns:
-        `[B, C, M]` of the signals' type; NaN where the speed is not known.
+        `[B, C, M]` with the dtype of the signals; NaN where the speed is unknown.
 
     Raises:
         TypeError: the signals are not floating point.
-        ValueError: a shape or number is another; on a CPU also a speed that is zero, negative, infinite, or so slow
-            that the window is shorter than one revolution. Other devices are not halted for a look at numbers: there
-            such rows are NaN.
+        ValueError: a shape or number is invalid. On a CPU also if a speed is zero, negative or infinite, or so low
+            that the window is shorter than one revolution; on other devices, where this check would force a
+            synchronization, such rows are NaN.
 
     Example:
         >>> rpm = torch.tensor([1200.0, 3000.0])
@@ -59,16 +59,16 @@ def to_orders(
     slowest, unchanged = 60 * sampling_rate_hz / signals.shape[-1], 60 * sampling_rate_hz / samples_per_revolution
     known = (rpm >= slowest) & rpm.isfinite()
     if signals.device.type == "cpu" and not bool((known | rpm.isnan()).all()):
-        _refuse(rpm[~known & ~rpm.isnan()][0].item(), slowest, signals.shape[-1])
+        _raise_speed_error(rpm[~known & ~rpm.isnan()][0].item(), slowest, signals.shape[-1])
     step = unchanged / rpm.where(known, unchanged)
     over_angle = interpolate(work, torch.zeros_like(step), step, n_samples_out)
     return over_angle.masked_fill(~known[:, None, None], torch.nan).to(signals.dtype)
 
 
-def _refuse(rpm: float, slowest: float, n_samples: int) -> None:
+def _raise_speed_error(rpm: float, slowest: float, n_samples: int) -> None:
     if 0 < rpm < slowest:
         raise ValueError(
             f"windows of {n_samples} samples are shorter than one revolution at {rpm:g} rpm: "
             f"expected at least {math.ceil(n_samples * slowest / rpm)} samples"
         )
-    raise ValueError(f"rpm is {rpm:g}, expected a finite number > 0, or NaN if it is not known")
+    raise ValueError(f"rpm is {rpm:g}, expected a finite number > 0, or NaN if unknown")

@@ -1,4 +1,4 @@
-"""Envelopes of batches of signals, and their spectra."""
+"""Envelopes and amplitude spectra of batches of signals."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from whirl.validation import check_batch, check_number
 
 
 def analytic(signals: Tensor) -> Tensor:
-    """The analytic signal: the positive half of the spectrum, doubled (Gabor 1946); its real part is the signal.
+    """Compute the analytic signal, whose real part is the signal (Gabor 1946).
+
+    Its spectrum is twice the positive half of the signal's spectrum.
 
     Args:
         signals: float32 or float64 `[..., T]`.
 
     Returns:
-        Complex, of the same shape.
+        Complex tensor of the same shape.
 
     Example:
         >>> tone = torch.cos(2 * torch.pi * 0.125 * torch.arange(64))
@@ -26,28 +28,28 @@ def analytic(signals: Tensor) -> Tensor:
     weights = signals.new_full((n_samples // 2 + 1,), 2)
     weights[0] = 1
     if n_samples % 2 == 0:
-        weights[-1] = 1  # neither 0 nor half the sampling rate has a mirror image
+        weights[-1] = 1  # frequency 0 and the Nyquist frequency have no negative counterpart
     return torch.fft.ifft(torch.fft.rfft(signals) * weights, n_samples)
 
 
 def squared_envelope(signals: Tensor, sampling_rate_hz: float, band_hz: tuple[float, float]) -> Tensor:
-    """Squared envelope of a band, relative to its mean: impacts that make a resonance ring stand up from it.
+    """Compute the squared envelope of a band relative to its mean, in which impacts that excite a resonance stand out.
 
-    `|z|^2 / mean(|z|^2)`, z the analytic signal of the band: the spectrum with everything outside the band and all
-    negative frequencies set to zero, doubled and transformed back. That is done for the window and its mirror image, so
-    that what the ends jump by is not taken for an impact. Gradients flow to the signals.
+    It is `|z|^2 / mean(|z|^2)`, where z is the analytic signal of the band: the spectrum outside the band and at
+    negative frequencies is set to zero, doubled and transformed back. The window is first extended by its mirror image,
+    so that a jump between its ends does not look like an impact. Gradients flow to the signals.
 
     Args:
         signals: float32 or float64 `[B, C, T]`.
-        sampling_rate_hz: of the signals, > 0.
+        sampling_rate_hz: sampling rate of the signals, > 0.
         band_hz: lower and upper edge, 0 <= low < high <= half the sampling rate.
 
     Returns:
-        `[B, C, T]`, >= 0, of mean 1; zeros where the band is silent.
+        `[B, C, T]`, >= 0, with mean 1; zeros if the band contains no signal.
 
     Raises:
         TypeError: the signals are not floating point.
-        ValueError: a shape or number is another.
+        ValueError: a shape or number is invalid.
 
     Example:
         >>> tone = torch.cos(2 * torch.pi * 1000 / 4096 * torch.arange(4096))[None, None]
@@ -68,29 +70,29 @@ def squared_envelope(signals: Tensor, sampling_rate_hz: float, band_hz: tuple[fl
 def envelope_spectrum(
     signals: Tensor, sampling_rate_hz: float, band_hz: tuple[float, float], resolution_hz: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Amplitude spectrum of the squared envelope of a band, where bearing faults show their impact rates.
+    """Compute the amplitude spectrum of the squared envelope of a band, which shows the impact rates of bearing faults.
 
-    The envelope is taken relative to its mean, so the result does not depend on the recorder's gain: a line of height m
-    means that the power in the band swings by a share m of its mean. Randall and Antoni 2011, Mechanical Systems and
-    Signal Processing 25:485.
+    The envelope is relative to its mean, so the result does not depend on the gain: a line of height m means that the
+    power in the band is modulated by a fraction m of its mean. Randall and Antoni 2011, Mechanical Systems and Signal
+    Processing 25:485.
 
     Args:
-        signals: as for `squared_envelope`; at least 20 turns of the shaft, so that lines part from its harmonics.
-        sampling_rate_hz: as for `squared_envelope`.
-        band_hz: as for `squared_envelope`.
-        resolution_hz: as `resolution` of `amplitude_spectrum`.
+        signals: see `squared_envelope`; use at least 20 revolutions to resolve fault lines from shaft harmonics.
+        sampling_rate_hz: see `squared_envelope`.
+        band_hz: see `squared_envelope`.
+        resolution_hz: see `resolution` of `amplitude_spectrum`.
 
     Returns:
         Amplitudes `[B, C, F]`, dimensionless, >= 0, and their frequencies in Hz, `[F]`, 0 to half the sampling rate.
 
     Raises:
-        TypeError: as `squared_envelope`.
-        ValueError: as `squared_envelope` and `amplitude_spectrum`.
+        TypeError: see `squared_envelope`.
+        ValueError: see `squared_envelope` and `amplitude_spectrum`.
 
     Example:
         >>> time_s = torch.arange(8192) / 8192
-        >>> swell = (1 + 0.4 * torch.cos(2 * torch.pi * 50 * time_s)).sqrt()
-        >>> signal = swell * torch.sin(2 * torch.pi * 2000 * time_s)
+        >>> modulation = (1 + 0.4 * torch.cos(2 * torch.pi * 50 * time_s)).sqrt()
+        >>> signal = modulation * torch.sin(2 * torch.pi * 2000 * time_s)
         >>> amplitude, frequencies_hz = envelope_spectrum(signal[None, None], 8192, band_hz=(1000, 3000))
         >>> frequencies_hz[amplitude[0, 0].argmax()], round(amplitude.max().item(), 3)
         (tensor(50.), 0.4)
@@ -100,20 +102,20 @@ def envelope_spectrum(
 
 
 def amplitude_spectrum(values: Tensor, rate: float, resolution: float | None = None) -> tuple[Tensor, Tensor]:
-    """Amplitudes of the sinusoids in real values, averaged over half-overlapping Hann windows (Welch 1967).
+    """Compute the amplitude spectrum, averaged over Hann-windowed segments with 50 % overlap (Welch 1967).
 
-    Each segment loses its mean. Power is averaged, then its root taken, so that a steady sinusoid of amplitude a stands
-    as a peak of height a, whatever the length of the segments. Gradients flow to the values.
+    The mean of each segment is subtracted. The amplitude is the root of the mean power, so a stationary sinusoid of
+    amplitude a gives a peak of height a for any segment length. Gradients flow to the values.
 
     Args:
         values: float32 or float64 `[..., N]`, N >= 4.
-        rate: of the values, samples per second, or per revolution, > 0.
-        resolution: distance between two bins of the result, > 0, in the unit of the rate; finer than the values allow,
-            or None, makes one segment of them all.
+        rate: sampling rate of the values, in samples per second or per revolution, > 0.
+        resolution: spacing of the bins in the unit of the rate, > 0. None, or a finer resolution than the values allow,
+            uses a single segment.
 
     Returns:
-        Amplitudes (zero to peak) in the unit of the values, `[..., F]`, and their frequencies in cycles per second, or
-        revolution, `[F]`, from 0 to half the rate.
+        Amplitudes (zero to peak) in the unit of the values, `[..., F]`, and their frequencies in cycles per second or
+        per revolution, `[F]`, from 0 to half the rate.
 
     Raises:
         ValueError: there are fewer than 4 values, or the rate or resolution is not positive.
@@ -128,26 +130,28 @@ def amplitude_spectrum(values: Tensor, rate: float, resolution: float | None = N
     segments = values.unfold(-1, length, length // 2)
     weights = torch.hann_window(length, dtype=values.dtype, device=values.device)
     spectra = torch.fft.rfft((segments - segments.mean(-1, keepdim=True)) * (2 / weights.sum() * weights))
-    # a norm, not the root of a mean: that has no slope where a bin is empty
+    # the norm has a finite gradient at empty bins, unlike the root of a mean
     amplitudes = torch.linalg.vector_norm(spectra, dim=-2) / spectra.shape[-2] ** 0.5
     if length % 2 == 0:
-        amplitudes = torch.cat((amplitudes[..., :-1], amplitudes[..., -1:] / 2), -1)  # this bin has no mirror image
+        amplitudes = torch.cat(
+            (amplitudes[..., :-1], amplitudes[..., -1:] / 2), -1
+        )  # the Nyquist bin has no negative counterpart
     bins = torch.arange(length // 2 + 1, dtype=values.dtype, device=values.device)
     return amplitudes, bins * (rate / length)
 
 
 def _segment_length(n_values: int, rate: float, resolution: float | None) -> int:
     if n_values < 4:
-        raise ValueError(f"a spectrum of {n_values} samples: expected at least 4")
+        raise ValueError(f"values have {n_values} samples, expected at least 4")
     check_number("sampling rate", rate, 0, open_ends=True)
     if resolution is None:
         return n_values
     return min(max(round(rate / check_number("resolution", resolution, 0, open_ends=True)), 4), n_values)
 
 
-def check_range(name: str, limits: tuple[float, float], most: float) -> tuple[float, float]:
-    """Refuses what is not a pair 0 <= low < high <= most."""
+def check_range(name: str, limits: tuple[float, float], maximum: float) -> tuple[float, float]:
+    """Validate a pair 0 <= low < high <= maximum."""
     low, high = limits
-    if not 0 <= low < high <= most:
-        raise ValueError(f"{name} is {low:g} to {high:g}, expected 0 <= low < high <= {most:g}")
+    if not 0 <= low < high <= maximum:
+        raise ValueError(f"{name} is {(low, high)}, expected 0 <= low < high <= {maximum:g}")
     return check_number(name, low, 0), check_number(name, high, 0)

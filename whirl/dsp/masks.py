@@ -1,4 +1,4 @@
-"""Random contiguous spans along an axis: the one mask of signals, patches and spectrograms."""
+"""Masks of random contiguous spans along an axis, for signals, patches and spectrograms."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ def span_mask(
     device: torch.device | str | None = None,
     fixed_width: bool = False,
 ) -> Tensor:
-    """Masks that cover random spans, drawn for each row on its own; spans may overlap.
+    """Draw masks of random spans, independently for each row; spans may overlap.
 
     Args:
         n: number of rows, >= 0.
         length: length of the axis, >= 1.
-        max_width: longest span, >= 0; more than the axis counts as the axis. A width is uniform among
-            0..max_width, a start among all places where the span fits.
-        n_spans: spans of each row, >= 0.
-        generator: source of the draws, of the same device; None is torch's own.
-        device: where the mask is made.
-        fixed_width: every span is `max_width` wide.
+        max_width: maximum width of a span, >= 0, limited to the length of the axis. Widths are uniform in
+            0..max_width, starts are uniform among all positions where the span fits.
+        n_spans: number of spans per row, >= 0.
+        generator: random generator on the same device; None uses torch's global generator.
+        device: device of the mask.
+        fixed_width: use `max_width` as the width of every span.
 
     Returns:
         bool `[n, length]`, True where masked.
 
     Raises:
-        ValueError: a number below its range.
+        ValueError: a number is below its range.
 
     Example:
         >>> span_mask(2, 8, 3, fixed_width=True, generator=torch.Generator().manual_seed(0)).int()
@@ -57,41 +57,41 @@ def draw_spans(
     device: torch.device | str | None = None,
     fixed_width: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """The spans of `span_mask`: starts and widths, int64 `[n, n_spans]` each."""
+    """Draw the spans of `span_mask`: starts and widths, int64 `[n, n_spans]` each."""
     if n < 0 or length < 1 or max_width < 0 or n_spans < 0:
         raise ValueError(
-            f"{n} rows of length {length} with {n_spans} spans of at most {max_width}: expected a length >= 1 and "
-            "nothing below 0"
+            f"n is {n}, length {length}, max_width {max_width} and n_spans {n_spans}, expected a length >= 1 and the "
+            "others >= 0"
         )
-    longest, size = min(max_width, length), (n, n_spans)
+    max_width, size = min(max_width, length), (n, n_spans)
     if fixed_width:
-        widths = torch.full(size, longest, device=device)
+        widths = torch.full(size, max_width, device=device)
     else:
-        widths = torch.randint(longest + 1, size, generator=generator, device=device)
+        widths = torch.randint(max_width + 1, size, generator=generator, device=device)
     return draw_starts(widths, length, generator=generator), widths
 
 
 def draw_starts(widths: Tensor, length: int, *, generator: torch.Generator | None = None) -> Tensor:
-    """Starts of spans of given widths, uniform among the places where each fits on an axis of this length.
+    """Draw starts for spans of given widths, uniform among the positions where each fits on the axis.
 
     Args:
         widths: int64 of any shape, each in 0..length.
         length: length of the axis.
-        generator: source of the draws, of the same device; None is torch's own.
+        generator: random generator on the same device; None uses torch's global generator.
 
     Returns:
         int64 of the same shape, each in 0..length - width.
     """
     draws = torch.randint(2**62, widths.shape, generator=generator, device=widths.device)
-    return draws % (length + 1 - widths)  # uniform to 1e-12 as long as the axis is shorter than 4 million
+    return draws % (length + 1 - widths)  # uniform to 1e-12 for axes shorter than 4 million
 
 
 def mask_of_spans(starts: Tensor, widths: Tensor, length: int) -> Tensor:
-    """A mask of the union of given spans.
+    """Return the mask of the union of given spans.
 
     Args:
         starts: int64 `[n, n_spans]`.
-        widths: int64 `[n, n_spans]`; a span must end within the axis.
+        widths: int64 `[n, n_spans]`; spans must end within the axis.
         length: length of the axis.
 
     Returns:
@@ -105,16 +105,16 @@ def mask_of_spans(starts: Tensor, widths: Tensor, length: int) -> Tensor:
 
 
 def mask_bands(maps: Tensor, rows: Tensor, columns: Tensor, value: float | Tensor = 0.0) -> Tensor:
-    """Maps with whole rows and whole columns overwritten: SpecAugment's step (Park et al. 2019, section 2).
+    """Overwrite entire rows and columns of maps, as in SpecAugment (Park et al. 2019, section 2).
 
     Args:
         maps: float `[n, C, F, T]`.
         rows: bool `[n, F]`, True where masked, e.g. a `span_mask` of frequencies.
         columns: bool `[n, T]`, e.g. a `span_mask` of times.
-        value: what takes the place, to be broadcast to the shape of `maps`.
+        value: replacement, broadcastable to the shape of `maps`.
 
     Returns:
-        As `maps`, what is not masked to the bit; a masked NaN or infinity becomes NaN.
+        Tensor like `maps`, bitwise equal where not masked; a masked NaN or infinity becomes NaN.
 
     Example:
         >>> rows, columns = torch.tensor([[True, False]]), torch.tensor([[False, True, False]])
@@ -122,8 +122,8 @@ def mask_bands(maps: Tensor, rows: Tensor, columns: Tensor, value: float | Tenso
         tensor([[[[0., 0., 0.],
                   [1., 0., 1.]]]])
     """
-    # Two short masks make a weight of 0 or 1 for every cell. On a CPU, weighing is several times as fast as selecting
-    # by bool, and in the weights' own memory twice as fast as in new memory.
+    # Interpolating with weights of 0 and 1 is several times as fast on a CPU as selecting by a bool mask, and writing
+    # the result to the memory of the weights is twice as fast as allocating.
     kept = (~rows).to(maps.dtype)[:, None, :, None] * (~columns).to(maps.dtype)[:, None, None, :]
     filling = value if isinstance(value, Tensor) else maps.new_full((), value)
     if maps.requires_grad or kept.shape != maps.shape:
@@ -132,52 +132,54 @@ def mask_bands(maps: Tensor, rows: Tensor, columns: Tensor, value: float | Tenso
 
 
 def mask_out(values: Tensor, mask: Tensor) -> Tensor:
-    """Values with zeros where the mask is True; what is masked gets no gradient.
+    """Set values to zero where the mask is True; masked values get no gradient.
 
     Args:
         values: float of any shape.
-        mask: bool, to be broadcast to the shape of `values`.
+        mask: bool, broadcastable to the shape of `values`.
 
     Returns:
-        As `values`. On a CPU a masked NaN or infinity becomes NaN.
+        Tensor like `values`. On a CPU a masked NaN or infinity becomes NaN.
     """
     if not values.is_cpu:
         return values.masked_fill(mask, 0)
-    return _keep(values, (~mask).view(torch.uint8))
+    return _multiply(values, (~mask).view(torch.uint8))
 
 
 def zero_spans(values: Tensor, starts: Tensor, widths: Tensor) -> Tensor:
-    """Values with zeros in given spans of their last axis: `mask_out` by `mask_of_spans`, in fewer steps.
+    """Set values to zero in given spans of their last axis.
+
+    Equal to `mask_out` with `mask_of_spans`, with fewer operations.
 
     Args:
         values: float `[n, C, length]`.
         starts: int64 `[n, n_spans]`.
-        widths: int64 `[n, n_spans]`; a span must end within the axis.
+        widths: int64 `[n, n_spans]`; spans must end within the axis.
 
     Returns:
-        As `values`; see `mask_out`.
+        Tensor like `values`; see `mask_out`.
 
     Example:
         >>> zero_spans(torch.ones(1, 1, 5), torch.tensor([[1]]), torch.tensor([[2]]))
         tensor([[[1., 0., 0., 1., 1.]]])
     """
     outside = _outside(starts, widths, values.shape[-1])[:, None]
-    return _keep(values, outside) if values.is_cpu else values.masked_fill(~outside.view(torch.bool), 0)
+    return _multiply(values, outside) if values.is_cpu else values.masked_fill(~outside.view(torch.bool), 0)
 
 
-def _keep(values: Tensor, kept: Tensor) -> Tensor:
-    """Values where `kept` is 1, zeros where it is 0; much faster on a CPU than selecting by bool, one by one."""
+def _multiply(values: Tensor, kept: Tensor) -> Tensor:
+    """Multiply values by a uint8 mask, which is much faster on a CPU than selecting by a bool mask."""
     weights = kept.to(values.dtype)
     return values * weights if values.requires_grad or weights.shape != values.shape else weights.mul_(values)
 
 
 def _outside(starts: Tensor, widths: Tensor, length: int) -> Tensor:
-    """uint8 `[n, length]`: 0 within one of the spans of a row, 1 outside."""
+    """Return uint8 `[n, length]`, 0 within the spans of a row and 1 outside."""
     n, n_spans = starts.shape
     if n_spans == 0:
         return torch.ones(n, length, dtype=torch.uint8, device=starts.device)
-    # Copying rows of a table is faster than comparing positions: row i is 1 up to length - i, row length + i is 1
-    # from there.
+    # Copying rows of a table is faster than comparing positions: row i is 1 before position length - i, and row
+    # length + i is 1 from position length - i on.
     table = _edges(length, starts.device)
     before = table.index_select(0, (length - starts).view(-1))
     behind = table.index_select(0, (2 * length - starts - widths).view(-1))
@@ -187,7 +189,7 @@ def _outside(starts: Tensor, widths: Tensor, length: int) -> Tensor:
 
 @functools.lru_cache(maxsize=16)
 def _edges(length: int, device: torch.device) -> Tensor:
-    """A view of 3 · length numbers as `[2 · length + 1, length]`, made once for a length."""
+    """Return the table `[2 · length + 1, length]`, a view of 3 · length numbers, cached per length."""
     steps = torch.ones(3 * length, dtype=torch.uint8, device=device)
     steps[length : 2 * length] = 0
     return steps.unfold(0, length, 1)

@@ -1,4 +1,4 @@
-"""Signals of one length brought to another: the same seconds in fewer or more samples."""
+"""Resampling of signals to another length with the same duration."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from torch import Tensor
 
 
 def resize(signals: Tensor, n_samples_out: int) -> Tensor:
-    """Signals over the same stretch of time at another sampling rate, band-limited, a whole batch at once.
+    """Resample signals to another length with the same duration, band-limited (Fourier method).
 
-    y = irfft(rfft(x)), its spectrum cut or filled with zeros at the lower of both Nyquist frequencies; sample m stands
-    at the time m T / L of the input. A tone keeps its cycles per signal, and nothing folds back. The Fourier series
-    takes the signal to repeat: of what repeats with it (integers of cycles) the result is exact, however close to
-    the Nyquist frequency; where end and beginning do not meet, the jump between them rings within the next few samples
-    at either end. Over windows of 2048 samples of real bearings, resized to 512 or 1024, that is 1 to 15 % of the
-    result (rms), as much as with mirrored ends, which would cost 2.4 times as much and leave 1 % beside a pure tone.
+    y = irfft(rfft(x)), with the spectrum truncated or zero-padded at the lower of the two Nyquist frequencies; sample m
+    corresponds to time m T / L of the input. A tone keeps its number of cycles, and there is no aliasing. The Fourier
+    method treats the signal as periodic: tones with an integer number of cycles are exact up to the Nyquist frequency;
+    a jump between the end and the beginning causes ringing within the next few samples at both ends. For windows of
+    2048 samples of real bearings resized to 512 or 1024, the ringing is 1 to 15 % of the result (RMS). Mirroring the
+    ends would give the same error, cost 2.4 times as much and leave an error of 1 % for a pure tone.
 
     Args:
         signals: `[..., T]`, T >= 1.
-        n_samples_out: the new length L, >= 1.
+        n_samples_out: new length L, >= 1.
 
     Returns:
-        `[..., L]`, at L / T times the sampling rate; the very same tensor where L = T.
+        `[..., L]`, at L / T times the sampling rate; the input itself if L = T.
 
     Example:
         >>> time = torch.arange(4096) / 4096
@@ -37,6 +37,6 @@ def resize(signals: Tensor, n_samples_out: int) -> Tensor:
     n_common = min(n_samples, n_samples_out)
     spectrum = torch.fft.rfft(signals)[..., : n_common // 2 + 1] * (n_samples_out / n_samples)
     if n_common % 2 == 0:
-        # the common Nyquist frequency stands for both its signs in the shorter signal, for one of them in the longer
+        # the common Nyquist bin of the shorter signal is the sum of the positive and negative frequency of the longer
         spectrum[..., -1] *= 2 if n_samples_out < n_samples else 0.5
     return torch.fft.irfft(spectrum, n=n_samples_out)

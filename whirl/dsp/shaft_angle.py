@@ -1,4 +1,4 @@
-"""Signals over the angle of a shaft whose speed may change: from a speed profile, or the pulses of a tachometer."""
+"""Order analysis at variable speed: shaft angle from a speed profile or tachometer pulses, and order spectra."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from whirl.dsp.envelope import amplitude_spectrum
 from whirl.dsp.interpolation import read_at
 from whirl.validation import check_batch, check_count, check_number
 
-_READ_TWICE = 2  # as often as orders ask for, where the speed changes: what folds then stays clear of them
+_OVERSAMPLING = 2  # of frames at variable speed, so that aliased components stay clear of the orders of interest
 
 
 def turns_from_speed(rpm: Tensor, sampling_rate_hz: float, n_samples: int | None = None) -> Tensor:
-    """Turns of the shaft since the first sample, by the trapezoidal rule.
+    """Integrate the shaft speed to the number of turns since the first sample, by the trapezoidal rule.
 
     Args:
-        rpm: speed, rev/min, > 0: at every sample, `[B, T]`, or one for a window, `[B]`.
-        sampling_rate_hz: > 0.
-        n_samples: T; needed where there is one speed for a window.
+        rpm: shaft speed in rev/min, > 0: at every sample, `[B, T]`, or one per window, `[B]`.
+        sampling_rate_hz: sampling rate, > 0.
+        n_samples: T; required for one speed per window.
 
     Returns:
-        float64 `[B, T]`.
+        Shaft angle in revolutions, float64 `[B, T]`.
 
     Example:
         >>> turns_from_speed(torch.tensor([[60.0, 120.0, 180.0]]), sampling_rate_hz=1.0)
@@ -36,17 +36,17 @@ def turns_from_speed(rpm: Tensor, sampling_rate_hz: float, n_samples: int | None
 
 
 def turns_from_tachometer(pulses: Tensor, pulses_per_turn: float = 1.0) -> Tensor:
-    """Turns of the shaft since the first pulse, from a channel that rises once or more often a turn.
+    """Convert a tachometer channel to the number of turns of the shaft since the first pulse.
 
-    A pulse is where the channel rises through the middle between its lowest and highest value, found to a fraction of a
-    sample; between two pulses, and before the first and behind the last, the speed is taken as constant.
+    A pulse is located, to a fraction of a sample, where the channel rises through the middle of its range. The speed is
+    assumed constant between two pulses, and extrapolated before the first and after the last.
 
     Args:
-        pulses: `[B, T]`.
-        pulses_per_turn: > 0.
+        pulses: tachometer channels, `[B, T]`.
+        pulses_per_turn: number of pulses per revolution, > 0.
 
     Returns:
-        float64 `[B, T]`; negative before the first pulse.
+        Shaft angle in revolutions, float64 `[B, T]`; negative before the first pulse.
 
     Raises:
         ValueError: a channel has fewer than two pulses.
@@ -59,13 +59,18 @@ def turns_from_tachometer(pulses: Tensor, pulses_per_turn: float = 1.0) -> Tenso
         20.0
     """
     check_number("pulses_per_turn", pulses_per_turn, 0, open_ends=True)
-    return torch.stack([_turns_of_one(channel.double()) for channel in pulses]) / pulses_per_turn
+    return torch.stack([_pulse_counts(channel.double()) for channel in pulses]) / pulses_per_turn
 
 
-def _turns_of_one(channel: Tensor) -> Tensor:
-    low, middle, high = (torch.lerp(channel.amin(), channel.amax(), share) for share in (1 / 3, 1 / 2, 2 / 3))
-    since_low, since_middle, since_high = _last(channel < low), _last(channel < middle), _last(channel > high)
-    is_up = since_high > since_low  # until it falls below a third: noise about the middle is no pulse
+def _pulse_counts(channel: Tensor) -> Tensor:
+    """Return the fractional number of pulses since the first at every sample, `[T]`."""
+    low, middle, high = (torch.lerp(channel.amin(), channel.amax(), level) for level in (1 / 3, 1 / 2, 2 / 3))
+    since_low, since_middle, since_high = (
+        _last_index(channel < low),
+        _last_index(channel < middle),
+        _last_index(channel > high),
+    )
+    is_up = since_high > since_low  # with hysteresis, so that noise around the middle does not count as a pulse
     rises = (is_up[1:] & ~is_up[:-1] & (since_low[1:] >= 0)).nonzero().flatten() + 1
     if len(rises) < 2:
         raise ValueError(f"the tachometer has {len(rises)} pulses, expected at least 2")
@@ -76,17 +81,18 @@ def _turns_of_one(channel: Tensor) -> Tensor:
     return after - 1 + (samples - edges[after - 1]) / (edges[after] - edges[after - 1])
 
 
-def _last(where: Tensor) -> Tensor:
-    """For every sample the last one up to it at which `where` held, -1 if there is none."""
-    return torch.arange(len(where), device=where.device).where(where, -1).cummax(0).values
+def _last_index(condition: Tensor) -> Tensor:
+    """Return for every sample the last index up to it at which the condition is True, or -1."""
+    return torch.arange(len(condition), device=condition.device).where(condition, -1).cummax(0).values
 
 
 def samples_at(turns: Tensor, angles: Tensor) -> Tensor:
-    """Where, in samples, the shaft stands at given angles; beyond the window's ends, in its mirror image.
+    """Return the positions, in samples, at which the shaft reaches given angles.
 
     Args:
-        turns: at every sample, rising, float64 `[B, T]`.
-        angles: in turns, float64 `[B, M]`; no farther from an end than the window is long.
+        turns: shaft angle at every sample in revolutions, increasing, float64 `[B, T]`.
+        angles: angles in revolutions, float64 `[B, M]`. Angles outside the window are mirrored at its ends; they must
+            be no farther from an end than the length of the window.
 
     Returns:
         float64 `[B, M]`, in [0, T - 1].
@@ -101,23 +107,25 @@ def samples_at(turns: Tensor, angles: Tensor) -> Tensor:
 def order_spectrum(
     signals: Tensor, turns: Tensor, max_order: float, n_turns: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Amplitude spectrum over the shaft's angle: a line that follows the shaft stays sharp while the speed changes.
+    """Compute the amplitude spectrum over the shaft angle, in which shaft orders stay sharp at variable speed.
 
-    Computed order tracking (Fyfe & Munck 1997, MSSP 11:187) with a Hann window. The signal is read so often that
-    nothing folds into the orders shown, at the slowest speed either.
+    Computed order tracking (Fyfe & Munck 1997, MSSP 11:187) with a Hann window. The resampling rate is high enough to
+    prevent aliasing into the returned orders, also at the lowest speed.
 
     Args:
         signals: float32 or float64 `[B, C, T]`, in any unit.
-        turns: of the shaft, at every sample, rising, `[B, T]`: see `turns_from_speed` and `turns_from_tachometer`.
-        max_order: highest order shown, > 0.
-        n_turns: how many of the first turns count; default as many whole ones as all windows have.
+        turns: shaft angle at every sample in revolutions, increasing, `[B, T]`; see `turns_from_speed` and
+            `turns_from_tachometer`.
+        max_order: highest order of the result, > 0.
+        n_turns: number of revolutions to use, from the first sample on; by default the largest integer that all
+            windows contain.
 
     Returns:
-        Amplitudes `[B, C, O]` in the unit of the signals, and their orders, `[O]`, `1 / n_turns` apart.
+        Amplitudes `[B, C, O]` in the unit of the signals, and their orders, `[O]`, with a spacing of `1 / n_turns`.
 
     Raises:
         TypeError: the signals are not floating point.
-        ValueError: a shape is another, or a window has fewer turns.
+        ValueError: a shape is invalid, the angle does not increase, or a window has fewer turns.
 
     Example:
         >>> time_s = torch.arange(20_001) / 10_000
@@ -134,70 +142,71 @@ def order_spectrum(
     turns = turns.double()
     steps = turns.diff(dim=1)
     if not bool((steps > 0).all()):
-        raise ValueError("turns do not rise from sample to sample: expected a shaft that goes on turning")
+        raise ValueError("turns do not increase from sample to sample, expected strictly increasing angles")
     available = float((turns[:, -1] - turns[:, 0]).amin())
     length = int(available) if n_turns is None else n_turns
     if not 0 < length <= available:
         raise ValueError(f"the windows have {available:.3g} turns, expected at least {n_turns or 1:g}")
-    per_turn = max(1 / float(steps.amin()), 2 * max_order)  # as many as the signal has at the slowest speed
-    n_read = int(length * per_turn)
-    angles = turns[:, :1] + torch.arange(n_read, device=turns.device) * (length / n_read)
+    per_turn = max(
+        1 / float(steps.amin()), 2 * max_order
+    )  # at least the sampling rate of the signal at the lowest speed
+    n_samples = int(length * per_turn)
+    angles = turns[:, :1] + torch.arange(n_samples, device=turns.device) * (length / n_samples)
     over_angle = read_at(signals, samples_at(turns, angles), signals.new_full((len(signals),), 0.9))
-    amplitudes, orders = amplitude_spectrum(over_angle, n_read / length)
-    shown = int(max_order * length) + 1
-    return amplitudes[..., :shown], orders[:shown]
+    amplitudes, orders = amplitude_spectrum(over_angle, n_samples / length)
+    n_orders = int(max_order * length) + 1
+    return amplitudes[..., :n_orders], orders[:n_orders]
 
 
 def order_frames(
     signals: Tensor, rpm: Tensor, sampling_rate_hz: float, n_times: int, n_frame: int, per_turn: float
 ) -> Tensor:
-    """Stretches of equal angle about equally spaced times: each as many turns long, read as often in a turn.
+    """Cut frames of equal shaft angle, centered at equally spaced times.
 
-    Where the speed changes within a window, orders stay free of what folds as long as it changes by no more than a
-    factor of 3 there.
+    If the speed changes within a window, the orders are free of aliasing up to a change by a factor of 3.
 
     Args:
         signals: float32 or float64 `[B, C, T]`.
-        rpm: speed of the shaft, rev/min, > 0: `[B]`, or at every sample, `[B, T]`.
-        sampling_rate_hz: of the signals, > 0.
-        n_times: stretches, centred on the middles of as many equal parts of the window.
-        n_frame: samples K of each; half of it must not be more turns than there are in the window.
-        per_turn: samples in a turn.
+        rpm: shaft speed in rev/min, > 0: `[B]`, or at every sample, `[B, T]`.
+        sampling_rate_hz: sampling rate of the signals, > 0.
+        n_times: number of frames, centered on as many equal parts of the window.
+        n_frame: number of samples K of a frame; half a frame must not span more turns than the window.
+        per_turn: samples per revolution.
 
     Returns:
-        `[B, C, n_times, K]`, or with twice as many samples in a turn, 2K, where the speed is given at every sample.
+        `[B, C, n_times, K]`; if the speed is given at every sample, 2K samples at twice the samples per revolution.
 
     Raises:
-        ValueError: on a CPU, a speed is not a number > 0 or so low that the window is too short.
+        ValueError: on a CPU, a speed is not a number > 0 or too low for the length of the window.
     """
     n_samples = signals.shape[-1]
-    check_speed(rpm, sampling_rate_hz, n_samples, n_frame / per_turn / 2)
+    _check_speed(rpm, sampling_rate_hz, n_samples, n_frame / per_turn / 2)
     fastest = rpm if rpm.ndim == 1 else rpm.amax(1)
     step = 60 * sampling_rate_hz / (fastest * per_turn)
     parts = torch.arange(n_times, device=signals.device, dtype=torch.float64)
-    centres = (parts + 0.5) * (n_samples / n_times) - 0.5
-    n_read = n_frame if rpm.ndim == 1 else _READ_TWICE * n_frame
-    offsets = (torch.arange(n_read, device=signals.device, dtype=torch.float64) / n_read - 0.5) * (n_frame / per_turn)
+    centers = (parts + 0.5) * (n_samples / n_times) - 0.5
+    n_out = n_frame if rpm.ndim == 1 else _OVERSAMPLING * n_frame
+    offsets = (torch.arange(n_out, device=signals.device, dtype=torch.float64) / n_out - 0.5) * (n_frame / per_turn)
     if rpm.ndim == 1:
-        positions = centres[:, None] + offsets * (60 * sampling_rate_hz / rpm.double())[:, None, None]
-        positions = (n_samples - 1) - ((n_samples - 1) - positions.abs()).abs()  # beyond the ends lies the mirror image
+        positions = centers[:, None] + offsets * (60 * sampling_rate_hz / rpm.double())[:, None, None]
+        positions = (n_samples - 1) - ((n_samples - 1) - positions.abs()).abs()  # mirrored at the ends
     else:
         turns = turns_from_speed(rpm, sampling_rate_hz)
-        at = torch.lerp(turns[:, centres.floor().long()], turns[:, centres.ceil().long()], centres.frac())
+        at = torch.lerp(turns[:, centers.floor().long()], turns[:, centers.ceil().long()], centers.frac())
         positions = samples_at(turns, (at[..., None] + offsets).flatten(1))
-    return read_at(signals, positions.flatten(1), step).unflatten(-1, (n_times, n_read))
+    return read_at(signals, positions.flatten(1), step).unflatten(-1, (n_times, n_out))
 
 
-def check_speed(rpm: Tensor, sampling_rate_hz: float, n_samples: int, least_turns: float) -> None:
-    """Refuses speeds that are unknown or too low for the window; looks on a CPU only, others are not halted."""
+def _check_speed(rpm: Tensor, sampling_rate_hz: float, n_samples: int, min_turns: float) -> None:
+    """Validate that speeds are known and high enough for the window; on a CPU only, to avoid a synchronization."""
     if rpm.device.type != "cpu":
         return
     if not bool(((rpm > 0) & rpm.isfinite()).all()):
-        wrong = rpm[~((rpm > 0) & rpm.isfinite())][0].item()
-        raise ValueError(f"rpm is {wrong:g}, expected the speed of every window, > 0")
+        invalid = rpm[~((rpm > 0) & rpm.isfinite())][0].item()
+        raise ValueError(f"rpm is {invalid:g}, expected a finite speed > 0 for every window")
     slowest = (rpm if rpm.ndim == 1 else rpm.mean(1)).amin().item()
     turns = slowest / 60 * n_samples / sampling_rate_hz
-    if turns < least_turns:
+    if turns < min_turns:
         raise ValueError(
-            f"windows of {n_samples} samples have {turns:.3g} turns at {slowest:g} rpm, expected {least_turns:g}"
+            f"windows of {n_samples} samples have {turns:.3g} turns at {slowest:g} rpm, expected at least {min_turns:g}"
         )

@@ -1,4 +1,4 @@
-"""Time-frequency maps of batches, on the device of the batch: what a two-dimensional network, or a person, looks at."""
+"""Time-frequency maps of batches, on the device of the batch, as input of 2-D networks and for figures."""
 
 from __future__ import annotations
 
@@ -22,66 +22,65 @@ KINDS = ("stft", "cwt", "wvd", "envelope", "order")
 SCALES = ("db", "magnitude", "power")
 
 DYNAMIC_RANGE_DB = 80.0
-"""Depth of a map in dB, below its strongest cell: what is weaker is drawn up to there."""
+"""Dynamic range of a map in dB: weaker cells are raised to this distance below the strongest cell."""
 
-_SILENCE = 1e-20  # power that stands for none at all: -200 dB
-_RANGES = {  # of rows by default, as shares of the sampling rate
+_MIN_POWER = 1e-20  # -200 dB
+_RANGES = {  # default frequency range relative to the sampling rate
     "stft": (0.0, 0.5),
-    "cwt": (1 / 1024, 0.45),  # from two waves in a window of 2048 to clear of the filter against aliasing
+    "cwt": (1 / 1024, 0.45),  # from two cycles in a window of 2048 to below the transition of an anti-aliasing filter
     "wvd": (0.0, 0.5),
     "envelope": (0.0, 1 / 16),
 }
 _ORDERS = (0.0, 16.0)
-_RESONANCES = (0.25, 0.95)  # band to demodulate by default, as shares of half the sampling rate
-_ORDER_MARGIN = 1.05  # samples in a turn beyond what the highest order needs: they are cut off gradually
-
-
-_MAX_LAGS = 4096  # of a Wigner-Ville distribution, whose memory grows with them times the samples
+_RESONANCE_BAND = (0.25, 0.95)  # default band to demodulate, relative to half the sampling rate
+_ORDER_MARGIN = 1.05  # samples per revolution relative to twice the highest order, for the transition of the low-pass
+_MAX_LAGS = 4096  # of a Wigner-Ville distribution, whose memory is proportional to lags times samples
 
 
 class _Axis(NamedTuple):
-    """Rows in equal steps: `n_frequencies` bins, from `first` on, of a transform over `n_fft` samples."""
+    """Equally spaced rows: `n_frequencies` bins from `first` on of a transform of `n_fft` samples."""
 
-    rate: float  # Hz, or samples in a turn
+    rate: float  # samples per second or per revolution
     n_fft: int
     first: int
 
 
 class TimeFrequency(nn.Module):
-    """Signals as time-frequency maps, to stand in front of a network.
+    """Time-frequency representation: a module that converts signals to maps, for use in front of a network.
 
     | kind | rows | map |
     |---|---|---|
-    | `stft` | Hz, equal steps | short-time Fourier transform; the window is as long as the steps allow |
-    | `cwt` | Hz, equal ratios | wavelet transform |
-    | `wvd` | Hz, equal steps | smoothed pseudo Wigner-Ville distribution |
-    | `envelope` | Hz of modulation | short-time Fourier transform of a band's squared envelope |
-    | `order` | multiples of shaft speed | short-time Fourier transform over the shaft's angle |
+    | `stft` | Hz, linear | short-time Fourier transform; the window is as long as the spacing of the rows allows |
+    | `cwt` | Hz, logarithmic | wavelet transform |
+    | `wvd` | Hz, linear | smoothed pseudo Wigner-Ville distribution |
+    | `envelope` | modulation frequency in Hz, linear | short-time Fourier transform of the squared envelope of a band |
+    | `order` | orders of shaft speed, linear | short-time Fourier transform over the shaft angle |
 
-    The power of each cell is scaled, by default to dB, and by default every map, of each sample and channel, is then
-    brought to mean 0 and standard deviation 1, as a network wants it; a constant map becomes zeros. dB are floored
-    `DYNAMIC_RANGE_DB` below the map's strongest cell, so a silent window is finite.
+    The power of each cell is scaled, by default to dB with a floor `DYNAMIC_RANGE_DB` below the strongest cell, so that
+    a window of zeros gives finite values. By default every map, of each sample and channel, is then standardized to
+    mean 0 and standard deviation 1; a constant map becomes zeros.
 
-    It has no weights and no state. Half precision is computed in float32, also under autocast; maps have the type of
-    the signals. Gradients flow to the signals.
+    The module has no parameters and no state. Half precision is computed in float32, also under autocast; maps have the
+    dtype of the signals. Gradients flow to the signals.
 
     Args:
         kind: one of `KINDS`.
-        sampling_rate_hz: of the signals, > 0.
-        n_frequencies: rows F, >= 2.
-        n_times: columns T', >= 1; fewer where the window has fewer samples.
+        sampling_rate_hz: sampling rate of the signals, > 0.
+        n_frequencies: number of rows F, >= 2.
+        n_times: number of columns T', >= 1, limited to the number of samples of the window.
         scale: `"db"`, `"magnitude"` or `"power"`.
-        frequency_range: lowest and highest frequency, Hz, 0 <= low < high <= half the sampling rate (orders >= 0 for an
-            order map, 0 < low for a `cwt`). The last row of equal steps lies one step below high. By default 0 to half
-            the sampling rate; for a `cwt` 1/1024 to 0.45 of it; for an `envelope` 0 to 1/16 of it; orders 0 to 16.
-        band_hz: band to demodulate for an `envelope`, Hz; default 0.25 to 0.95 of half the sampling rate, where
-            structure rings. For an `order` map None is the signal itself, and a band its squared envelope there.
-        window: of `stft`, `envelope` and `order`, see `stft`.
-        wavelet: of `cwt`, see `wavelets.cwt`.
-        standardize: whether each map is brought to mean 0 and standard deviation 1.
+        frequency_range: lowest and highest frequency in Hz, 0 <= low < high <= half the sampling rate (orders >= 0 for
+            an order map, 0 < low for a `cwt`). The last of linearly spaced rows lies one step below high. Default: 0 to
+            half the sampling rate; for a `cwt` 1/1024 to 0.45 of the sampling rate; for an `envelope` 0 to 1/16 of it;
+            for an order map orders 0 to 16.
+        band_hz: band to demodulate for an `envelope`, in Hz; default 0.25 to 0.95 of half the sampling rate, the range
+            of structural resonances. For an `order` map None uses the signal itself, and a band its squared envelope.
+        window: window of `stft`, `envelope` and `order`, see `stft`.
+        wavelet: wavelet of `cwt`, see `wavelets.cwt`.
+        standardize: whether to standardize each map to mean 0 and standard deviation 1.
 
     Raises:
-        ValueError: an argument is out of range.
+        ValueError: an argument is out of range, or a name is unknown.
 
     Example:
         >>> representation = TimeFrequency("cwt", sampling_rate_hz=12_000)
@@ -120,7 +119,7 @@ class TimeFrequency(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """Plain data from which `TimeFrequency(**config)` builds the same again."""
+        """Arguments as JSON-compatible data; `TimeFrequency(**config)` creates an equal representation."""
         return {
             "kind": self.kind,
             "sampling_rate_hz": self.sampling_rate_hz,
@@ -136,47 +135,48 @@ class TimeFrequency(nn.Module):
 
     @property
     def frequencies(self) -> Tensor:
-        """Of the rows of a map, `[F]`, rising, in Hz, or orders for an order map."""
+        """Frequencies of the rows of a map, `[F]`, increasing, in Hz, or orders for an order map."""
         if self.kind == "cwt":
             return torch.tensor(self._geometric)
         axis = self._axis
         return (axis.first + torch.arange(self.n_frequencies)) * (axis.rate / axis.n_fft)
 
     def times_s(self, n_samples: int) -> Tensor:
-        """Middles of a map's columns, `[T']`, in seconds from the first of `n_samples` samples."""
+        """Return the centers of the columns of a map of `n_samples` samples, `[T']`, in seconds from the first."""
         n_times = min(self.n_times, n_samples)
         return (torch.arange(n_times) + 0.5) * (n_samples / n_times / self.sampling_rate_hz)
 
     def forward(self, signals: Tensor, metadata: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Maps of a batch.
+        """Compute the maps of a batch.
 
         Args:
             signals: float `[B, C, T]`.
-            metadata: for an order map `"rpm"`, rev/min, `[B]`, or at every sample, `[B, T]`.
+            metadata: must contain `"rpm"` for an order map, the shaft speed in rev/min, `[B]`, or at every sample,
+                `[B, T]`.
 
         Returns:
-            `[B, C, F, T']` of the signals' type.
+            `[B, C, F, T']` with the dtype of the signals.
 
         Raises:
             TypeError: the signals are not floating point.
-            ValueError: a shape is another, or the window too short for the map.
+            ValueError: a shape is invalid, the window is too short for the map, or the speed is missing.
         """
         check_batch(signals)
         with torch.autocast(signals.device.type, enabled=False):
             work = signals if signals.dtype == torch.float64 else signals.float()
-            maps = self._scaled(self._power(work, metadata))
-            return (_standardized(maps) if self.standardize else maps).to(signals.dtype)
+            maps = self._scale(self._power(work, metadata))
+            return (_standardize(maps) if self.standardize else maps).to(signals.dtype)
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in self.config.items())
 
     def _range(self, given: Sequence[float] | None) -> tuple[float, float]:
         rate_hz, is_order = self.sampling_rate_hz, self.kind == "order"
-        shares = _ORDERS if is_order else _RANGES[self.kind]
-        low, high = given or (share if is_order else share * rate_hz for share in shares)
-        most = math.inf if is_order else rate_hz / 2
-        if not 0 <= low < high <= most or high == math.inf or (self.kind == "cwt" and low == 0):
-            expected = "0 <= low < high" if is_order else f"low < high, both from 0 to {most:g}"
+        low, high = given or (_ORDERS if is_order else (fraction * rate_hz for fraction in _RANGES[self.kind]))
+        maximum = math.inf if is_order else rate_hz / 2
+        if not 0 <= low < high <= maximum or high == math.inf or (self.kind == "cwt" and low == 0):
+            lower = "0 < low" if self.kind == "cwt" else "0 <= low"
+            expected = f"{lower} < high" if is_order else f"{lower} < high <= {maximum:g}"
             raise ValueError(f"frequency_range of {self.kind!r} is {(low, high)}, expected {expected}")
         return float(low), float(high)
 
@@ -184,7 +184,7 @@ class TimeFrequency(nn.Module):
         if given is None and self.kind != "envelope":
             return None
         nyquist_hz = self.sampling_rate_hz / 2
-        low, high = given or (share * nyquist_hz for share in _RESONANCES)
+        low, high = given or (fraction * nyquist_hz for fraction in _RESONANCE_BAND)
         return check_range("band_hz", (low, high), nyquist_hz)
 
     @functools.cached_property
@@ -193,21 +193,21 @@ class TimeFrequency(nn.Module):
 
     @functools.cached_property
     def _axis(self) -> _Axis:
-        """The transform of which rows in equal steps are bins."""
+        """Transform whose bins are the linearly spaced rows."""
         low, high = self.frequency_range
         step = (high - low) / self.n_frequencies
         first = round(low / step)
         if self.kind == "order":
             n_fft = 2 * math.ceil(_ORDER_MARGIN * high / step)
             return _Axis(n_fft * step, n_fft, first)
-        # lags of a Wigner-Ville distribution count twice, so its bins end at half the sampling rate
+        # the phase of a Wigner-Ville distribution is proportional to twice the lag, so its bins end at half the rate
         rate = self.sampling_rate_hz / (2 if self.kind == "wvd" else 1)
         n_fft = round(rate / step)
         n_bins = n_fft if self.kind == "wvd" else n_fft // 2 + 1
         return _Axis(rate, n_fft, min(first, n_bins - self.n_frequencies))
 
     def _power(self, signals: Tensor, metadata: Mapping[str, Tensor] | None) -> Tensor:
-        """Squared amplitudes, `[B, C, F, T']`."""
+        """Compute squared amplitudes, `[B, C, F, T']`."""
         if self.kind == "cwt":
             return cwt_power(signals, self.sampling_rate_hz, self._geometric, self.n_times, self.wavelet)
         if self.kind == "wvd":
@@ -224,7 +224,7 @@ class TimeFrequency(nn.Module):
     def _order_power(self, signals: Tensor, metadata: Mapping[str, Tensor] | None) -> Tensor:
         if metadata is None or "rpm" not in metadata:
             raise ValueError(
-                "an order map needs the speed of the shaft: metadata with 'rpm', [batch] or [batch, samples]"
+                "metadata has no 'rpm', expected the shaft speed for an order map: [batch] or [batch, samples]"
             )
         axis, n_times = self._axis, min(self.n_times, signals.shape[-1])
         frames = order_frames(signals, metadata["rpm"], self.sampling_rate_hz, n_times, axis.n_fft, axis.rate)
@@ -235,26 +235,25 @@ class TimeFrequency(nn.Module):
         axis, hop = self._axis, self._hop(signals)
         if axis.n_fft > _MAX_LAGS:
             raise ValueError(
-                f"rows {axis.rate / axis.n_fft:.3g} Hz apart need {axis.n_fft} lags, more than {_MAX_LAGS}: choose a "
-                "wider frequency_range, or another kind of map"
+                f"rows with a spacing of {axis.rate / axis.n_fft:.3g} Hz need {axis.n_fft} lags, expected at most "
+                f"{_MAX_LAGS}; use a wider frequency_range or another kind of map"
             )
         reach = (axis.n_fft - 1) // 2
-        half = max(
-            hop, reach // 2
-        )  # of the window in time: smoothing in frequency alone leaves much between components
-        margin = min(reach + half, signals.shape[-1] - 1)  # the ends are continued by mirroring
+        # half-width of the time window; smoothing in frequency alone leaves strong cross terms
+        half = max(hop, reach // 2)
+        margin = min(reach + half, signals.shape[-1] - 1)  # for mirroring at the ends
         values = wigner_ville(
             F.pad(signals, (margin, margin), mode="reflect"),
             self.sampling_rate_hz,
             axis.n_fft,
-            _bell(2 * reach + 1, signals.dtype, signals.device),
-            _bell(2 * half + 1, signals.dtype, signals.device),
+            _hann(2 * reach + 1, signals.dtype, signals.device),
+            _hann(2 * half + 1, signals.dtype, signals.device),
             hop,
             margin + hop // 2,
         )
         n_columns = 1 + (signals.shape[-1] - 1 - hop // 2) // hop
         rows = values[:, :, axis.first : axis.first + self.n_frequencies, :n_columns]
-        return _pool(rows, self.n_times)
+        return _pool_times(rows, self.n_times)
 
     def _hop(self, signals: Tensor) -> int:
         return max(1, signals.shape[-1] // self.n_times)
@@ -262,18 +261,18 @@ class TimeFrequency(nn.Module):
     def _rows_of(self, values: Tensor) -> Tensor:
         first = self._axis.first
         rows = values[:, :, first : first + self.n_frequencies]
-        return _pool(rows.real.square() + rows.imag.square(), self.n_times)
+        return _pool_times(rows.real.square() + rows.imag.square(), self.n_times)
 
-    def _scaled(self, power: Tensor) -> Tensor:
+    def _scale(self, power: Tensor) -> Tensor:
         if self.scale == "power":
             return power
         if self.scale == "magnitude":
-            return power.clamp_min(_SILENCE).sqrt()  # a root has no slope at 0
+            return power.clamp_min(_MIN_POWER).sqrt()  # the root has no finite gradient at 0
         return decibel(power)
 
 
 def decibel(power: Tensor) -> Tensor:
-    """`10 log10` of maps' power, floored `DYNAMIC_RANGE_DB` below each map's strongest cell, and at -200.
+    """Convert the power of maps to dB, with a floor `DYNAMIC_RANGE_DB` below the strongest cell and at -200 dB.
 
     Args:
         power: `[B, C, F, T']`.
@@ -283,25 +282,27 @@ def decibel(power: Tensor) -> Tensor:
         tensor([[[[  0.,  20., -60.]]]])
     """
     floor = power.amax((-2, -1), keepdim=True) * 10 ** (-DYNAMIC_RANGE_DB / 10)
-    return 10 * torch.maximum(power, floor.clamp_min(_SILENCE)).log10()
+    return 10 * torch.maximum(power, floor.clamp_min(_MIN_POWER)).log10()
 
 
-def _standardized(maps: Tensor) -> Tensor:
-    """Each map with mean 0 and standard deviation 1; what varies by less than a millionth of its mean becomes 0."""
-    normal, mean, inverse_deviation = torch.native_layer_norm(maps.contiguous(), maps.shape[-2:], None, None, 1e-30)
-    return normal * (mean.abs() * inverse_deviation <= 1e6)
+def _standardize(maps: Tensor) -> Tensor:
+    """Standardize each map; one whose standard deviation is below a millionth of its mean becomes 0."""
+    standardized, mean, inverse_deviation = torch.native_layer_norm(
+        maps.contiguous(), maps.shape[-2:], None, None, 1e-30
+    )
+    return standardized * (mean.abs() * inverse_deviation <= 1e6)
 
 
-def _pool(power: Tensor, n_times: int) -> Tensor:
-    """No more than `n_times` columns, each the mean of those it covers."""
+def _pool_times(power: Tensor, n_times: int) -> Tensor:
+    """Average the columns to at most `n_times`."""
     if power.shape[-1] <= n_times:
         return power
     return F.adaptive_avg_pool2d(power, (power.shape[-2], n_times))
 
 
 @functools.lru_cache(maxsize=32)
-def _bell(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A Hann window of odd length without zeros at its ends, of sum 1."""
-    with torch.inference_mode(False):  # made for an evaluation, it must serve a training too
+def _hann(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return a Hann window of odd length without zeros at its ends, normalized to sum 1."""
+    with torch.inference_mode(False):  # cached under inference mode, the tensor could not be used in training
         weights = torch.hann_window(length + 2, periodic=False, dtype=torch.float64)[1:-1]
         return (weights / weights.sum()).to(device, dtype)
