@@ -20,17 +20,17 @@ from whirl.optim.cnn_optimizer import (
     get_parameter_groups,
 )
 
-# asked of torch, so that an optimizer that a later torch adds is tried too
+# listed at run time, so that optimizers added by later versions of torch are tested, too
 TORCH_NAMES = sorted(
     name
     for name, kind in vars(torch.optim).items()
     if inspect.isclass(kind) and issubclass(kind, torch.optim.Optimizer) and kind is not torch.optim.Optimizer
 )
-REFUSED = {"LBFGS": "closure", "SparseAdam": "sparse gradients only"}
-TRAINED = [name for name in TORCH_NAMES if name not in REFUSED]
+UNSUPPORTED = {"LBFGS": "closure", "SparseAdam": "sparse gradients"}
+SUPPORTED = [name for name in TORCH_NAMES if name not in UNSUPPORTED]
 PRESETS = ["default", "fast_convergence", "strong_regularization", "sgd_baseline"]
-# create_optimizer's arguments, and the torch optimizer that they mean
-MEANINGS = {
+# arguments of create_optimizer, and the equivalent torch optimizer
+EQUIVALENTS = {
     "adamw": ({"lr": 0.01}, lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=1e-4)),
     "adam": ({"lr": 0.01, "weight_decay": 0.1}, lambda p: torch.optim.Adam(p, lr=0.01, weight_decay=0.1)),
     "sgd": (
@@ -50,45 +50,45 @@ def two_layers(bias: bool = True) -> nn.Module:
 
 def losses(network: nn.Module, optimizer: torch.optim.Optimizer, n_steps: int) -> list[float]:
     signals = torch.randn(64, 6, generator=torch.Generator().manual_seed(1))
-    found = []
+    history = []
     for _ in range(n_steps):
         loss = F.cross_entropy(network(signals), signals[:, :3].argmax(1))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        found.append(loss.item())
-    return found
+        history.append(loss.item())
+    return history
 
 
-@pytest.mark.parametrize("name", TRAINED)
-def test_loss_falls_with_every_optimizer_that_torch_offers(name):
+@pytest.mark.parametrize("name", SUPPORTED)
+def test_loss_decreases_with_every_torch_optimizer(name):
     network = two_layers(bias=name != "Muon")
     has_decay = "weight_decay" in inspect.signature(getattr(torch.optim, name)).parameters
     optimizer = create_optimizer(name.lower(), network, lr=0.01, weight_decay=1e-4 if has_decay else 0)
     assert type(optimizer).__name__ == name
-    found = losses(network, optimizer, 60)
-    assert min(found[-5:]) < found[0] - 0.002  # Adadelta at this rate is that slow
+    history = losses(network, optimizer, 60)
+    assert min(history[-5:]) < history[0] - 0.002  # Adadelta is slow at this learning rate
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_the_loop_cannot_use_is_refused_with_the_reason(name):
-    with pytest.raises(ValueError, match=f"'{name}' cannot train here: .*{REFUSED[name]}"):
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_rejects_unsupported_optimizers(name):
+    with pytest.raises(ValueError, match=f"'{name}' is not supported: .*{UNSUPPORTED[name]}"):
         create_optimizer(name, two_layers())
 
 
-@pytest.mark.parametrize("name", MEANINGS)
-def test_is_the_torch_optimizer_step_by_step(name):
-    arguments, by_torch = MEANINGS[name]
-    ours, expected = two_layers(), two_layers()
-    optimizer, reference = create_optimizer(name, ours, **arguments), by_torch(expected.parameters())
+@pytest.mark.parametrize("name", EQUIVALENTS)
+def test_takes_the_same_steps_as_torch_optimizer(name):
+    arguments, create_reference = EQUIVALENTS[name]
+    network, expected = two_layers(), two_layers()
+    optimizer, reference = create_optimizer(name, network, **arguments), create_reference(expected.parameters())
     for _ in range(5):
-        losses(ours, optimizer, 1)
+        losses(network, optimizer, 1)
         losses(expected, reference, 1)
-        for p, q in zip(ours.parameters(), expected.parameters(), strict=True):
+        for p, q in zip(network.parameters(), expected.parameters(), strict=True):
             torch.testing.assert_close(p, q, atol=1e-6, rtol=1e-5)
 
 
-def test_functions_have_the_defaults_of_the_reference():
+def test_functions_have_documented_defaults():
     parameters = list(two_layers().parameters())
     adamw, sgd = create_adamw_optimizer(parameters), create_sgd_optimizer(parameters)
     rmsprop = create_rmsprop_optimizer(parameters)
@@ -99,17 +99,17 @@ def test_functions_have_the_defaults_of_the_reference():
     assert create_optimizer("rmsprop", parameters).defaults["weight_decay"] == 1e-4
 
 
-def test_parameters_come_as_network_iterator_names_or_groups():
+def test_accepts_network_iterator_named_parameters_and_groups():
     network = two_layers()
     expected = list(network.parameters())
-    for given in (network, iter(expected), network.named_parameters(), [{"params": iter(expected)}]):
-        optimizer = create_optimizer("adamw", given)
+    for model_params in (network, iter(expected), network.named_parameters(), [{"params": iter(expected)}]):
+        optimizer = create_optimizer("adamw", model_params)
         assert [id(p) for p in optimizer.param_groups[0]["params"]] == [id(p) for p in expected]
     single = create_optimizer("adamw", [{"params": expected[0], "lr": 0.5}, {"params": expected[1:]}])
     assert [group["lr"] for group in single.param_groups] == [0.5, 1e-3]
 
 
-def test_numbers_of_numpy_become_plain_ones_that_a_safe_checkpoint_holds():
+def test_numpy_scalars_can_be_loaded_with_weights_only():
     tenth = np.float64(0.1)
     for optimizer in (
         create_optimizer("adamw", two_layers(), betas=(tenth, np.float32(0.5)), eps=tenth),
@@ -137,24 +137,28 @@ def group(key, value):
         ),
         (TypeError, "optimizer_type is a NoneType", {"optimizer_type": None}),
         (TypeError, "optimizer_type is a Sequential, expected a name", {"optimizer_type": two_layers()}),
-        (TypeError, "AdamW has no argument beta, momentum; it has lr, betas", {"beta": 1, "momentum": 0.9}),
-        (TypeError, "SGD has no argument betas; it has lr, momentum", {"optimizer_type": "sgd", "betas": (0.9, 0.99)}),
-        (TypeError, "model_params is missing", {"model_params": None}),
+        (TypeError, "AdamW has no argument beta, momentum; expected one of: lr, betas", {"beta": 1, "momentum": 0.9}),
+        (
+            TypeError,
+            "SGD has no argument betas; expected one of: lr, momentum",
+            {"optimizer_type": "sgd", "betas": (0.9, 0.99)},
+        ),
+        (TypeError, "model_params is None", {"model_params": None}),
         (TypeError, "model_params is a str", {"model_params": "weights"}),
         (TypeError, "model_params is a Parameter", {"model_params": nn.Parameter(torch.ones(2))}),
         (TypeError, "model_params is a OrderedDict", {"model_params": two_layers().state_dict()}),
         (TypeError, "model_params is a int", {"model_params": 3}),
-        (TypeError, "model_params holds a Linear", {"model_params": [nn.Linear(2, 2)]}),
-        (ValueError, "no parameter to optimise: model_params is empty", {"model_params": []}),
-        (ValueError, "no parameter to optimise", {"model_params": [{"params": []}]}),
-        (ValueError, "no parameter to optimise", {"model_params": nn.ReLU()}),
+        (TypeError, "model_params contains a Linear", {"model_params": [nn.Linear(2, 2)]}),
+        (ValueError, "model_params is empty, expected at least one parameter", {"model_params": []}),
+        (ValueError, "model_params is empty", {"model_params": [{"params": []}]}),
+        (ValueError, "model_params is empty", {"model_params": nn.ReLU()}),
         (ValueError, r"a parameter group has no 'params', only \['lr'\]", {"model_params": [{"lr": 0.1}]}),
-        (TypeError, "'params' of a parameter group holds a Linear", {"model_params": [{"params": nn.Linear(2, 2)}]}),
-        (TypeError, "'params' of a parameter group holds a int", {"model_params": [{"params": [3]}]}),
-        (TypeError, "'params' of a parameter group holds a str", {"model_params": [{"params": "abc"}]}),
+        (TypeError, "'params' of a parameter group contains a Linear", {"model_params": [{"params": nn.Linear(2, 2)}]}),
+        (TypeError, "'params' of a parameter group contains a int", {"model_params": [{"params": [3]}]}),
+        (TypeError, "'params' of a parameter group contains a str", {"model_params": [{"params": "abc"}]}),
         (
             TypeError,
-            "a parameter group has no argument weightdecay; it has params",
+            "a parameter group has no argument weightdecay; expected one of: params",
             {"model_params": group("weightdecay", 1)},
         ),
         (ValueError, "lr is -1.0, expected a finite number >= 0", {"model_params": group("lr", -1.0)}),
@@ -167,29 +171,29 @@ def group(key, value):
         (ValueError, "momentum is 1.5", {"optimizer_type": "sgd", "momentum": 1.5}),
         (ValueError, "momentum is nan", {"optimizer_type": "sgd", "momentum": float("nan")}),
         (ValueError, r"momentum is 1, expected a number in \[0, 1\)", {"optimizer_type": "rmsprop", "momentum": 1}),
-        (ValueError, "Rprop knows no weight decay, but weight_decay is 0.0001", {"optimizer_type": "rprop"}),
-        (ValueError, r"Muon takes only matrices.* 2 of 4 .*shape \[16\]", {"optimizer_type": "muon"}),
+        (ValueError, "Rprop has no weight decay, but weight_decay is 0.0001", {"optimizer_type": "rprop"}),
+        (ValueError, r"Muon supports only matrices.* 2 of 4 .*the first \[16\]", {"optimizer_type": "muon"}),
         (ValueError, r"alpha is 1.5, expected a number in \[0, 1", {"optimizer_type": "rmsprop", "alpha": 1.5}),
     ],
 )
-def test_bad_input_is_named(error, message, arguments):
+def test_rejects_invalid_input(error, message, arguments):
     with pytest.raises(error, match=message):
         create_optimizer(**{"model_params": two_layers(), **arguments})
 
 
-# -- implementations ---------------------------------------------------------------------------------------
+# implementations
 
 
 def implementation(optimizer: torch.optim.Optimizer) -> tuple[bool, bool]:
     return bool(optimizer.defaults.get("fused")), bool(optimizer.defaults.get("foreach"))
 
 
-def test_fast_implementations_are_chosen_by_kind_and_size():
+def test_implementation_is_selected_by_optimizer_and_size():
     fused, foreach, plain = (True, False), (False, True), (False, False)
     small, large = create_model("wdcnn", 3), create_model("resnet18_1d", 3)
     assert implementation(create_optimizer("adamw", small)) == fused
     assert implementation(create_optimizer("adam", large)) == fused
-    assert implementation(create_optimizer("sgd", small)) == foreach  # torch's fused SGD is wrong in float16
+    assert implementation(create_optimizer("sgd", small)) == foreach  # fused SGD is incorrect in float16
     assert implementation(create_optimizer("rmsprop", small)) == foreach
     assert implementation(create_optimizer("rmsprop", large)) == plain
     assert implementation(create_optimizer("adamw", [nn.Parameter(torch.ones(2, dtype=torch.complex64))])) == plain
@@ -201,7 +205,7 @@ def test_fast_implementations_are_chosen_by_kind_and_size():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "rmsprop"])
-def test_implementations_agree_for_every_type_and_channels_last_weights(name, dtype):
+def test_implementations_agree_for_every_dtype_and_channels_last(name, dtype):
     torch.manual_seed(0)
     weight = torch.randn(4, 3, 1, 5, dtype=dtype).to(memory_format=torch.channels_last)
     chosen, plain = nn.Parameter(weight.clone()), nn.Parameter(weight.clone())
@@ -220,7 +224,7 @@ def test_implementations_agree_for_every_type_and_channels_last_weights(name, dt
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["adamw", "sgd", "rmsprop", "nadam"])
-def test_a_network_moved_to_a_gpu_later_takes_the_same_steps(name):
+def test_network_moved_to_gpu_takes_the_same_steps(name):
     stayed, moved = two_layers(), two_layers()
     on_cpu, on_gpu = create_optimizer(name, stayed, lr=0.01), create_optimizer(name, moved, lr=0.01)
     moved.cuda()
@@ -235,7 +239,7 @@ def test_a_network_moved_to_a_gpu_later_takes_the_same_steps(name):
         torch.testing.assert_close(q.cpu(), p, atol=1e-5, rtol=1e-4)
 
 
-# -- groups ------------------------------------------------------------------------------------------------
+# groups
 
 NORMALIZATIONS = [
     nn.BatchNorm1d(4), nn.BatchNorm2d(4), nn.BatchNorm3d(4), nn.SyncBatchNorm(4), nn.InstanceNorm1d(4, affine=True),
@@ -251,20 +255,20 @@ def names_by_decay(model: nn.Module, **kwargs) -> dict[float, list[str]]:
 
 
 @pytest.mark.parametrize("layer", NORMALIZATIONS, ids=lambda layer: type(layer).__name__)
-def test_normalisation_layers_do_not_decay_whatever_they_are_called(layer):
+def test_normalization_layers_do_not_decay_regardless_of_name(layer):
     model = nn.Sequential(nn.Linear(4, 4, bias=False), layer)
     expected = {0.05: ["0.weight"], 0.0: [f"1.{name}" for name, _ in layer.named_parameters()]}
     assert names_by_decay(model) == expected
     assert len(expected[0.0]) >= 1
 
 
-def test_torch_has_no_normalisation_layer_that_is_not_tested():
+def test_all_normalization_layers_of_torch_are_tested():
     offered = {name for name in dir(nn) if re.match(r"(?!Lazy|LocalResponse).*Norm(\dd)?$", name)}
     tested = (*(type(layer) for layer in NORMALIZATIONS), nn.InstanceNorm3d)
     assert {name for name in offered if not issubclass(getattr(nn, name), tested)} == set()
 
 
-def test_every_trainable_parameter_is_in_one_group_and_frozen_ones_in_none():
+def test_trainable_parameters_are_in_one_group_and_frozen_in_none():
     model = nn.ModuleDict({
         "stem": nn.Conv1d(1, 4, 3),
         "scale": nn.PReLU(4),
@@ -272,19 +276,19 @@ def test_every_trainable_parameter_is_in_one_group_and_frozen_ones_in_none():
         "head": nn.Linear(4, 4),
         "frozen": nn.Linear(4, 4),
     })  # fmt: skip
-    model["twin"] = nn.Linear(4, 4)
-    model["twin"].weight = model["head"].weight
+    model["tied"] = nn.Linear(4, 4)
+    model["tied"].weight = model["head"].weight
     model["frozen"].requires_grad_(False)
     assert names_by_decay(model) == {
         0.05: ["stem.weight", "head.weight"],
-        0.0: ["stem.bias", "scale.weight", "post_norm_mix.weight", "post_norm_mix.bias", "head.bias", "twin.bias"],
+        0.0: ["stem.bias", "scale.weight", "post_norm_mix.weight", "post_norm_mix.bias", "head.bias", "tied.bias"],
     }
-    assert names_by_decay(model, no_decay_keywords=["TWIN"])[0.05] == ["stem.weight", "post_norm_mix.weight"]
+    assert names_by_decay(model, no_decay_keywords=["TIED"])[0.05] == ["stem.weight", "post_norm_mix.weight"]
     assert names_by_decay(model, no_decay_keywords=())[0.05][1] == "post_norm_mix.weight"
 
 
 @pytest.mark.parametrize("name", ["cnn1d", "patch_transformer", "resnet18_1d", "wdcnn"])
-def test_groups_of_the_networks_are_a_partition_that_trains(name):
+def test_groups_of_networks_partition_the_parameters(name):
     model = create_model(name, 3)
     groups = get_parameter_groups(model, 1e-3, 0.05)
     assert sorted(id(p) for g in groups for p in g["params"]) == sorted(id(p) for p in model.parameters())
@@ -294,7 +298,7 @@ def test_groups_of_the_networks_are_a_partition_that_trains(name):
     assert [(g["lr"], g["weight_decay"]) for g in optimizer.param_groups] == [(1e-3, 0.05), (1e-3, 0.0)]
 
 
-def test_only_the_decaying_group_shrinks_where_there_is_no_gradient():
+def test_only_decaying_group_shrinks_without_gradient():
     model = nn.Linear(2, 2)
     before = copy.deepcopy(model)
     optimizer = create_optimizer("adamw", get_parameter_groups(model, 0.1, 0.5))
@@ -310,20 +314,20 @@ def test_only_the_decaying_group_shrinks_where_there_is_no_gradient():
     [("norm1", False), ("post_norm", False), ("Norm", False), ("bias", False), ("abnormal_head", True),
      ("normal_branch", True), ("debiased", True)],
 )  # fmt: skip
-def test_a_keyword_is_a_whole_word(name, decays):
+def test_keyword_matches_complete_words_only(name, decays):
     model = nn.ModuleDict({name: nn.Linear(2, 2, bias=False)})
     assert list(names_by_decay(model)) == [0.05 if decays else 0.0]
 
 
-def test_keywords_of_several_words_and_none():
+def test_keywords_of_several_words_and_without_words():
     model = nn.ModuleDict({"pos_embed": nn.Linear(2, 2, bias=False), "pos": nn.Linear(2, 2, bias=False)})
     assert names_by_decay(model, no_decay_keywords=["pos_embed"]) == {0.05: ["pos.weight"], 0.0: ["pos_embed.weight"]}
     for keyword, error in (("", ValueError), ("1", ValueError), (1, TypeError)):
-        with pytest.raises(error, match=f"no_decay_keywords holds {keyword!r}"):
+        with pytest.raises(error, match=f"no_decay_keywords contains {keyword!r}"):
             names_by_decay(model, no_decay_keywords=[keyword])
 
 
-def test_parameters_without_a_shape_are_refused():
+def test_rejects_uninitialized_parameters():
     model = nn.Sequential(nn.LazyLinear(3))
     with pytest.raises(ValueError, match="pass a batch through the network first"):
         get_parameter_groups(model, 0.1, 0.1)
@@ -331,10 +335,10 @@ def test_parameters_without_a_shape_are_refused():
     assert list(names_by_decay(model)) == [0.05, 0.0]
 
 
-def test_an_empty_group_is_left_out_and_no_parameter_is_an_error():
+def test_omits_empty_group_and_rejects_model_without_parameters():
     assert list(names_by_decay(nn.Linear(2, 2, bias=False))) == [0.05]
     assert list(names_by_decay(nn.BatchNorm1d(2))) == [0.0]
-    with pytest.raises(ValueError, match="a Linear has no trainable parameter"):
+    with pytest.raises(ValueError, match="a Linear has no trainable parameters"):
         get_parameter_groups(nn.Linear(2, 2).requires_grad_(False), 0.1, 0.1)
     with pytest.raises(TypeError, match="no_decay_keywords is 'bias', expected a list"):
         get_parameter_groups(nn.Linear(2, 2), 0.1, 0.1, "bias")
@@ -344,18 +348,18 @@ def test_an_empty_group_is_left_out_and_no_parameter_is_an_error():
         get_parameter_groups(nn.Linear(2, 2), 0.1, -1)
 
 
-# -- presets -----------------------------------------------------------------------------------------------
+# presets
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_presets_train_and_cannot_be_changed(name):
+def test_presets_train_and_are_immutable(name):
     preset = getattr(OptimizerConfig, name)()
     network = two_layers()
     optimizer = create_optimizer(model_params=network, **preset)
     assert type(optimizer).__name__.lower() == preset["optimizer_type"]
     assert all(optimizer.defaults[key] == value for key, value in preset.items() if key != "optimizer_type")
-    found = losses(network, optimizer, 20)
-    assert found[-1] < found[0]
+    history = losses(network, optimizer, 20)
+    assert history[-1] < history[0]
     assert hash(preset) == hash(getattr(OptimizerConfig, name)())
     for change in (
         lambda: preset.update(lr=1),
@@ -363,14 +367,14 @@ def test_presets_train_and_cannot_be_changed(name):
         lambda: preset.__ior__({"lr": 1}),
         lambda: preset.__init__(lr=1),
     ):
-        with pytest.raises(TypeError, match="OptimizerConfig cannot be changed"):
+        with pytest.raises(TypeError, match="OptimizerConfig is immutable"):
             change()
     assert preset == getattr(OptimizerConfig, name)()
     assert pickle.loads(pickle.dumps(preset)) == copy.deepcopy(preset) == preset
     assert type(preset | {"lr": 1}) is dict
 
 
-def test_presets_differ_in_what_their_names_say():
+def test_presets_differ_as_named():
     default, fast = OptimizerConfig.default(), OptimizerConfig.fast_convergence()
     assert fast["lr"] > default["lr"]
     assert OptimizerConfig.strong_regularization()["weight_decay"] > 10 * default["weight_decay"]

@@ -1,4 +1,4 @@
-"""The deprecated factory does what the one it points to does; the scheduler factory has the reference's names."""
+"""The deprecated optimizer factory equals its replacement; the scheduler factory has the documented names."""
 
 import warnings
 
@@ -14,7 +14,7 @@ SGD = {"optimizer_type": "sgd", "lr": 0.1, "weight_decay": 0.0, "momentum": 0.5}
 
 
 @pytest.mark.parametrize("settings", [ADAM, SGD], ids=["adam", "sgd"])
-def test_the_deprecated_factory_makes_the_same_optimizer(settings):
+def test_deprecated_factory_equals_its_replacement(settings):
     model = torch.nn.Linear(3, 2)
     with pytest.warns(DeprecationWarning, match="cnn_optimizer.create_optimizer"):
         old = create_optimizer(model, **settings)
@@ -24,7 +24,7 @@ def test_the_deprecated_factory_makes_the_same_optimizer(settings):
     assert old.param_groups[0]["params"][0] is model.weight
 
 
-def test_its_defaults_and_its_warning_at_the_caller():
+def test_deprecated_factory_defaults_and_warning_location():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         optimizer = create_optimizer(torch.nn.Linear(3, 2))
@@ -48,12 +48,12 @@ def test_swapped_arguments_name_the_other_factory():
         ("cosine_restarts", lr_scheduler.CosineAnnealingWarmRestarts, {}),
     ],
 )
-def test_the_scheduler_of_that_name(name, kind, settings):
+def test_create_scheduler_by_name(name, kind, settings):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     assert isinstance(create_scheduler(optimizer, name, **settings), kind)
 
 
-def test_the_default_is_a_drop_every_ten_epochs():
+def test_default_scheduler_is_step_decay_every_ten_epochs():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     scheduler = create_scheduler(optimizer)
     assert isinstance(scheduler, lr_scheduler.StepLR)

@@ -46,10 +46,13 @@ from .optimizers import (
 from .optimizers import (
     create_scheduler as create_scheduler,
 )
-from .schedule_plots import (
-    plot_schedule as plot_schedule,
+from .schedule_simulation import (
+    format_schedule as format_schedule,
 )
-from .schedule_plots import (
+from .schedule_simulation import (
+    plot_curve as plot_curve,
+)
+from .schedule_simulation import (
     simulate_schedule as simulate_schedule,
 )
 from .scheduler_factory import (

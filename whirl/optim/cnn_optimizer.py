@@ -1,4 +1,4 @@
-"""Optimizers by name, over `torch.optim`."""
+"""Creation of `torch.optim` optimizers by name, parameter groups for weight decay, and presets."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 from whirl.validation import check_name, check_number
 
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]] | nn.Module
-"""Parameters, parameter groups, named parameters, or the network that holds them."""
+"""Parameters, parameter groups, named parameters, or a network."""
 
 _BY_NAME: dict[str, type[Optimizer]] = {
     name.lower(): kind
     for name, kind in vars(torch.optim).items()
     if isinstance(kind, type) and issubclass(kind, Optimizer) and kind is not Optimizer
 }
-_REFUSED = {
-    "lbfgs": "it evaluates the loss several times in a step, through a closure that the training loop does not pass",
-    "sparseadam": "it takes sparse gradients only, and the layers of a signal network give dense ones",
+_UNSUPPORTED = {
+    "lbfgs": "it evaluates the loss several times per step through a closure, which the training loop does not pass",
+    "sparseadam": "it requires sparse gradients, but networks for signals have dense ones",
 }
 _NORMALIZATIONS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-"""Batch (synchronised, lazy), instance, layer, group and RMS normalisation of any dimension."""
+"""Batch (also synchronized and lazy), instance, layer, group and RMS normalization of any dimension."""
 
 
 def optimizer_names() -> list[str]:
-    """The names that `create_optimizer` knows, sorted."""
-    return sorted(_BY_NAME.keys() - _REFUSED.keys())
+    """Return the names that `create_optimizer` accepts, sorted."""
+    return sorted(_BY_NAME.keys() - _UNSUPPORTED.keys())
 
 
 def create_optimizer(
@@ -43,25 +43,27 @@ def create_optimizer(
     weight_decay: float = 1e-4,
     **kwargs: Any,
 ) -> Optimizer:
-    """An optimizer by its name.
+    """Create an optimizer by name.
 
-    `'adamw'`, `'sgd'` (momentum 0.9, Nesterov) and `'rmsprop'` have the defaults of their own functions here, but for
-    the learning rate and the weight decay; `'adam'` and every other name have torch's. Weight decay is decoupled from
-    the gradient in AdamW and Muon, and added to the gradient (L2) in the others unless they are told otherwise. Of
-    torch's implementations the fastest one is taken (fused, foreach or plain); `fused=` and `foreach=` override that.
+    `'adamw'`, `'sgd'` (momentum 0.9, Nesterov) and `'rmsprop'` have the defaults of `create_adamw_optimizer`,
+    `create_sgd_optimizer` and `create_rmsprop_optimizer`, except for the learning rate and the weight decay; all other
+    names have torch's defaults. Weight decay is decoupled from the gradient in AdamW and Muon; in the others it is
+    added to the gradient (L2 penalty), unless their arguments request otherwise. The fastest of torch's implementations
+    (fused, foreach or for-loop) is selected, unless `fused` or `foreach` is given.
 
     Args:
-        optimizer_type: name of an optimizer in `torch.optim`, in any case.
-        model_params: parameters, parameter groups (whose own settings win; their `lr` may be 0), or a network.
+        optimizer_type: name of an optimizer in `torch.optim`, case-insensitive.
+        model_params: parameters, parameter groups (whose own settings take precedence; their `lr` may be 0), or a
+            network.
         lr: learning rate, > 0.
         weight_decay: weight decay, >= 0.
-        **kwargs: further arguments of the torch optimizer. NumPy's numbers are made plain ones, for they would make
-            the checkpoint need pickle.
+        **kwargs: further arguments of the torch optimizer. NumPy scalars are converted to Python numbers, since they
+            would make the checkpoint require pickle.
 
     Raises:
-        TypeError: `model_params` is nothing to optimise, or a keyword is none of the optimizer's.
-        ValueError: the name is unknown, or the optimizer cannot work in the training loop, on these parameters or with
-            these numbers; there is no parameter.
+        TypeError: `model_params` has an unsupported type, or the optimizer has no such argument.
+        ValueError: the name is unknown, the optimizer does not support the training loop, these parameters or these
+            values, or there are no parameters.
 
     Example:
         >>> network = nn.Linear(8, 2)
@@ -72,13 +74,13 @@ def create_optimizer(
         'AdamW'
     """
     if not isinstance(optimizer_type, str):
-        raise TypeError(f"optimizer_type is {_kind(optimizer_type)}, expected a name such as 'adamw'")
+        raise TypeError(f"optimizer_type is {_type_of(optimizer_type)}, expected a name such as 'adamw'")
     name = optimizer_type.lower()
-    if name in _REFUSED:
-        raise ValueError(f"{optimizer_type!r} cannot train here: {_REFUSED[name]}")
+    if name in _UNSUPPORTED:
+        raise ValueError(f"optimizer {optimizer_type!r} is not supported: {_UNSUPPORTED[name]}")
     check_name("optimizer", name, optimizer_names())
     if model_params is None:
-        raise TypeError("model_params is missing: give parameters, parameter groups or a network")
+        raise TypeError("model_params is None, expected parameters, parameter groups or a network")
     match name:
         case "adamw":
             return create_adamw_optimizer(model_params, lr, weight_decay, **kwargs)
@@ -96,18 +98,18 @@ def create_adamw_optimizer(
     betas: tuple[float, float] = (0.9, 0.999),
     **kwargs: Any,
 ) -> AdamW:
-    """AdamW: Adam with weight decay decoupled from the gradient (Loshchilov & Hutter 2019).
+    """Create AdamW: Adam with weight decay decoupled from the gradient (Loshchilov & Hutter 2019).
 
     Args:
         model_params: parameters, parameter groups, or a network.
         lr: learning rate, > 0.
-        weight_decay: share of a weight, in units of `lr`, that a step takes away, >= 0.
-        betas: memory of the running means of the gradient and of its square, each in [0, 1).
+        weight_decay: decoupled weight decay, >= 0: each step multiplies the weights by 1 - `lr` `weight_decay`.
+        betas: decay rates of the running means of the gradient and of its square, each in [0, 1).
         **kwargs: further arguments of `torch.optim.AdamW`.
 
     Raises:
-        TypeError: `model_params` is nothing to optimise, or a keyword is none of the optimizer's.
-        ValueError: a number is out of its range, or there is no parameter.
+        TypeError: `model_params` has an unsupported type, or the optimizer has no such argument.
+        ValueError: a value is out of range, or there are no parameters.
 
     Example:
         >>> create_adamw_optimizer(nn.Linear(8, 2), lr=3e-4).defaults["lr"]
@@ -124,50 +126,50 @@ def create_sgd_optimizer(
     nesterov: bool = True,
     **kwargs: Any,
 ) -> SGD:
-    """Stochastic gradient descent with Nesterov's momentum (Sutskever et al. 2013).
+    """Create stochastic gradient descent with Nesterov momentum (Sutskever et al. 2013).
 
     Args:
         model_params: parameters, parameter groups, or a network.
         lr: learning rate, > 0.
-        momentum: memory of the running sum of gradients, in [0, 1); 0 is plain gradient descent, for which `nesterov`
-            has no meaning.
-        weight_decay: L2 penalty, >= 0: the gradient gets `weight_decay` times the weight.
-        nesterov: whether to look ahead by the momentum.
+        momentum: decay rate of the running sum of gradients, in [0, 1). 0 is plain gradient descent, for which
+            `nesterov` is ignored.
+        weight_decay: L2 penalty, >= 0: `weight_decay` times the weight is added to the gradient.
+        nesterov: whether to use Nesterov momentum.
         **kwargs: further arguments of `torch.optim.SGD`.
 
     Raises:
-        TypeError: `model_params` is nothing to optimise, or a keyword is none of the optimizer's.
-        ValueError: a number is out of its range, or there is no parameter.
+        TypeError: `model_params` has an unsupported type, or the optimizer has no such argument.
+        ValueError: a value is out of range, or there are no parameters.
 
     Example:
         >>> create_sgd_optimizer(nn.Linear(8, 2)).defaults["nesterov"]
         True
     """
-    look_ahead = nesterov and momentum != 0  # torch refuses what would change nothing
-    return _build(SGD, model_params, lr, weight_decay, {"momentum": momentum, "nesterov": look_ahead, **kwargs})
+    nesterov = nesterov and momentum != 0  # torch rejects Nesterov momentum of 0
+    return _build(SGD, model_params, lr, weight_decay, {"momentum": momentum, "nesterov": nesterov, **kwargs})
 
 
 def create_rmsprop_optimizer(
     model_params: Parameters, lr: float = 1e-3, weight_decay: float = 1e-5, alpha: float = 0.99, **kwargs: Any
 ) -> RMSprop:
-    """RMSprop: the gradient over the root of the running mean of its square (Tieleman & Hinton 2012).
+    """Create RMSprop: the gradient divided by the root of the running mean of its square (Tieleman & Hinton 2012).
 
     Args:
         model_params: parameters, parameter groups, or a network.
         lr: learning rate, > 0.
-        weight_decay: L2 penalty, >= 0: the gradient gets `weight_decay` times the weight.
-        alpha: memory of the running mean, in [0, 1).
+        weight_decay: L2 penalty, >= 0: `weight_decay` times the weight is added to the gradient.
+        alpha: decay rate of the running mean, in [0, 1).
         **kwargs: further arguments of `torch.optim.RMSprop`.
 
     Raises:
-        TypeError: `model_params` is nothing to optimise, or a keyword is none of the optimizer's.
-        ValueError: a number is out of its range, or there is no parameter.
+        TypeError: `model_params` has an unsupported type, or the optimizer has no such argument.
+        ValueError: a value is out of range, or there are no parameters.
 
     Example:
         >>> create_rmsprop_optimizer(nn.Linear(8, 2)).defaults["alpha"]
         0.99
     """
-    alpha = _memory("alpha", alpha)  # torch takes alpha > 1, which makes the mean negative
+    alpha = _decay_rate("alpha", alpha)  # torch accepts alpha > 1, which makes the mean negative
     return _build(RMSprop, model_params, lr, weight_decay, {"alpha": alpha, **kwargs})
 
 
@@ -177,28 +179,34 @@ def get_parameter_groups(
     weight_decay: float,
     no_decay_keywords: Sequence[str] = ("bias", "norm"),
 ) -> list[dict[str, Any]]:
-    """The trainable parameters in two groups: with weight decay, and without.
+    """Split the trainable parameters into two groups: with and without weight decay.
 
-    Decay shrinks the weights of linear maps. Free of it are the parameters of every normalisation layer of torch's,
-    whatever it is called; all of fewer than two dimensions, such as biases and scales; and those whose path contains a
-    keyword as a whole word: `norm` is in `blocks.0.post_norm.weight` and in `norm1`, not in `abnormal_head`. Every
-    other parameter decays: the scale `[C, 1, 1]` of a normalisation layer of your own unless a keyword names it, and
-    the lengths `[out, 1]` that `weight_norm` splits off. A parameter shared by several modules is free if it is free in
-    any of them. Every trainable parameter is in exactly one group, in the model's order; frozen ones are in none.
+    Weight decay is meant for the weights of linear maps. It is not applied to
+
+    - parameters of torch's normalization layers, regardless of their names;
+    - parameters with fewer than two dimensions, such as biases and scales;
+    - parameters whose name contains a keyword as a complete word: `norm` matches `blocks.0.post_norm.weight` and
+      `norm1`, but not `abnormal_head`.
+
+    All other parameters decay, including the scale `[C, 1, 1]` of a custom normalization layer, unless a keyword
+    matches it, and the norms `[out, 1]` of `weight_norm`. A parameter shared by several modules does not decay if this
+    holds for any of them. Every trainable parameter is in exactly one group, in the order of the model; frozen
+    parameters are in none.
 
     Args:
-        model: whose parameters are grouped.
+        model: network whose parameters are grouped.
         lr: learning rate of both groups, > 0.
         weight_decay: weight decay of the first group, >= 0.
-        no_decay_keywords: words, in any case, whose parameters are free of decay; anything but a letter parts words.
+        no_decay_keywords: case-insensitive words that exclude parameters from weight decay. Words are separated by any
+            character that is not a letter.
 
     Returns:
-        Groups for `create_optimizer`, the decaying one first; an empty one is left out.
+        Parameter groups for `create_optimizer`, the one with weight decay first. Empty groups are omitted.
 
     Raises:
-        TypeError: `no_decay_keywords` is a single string or holds something else, or `model` is no network.
-        ValueError: a number is out of its range, a keyword holds no letter, or the model has no trainable parameter or
-            one whose shape a first batch has yet to tell (lazy layers).
+        TypeError: `no_decay_keywords` is a single string or contains anything but strings, or `model` is not a network.
+        ValueError: a value is out of range, a keyword has no letter, or the model has no trainable parameters or
+            uninitialized ones (lazy layers).
 
     Example:
         >>> network = nn.Sequential(nn.Conv1d(1, 8, 5), nn.BatchNorm1d(8), nn.Flatten(), nn.Linear(8, 2))
@@ -207,26 +215,26 @@ def get_parameter_groups(
         [(0.05, [[8, 1, 5], [2, 8]]), (0.0, [[8], [8], [8], [2]])]
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model is {_kind(model)}, expected a network (nn.Module)")
+        raise TypeError(f"model is {_type_of(model)}, expected a network (nn.Module)")
     if isinstance(no_decay_keywords, str):
-        raise TypeError(f"no_decay_keywords is {no_decay_keywords!r}, expected a list of such")
-    lr, weight_decay = _checked_rates(lr, weight_decay)
+        raise TypeError(f"no_decay_keywords is {no_decay_keywords!r}, expected a list of strings")
+    lr, weight_decay = _check_lr_and_decay(lr, weight_decay)
     trainable = [p for p in model.parameters() if p.requires_grad]
     if not trainable:
-        raise ValueError(f"{_kind(model)} has no trainable parameter")
+        raise ValueError(f"{_type_of(model)} has no trainable parameters")
     if any(is_lazy(p) for p in trainable):
-        raise ValueError(f"{_kind(model)} has parameters without a shape yet: pass a batch through the network first")
-    free = _free_of_decay(model, [_keyword(keyword) for keyword in no_decay_keywords])
+        raise ValueError(f"{_type_of(model)} has uninitialized parameters; pass a batch through the network first")
+    excluded = _parameters_without_decay(model, [_keyword(keyword) for keyword in no_decay_keywords])
     groups = [
-        {"params": [p for p in trainable if p not in free], "lr": lr, "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p in free], "lr": lr, "weight_decay": 0.0},
+        {"params": [p for p in trainable if p not in excluded], "lr": lr, "weight_decay": weight_decay},
+        {"params": [p for p in trainable if p in excluded], "lr": lr, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
 
 
-def _free_of_decay(model: nn.Module, keywords: list[str]) -> set[nn.Parameter]:
-    of_norms = {p for m in model.modules() if isinstance(m, _NORMALIZATIONS) for p in m.parameters(recurse=False)}
-    return of_norms | {
+def _parameters_without_decay(model: nn.Module, keywords: list[str]) -> set[nn.Parameter]:
+    norm_layers = [module for module in model.modules() if isinstance(module, _NORMALIZATIONS)]
+    return {p for layer in norm_layers for p in layer.parameters(recurse=False)} | {
         p
         for path, p in model.named_parameters(remove_duplicate=False)
         if p.ndim < 2 or any(keyword in _words(path) for keyword in keywords)
@@ -234,23 +242,23 @@ def _free_of_decay(model: nn.Module, keywords: list[str]) -> set[nn.Parameter]:
 
 
 def _words(path: str) -> str:
-    """Its words with a space around each, so that `in` finds whole ones."""
+    """Return the lower-case words of a name, each surrounded by spaces, so that `in` matches complete words."""
     return " " + " ".join(re.findall(r"[^\W\d_]+", path.lower())) + " "
 
 
 def _keyword(keyword: str) -> str:
     if not isinstance(keyword, str):
-        raise TypeError(f"no_decay_keywords holds {keyword!r}, expected strings")
+        raise TypeError(f"no_decay_keywords contains {keyword!r}, expected strings")
     if not _words(keyword).strip():
-        raise ValueError(f"no_decay_keywords holds {keyword!r}, expected a word")
+        raise ValueError(f"no_decay_keywords contains {keyword!r}, expected a word")
     return _words(keyword)
 
 
 class OptimizerConfig(dict[str, Any]):
-    """Settings of an optimizer, ready for `create_optimizer(model_params=..., **settings)`.
+    """Settings of an optimizer, for `create_optimizer(model_params=..., **settings)`.
 
-    A dictionary that cannot be changed, so that nobody's change becomes everybody's preset, and that has a hash;
-    `settings | {"lr": 3e-4}` gives an ordinary one with the change, and so does `dict(settings)` for YAML.
+    An immutable, hashable dictionary, so that presets cannot be modified by accident. `settings | {"lr": 3e-4}` returns
+    a modified copy as an ordinary dictionary, and `dict(settings)` an unmodified one, e.g. for YAML.
 
     Example:
         >>> settings = OptimizerConfig.sgd_baseline()
@@ -258,14 +266,14 @@ class OptimizerConfig(dict[str, Any]):
         (0.9, 0.8)
         >>> settings["momentum"] = 0.8
         Traceback (most recent call last):
-        TypeError: OptimizerConfig cannot be changed; settings | {...} gives a changed copy
+        TypeError: OptimizerConfig is immutable; use settings | {...} for a modified copy
     """
 
     __slots__ = ()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        if self:  # dict's own would add to a finished one
-            self._refuse()
+        if self:  # dict.__init__ would update an existing instance
+            self._reject_change()
         super().__init__(*args, **kwargs)
 
     def __hash__(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -273,117 +281,117 @@ class OptimizerConfig(dict[str, Any]):
 
     @classmethod
     def default(cls) -> OptimizerConfig:
-        """AdamW at 1e-3 with little weight decay: where to begin."""
+        """Return AdamW with learning rate 1e-3 and little weight decay, a good starting point."""
         return cls(optimizer_type="adamw", lr=1e-3, weight_decay=1e-4, betas=(0.9, 0.999))
 
     @classmethod
     def fast_convergence(cls) -> OptimizerConfig:
-        """AdamW at 3e-3 with a shorter memory, for few epochs: WDCNN's loss is half as high after three.
+        """Return AdamW with learning rate 3e-3 and a faster decay of the second moment, for few epochs.
 
-        A transformer gains nothing.
+        Halves the loss of WDCNN after three epochs; has no effect on a transformer.
         """
         return cls(optimizer_type="adamw", lr=3e-3, weight_decay=1e-4, betas=(0.9, 0.99))
 
     @classmethod
     def strong_regularization(cls) -> OptimizerConfig:
-        """AdamW with 500 times the default's decay, as transformers need on little data (Touvron et al. 2021)."""
+        """Return AdamW with 500 times the default weight decay, for transformers on small data (Touvron et al.)."""
         return cls(optimizer_type="adamw", lr=1e-3, weight_decay=0.05, betas=(0.9, 0.999))
 
     @classmethod
     def sgd_baseline(cls) -> OptimizerConfig:
-        """SGD with Nesterov's momentum at 1e-2, as most published baselines of convolutional networks."""
+        """Return SGD with Nesterov momentum and learning rate 1e-2, as in most published CNN baselines."""
         return cls(optimizer_type="sgd", lr=1e-2, momentum=0.9, weight_decay=1e-4, nesterov=True)
 
-    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise TypeError("OptimizerConfig cannot be changed; settings | {...} gives a changed copy")
+    def _reject_change(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError("OptimizerConfig is immutable; use settings | {...} for a modified copy")
 
-    __setitem__ = __delitem__ = __ior__ = _refuse  # pyright: ignore[reportAssignmentType]
-    clear = pop = popitem = setdefault = update = _refuse  # pyright: ignore[reportAssignmentType]
+    __setitem__ = __delitem__ = __ior__ = _reject_change  # pyright: ignore[reportAssignmentType]
+    clear = pop = popitem = setdefault = update = _reject_change  # pyright: ignore[reportAssignmentType]
 
     def __reduce__(self) -> tuple[type, tuple[dict[str, Any]]]:
-        return type(self), (dict(self),)  # copies and pickles would set item by item
+        return type(self), (dict(self),)  # copy and pickle would otherwise set the items one by one
 
 
 def _build(
     kind: type[Optimizer], model_params: Parameters, lr: float, weight_decay: float, kwargs: dict[str, Any]
 ) -> Any:
-    lr, weight_decay = _checked_rates(lr, weight_decay)
+    lr, weight_decay = _check_lr_and_decay(lr, weight_decay)
     accepted = list(inspect.signature(kind).parameters)[1:]
     kwargs = _settings(kind.__name__, kwargs, accepted)
     if "weight_decay" in accepted:
         kwargs = {"weight_decay": weight_decay, **kwargs}
     elif weight_decay:
-        raise ValueError(f"{kind.__name__} knows no weight decay, but weight_decay is {weight_decay}: set it to 0")
+        raise ValueError(f"{kind.__name__} has no weight decay, but weight_decay is {weight_decay}; set it to 0")
     entries = [
         _settings("a parameter group", entry, [*_GROUP_KEYS, *accepted]) if isinstance(entry, dict) else entry
         for entry in _entries(model_params)
     ]
     tensors = [p for entry in entries for p in _tensors(entry)]
     if not tensors:
-        raise ValueError("there is no parameter to optimise: model_params is empty")
-    if kind is torch.optim.Muon and (odd := [list(p.shape) for p in tensors if p.ndim != 2]):
+        raise ValueError("model_params is empty, expected at least one parameter")
+    if kind is torch.optim.Muon and (others := [list(p.shape) for p in tensors if p.ndim != 2]):
         raise ValueError(
-            f"Muon takes only matrices, the weights of linear layers, but {len(odd)} of {len(tensors)} parameters are "
-            f"none, the first of shape {odd[0]}: use another optimizer, such as adamw, for this network"
+            f"Muon supports only matrices, the weights of linear layers, but {len(others)} of {len(tensors)} "
+            f"parameters have another shape, the first {others[0]}; use another optimizer, e.g. adamw"
         )
-    return kind(entries, lr=lr, **_fastest(kind, tensors, kwargs), **kwargs)  # pyright: ignore[reportCallIssue]
+    return kind(entries, lr=lr, **_implementation(kind, tensors, kwargs), **kwargs)  # pyright: ignore[reportCallIssue]
 
 
-def _checked_rates(lr: float, weight_decay: float) -> tuple[float, float]:
+def _check_lr_and_decay(lr: float, weight_decay: float) -> tuple[float, float]:
     return check_number("lr", lr, 0, open_ends=True), check_number("weight_decay", weight_decay, 0)
 
 
 def _settings(owner: str, settings: dict[str, Any], accepted: Sequence[str]) -> dict[str, Any]:
-    """Settings of an optimizer or of a group, checked where torch does not, as plain numbers."""
+    """Return the settings of an optimizer or group as Python numbers, with ranges checked where torch does not."""
     unknown = settings.keys() - accepted
     if unknown:
-        raise TypeError(f"{owner} has no argument {', '.join(sorted(unknown))}; it has {', '.join(accepted)}")
-    return {key: _RANGES[key](key, value) if key in _RANGES else _plain(value) for key, value in settings.items()}
+        raise TypeError(f"{owner} has no argument {', '.join(sorted(unknown))}; expected one of: {', '.join(accepted)}")
+    return {key: _CHECKS[key](key, value) if key in _CHECKS else _to_python(value) for key, value in settings.items()}
 
 
-def _least_zero(name: str, value: float) -> float:
+def _non_negative(name: str, value: float) -> float:
     return check_number(name, value, 0)
 
 
-def _memory(name: str, value: float) -> float:
-    """Weight of the past in a running mean, in [0, 1)."""
+def _decay_rate(name: str, value: float) -> float:
+    """Validate the decay rate of a running mean, in [0, 1)."""
     number = check_number(name, value, 0)
     if number >= 1:
         raise ValueError(f"{name} is {value!r}, expected a number in [0, 1)")
     return number
 
 
-def _two_memories(name: str, values: Sequence[float]) -> tuple[float, float]:
+def _two_decay_rates(name: str, values: Sequence[float]) -> tuple[float, float]:
     if not isinstance(values, Sequence | np.ndarray) or len(values) != 2:
         raise ValueError(f"{name} is {values!r}, expected two numbers in [0, 1)")
-    return _memory(name, values[0]), _memory(name, values[1])
+    return _decay_rate(name, values[0]), _decay_rate(name, values[1])
 
 
-_RANGES = {"lr": _least_zero, "weight_decay": _least_zero, "momentum": _memory, "betas": _two_memories}
+_CHECKS = {"lr": _non_negative, "weight_decay": _non_negative, "momentum": _decay_rate, "betas": _two_decay_rates}
 _GROUP_KEYS = ("params", "param_names", "name", "initial_lr")
-"""What a group holds beside settings; `initial_lr` is what a scheduler begins with in the middle of a training."""
+"""Keys of a parameter group other than settings; schedulers with `last_epoch` start from `initial_lr`."""
 
 
-def _plain(value: Any) -> Any:
+def _to_python(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
-    return tuple(map(_plain, value)) if isinstance(value, tuple) else value
+    return tuple(map(_to_python, value)) if isinstance(value, tuple) else value
 
 
 def _entries(model_params: Parameters) -> list[Any]:
-    """What an optimizer takes, with every iterator made a list, for they can be walked only once."""
+    """Return parameters or groups as lists, since iterators can be consumed only once."""
     if isinstance(model_params, nn.Module):
         return list(model_params.parameters())
     if isinstance(model_params, str | Tensor | Mapping) or not isinstance(model_params, Iterable):
-        raise TypeError(f"model_params is {_kind(model_params)}, expected parameters, parameter groups or a network")
+        raise TypeError(f"model_params is {_type_of(model_params)}, expected parameters, parameter groups or a network")
     entries = list(model_params)
     for entry in entries:
         if not isinstance(entry, dict) and not _is_parameter(entry):
-            raise TypeError(f"model_params holds {_kind(entry)}, expected parameters or parameter groups")
-    return [_listed(entry) if isinstance(entry, dict) else entry for entry in entries]
+            raise TypeError(f"model_params contains {_type_of(entry)}, expected parameters or parameter groups")
+    return [_with_listed_params(entry) if isinstance(entry, dict) else entry for entry in entries]
 
 
-def _listed(group: dict[str, Any]) -> dict[str, Any]:
+def _with_listed_params(group: dict[str, Any]) -> dict[str, Any]:
     if "params" not in group:
         raise ValueError(f"a parameter group has no 'params', only {sorted(group)}")
     params = group["params"]
@@ -392,19 +400,19 @@ def _listed(group: dict[str, Any]) -> dict[str, Any]:
     params = list(params) if isinstance(params, Iterable) and not isinstance(params, str | nn.Module) else [params]
     for entry in params:
         if not _is_parameter(entry):
-            raise TypeError(f"'params' of a parameter group holds {_kind(entry)}, expected parameters")
+            raise TypeError(f"'params' of a parameter group contains {_type_of(entry)}, expected parameters")
     return group | {"params": params}
 
 
 def _is_parameter(entry: Any) -> bool:
-    """Whether it is a tensor, or one with its name before it."""
+    """Return whether the entry is a tensor or a pair of a name and a tensor."""
     if isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], str):
         return isinstance(entry[1], Tensor)
     return isinstance(entry, Tensor)
 
 
-def _kind(thing: object) -> str:
-    return f"a {type(thing).__name__}"
+def _type_of(value: object) -> str:
+    return f"a {type(value).__name__}"
 
 
 def _tensors(entry: Any) -> list[Tensor]:
@@ -412,20 +420,21 @@ def _tensors(entry: Any) -> list[Tensor]:
     return [p[1] if isinstance(p, tuple) else p for p in entries]
 
 
-# Measured on a CPU, torch 2.13, one thread, time of a step in that of torch's plain loop: fused AdamW and Adam 0.23 to
-# 0.38, from 54 thousand to 24 million numbers (1.0 to 1.1 for 3.8 million in channels-last layout, which they copy);
-# foreach (SGD, RMSprop and most others) 0.6 to 0.9 below half a million numbers, 1.1 to 1.6 above, where its passes
-# over all tensors leave the cache; ASGD never gains. Fused SGD is fast too (0.22 to 0.53) but wrong: on a CPU it skips
-# float16 and bfloat16 weights, and a first step that a gradient scaler skips leaves its momentum uninitialised.
+# Time per step relative to torch's for-loop implementation (CPU, torch 2.13, one thread): fused AdamW and Adam 0.23 to
+# 0.38 for 54 thousand to 24 million parameters (1.0 to 1.1 for 3.8 million in channels-last layout, which they copy);
+# foreach (SGD, RMSprop and most others) 0.6 to 0.9 below half a million parameters, and 1.1 to 1.6 above, where its
+# passes over all tensors exceed the cache; ASGD is never faster. Fused SGD is fast as well (0.22 to 0.53), but wrong:
+# on a CPU it skips float16 and bfloat16 weights, and its momentum stays uninitialized if a gradient scaler skips the
+# first step.
 _FUSED = (AdamW, Adam)
-_FOREACH_LOSES = (torch.optim.ASGD,)
-_FEW = 1 << 18
+_SLOWER_WITH_FOREACH = (torch.optim.ASGD,)
+_MAX_FOREACH_PARAMETERS = 1 << 18
 
 
-def _fastest(kind: type[Optimizer], tensors: list[Tensor], kwargs: dict[str, Any]) -> dict[str, bool]:
-    """Which of torch's implementations to ask for; none leaves it to torch, which then decides at every step.
+def _implementation(kind: type[Optimizer], tensors: list[Tensor], kwargs: dict[str, Any]) -> dict[str, bool]:
+    """Select the fastest of torch's implementations; an empty result leaves the choice to torch, in every step.
 
-    What is chosen must hold when the network is moved to another device later.
+    The selection must remain valid if the network is moved to another device later.
     """
     if kwargs.keys() & {"fused", "foreach", "differentiable"} or any(is_lazy(p) for p in tensors):
         return {}
@@ -433,6 +442,7 @@ def _fastest(kind: type[Optimizer], tensors: list[Tensor], kwargs: dict[str, Any
         return {}
     if kind in _FUSED:
         return {"fused": True}
-    has_foreach = "foreach" in inspect.signature(kind).parameters and kind not in _FOREACH_LOSES
-    on_cpu = tensors[0].is_cpu  # on a GPU torch takes foreach of its own accord
-    return {"foreach": True} if has_foreach and on_cpu and sum(p.numel() for p in tensors) <= _FEW else {}
+    has_foreach = "foreach" in inspect.signature(kind).parameters and kind not in _SLOWER_WITH_FOREACH
+    # On a GPU, foreach is torch's default.
+    is_faster = tensors[0].is_cpu and sum(p.numel() for p in tensors) <= _MAX_FOREACH_PARAMETERS
+    return {"foreach": True} if has_foreach and is_faster else {}

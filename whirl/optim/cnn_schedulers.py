@@ -1,4 +1,4 @@
-"""Schedulers for convolutional networks, and `get_scheduler` with the name first."""
+"""Schedulers for convolutional networks, and `get_scheduler` with the name as its first argument."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ from whirl.optim.schedulers import (
 
 
 def get_scheduler(scheduler_type: str, optimizer: Optimizer, **kwargs: Any) -> LRScheduler:
-    """The scheduler of that name.
+    """Create a scheduler by name.
 
     Args:
         scheduler_type: one of `whirl.optim.schedule_names()`.
-        optimizer: whose rates it moves.
-        **kwargs: the schedule's own arguments.
+        optimizer: optimizer to schedule.
+        **kwargs: settings of the schedule.
 
     Raises:
-        ValueError: no schedule has this name, or a value is out of its range.
-        TypeError: swapped arguments (`transformer_schedulers.get_scheduler` takes the optimizer first), an unknown
-            keyword, or a required one that is missing.
+        ValueError: the name is unknown, or a setting is out of range.
+        TypeError: the arguments are swapped (`transformer_schedulers.get_scheduler` takes the optimizer first), or a
+            setting is unknown or missing.
 
     Example:
         >>> import torch
@@ -54,6 +54,6 @@ def get_scheduler(scheduler_type: str, optimizer: Optimizer, **kwargs: Any) -> L
         50
         >>> get_scheduler("cosine", optimizer, T_max=50)
         Traceback (most recent call last):
-        TypeError: the schedule 'cosine' takes no T_max; its settings are (num_epochs, eta_min=1e-06)
+        TypeError: schedule 'cosine' has no setting T_max; its settings are (num_epochs, eta_min=1e-06)
     """
     return make_scheduler(scheduler_type, optimizer, kwargs, other_factory="transformer_schedulers.get_scheduler")

@@ -1,6 +1,6 @@
-"""Formulas of learning-rate schedules: pure functions of the step, counted from 0, to a factor of the full rate.
+"""Formulas of learning-rate schedules: pure functions from a step to a factor of the learning rate.
 
-A step is an epoch or an optimizer step, whichever the scheduler counts (`Schedule.step_unit`).
+Steps are counted from 0. A step is an epoch or an optimizer step, depending on the scheduler (`Schedule.step_unit`).
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from whirl.validation import check_count
 
 
 def warmup(step: int, warmup_steps: int) -> float:
-    """Linear rise: (step + 1) / (warmup_steps + 1), then 1.
+    """Compute a linear warmup: (step + 1) / (warmup_steps + 1), then 1.
 
-    No step has factor 0, and the full rate comes first at step `warmup_steps`.
+    The factor is never 0, and first reaches 1 at step `warmup_steps`.
 
     Example:
         >>> [warmup(step, 3) for step in range(5)]
@@ -23,29 +23,31 @@ def warmup(step: int, warmup_steps: int) -> float:
 
 
 def polynomial(step: int, total_steps: int, power: float = 1.0, floor: float = 0.0) -> float:
-    """From 1 at step 0 to `floor` at `total_steps` and after: floor + (1 - floor) (1 - step / total_steps)^power.
+    """Compute a polynomial decay: floor + (1 - floor) (1 - step / total_steps)^power.
+
+    The factor is 1 at step 0 and `floor` from step `total_steps` on.
 
     Example:
         >>> [polynomial(step, 4, power=2) for step in range(6)]
         [1.0, 0.5625, 0.25, 0.0625, 0.0, 0.0]
     """
-    return _descent((1 - _progress(step, total_steps)) ** power, floor)
+    return _rescale((1 - _progress(step, total_steps)) ** power, floor)
 
 
 def cosine(step: int, total_steps: int, floor: float = 0.0) -> float:
-    """From 1 at step 0 to `floor` at `total_steps` and after: floor + (1 - floor) (1 + cos(pi step / total_steps)) / 2.
+    """Compute a cosine decay: floor + (1 - floor) (1 + cos(pi step / total_steps)) / 2.
 
-    Loshchilov & Hutter 2017, SGDR, eq. 5.
+    The factor is 1 at step 0 and `floor` from step `total_steps` on. Loshchilov & Hutter 2017, SGDR, eq. 5.
 
     Example:
         >>> [round(cosine(step, 4, floor=0.1), 4) for step in (0, 2, 4, 5)]
         [1.0, 0.55, 0.1, 0.1]
     """
-    return _descent((1 + math.cos(math.pi * _progress(step, total_steps))) / 2, floor)
+    return _rescale((1 + math.cos(math.pi * _progress(step, total_steps))) / 2, floor)
 
 
 def warmup_cosine(step: int, warmup_steps: int, total_steps: int, floor: float = 0.0) -> float:
-    """`warmup` for `warmup_steps`, then `cosine` over the rest: `floor` at `total_steps` and after.
+    """Compute `warmup` for `warmup_steps`, then `cosine` for the remaining steps; `floor` from `total_steps` on.
 
     Example:
         >>> [round(warmup_cosine(step, 1, 5), 4) for step in range(7)]
@@ -57,7 +59,7 @@ def warmup_cosine(step: int, warmup_steps: int, total_steps: int, floor: float =
 
 
 def warmup_linear(step: int, warmup_steps: int, total_steps: int) -> float:
-    """`warmup` for `warmup_steps`, then a straight line to 0 at `total_steps` and after.
+    """Compute `warmup` for `warmup_steps`, then a linear decay; 0 from `total_steps` on.
 
     Example:
         >>> [warmup_linear(step, 1, 5) for step in range(7)]
@@ -69,9 +71,10 @@ def warmup_linear(step: int, warmup_steps: int, total_steps: int) -> float:
 
 
 def noam(step: int, d_model: float, warmup_steps: int) -> float:
-    """d_model^-0.5 min(s^-0.5, s warmup_steps^-1.5) with s = step + 1, as the paper counts steps from 1.
+    """Compute d_model^-0.5 min(s^-0.5, s warmup_steps^-1.5) with s = step + 1, since the paper counts steps from 1.
 
-    Vaswani et al. 2017, Attention Is All You Need, eq. 3: rises up to s = warmup_steps, then falls without end.
+    Vaswani et al. 2017, Attention Is All You Need, eq. 3. The factor increases until s = warmup_steps, and then decays
+    indefinitely.
 
     Example:
         >>> noam(0, 16, 4), noam(3, 16, 4), noam(15, 16, 4)
@@ -85,13 +88,20 @@ def _progress(step: int, total_steps: int) -> float:
     return step / total_steps if step < total_steps else 1.0
 
 
-def _descent(height: float, floor: float) -> float:
-    """`height` in [0, 1] between `floor` and 1, both met exactly."""
-    return floor * (1 - height) + height
+def _rescale(value: float, floor: float) -> float:
+    """Map [0, 1] to [floor, 1], with both ends exact."""
+    return floor * (1 - value) + value
 
 
 def check_warmup(warmup_epochs: int, total_epochs: int) -> tuple[int, int]:
-    """Both as plain ints; a ValueError unless 0 <= warmup_epochs <= total_epochs and there is an epoch at all."""
+    """Validate the lengths of a schedule with warmup.
+
+    Returns:
+        Both lengths as Python ints.
+
+    Raises:
+        ValueError: they are not integers with 0 <= `warmup_epochs` <= `total_epochs` and `total_epochs` >= 1.
+    """
     total_epochs = check_count("total_epochs", total_epochs)
     warmup_epochs = check_count("warmup_epochs", warmup_epochs, 0)
     if warmup_epochs > total_epochs:

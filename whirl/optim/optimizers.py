@@ -1,4 +1,4 @@
-"""The factories of old: an optimizer for a whole model (deprecated), and a scheduler by name."""
+"""Legacy factories: a deprecated `create_optimizer` that takes a model, and `create_scheduler`."""
 
 from __future__ import annotations
 
@@ -16,18 +16,27 @@ from whirl.optim.scheduler_factory import make_scheduler
 def create_optimizer(
     model: nn.Module, optimizer_type: str = "adam", lr: float = 1e-3, weight_decay: float = 0, **kwargs: Any
 ) -> Optimizer:
-    """Deprecated: use `cnn_optimizer.create_optimizer(optimizer_type, model.parameters(), ...)`, which this calls.
+    """Create an optimizer for all parameters of a model.
+
+    Deprecated: use `cnn_optimizer.create_optimizer(optimizer_type, model.parameters(), ...)`, which this calls.
+
+    Args:
+        model: network whose parameters are optimized.
+        optimizer_type: name of the optimizer.
+        lr: learning rate, > 0.
+        weight_decay: weight decay, >= 0.
+        **kwargs: further arguments of the optimizer.
 
     Raises:
-        TypeError: `model` is no network.
+        TypeError: `model` is not a network.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(
             f"model is a {type(model).__name__}, expected a network (nn.Module); cnn_optimizer.create_optimizer takes "
-            "the name first, and parameters too"
+            "the name first, and accepts parameters"
         )
     warnings.warn(
-        "optimizers.create_optimizer is deprecated: use cnn_optimizer.create_optimizer",
+        "optimizers.create_optimizer is deprecated; use cnn_optimizer.create_optimizer",
         DeprecationWarning,
         stacklevel=2,
     )
@@ -35,17 +44,17 @@ def create_optimizer(
 
 
 def create_scheduler(optimizer: Optimizer, scheduler_type: str = "step", **kwargs: Any) -> LRScheduler:
-    """The scheduler of that name: `'step'`, `'cosine'`, `'plateau'`, `'onecycle'`, `'cosine_restarts'`, ...
+    """Create a scheduler by name: `'step'`, `'cosine'`, `'plateau'`, `'onecycle'`, `'cosine_restarts'`, ...
 
     Args:
-        optimizer: whose rates it moves.
+        optimizer: optimizer to schedule.
         scheduler_type: one of `whirl.optim.schedule_names()`.
-        **kwargs: the schedule's own arguments; see `whirl.optim.cnn_schedulers`.
+        **kwargs: settings of the schedule; see `whirl.optim.cnn_schedulers`.
 
     Raises:
-        ValueError: no schedule has this name, or a value is out of its range.
-        TypeError: swapped arguments (`cnn_schedulers.get_scheduler` takes the name first), an unknown keyword, or a
-            required one that is missing.
+        ValueError: the name is unknown, or a setting is out of range.
+        TypeError: the arguments are swapped (`cnn_schedulers.get_scheduler` takes the name first), or a setting is
+            unknown or missing.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Schedulers by name, and the scheduler of a whole training."""
+"""Creation of schedulers by name, with or without defaults derived from the length of a training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from whirl.optim import schedulers, warmup_schedulers
-from whirl.optim.scheduler_base import MIN_ONECYCLE_STEPS, get_rates
+from whirl.optim.scheduler_base import MIN_ONECYCLE_STEPS, get_learning_rates
 from whirl.validation import check_count, check_name
 
 
@@ -33,55 +33,55 @@ def _factories() -> dict[str, Callable[..., LRScheduler]]:
 
 
 def schedule_names() -> list[str]:
-    """Every name that `make_scheduler` and the factories over it know."""
+    """Return the names of all schedules, sorted."""
     return sorted(_factories())
 
 
 def make_scheduler(name: str, optimizer: Optimizer, settings: Mapping[str, Any], other_factory: str) -> LRScheduler:
-    """The scheduler of that name; every factory by name is this one, with its own order of arguments.
+    """Create a scheduler by name; all factories by name call this function.
 
     Args:
         name: one of `schedule_names()`.
-        optimizer: whose rates it moves.
-        settings: the schedule's own arguments.
-        other_factory: the factory whose order of arguments is the other one, for the error that a swap gets.
+        optimizer: optimizer to schedule.
+        settings: settings of the schedule.
+        other_factory: the factory with the opposite order of arguments, for the message about swapped arguments.
 
     Raises:
-        ValueError: no schedule has this name, or a setting is out of its range.
-        TypeError: swapped arguments, an unknown setting, or a required one that is missing.
+        ValueError: the name is unknown, or a setting is out of range.
+        TypeError: the arguments are swapped, or a setting is unknown or missing.
     """
     if isinstance(name, Optimizer) and isinstance(optimizer, str):
-        raise TypeError(f"the optimizer and the name {optimizer!r} are swapped; that is the order of {other_factory}")
+        raise TypeError(f"optimizer and name {optimizer!r} are swapped; {other_factory} takes them in this order")
     if not isinstance(name, str):
-        raise TypeError(f"scheduler_type is {name!r}, expected a name: {', '.join(schedule_names())}")
+        raise TypeError(f"scheduler_type is {name!r}, expected one of: {', '.join(schedule_names())}")
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer is {optimizer!r}, expected a torch.optim.Optimizer")
     check_settings(name, settings)
     missing = [key for key, value in _parameters(name).items() if value.default is value.empty and key not in settings]
     if missing:
-        raise TypeError(f"the schedule {name!r} needs {', '.join(missing)}; its settings are {_accepted(name)}")
+        raise TypeError(f"schedule {name!r} needs {', '.join(missing)}; its settings are {_signature(name)}")
     return _factories()[name](optimizer, **settings)
 
 
 def check_settings(name: str, settings: Iterable[str]) -> None:
-    """Refuses what is no setting of the schedule of that name.
+    """Validate the names of settings of a schedule.
 
     Raises:
-        ValueError: no schedule has this name.
-        TypeError: a setting is unknown.
+        ValueError: the name of the schedule is unknown.
+        TypeError: the schedule has no such setting.
     """
     unknown = [key for key in settings if key not in _parameters(name)]
     if unknown:
-        raise TypeError(f"the schedule {name!r} takes no {', '.join(unknown)}; its settings are {_accepted(name)}")
+        raise TypeError(f"schedule {name!r} has no setting {', '.join(unknown)}; its settings are {_signature(name)}")
 
 
-def _accepted(name: str) -> str:
+def _signature(name: str) -> str:
     parameters = _parameters(name).values()
     return f"({', '.join(str(parameter.replace(annotation=parameter.empty)) for parameter in parameters)})"
 
 
 def _parameters(name: str) -> dict[str, inspect.Parameter]:
-    """The settings of the schedule of that name."""
+    """Return the settings of a schedule by name."""
     check_name("schedule", name, schedule_names())
     parameters = dict(inspect.signature(_factories()[name]).parameters)
     del parameters["optimizer"]
@@ -91,28 +91,30 @@ def _parameters(name: str) -> dict[str, inspect.Parameter]:
 def create_training_scheduler(
     name: str, optimizer: Optimizer, epochs: int, steps_per_epoch: int, **settings: Any
 ) -> LRScheduler:
-    """The scheduler of that name over a whole training.
+    """Create a scheduler by name, with defaults derived from the length of a training.
 
-    Settings that are given win. Others that depend on the length of a training follow it, not their own defaults:
+    These settings get defaults that fit the training, unless they are given:
 
-    * cosine, polynomial, one-cycle and the warmed ones end with it; a warm-up takes a tenth of it, at least one.
-    * one-cycle peaks at each group's own rate. Fewer than 4 optimizer steps have no room for a cycle: the rate stays.
-    * noam peaks at the optimizer's rate: d_model = 1 / warmup_steps.
-    * step: `step_size` is a third of the epochs, rounded up, which makes three levels.
-    * cosine_restarts: one restart, `T_mult` times as long as the first period; `T_0` is rounded up, so the training
-      ends with the second period or up to `T_mult` epochs before.
+    * cosine, polynomial, one-cycle and the schedules with warmup end with the training; a warmup takes a tenth of it,
+      at least one epoch (or step).
+    * one-cycle peaks at the learning rate of each parameter group. In a training of fewer than 4 optimizer steps the
+      learning rate is constant instead.
+    * noam peaks at the optimizer's learning rate: d_model = 1 / warmup_steps.
+    * step: `step_size` is a third of the epochs, rounded up, which gives three levels.
+    * cosine_restarts: one restart, with a second period `T_mult` times as long as the first. `T_0` is rounded up, so
+      the training ends with the second period or up to `T_mult` epochs before its end.
     * plateau: `patience` is a tenth of the epochs, at least one.
 
     Args:
         name: one of `schedule_names()`.
-        optimizer: whose rates it moves.
-        epochs: length of the training, >= 1.
-        steps_per_epoch: optimizer steps in each epoch, >= 1.
-        **settings: the schedule's own.
+        optimizer: optimizer to schedule.
+        epochs: number of epochs of the training, >= 1.
+        steps_per_epoch: number of optimizer steps per epoch, >= 1.
+        **settings: settings of the schedule.
 
     Raises:
-        ValueError: no such name, a value out of its range.
-        TypeError: an unknown or a missing setting.
+        ValueError: the name is unknown, or a value is out of range.
+        TypeError: a setting is unknown or missing.
 
     Example:
         >>> import torch
@@ -126,11 +128,11 @@ def create_training_scheduler(
     if name == "onecycle" and "total_steps" not in settings and n_steps < MIN_ONECYCLE_STEPS:
         return make_scheduler("step", optimizer, {"gamma": 1.0}, other_factory="create_training_scheduler")
     warmup_steps = check_count("warmup_steps", settings.get("warmup_steps", max(1, n_steps // 10)))
-    whole = {
+    defaults = {
         "num_epochs": epochs,
         "total_epochs": epochs,
         "total_steps": n_steps,
-        "max_lr": get_rates(optimizer),
+        "max_lr": get_learning_rates(optimizer),
         "warmup_epochs": max(1, epochs // 10),
         "warmup_steps": warmup_steps,
         "d_model": 1 / warmup_steps,
@@ -138,5 +140,5 @@ def create_training_scheduler(
         "T_0": math.ceil(epochs / (1 + check_count("T_mult", settings.get("T_mult", 2)))),
         "patience": max(1, epochs // 10),
     }
-    derived = {key: whole[key] for key in _parameters(name) if key in whole}
-    return make_scheduler(name, optimizer, derived | settings, other_factory="create_training_scheduler")
+    defaults = {key: defaults[key] for key in _parameters(name) if key in defaults}
+    return make_scheduler(name, optimizer, defaults | settings, other_factory="create_training_scheduler")

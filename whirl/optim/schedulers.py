@@ -1,8 +1,8 @@
-"""Schedules for convolutional networks, thin over torch's own.
+"""Schedulers for convolutional networks, thin subclasses of torch's.
 
-Every one holds its last value after its end, whoever steps it, and resumes from its state dict to the same bits. `e`
-counts the scheduler's own units from 0, epochs unless it says otherwise; `lr` is the group's own rate, and a group
-whose own rate is 0 stays at 0.
+Every schedule keeps its last value after its end, and resumes from its state dict bit for bit. In the formulas, `e`
+counts calls of `step()` from 0, once per epoch unless stated otherwise, and `lr` is the learning rate of the parameter
+group when the scheduler is created. Groups with a learning rate of 0 stay at 0.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from torch.optim import Optimizer, lr_scheduler
 
 from whirl.engine.schedule import is_finished, scheduler_unit, step_scheduler
 from whirl.optim.formulas import polynomial, warmup
-from whirl.optim.scheduler_base import MIN_ONECYCLE_STEPS, Schedule, get_rates, set_rates
-from whirl.validation import check_count, check_number
+from whirl.optim.scheduler_base import MIN_ONECYCLE_STEPS, Schedule, get_learning_rates, set_learning_rates
+from whirl.validation import check_count, check_name, check_number
 
 
 class _ClampAtEnd(Schedule):
-    """For those of torch's schedulers that do not hold their last value by themselves."""
+    """Mixin for schedulers of torch that do not keep their last value after their end."""
 
     def step(self, epoch: int | None = None) -> None:
         if epoch is not None or not is_finished(self):
@@ -52,15 +52,15 @@ class _Plateau(Schedule, lr_scheduler.ReduceLROnPlateau):
 def create_cosine_scheduler(
     optimizer: Optimizer, num_epochs: int, eta_min: float = 1e-6
 ) -> lr_scheduler.CosineAnnealingLR:
-    """Half a cosine: eta_min + (lr - eta_min) (1 + cos(pi e / num_epochs)) / 2, `eta_min` from num_epochs on.
+    """Create a cosine decay: eta_min + (lr - eta_min) (1 + cos(pi e / num_epochs)) / 2, then `eta_min`.
 
     Args:
-        optimizer: whose rates it moves, per epoch.
-        num_epochs: length, >= 1.
-        eta_min: last rate of every parameter group, >= 0.
+        optimizer: optimizer to schedule, per epoch.
+        num_epochs: length of the schedule in epochs, >= 1.
+        eta_min: final learning rate of all parameter groups, >= 0.
 
     Raises:
-        ValueError: a value out of its range.
+        ValueError: an argument is out of range.
 
     Example:
         >>> import torch
@@ -81,44 +81,46 @@ def create_cosine_scheduler(
 def create_cosine_warmrestarts_scheduler(
     optimizer: Optimizer, T_0: int = 10, T_mult: int = 2, eta_min: float = 1e-6
 ) -> lr_scheduler.CosineAnnealingWarmRestarts:
-    """Cosines one after the other, the i-th over T_i = T_0 T_mult^i epochs: falls to `eta_min`, restarts at `lr`.
+    """Create a cosine decay with warm restarts (Loshchilov & Hutter 2017, SGDR).
 
-    With t epochs since the last restart: eta_min + (lr - eta_min) (1 + cos(pi t / T_i)) / 2. It has no end.
+    Period i takes T_i = T_0 T_mult^i epochs, decays from `lr` towards `eta_min`, and restarts at `lr`. With t epochs
+    since the last restart, the learning rate is eta_min + (lr - eta_min) (1 + cos(pi t / T_i)) / 2. It has no end.
 
     Args:
-        optimizer: whose rates it moves, per epoch.
-        T_0: length of the first cosine, >= 1.
-        T_mult: how many times longer each next one is, >= 1.
-        eta_min: rate towards which every parameter group falls, >= 0.
+        optimizer: optimizer to schedule, per epoch.
+        T_0: length of the first period in epochs, >= 1.
+        T_mult: ratio of the lengths of successive periods, an integer >= 1.
+        eta_min: learning rate towards which all parameter groups decay, >= 0.
 
     Raises:
-        ValueError: a value out of its range.
+        ValueError: an argument is out of range.
     """
-    periods = check_count("T_0", T_0), check_count("T_mult", T_mult)
-    return _CosineRestarts(optimizer, *periods, check_number("eta_min", eta_min, 0))
+    T_0, T_mult = check_count("T_0", T_0), check_count("T_mult", T_mult)
+    return _CosineRestarts(optimizer, T_0, T_mult, check_number("eta_min", eta_min, 0))
 
 
 def create_onecycle_scheduler(
     optimizer: Optimizer, max_lr: float | list[float], total_steps: int, pct_start: float = 0.3
 ) -> lr_scheduler.OneCycleLR:
-    """One cosine up and one down, per optimizer step: max_lr / 25 -> max_lr -> max_lr / 250000, and holds that.
+    """Create a one-cycle schedule, stepped per optimizer step (Smith & Topin 2018, Super-Convergence).
 
-    The peak is at step p = pct_start total_steps - 1, the end at total_steps - 1. It puts its own rates in place
-    of the optimizer's, except for a group whose rate is 0, and cycles momentum (or beta1) 0.95 -> 0.85 -> 0.95 against
-    them where the optimizer has one.
-    Smith & Topin 2018, Super-Convergence.
+    The learning rate increases from max_lr / 25 to max_lr, peaks at step pct_start total_steps - 1, and decreases to
+    max_lr / 250000 at step total_steps - 1, both along half a cosine; it then keeps this value. These learning rates
+    replace those of the optimizer, except for groups with a learning rate of 0. If the optimizer has a momentum (or
+    beta1), it is cycled in the opposite direction: 0.95, 0.85, 0.95.
 
     Args:
-        optimizer: whose rates it moves.
-        max_lr: peak, > 0; one number, or one for each parameter group, where 0 keeps it at 0.
-        total_steps: optimizer steps of the whole training, >= 4; with accumulation fewer than batches.
-        pct_start: fraction of the steps that rise, in (0, 1], at least one step.
+        optimizer: optimizer to schedule, per optimizer step.
+        max_lr: peak learning rate, > 0; one number, or one per parameter group, where 0 keeps the group at 0.
+        total_steps: number of optimizer steps of the training, >= 4. With gradient accumulation these are fewer than
+            the batches.
+        pct_start: fraction of the steps in which the learning rate increases, in (0, 1], at least one step.
 
     Raises:
-        ValueError: a value out of its range, or not one `max_lr` for each group.
+        ValueError: an argument is out of range, or the number of `max_lr` is not that of the parameter groups.
     """
     if isinstance(max_lr, (list, tuple)):
-        peaks = [check_number("max_lr", rate, 0) for rate in max_lr]
+        peaks = [check_number("max_lr", lr, 0) for lr in max_lr]
     else:
         peak = check_number("max_lr", max_lr, 0, open_ends=True)
         peaks = [peak if group.get("initial_lr", group["lr"]) else 0.0 for group in optimizer.param_groups]
@@ -126,37 +128,37 @@ def create_onecycle_scheduler(
     pct_start = check_number("pct_start", pct_start, 0, 1)
     if pct_start * total_steps < 1 - 1e-9:
         raise ValueError(
-            f"pct_start is {pct_start}, expected a step or more of {total_steps}: >= {1 / total_steps:.3g}"
+            f"pct_start is {pct_start}, expected at least one step of {total_steps}: >= {1 / total_steps:.3g}"
         )
     if pct_start * total_steps == 1:
-        pct_start -= 1e-9  # torch divides 0 by 0 where the rise takes a single step
+        pct_start -= 1e-9  # torch divides 0 by 0 if the increase takes a single step
     has_momentum = not optimizer.defaults.keys().isdisjoint(("momentum", "betas"))
     return _OneCycle(optimizer, peaks, total_steps, pct_start=pct_start, cycle_momentum=has_momentum)
 
 
 def create_step_scheduler(optimizer: Optimizer, step_size: int = 10, gamma: float = 0.1) -> lr_scheduler.StepLR:
-    """Drops every few epochs: lr gamma^floor(e / step_size).
+    """Create a step decay: lr gamma^floor(e / step_size).
 
     Args:
-        optimizer: whose rates it moves, per epoch.
-        step_size: epochs between two drops, >= 1.
-        gamma: factor of a drop, > 0.
+        optimizer: optimizer to schedule, per epoch.
+        step_size: number of epochs between two decays, >= 1.
+        gamma: factor of each decay, > 0.
 
     Raises:
-        ValueError: a value out of its range.
+        ValueError: an argument is out of range.
     """
     return _Step(optimizer, check_count("step_size", step_size), check_number("gamma", gamma, 0, open_ends=True))
 
 
 def create_exponential_scheduler(optimizer: Optimizer, gamma: float = 0.95) -> lr_scheduler.ExponentialLR:
-    """Falls by the same factor every epoch: lr gamma^e.
+    """Create an exponential decay: lr gamma^e.
 
     Args:
-        optimizer: whose rates it moves, per epoch.
-        gamma: factor of an epoch, > 0.
+        optimizer: optimizer to schedule, per epoch.
+        gamma: factor per epoch, > 0.
 
     Raises:
-        ValueError: `gamma` is out of its range.
+        ValueError: `gamma` is out of range.
     """
     return _Exponential(optimizer, check_number("gamma", gamma, 0, open_ends=True))
 
@@ -164,23 +166,23 @@ def create_exponential_scheduler(optimizer: Optimizer, gamma: float = 0.95) -> l
 def create_plateau_scheduler(
     optimizer: Optimizer, mode: str = "max", factor: float = 0.1, patience: int = 10, *, min_lr: float = 0.0
 ) -> lr_scheduler.ReduceLROnPlateau:
-    """Multiplies the rates by `factor` when more than `patience` validations in a row brought no improvement.
+    """Create a schedule that reduces the learning rates by `factor` when a validation metric stops improving.
 
-    `step(metric)` counts validations; a trainer hands it `val_accuracy` where `mode` is `'max'`, `val_loss` where it
-    is `'min'`. An improvement is one by 1e-4 of the best so far.
+    A reduction follows more than `patience` validations in a row without improvement. A metric must improve by more
+    than 1e-4 of the best value to count. Call `step(metric)` after each validation; the trainers pass
+    `val_accuracy` for mode `'max'`, and `val_loss` for mode `'min'`.
 
     Args:
-        optimizer: whose rates it moves.
-        mode: `'max'` where higher is better, `'min'` where lower is.
-        factor: of a reduction, in (0, 1).
-        patience: validations without improvement that are borne, >= 0.
-        min_lr: rate below which no parameter group falls, >= 0.
+        optimizer: optimizer to schedule, per validation.
+        mode: `'max'` if a higher metric is better, `'min'` if a lower one is.
+        factor: factor of each reduction, in (0, 1).
+        patience: number of validations to wait without improvement, >= 0.
+        min_lr: lower bound of the learning rate of all parameter groups, >= 0.
 
     Raises:
-        ValueError: a value out of its range.
+        ValueError: an argument is out of range.
     """
-    if mode not in ("min", "max"):
-        raise ValueError(f"mode is {mode!r}, expected 'max' or 'min'")
+    check_name("mode", mode, ("max", "min"))
     return _Plateau(
         optimizer,
         "max" if mode == "max" else "min",
@@ -191,16 +193,16 @@ def create_plateau_scheduler(
 
 
 class PolynomialLRScheduler(Schedule, lr_scheduler.PolynomialLR):
-    """min_lr + (lr - min_lr) (1 - e / total_epochs)^power, and `min_lr` from total_epochs on.
+    """Polynomial decay: min_lr + (lr - min_lr) (1 - e / total_epochs)^power, then `min_lr`.
 
     Args:
-        optimizer: whose rates it moves, per epoch.
-        total_epochs: length, >= 1.
+        optimizer: optimizer to schedule, per epoch.
+        total_epochs: length of the schedule in epochs, >= 1.
         power: exponent, > 0.
-        min_lr: last rate of every parameter group, >= 0.
+        min_lr: final learning rate of all parameter groups, >= 0.
 
     Raises:
-        ValueError: a value out of its range.
+        ValueError: an argument is out of range.
 
     Example:
         >>> import torch
@@ -224,31 +226,32 @@ class PolynomialLRScheduler(Schedule, lr_scheduler.PolynomialLR):
         return self._get_closed_form_lr()
 
     def _get_closed_form_lr(self) -> list[Any]:
-        height = polynomial(self.last_epoch, self.total_iters, self.power)
-        return [self.min_lr * (1 - height) + lr * height if lr else lr for lr in self.base_lrs]
+        factor = polynomial(self.last_epoch, self.total_iters, self.power)
+        return [self.min_lr * (1 - factor) + lr * factor if lr else lr for lr in self.base_lrs]
 
 
 class WarmupScheduler(Schedule):
-    """Linear warm-up before any other schedule.
+    """Linear warmup followed by any other schedule.
 
-    lr_0 (e + 1) / (warmup_epochs + 1) for e < warmup_epochs, where lr_0 is the rate with which the base schedule
-    begins; from e = warmup_epochs on the base schedule, as if it began there: no rate is 0, and the full one comes
-    first at e = warmup_epochs. The base counts on in its own unit, and the warm-up counts in the same one: before a
-    one-cycle or Noam schedule `warmup_epochs` are optimizer steps, before a plateau schedule validations, whose
-    metrics it hands on after the warm-up.
+    For e < warmup_epochs the learning rate is lr_0 (e + 1) / (warmup_epochs + 1), where lr_0 is the initial learning
+    rate of the base schedule; from e = warmup_epochs on it follows the base schedule from its beginning. So the
+    learning rate is never 0, and first reaches lr_0 at e = warmup_epochs.
+
+    The warmup is counted in the unit of the base schedule: in optimizer steps for a one-cycle or Noam schedule, in
+    validations for a plateau schedule (which receives the metrics after the warmup only), and in epochs otherwise.
 
     Args:
-        optimizer: whose rates it moves; the base schedule's own.
-        warmup_epochs: length of the warm-up in the base's unit, >= 0.
-        base_scheduler: a fresh scheduler of torch or of this package.
+        optimizer: optimizer to schedule, the same as that of the base scheduler.
+        warmup_epochs: length of the warmup in the unit of the base scheduler, >= 0.
+        base_scheduler: a scheduler of torch or of this package that has not been stepped.
 
     Attributes:
-        step_unit: that of the base.
-        mode: that of a base that follows a metric.
+        step_unit: unit of the base scheduler.
+        mode: mode of the base scheduler, if it is a plateau schedule.
 
     Raises:
-        ValueError: `warmup_epochs` is out of its range, or the base moves another optimizer.
-        TypeError: the base is no scheduler; in `step`, one that follows a metric gets none.
+        ValueError: `warmup_epochs` is out of range, or the base scheduler has another optimizer.
+        TypeError: the base is not a scheduler; in `step`, a plateau schedule gets no metric.
 
     Example:
         >>> import torch
@@ -268,35 +271,35 @@ class WarmupScheduler(Schedule):
         self.warmup_epochs = check_count("warmup_epochs", warmup_epochs, 0)
         self.step_unit = scheduler_unit(base_scheduler)
         if getattr(base_scheduler, "optimizer", None) is not optimizer:
-            raise ValueError(f"{type(base_scheduler).__name__} moves another optimizer than the one that is warmed up")
-        # Not torch's constructor: it would take the optimizer's rate for the base's, which one-cycle's is not.
+            raise ValueError(f"base_scheduler ({type(base_scheduler).__name__}) schedules another optimizer")
+        # LRScheduler.__init__ is not called: it would use `initial_lr`, which is not the initial value of one-cycle.
         self.optimizer = optimizer
         self.base_scheduler = base_scheduler
-        self.base_lrs: list[Any] = get_rates(optimizer)
+        self.base_lrs: list[Any] = get_learning_rates(optimizer)
         self.last_epoch = 0
-        self._warm()
+        self._apply_warmup()
 
     @property
     def mode(self) -> str:
         return self.base_scheduler.mode
 
     def step(self, metrics: Any = None) -> None:
-        """Move by one of the base's units; `metrics` is what a plateau schedule follows."""
+        """Advance by one unit of the base scheduler; `metrics` is the validation metric of a plateau schedule."""
         if self.step_unit == "validation" and metrics is None:
-            raise TypeError(f"{type(self.base_scheduler).__name__} follows a metric: call step(metric)")
+            raise TypeError(f"{type(self.base_scheduler).__name__} needs a metric; call step(metric)")
         self.last_epoch += 1
         if self.last_epoch <= self.warmup_epochs:
-            self._warm()
+            self._apply_warmup()
         elif self.step_unit == "validation":
             self.base_scheduler.step(metrics)
         else:
             step_scheduler(self.base_scheduler)
-        self._last_lr: list[Any] = get_rates(self.optimizer)
+        self._last_lr: list[Any] = get_learning_rates(self.optimizer)
 
-    def _warm(self) -> None:
+    def _apply_warmup(self) -> None:
         factor = warmup(self.last_epoch, self.warmup_epochs)
-        set_rates(self.optimizer, [lr * factor for lr in self.base_lrs])
-        self._last_lr = get_rates(self.optimizer)
+        set_learning_rates(self.optimizer, [lr * factor for lr in self.base_lrs])
+        self._last_lr = get_learning_rates(self.optimizer)
 
     def state_dict(self) -> dict[str, Any]:
         state = {key: value for key, value in super().state_dict().items() if key != "base_scheduler"}

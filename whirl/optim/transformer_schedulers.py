@@ -1,4 +1,4 @@
-"""Schedulers for transformers, and `get_scheduler` with the optimizer first."""
+"""Schedulers for transformers, and `get_scheduler` with the optimizer as its first argument."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from whirl.optim.warmup_schedulers import (
 
 
 def get_scheduler(optimizer: Optimizer, scheduler_type: str, **kwargs: Any) -> LRScheduler:
-    """The scheduler of that name.
+    """Create a scheduler by name.
 
     Args:
-        optimizer: whose rates it moves.
+        optimizer: optimizer to schedule.
         scheduler_type: one of `whirl.optim.schedule_names()`.
-        **kwargs: the schedule's own arguments.
+        **kwargs: settings of the schedule.
 
     Raises:
-        ValueError: no schedule has this name, or a value is out of its range.
-        TypeError: swapped arguments (`cnn_schedulers.get_scheduler` takes the name first), an unknown keyword, or a
-            required one that is missing.
+        ValueError: the name is unknown, or a setting is out of range.
+        TypeError: the arguments are swapped (`cnn_schedulers.get_scheduler` takes the name first), or a setting is
+            unknown or missing.
 
     Example:
         >>> import torch

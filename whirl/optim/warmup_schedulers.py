@@ -1,7 +1,8 @@
-"""Schedules for transformers: torch's `LambdaLR` over the formulas of `whirl.optim.formulas`.
+"""Schedulers for transformers: `LambdaLR` with the formulas of `whirl.optim.formulas`.
 
-Every one holds its last value after its end and resumes from its state dict to the same bits. Epochs and steps are
-counted from 0; `lr` is the group's own rate, and a group whose own rate is 0 stays at 0.
+Every schedule keeps its last value after its end, and resumes from its state dict bit for bit. Epochs and steps are
+counted from 0; `lr` is the learning rate of the parameter group when the scheduler is created. Groups with a learning
+rate of 0 stay at 0.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from whirl.validation import check_count, check_number
 
 
 class LRFactor:
-    """A pure function of the step with its settings, for a `LambdaLR`.
+    """Callable for `LambdaLR`: a pure function of the step, with its settings.
 
-    The state dict of a `LambdaLR` keeps the `__dict__` of such an object. The function has a slot of its own, so that
-    a checkpoint gets the settings and nothing that needs pickle.
+    `LambdaLR.state_dict` contains the `__dict__` of such an object. The function itself is stored in a slot, so that
+    the state dict contains the settings but nothing that requires pickle.
 
     Example:
         >>> factor = LRFactor(warmup_linear, warmup_steps=1, total_steps=5)
@@ -47,21 +48,22 @@ class _Noam(Schedule, LambdaLR):
 
 
 class WarmupCosineScheduler(Schedule, LambdaLR):
-    """Linear warm-up, then half a cosine down to `min_lr`.
+    """Linear warmup followed by a cosine decay to `min_lr`.
 
-    lr (e + 1) / (W + 1) in epoch e < W = warmup_epochs, then with T = total_epochs
+    With W = warmup_epochs and T = total_epochs, the learning rate is lr (e + 1) / (W + 1) in epochs e < W, then
     min_lr + (lr - min_lr) (1 + cos(pi (e - W) / (T - W))) / 2, and `min_lr` from T on.
 
     Args:
-        optimizer: whose rates it moves, per epoch.
-        warmup_epochs: length of the warm-up, in [0, total_epochs].
-        total_epochs: length of all, >= 1.
-        min_lr: last rate of every parameter group, >= 0.
-        last_epoch: the last epoch that is done, -1 for none; the optimizer's groups must then hold `initial_lr`.
+        optimizer: optimizer to schedule, per epoch.
+        warmup_epochs: length of the warmup in epochs, in [0, total_epochs].
+        total_epochs: total length of the schedule in epochs, >= 1.
+        min_lr: final learning rate of all parameter groups, >= 0.
+        last_epoch: index of the last completed epoch, to start in the middle of a schedule; -1 starts at the beginning.
+            Otherwise the parameter groups must have `initial_lr`.
 
     Raises:
-        ValueError: a value out of its range.
-        KeyError: `last_epoch` is given, but a group has no `initial_lr`.
+        ValueError: an argument is out of range.
+        KeyError: `last_epoch` is not -1, and a parameter group has no `initial_lr`.
 
     Example:
         >>> import torch
@@ -88,15 +90,15 @@ class WarmupCosineScheduler(Schedule, LambdaLR):
     ) -> None:
         warmup_epochs, total_epochs = check_warmup(warmup_epochs, total_epochs)
         min_lr = check_number("min_lr", min_lr, 0)
-        rates = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+        base_lrs = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
         factors = [
             LRFactor(
                 warmup_cosine,
                 warmup_steps=warmup_epochs,
                 total_steps=total_epochs,
-                floor=min_lr / rate if rate else 0.0,
+                floor=min_lr / lr if lr else 0.0,
             )
-            for rate in rates
+            for lr in base_lrs
         ]
         super().__init__(optimizer, factors, check_count("last_epoch", last_epoch, -1))
 
@@ -104,40 +106,41 @@ class WarmupCosineScheduler(Schedule, LambdaLR):
 def create_warmup_cosine_schedule(
     optimizer: Optimizer, warmup_epochs: int, total_epochs: int, min_lr: float = 1e-7
 ) -> LambdaLR:
-    """A `WarmupCosineScheduler`; see there."""
+    """Create a `WarmupCosineScheduler`; see its documentation."""
     return WarmupCosineScheduler(optimizer, warmup_epochs, total_epochs, min_lr)
 
 
 def create_warmup_linear_schedule(optimizer: Optimizer, warmup_epochs: int, total_epochs: int) -> LambdaLR:
-    """Linear warm-up, then a straight line to 0.
+    """Create a linear warmup followed by a linear decay to 0.
 
-    lr (e + 1) / (W + 1) in epoch e < W = warmup_epochs, then lr (T - e) / (T - W), and 0 from T = total_epochs on.
+    With W = warmup_epochs and T = total_epochs, the learning rate is lr (e + 1) / (W + 1) in epochs e < W, then
+    lr (T - e) / (T - W), and 0 from T on.
 
     Args:
-        optimizer: whose rates it moves, per epoch.
-        warmup_epochs: length of the warm-up, in [0, total_epochs].
-        total_epochs: length of all, >= 1.
+        optimizer: optimizer to schedule, per epoch.
+        warmup_epochs: length of the warmup in epochs, in [0, total_epochs].
+        total_epochs: total length of the schedule in epochs, >= 1.
 
     Raises:
-        ValueError: a value out of its range.
+        ValueError: an argument is out of range.
     """
     warmup_epochs, total_epochs = check_warmup(warmup_epochs, total_epochs)
     return _WarmupLinear(optimizer, LRFactor(warmup_linear, warmup_steps=warmup_epochs, total_steps=total_epochs))
 
 
 def create_noam_schedule(optimizer: Optimizer, d_model: float = 256, warmup_steps: int = 4000) -> LambdaLR:
-    """The optimizer's own rate times d_model^-0.5 min(s^-0.5, s warmup_steps^-1.5), s = 1, 2, ... optimizer steps.
+    """Create the Noam schedule: lr d_model^-0.5 min(s^-0.5, s warmup_steps^-1.5) at optimizer step s = 1, 2, ...
 
-    Vaswani et al. 2017, Attention Is All You Need, eq. 3; the paper's own rate is that of an optimizer with `lr=1`.
-    The peak, at s = warmup_steps, is lr (d_model warmup_steps)^-0.5. It has no end.
+    Vaswani et al. 2017, Attention Is All You Need, eq. 3; the paper's learning rates result from an optimizer with
+    `lr=1`. The peak, at s = warmup_steps, is lr (d_model warmup_steps)^-0.5. The schedule has no end.
 
     Args:
-        optimizer: whose rates it moves, per optimizer step.
-        d_model: width of the network, > 0; 1 / warmup_steps puts the peak at the optimizer's own rate.
-        warmup_steps: optimizer steps that rise, >= 1.
+        optimizer: optimizer to schedule, per optimizer step.
+        d_model: width of the network, > 0; with 1 / warmup_steps the peak equals the optimizer's learning rate.
+        warmup_steps: number of optimizer steps in which the learning rate increases, >= 1.
 
     Raises:
-        ValueError: a value out of its range.
+        ValueError: an argument is out of range.
 
     Example:
         >>> import torch
