@@ -1,19 +1,20 @@
-"""Finds what test results must not know: the same machine, file, samples or signal on both sides of a split.
+"""Leakage detection: the same specimen, file, samples or signal in two parts of a split.
 
-Names and positions are compared as they are. Signals are compared by fingerprint, since a copy may have another name,
-gain, offset, sign, length, start, precision or a little noise:
+Specimen names, file names and positions are compared directly. Signals are compared by fingerprint, since a copy may
+have a different name, gain, offset, sign, length, start or precision, or additional noise:
 
-1. The spectrum is whitened in narrow bands and its lines are capped. Shaft orders and resonances, which all recordings
-   of one machine share, then hardly count; what is left is mostly noise, which no two recordings share.
-2. Landmarks are samples whose magnitude nothing near exceeds. A copy has them at the same events, wherever it begins.
-3. The stretch around each landmark of one part is looked up among those of the other part by one matrix product. The
-   best match proposes a pair of recordings and a lag.
-4. A proposal is a copy when the signs of both whitened signals agree over the whole overlap far more often than chance.
-   Signs are enough and make single impacts harmless (one-bit correlation: Bensen et al. 2007, *Geophysical Journal
-   International* 169:1239-1260).
+1. The spectrum is whitened in narrow bands and its lines are limited. This suppresses shaft orders and resonances,
+   which all recordings of one machine share; the rest is mostly noise, which is unique to a recording.
+2. Landmarks are samples whose magnitude is the maximum of their neighborhood. A copy has the same landmarks, regardless
+   of its start.
+3. The snippet around each landmark of one part is compared with those of the other part by one matrix product. The best
+   match is a candidate: a pair of recordings and a lag.
+4. A candidate is a copy if the signs of both whitened signals agree over the complete overlap far more often than by
+   chance. Signs are sufficient, and limit the effect of single impacts (one-bit correlation: Bensen et al. 2007,
+   *Geophysical Journal International* 169:1239-1260).
 
-Real recordings of one bearing at other loads agree in sign by less than 0.03 beyond chance, copies with noise 30 dB
-below the signal by more than 0.4.
+The sign correlation of real recordings of one bearing at different loads is below 0.03, that of copies with noise 30 dB
+below the signal above 0.4.
 """
 
 from __future__ import annotations
@@ -37,61 +38,61 @@ from whirl.data.splits import Split
 _logger = logging.getLogger(__name__)
 
 LANDMARK_GRID = 128
-"""Samples in which at most one landmark is sought."""
+"""Length of a grid cell in samples; each cell has at most one landmark."""
 
 LANDMARK_REACH = 8
-"""Grid cells to either side that a landmark must dominate at least: about one landmark in 2200 samples."""
+"""Grid cells on either side in which a landmark is the maximum; gives about one landmark in 2200 samples."""
 
 MAX_LANDMARKS = 25_000
-"""From here on (54 million samples) landmarks must dominate more, since looking them up costs their number squared."""
+"""Above this number (54 million samples) the neighborhood grows, since matching costs the square of the number."""
 
-STRETCH = 128
-"""Samples around a landmark that are looked up."""
+SNIPPET = 128
+"""Samples around a landmark that are compared."""
 
-PROPOSAL_CORRELATION = 0.35
-"""Correlation of two stretches that proposes a pair: 4 standard deviations of chance."""
+CANDIDATE_CORRELATION = 0.35
+"""Correlation of two snippets above which a pair is a candidate: 4 standard deviations of chance."""
 
 COPY_CORRELATION = 0.4
-"""Correlation of the signs of two whitened signals that are called copies."""
+"""Sign correlation of two whitened signals above which they are copies."""
 
 COPY_SIGMAS = 15.0
-"""The same in standard deviations of chance, `1 / sqrt(overlap)`; decides for short overlaps."""
+"""The same threshold in standard deviations of chance, `1 / sqrt(overlap)`; applies to short overlaps."""
 
 MAX_BANDS = 1024
-"""Bands in which a spectrum is whitened; fewer for short signals."""
+"""Number of bands in which a spectrum is whitened; fewer for short signals."""
 
 LINE_LIMIT = 2.0
-"""Largest magnitude of a whitened bin: noise exceeds it in one bin of 20, every line does."""
+"""Largest magnitude of a whitened bin; exceeded by noise in one of 20 bins, and by all lines."""
 
 PADDING = 1024
-"""Signals are padded to a multiple of this, so that those of nearly equal length share a transform."""
+"""Signals are padded to a multiple of this, so that those of similar length share a transform."""
 
 BATCH_SAMPLES = 2**20
-"""Samples transformed at once: the intermediate results stay in the cache."""
+"""Samples transformed at once; intermediate results fit in the CPU cache."""
 
 TINY = 1e-30
-"""Keeps bands without any content from dividing by zero."""
+"""Prevents division by zero in empty bands."""
 
 CHUNK = 1024
-"""Landmarks looked up at once."""
+"""Landmarks compared at once."""
 
 
 class LeakageError(ValueError):
-    """The parts of a split share what they must not."""
+    """Raised if parts of a split share specimens, files, samples or signals."""
 
 
 @dataclass(frozen=True)
 class Leak:
-    """Something that stands on both sides of a split.
+    """Data shared by two parts of a split.
 
     Attributes:
-        kind: `"specimen"`, `"file"`, `"overlap"` (samples of one source), `"content"` (equal samples under another
-            name) or `"near-duplicate"` (a copy that was changed).
-        part_a: name of the one part, e.g. `"train"`.
-        part_b: name of the other.
-        name_a: recording in the one part.
-        name_b: recording in the other.
-        message: one sentence for people.
+        kind: `"specimen"`, `"file"`, `"overlap"` (same samples of one source), `"content"` (equal samples under another
+            name) or `"near-duplicate"` (a modified copy).
+        part_a: name of the first part, e.g. `"train"`.
+        part_b: name of the second part.
+        name_a: recording in the first part.
+        name_b: recording in the second part.
+        message: description in one sentence.
     """
 
     kind: str
@@ -103,14 +104,14 @@ class Leak:
 
 
 def check_leakage(split: Split, allow_leakage: bool = False) -> list[Leak]:
-    """Stop a training whose test results would mean nothing.
+    """Raise if parts of a split share data, which would invalidate the test results.
 
     Args:
-        split: what is about to be trained and tested.
-        allow_leakage: report instead of stopping.
+        split: the split to check.
+        allow_leakage: whether to log a warning instead of raising an error.
 
     Returns:
-        The leaks found; not empty only with `allow_leakage`, and then also logged as warnings.
+        The leaks found; empty unless `allow_leakage` is set.
 
     Raises:
         LeakageError: there is a leak and `allow_leakage` is not set.
@@ -123,7 +124,7 @@ def check_leakage(split: Split, allow_leakage: bool = False) -> list[Leak]:
         ...     check_leakage(split)
         ... except LeakageError as error:
         ...     print(error)
-        train and test share specimen 'pump 3' (a.mat, b.mat); --allow-leakage trains all the same
+        train and test share specimen 'pump 3' (a.mat, b.mat); use --allow-leakage to train anyway
     """
     leaks = find_leaks(split)
     if not leaks:
@@ -131,28 +132,29 @@ def check_leakage(split: Split, allow_leakage: bool = False) -> list[Leak]:
     shown = "; ".join(leak.message for leak in leaks[:3])
     more = f"; and {len(leaks) - 3} more" if len(leaks) > 3 else ""
     if not allow_leakage:
-        raise LeakageError(f"{shown}{more}; --allow-leakage trains all the same")
+        raise LeakageError(f"{shown}{more}; use --allow-leakage to train anyway")
     _logger.warning("leakage allowed: %s%s", shown, more)
     return leaks
 
 
 def find_leaks(split: Split) -> list[Leak]:
-    """Everything that two parts of a split share and must not.
+    """Find data shared by two parts of a split.
 
-    The test part must share no specimen and no file with the others, however it was split off: a bearing seen in
-    training is never in the test set. Validation only chooses the epoch, so train and val may share what `val_by`
-    says: specimens by recording, specimens and files by time. Overlapping samples and copies are leaks everywhere.
-    Cuts of one source are judged by their position alone, since a machine that runs steadily does resemble itself.
+    The test part must not share specimens or files with the other parts, regardless of how it was split off: a bearing
+    seen in training must not be in the test set. Validation is only used for model selection, so train and val may
+    share the units that `val_by` permits: specimens with `"recording"`, specimens and files with `"time"`. Overlapping
+    samples and copies are always leaks. Cuts of one source are compared only by position, since a signal of a machine
+    in steady operation resembles itself.
 
-    Copies with noise 30 dB below the signal are found reliably from 20 000 common samples on, half of them from 4000
-    on (in sets of more than 54 million samples in proportion later). Bring the recordings to one sampling rate first
-    (`resample.to_common_rate`). Constant channels are not compared.
+    Copies with noise 30 dB below the signal are found reliably if they have at least 20 000 samples in common, and half
+    of those with 4000 (proportionally more in sets of more than 54 million samples). Recordings must have the same
+    sampling rate, see `whirl.data.to_common_rate`. Constant channels are not compared.
 
     Args:
-        split: the parts; an empty part shares nothing.
+        split: the split to check; parts may be empty.
 
     Returns:
-        One leak for each shared specimen and file, and for each pair of recordings with common or similar samples.
+        One leak per shared specimen and file, and per pair of recordings with common or similar samples.
 
     Example:
         >>> noise = np.random.default_rng(0).normal(size=(2, 40_000))
@@ -161,7 +163,7 @@ def find_leaks(split: Split) -> list[Leak]:
         >>> find_leaks(Split([a], [], [b], "specimen", "time"))
         []
         >>> [leak.message for leak in find_leaks(Split([a], [], [b, copy], "specimen", "time"))]
-        ['train and test share a signal: c is a changed copy of a']
+        ['train and test share a signal: c is a modified copy of a']
     """
     parts = {"train": split.train, "val": split.val, "test": split.test}
     with _one_thread():
@@ -177,21 +179,21 @@ def _find_leaks(parts: dict[str, list[Recording]], val_by: str) -> list[Leak]:
         a, b = parts[name_a], parts[name_b]
         equal = list(_equal_content(a, b))
         copies = _copies(fingerprints[name_a], fingerprints[name_b]) - {(i, j) for _, i, j, _ in equal}
-        changed = [
-            ("near-duplicate", i, j, f"a signal: {b[j].name} is a changed copy of {a[i].name}")
+        modified = [
+            ("near-duplicate", i, j, f"a signal: {b[j].name} is a modified copy of {a[i].name}")
             for i, j in sorted(copies)
-            if not _one_source(a[i], b[j])
+            if not _have_same_source(a[i], b[j])
         ]
         leaks += [
             Leak(kind, name_a, name_b, a[i].name, b[j].name, f"{name_a} and {name_b} share {what}")
-            for kind, i, j, what in (*_shared_names(a, b, by), *_overlaps(a, b), *equal, *changed)
+            for kind, i, j, what in (*_shared_names(a, b, by), *_overlaps(a, b), *equal, *modified)
         ]
     return leaks
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Many small tensor operations: a second thread on a busy core makes them slower, up to ten times."""
+    """Limit torch to one thread: many small operations are up to ten times slower with a thread on a busy core."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -201,19 +203,19 @@ def _one_thread() -> Iterator[None]:
 
 
 _Found = tuple[str, int, int, str]
-"""Kind, position in the one part, position in the other, and what is shared, in words."""
+"""Kind, index in the first part, index in the second part, and description."""
 
 
 # ----------------------------------------------------------------------------------------- names, positions, content
 
 
 def _shared_names(a: Sequence[Recording], b: Sequence[Recording], by: str) -> Iterator[_Found]:
-    """The first pair of each shared specimen and source, unless parts split `by` something else may share it."""
+    """Yield the first pair of recordings for each shared specimen and source that a split `by` this unit forbids."""
     if by == "specimen":
         for i, j in _first_pairs([r.specimen or "" for r in a], [r.specimen or "" for r in b]):
             yield "specimen", i, j, f"specimen {a[i].specimen!r} ({a[i].name}, {b[j].name})"
     if by != "time":
-        for i, j in _first_pairs([_path(r) for r in a], [_path(r) for r in b]):
+        for i, j in _first_pairs([_normalized_path(r) for r in a], [_normalized_path(r) for r in b]):
             yield "file", i, j, f"the file {a[i].name}"
 
 
@@ -223,34 +225,34 @@ def _first_pairs(a: list[str], b: list[str]) -> Iterator[tuple[int, int]]:
 
 
 def _overlaps(a: Sequence[Recording], b: Sequence[Recording]) -> Iterator[_Found]:
-    """Pairs of cuts of one source that have samples in common."""
-    of_source = defaultdict(list)
+    """Yield pairs of cuts of one source that have samples in common."""
+    by_source = defaultdict(list)
     for i, recording in enumerate(a):
-        of_source[_path(recording)].append(i)
+        by_source[_normalized_path(recording)].append(i)
     for j, recording in enumerate(b):
-        for i in of_source[_path(recording)] if recording.source else ():
+        for i in by_source[_normalized_path(recording)] if recording.source else ():
             start_s = max(_start_s(a[i]), _start_s(recording))
             stop_s = min(_start_s(a[i]) + a[i].duration_s, _start_s(recording) + recording.duration_s)
-            # cuts that were resampled afterwards may touch by a rounded sample
+            # adjacent cuts may overlap by one sample due to rounding after resampling
             if (stop_s - start_s) * recording.sampling_rate_hz > 1.5:
                 yield "overlap", i, j, f"samples of {recording.name}, from {start_s:.6g} s to {stop_s:.6g} s"
 
 
 def _equal_content(a: Sequence[Recording], b: Sequence[Recording]) -> Iterator[_Found]:
-    """Pairs from different sources that have a channel in common, sample by sample."""
-    of_excerpt = defaultdict(list)
+    """Yield pairs from different sources with an identical channel."""
+    by_excerpt = defaultdict(list)
     for i, channel in _channels(a):
-        of_excerpt[_excerpt(channel)].append((i, channel))
+        by_excerpt[_excerpt(channel)].append((i, channel))
     seen = set()
     for j, channel in _channels(b):
-        for i, other in of_excerpt[_excerpt(channel)]:
-            if (i, j) not in seen and not _one_source(a[i], b[j]) and np.array_equal(channel, other):
+        for i, other in by_excerpt[_excerpt(channel)]:
+            if (i, j) not in seen and not _have_same_source(a[i], b[j]) and np.array_equal(channel, other):
                 seen.add((i, j))
                 yield "content", i, j, f"a signal: {b[j].name} holds the samples of {a[i].name}"
 
 
 def _channels(recordings: Sequence[Recording]) -> Iterator[tuple[int, np.ndarray]]:
-    """Position of the recording and samples `[N]` of every channel that is not constant."""
+    """Yield the index of the recording and the samples `[N]` of every channel that is not constant."""
     for index, recording in enumerate(recordings):
         for channel in recording.signal:
             if (channel != channel[0]).any():
@@ -258,16 +260,16 @@ def _channels(recordings: Sequence[Recording]) -> Iterator[tuple[int, np.ndarray
 
 
 def _excerpt(channel: np.ndarray) -> tuple[int, bytes]:
-    """Length and a few samples: equal signals have equal ones, others hardly ever."""
+    """Return a hashable key, the length and a few samples, that is almost unique to a signal."""
     return len(channel), channel[:: max(1, len(channel) // 64)].tobytes()
 
 
-def _path(recording: Recording) -> str:
+def _normalized_path(recording: Recording) -> str:
     return os.path.normpath(recording.source) if recording.source else ""
 
 
-def _one_source(a: Recording, b: Recording) -> bool:
-    return a.source != "" and _path(a) == _path(b)
+def _have_same_source(a: Recording, b: Recording) -> bool:
+    return a.source != "" and _normalized_path(a) == _normalized_path(b)
 
 
 def _start_s(recording: Recording) -> float:
@@ -279,15 +281,15 @@ def _start_s(recording: Recording) -> float:
 
 @dataclass(frozen=True)
 class _Fingerprint:
-    """Landmarks of all signals of a part, and what is needed to check a proposal.
+    """Landmarks of all signals of a part, and the signs of the signals.
 
     Attributes:
-        recording: recording of each of the S signals (channels).
-        signs: for each signal, whether its whitened samples are positive, `[N / 8]`, a bit each.
-        lengths: samples N of each signal.
-        signal: signal of each of the L landmarks, `[L]`.
-        position: sample of each landmark, `[L]`.
-        stretch: whitened samples around each landmark, unit norm and positive at the landmark, `[L, STRETCH]`.
+        recording: index of the recording of each of the S signals (channels).
+        signs: whether the whitened samples of each signal are positive, `[N / 8]`, one bit per sample.
+        lengths: number of samples N of each signal.
+        signal: index of the signal of each of the L landmarks, `[L]`.
+        position: sample index of each landmark, `[L]`.
+        snippet: whitened samples around each landmark, unit norm and positive at the landmark, `[L, SNIPPET]`.
     """
 
     recording: list[int]
@@ -295,50 +297,50 @@ class _Fingerprint:
     lengths: list[int]
     signal: Tensor
     position: Tensor
-    stretch: Tensor
+    snippet: Tensor
 
     def signs_of(self, signal: int) -> np.ndarray:
-        """Whether each whitened sample of a signal is positive, `[N]`."""
+        """Return whether each whitened sample of a signal is positive, `[N]`."""
         return np.unpackbits(self.signs[signal], count=self.lengths[signal])
 
 
 def _fingerprint(recordings: Sequence[Recording], reach: int) -> _Fingerprint:
     channels = list(_channels(recordings))
     signs: list[np.ndarray] = [np.empty(0)] * len(channels)
-    landmarks = [(torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), torch.empty(0, STRETCH))]
-    for chosen, signals in _batches([channel for _, channel in channels]):
+    landmarks = [(torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), torch.empty(0, SNIPPET))]
+    for indices, signals in _batches([channel for _, channel in channels]):
         white = _whiten(signals)
-        lengths = torch.tensor([len(channels[index][1]) for index in chosen])
-        row, position, stretch = _landmarks(white, lengths, reach)
-        landmarks.append((torch.tensor(chosen)[row], position, stretch))
-        for index, length, positive in zip(chosen, lengths.tolist(), (white > 0).numpy(), strict=True):
+        lengths = torch.tensor([len(channels[index][1]) for index in indices])
+        row, position, snippet = _landmarks(white, lengths, reach)
+        landmarks.append((torch.tensor(indices)[row], position, snippet))
+        for index, length, positive in zip(indices, lengths.tolist(), (white > 0).numpy(), strict=True):
             signs[index] = np.packbits(positive[:length])
-    signal, position, stretch = (torch.cat(column) for column in zip(*landmarks, strict=True))
-    lengths_of = [len(channel) for _, channel in channels]
-    return _Fingerprint([index for index, _ in channels], signs, lengths_of, signal, position, stretch)
+    signal, position, snippet = (torch.cat(column) for column in zip(*landmarks, strict=True))
+    n_samples = [len(channel) for _, channel in channels]
+    return _Fingerprint([index for index, _ in channels], signs, n_samples, signal, position, snippet)
 
 
 def _batches(channels: Sequence[np.ndarray]) -> Iterator[tuple[list[int], Tensor]]:
-    """Signals of about the same length together `[B, N]`, without their mean and padded with zeros."""
-    of_length = defaultdict(list)
+    """Yield batches of signals of similar length `[B, N]`, with zero mean and padded with zeros."""
+    by_length = defaultdict(list)
     for index, channel in enumerate(channels):
-        of_length[-(-len(channel) // PADDING) * PADDING].append(index)
-    for length, indices in of_length.items():
+        by_length[-(-len(channel) // PADDING) * PADDING].append(index)
+    for length, indices in by_length.items():
         size = max(1, BATCH_SAMPLES // length)
         for first in range(0, len(indices), size):
-            chosen = indices[first : first + size]
-            signals = np.zeros((len(chosen), length), dtype=np.float32)
-            for row, index in zip(signals, chosen, strict=True):
+            batch = indices[first : first + size]
+            signals = np.zeros((len(batch), length), dtype=np.float32)
+            for row, index in zip(signals, batch, strict=True):
                 np.subtract(channels[index], channels[index].mean(), out=row[: len(channels[index])])
-            yield chosen, torch.from_numpy(signals)
+            yield batch, torch.from_numpy(signals)
 
 
 def _whiten(signals: Tensor) -> Tensor:
-    """Signals `[B, N]` whose spectrum has the same level in all bands and no lines.
+    """Whiten the spectrum of signals `[B, N]` and remove lines.
 
-    Each bin is divided by the mean magnitude of its band, so noise of any colour becomes white, and then limited to
-    `LINE_LIMIT`, so a line of whatever strength counts for a few bins. Bands 30 dB below the loud ones stay low: they
-    hold rounding errors or what an anti-alias filter left.
+    Each bin is divided by the mean magnitude of its band, which whitens noise of any color, and then limited to
+    `LINE_LIMIT`, so that a line has no more weight than a few bins of noise. Bands 30 dB below the strongest ones are
+    not amplified: they contain rounding errors or the stop band of an anti-alias filter.
     """
     spectrum = torch.fft.rfft(signals)
     n_bins = spectrum.shape[1]
@@ -353,47 +355,47 @@ def _whiten(signals: Tensor) -> Tensor:
 
 
 def _landmarks(white: Tensor, lengths: Tensor, reach: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Row `[L]`, sample `[L]` and surroundings `[L, STRETCH]` of the landmarks of whitened signals `[B, N]`."""
+    """Return row `[L]`, sample `[L]` and snippet `[L, SNIPPET]` of the landmarks of whitened signals `[B, N]`."""
     peak, offset = white.abs().unflatten(1, (-1, LANDMARK_GRID)).max(dim=-1)
-    dominant = peak == F.max_pool1d(peak, 2 * reach + 1, stride=1, padding=reach)
+    is_maximum = peak == F.max_pool1d(peak, 2 * reach + 1, stride=1, padding=reach)
     position = offset + torch.arange(peak.shape[1]) * LANDMARK_GRID
-    half = STRETCH // 2
-    inside = (position >= half) & (position < lengths[:, None] - half)
-    row, cell = (dominant & inside).nonzero(as_tuple=True)
+    half = SNIPPET // 2
+    is_inside = (position >= half) & (position < lengths[:, None] - half)
+    row, cell = (is_maximum & is_inside).nonzero(as_tuple=True)
     position = position[row, cell]
     start = row * white.shape[1] + position - half
-    stretch = white.flatten().unfold(0, STRETCH, 1)[start]
-    deviation = stretch.square().mean(dim=1, keepdim=True).sqrt()
-    # the landmark itself would make any two stretches alike
-    stretch = stretch.clamp(-2 * deviation, 2 * deviation) * stretch[:, half, None].sign()
-    return row, position, F.normalize(stretch)
+    snippet = white.flatten().unfold(0, SNIPPET, 1)[start]
+    deviation = snippet.square().mean(dim=1, keepdim=True).sqrt()
+    # limit the landmark itself, which would make any two snippets similar
+    snippet = snippet.clamp(-2 * deviation, 2 * deviation) * snippet[:, half, None].sign()
+    return row, position, F.normalize(snippet)
 
 
 def _copies(a: _Fingerprint, b: _Fingerprint) -> set[tuple[int, int]]:
-    """Pairs of recordings that hold the same signal."""
+    """Return pairs of recordings that contain the same signal."""
     if len(b.signal) > len(a.signal):
         return {(i, j) for j, i in _copies(b, a)}
     copies = set()
-    for s, t, lag in _proposals(a, b):
+    for s, t, lag in _candidates(a, b):
         pair = (a.recording[s], b.recording[t])
-        if pair not in copies and _sync_factors(a.signs_of(s), b.signs_of(t), lag):
+        if pair not in copies and _have_equal_signs(a.signs_of(s), b.signs_of(t), lag):
             copies.add(pair)
     return copies
 
 
-def _proposals(a: _Fingerprint, b: _Fingerprint) -> list[tuple[int, int, int]]:
-    """Signal of a, signal of b and lag, from the most similar landmark of a for each landmark of b."""
+def _candidates(a: _Fingerprint, b: _Fingerprint) -> list[tuple[int, int, int]]:
+    """Return signal of a, signal of b and lag for the best match in a of each landmark of b."""
     if not len(b.signal):
         return []
-    best = [(chunk @ a.stretch.T).max(dim=1) for chunk in b.stretch.split(CHUNK)]
+    best = [(chunk @ a.snippet.T).max(dim=1) for chunk in b.snippet.split(CHUNK)]
     correlation, match = (torch.cat(column) for column in zip(*best, strict=True))
     lag = a.position[match] - b.position
-    proposals = torch.stack([a.signal[match], b.signal, lag], dim=1)[correlation > PROPOSAL_CORRELATION]
-    return [(s, t, lag) for s, t, lag in proposals.unique(dim=0).tolist()]
+    candidates = torch.stack([a.signal[match], b.signal, lag], dim=1)[correlation > CANDIDATE_CORRELATION]
+    return [(s, t, lag) for s, t, lag in candidates.unique(dim=0).tolist()]
 
 
-def _sync_factors(a: np.ndarray, b: np.ndarray, lag: int) -> bool:
-    """Whether two sign sequences, b beginning at sample `lag` of a, agree (or disagree) far more often than chance."""
+def _have_equal_signs(a: np.ndarray, b: np.ndarray, lag: int) -> bool:
+    """Return whether sign sequences, b starting at sample `lag` of a, (dis)agree far more often than by chance."""
     a, b = a[max(0, lag) :], b[max(0, -lag) :]
     overlap = min(len(a), len(b))
     correlation = abs(2 * np.count_nonzero(a[:overlap] == b[:overlap]) / overlap - 1)

@@ -1,7 +1,7 @@
-"""Training, validation and test parts that answer the question one means to ask.
+"""Train, validation and test splits that keep all recordings of a specimen together.
 
-A network that has seen a bearing recognises it again; a score on windows, recordings or loads of bearings it was
-trained on says little about the next machine. The default split therefore keeps all recordings of a specimen together.
+A network recognizes bearings it was trained on. Scores on other windows, recordings or loads of the same bearings
+therefore say little about the next machine, so the default is to split by specimen.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ from typing import Literal, get_args
 import numpy as np
 
 from whirl.data.recording import Recording
-from whirl.validation import unknown_name
+from whirl.validation import check_count, check_name, unknown_name
 
 By = Literal["specimen", "recording", "time"]
 
 DEFAULT_GAP_S = 0.1
-"""Seconds left out between two parts of one recording: long against the ring-down of structural resonances."""
+"""Gap between two parts of one recording in seconds, long compared to the ring-down of structural resonances."""
 
 MIN_GROUPS_FOR_VALIDATION = 3
-"""Specimens of each class outside the test part from which on validation gets its own; two stay for training."""
+"""Specimens per class outside the test part needed for validation by specimen; two of them remain for training."""
 
-BY_TIME_NOTE = "split by time: every specimen is in all parts, so the scores say nothing about machines not trained on"
+BY_TIME_NOTE = "split by time: all specimens are in all parts, so the scores say nothing about unseen machines"
 
 
 @dataclass(frozen=True)
 class Split:
-    """Recordings, or cuts of them, by what they are for.
+    """A split of recordings, or of cuts of recordings, into train, validation and test parts.
 
     Attributes:
-        train: to learn from.
-        val: to choose by: when to stop, which checkpoint, which settings.
-        test: to be looked at once.
-        by: what never stands on both sides of the line between test and the rest: `"specimen"`, `"recording"` (a file),
-            or, with `"time"`, only a stretch of time.
-        val_by: the same for the line between train and val.
-        notes: sentences a reader of the results should know.
+        train: recordings for training.
+        val: recordings for model selection: early stopping, choice of checkpoint and hyper-parameters.
+        test: recordings for the final evaluation.
+        by: unit that is never shared between test and the other parts: `"specimen"`, `"recording"` (a file), or
+            `"time"` (an interval of each recording).
+        val_by: the same between train and val.
+        notes: caveats to show with the results.
     """
 
     train: list[Recording]
@@ -60,31 +60,32 @@ def split_recordings(
     window_s: float = 0.0,
     seed: int = 0,
 ) -> Split:
-    """Three parts, each with its share of every class, by seconds of signal.
+    """Split recordings into train, validation and test parts, stratified by class.
 
-    A specimen may hold recordings of one class or of several. One whose name is unknown counts as a specimen of its own
-    for each source. Validation is split off like the test part while at least 3 specimens of each class are left for
-    it, and otherwise is the end of each training recording after a gap; `val_by` and `notes` say which.
+    Fractions are fractions of each class, by seconds of signal. A specimen may have recordings of one or several
+    classes. Recordings without a specimen name count as one specimen per source. Validation is split off like the test
+    part if each class has at least 3 specimens outside the test part; otherwise it is the end of each training
+    recording, after a gap. `val_by` and `notes` of the result state which.
 
     Args:
-        recordings: labelled, of at least two classes.
-        by: `"specimen"`; `"recording"`, which keeps only recordings of one source together; or `"time"`, which cuts
-            each recording into train, val and test. The latter two test on specimens seen in training wherever one has
-            several recordings, which the leak guard then says.
-        test_specimens: names of the specimens that are the test part; default: chosen by `seed`. Only by specimen.
-        val_fraction: wanted share, for validation, of what the test part leaves, 0 < share < 1.
-        test_fraction: wanted share of all for test, 0 < share < 1; unused with `test_specimens`.
-        gap_s: seconds left out between two parts of one recording, >= 0.
-        window_s: length of the windows to be cut later, >= 0: no part of a recording cut in time is shorter.
-        seed: of the choice, >= 0. Equal arguments give equal splits.
+        recordings: labeled recordings of at least two classes.
+        by: unit that is kept together: `"specimen"`; `"recording"`, which keeps only recordings of one source together;
+            or `"time"`, which cuts each recording into train, val and test. The latter two usually test on specimens
+            seen in training, which `check_leakage` reports.
+        test_specimens: names of the specimens of the test part, only with `by="specimen"`. Default: drawn by `seed`.
+        val_fraction: target fraction of validation in the recordings outside the test part, in (0, 1).
+        test_fraction: target fraction of the test part, in (0, 1); unused with `test_specimens`.
+        gap_s: gap between two parts of one recording in s, >= 0.
+        window_s: length of the windows to be cut later in s, >= 0; the parts of a recording are not shorter.
+        seed: seed of the random choices, >= 0. Equal arguments give equal splits.
 
     Returns:
-        The split. Each training part holds every class; a class for which test has no specimen is named in `notes`.
+        The split. Its train part contains every class; a class that is missing in the test part is named in `notes`.
 
     Raises:
-        ValueError: no recordings, one class only, a recording without label, a class with a single specimen (or file),
-            an unknown test specimen, a label that only the test part has, recordings too short to be cut in time, or a
-            share out of range.
+        ValueError: there are no recordings, only one class, a recording without a label, a class with a single specimen
+            (or file), an unknown test specimen, or a class that only the test part has; a recording is too short to be
+            cut in time; or a fraction is out of range.
 
     Example:
         >>> recordings = [
@@ -99,19 +100,19 @@ def split_recordings(
     """
     _check(recordings, by, (val_fraction, test_fraction), gap_s, window_s)
     if test_specimens is not None and by != "specimen":
-        raise ValueError(f"test specimens can be named only when splitting by specimen, not by {by}")
-    ends = _TimeCuts(gap_s, window_s)
+        raise ValueError(f"test_specimens requires by='specimen', got by={by!r}")
+    cuts = _TimeCuts(gap_s, window_s)
     if by == "time":
-        return _split_by_time(recordings, val_fraction, test_fraction, ends)
+        return _split_by_time(recordings, val_fraction, test_fraction, cuts)
     rng = np.random.default_rng(seed)
     keys = group_keys(recordings, by)
     if test_specimens is None:
         groups = _Groups(recordings, keys)
-        _require(groups, 2, by, "one to train on and one to test on are needed")
-        chosen = _choose(groups, test_fraction, keep=1, rng=rng)
+        _require_groups(groups, 2, by, "training and test need at least one each")
+        chosen = _choose_groups(groups, test_fraction, keep=1, rng=rng)
     else:
-        chosen = _known(test_specimens, keys)
-    return _with_validation(recordings, keys, chosen, by, val_fraction, ends, rng)
+        chosen = _check_test_specimens(test_specimens, keys)
+    return _with_validation(recordings, keys, chosen, by, val_fraction, cuts, rng)
 
 
 def kfold(
@@ -124,23 +125,23 @@ def kfold(
     window_s: float = 0.0,
     seed: int = 0,
 ) -> list[Split]:
-    """Splits in which everything is tested exactly once.
+    """Return splits for k-fold cross-validation, in which everything is tested exactly once.
 
-    By specimen or recording the folds share the classes evenly, by seconds of signal; by time each recording is cut
-    into k consecutive stretches, and fold i tests the i-th of each. Validation is split off the rest as in
+    By specimen or recording, each fold has about the same seconds of signal of each class. By time, each recording is
+    cut into k consecutive intervals, and fold i tests the i-th of each. Validation is split off the rest as in
     `split_recordings`.
 
     Args:
-        recordings: labelled, of at least two classes.
-        k: number of folds, >= 2 and at most the specimens (or files) of the rarest class.
+        recordings: labeled recordings of at least two classes.
+        k: number of folds, from 2 to the number of specimens (or files) of the rarest class.
         by: as for `split_recordings`.
         val_fraction: as for `split_recordings`.
         gap_s: as for `split_recordings`.
         window_s: as for `split_recordings`.
-        seed: of the folds, >= 0.
+        seed: seed of the random choices, >= 0.
 
     Raises:
-        ValueError: as `split_recordings`, and when a class has fewer than k specimens (or files).
+        ValueError: as for `split_recordings`, or a class has fewer than k specimens (or files).
 
     Example:
         >>> recordings = [
@@ -153,25 +154,24 @@ def kfold(
         >>> sorted(r.specimen for split in folds for r in split.test)
         ['healthy0', 'healthy1', 'healthy2', 'wear0', 'wear1', 'wear2']
     """
-    if k < 2:
-        raise ValueError(f"k is {k}, expected at least 2 folds")
+    check_count("k", k, 2)
     _check(recordings, by, (val_fraction, 1 / k), gap_s, window_s)
-    ends = _TimeCuts(gap_s, window_s)
+    cuts = _TimeCuts(gap_s, window_s)
     if by == "time":
-        return [_time_fold(recordings, fold, k, val_fraction, ends) for fold in range(k)]
+        return [_time_fold(recordings, fold, k, val_fraction, cuts) for fold in range(k)]
     rng = np.random.default_rng(seed)
     keys = group_keys(recordings, by)
     groups = _Groups(recordings, keys)
-    _require(groups, k, by, f"{k} folds need {k}")
+    _require_groups(groups, k, by, f"{k} folds need at least {k}")
     folds = _assign_folds(groups, k, rng)
-    return [_with_validation(recordings, keys, chosen, by, val_fraction, ends, rng) for chosen in folds]
+    return [_with_validation(recordings, keys, chosen, by, val_fraction, cuts, rng) for chosen in folds]
 
 
-# ---------------------------------------------------------------------------------------------------- whole groups
+# -------------------------------------------------------------------------------------------------- splits by group
 
 
 class _Groups:
-    """Groups of recordings that must stay together, and the share of each class's seconds `[G, K]` that each holds."""
+    """Groups of recordings that stay together, and their share of the seconds of each class, `[G, K]`."""
 
     def __init__(self, recordings: Sequence[Recording], keys: Sequence[str]) -> None:
         self.names = list(dict.fromkeys(keys))
@@ -186,7 +186,7 @@ class _Groups:
 
 
 def group_keys(recordings: Sequence[Recording], by: By) -> list[str]:
-    """The group of each recording: its specimen, or else its source, or else itself."""
+    """Return the group of each recording: its specimen, if unknown its source, if unknown a unique name."""
     specimens = [recording.specimen if by == "specimen" else None for recording in recordings]
     return [
         specimen or recording.source or f"recording {index}"
@@ -194,34 +194,34 @@ def group_keys(recordings: Sequence[Recording], by: By) -> list[str]:
     ]
 
 
-def _choose(groups: _Groups, fraction: float, keep: int, rng: np.random.Generator) -> set[str]:
-    """Groups that hold about `fraction` of each class, while `keep` groups of each class remain.
+def _choose_groups(groups: _Groups, fraction: float, keep: int, rng: np.random.Generator) -> set[str]:
+    """Choose groups with about `fraction` of each class, such that at least `keep` groups of each class remain.
 
-    Class by class, the rarest first: the group that brings all classes together nearest to the fraction is added as
-    long as that helps the class; among those about equally good a random order decides.
+    Greedy, class by class from the rarest: while it improves the fraction of the class, add the group that brings all
+    classes together closest to their fractions. Ties, after rounding, are broken by a random order.
     """
     order = rng.permutation(len(groups.names))
     share, present = groups.share[order], groups.present[order]
-    left = present.sum(axis=0)
+    n_remaining = present.sum(axis=0)
     taken = np.zeros(len(order), dtype=bool)
-    for c in np.argsort(left, kind="stable"):
+    for c in np.argsort(n_remaining, kind="stable"):
         while True:
             reached = share[taken].sum(axis=0)
-            helps = np.abs(reached[c] + share[:, c] - fraction) < abs(reached[c] - fraction)
-            helps |= reached[c] == 0
-            spared = (present & (left <= keep)).any(axis=1)
-            free = present[:, c] & helps & ~taken & ~spared
-            if not free.any():
+            improves = np.abs(reached[c] + share[:, c] - fraction) < abs(reached[c] - fraction)
+            improves |= reached[c] == 0
+            is_reserved = (present & (n_remaining <= keep)).any(axis=1)
+            is_candidate = present[:, c] & improves & ~taken & ~is_reserved
+            if not is_candidate.any():
                 break
             cost = ((reached + share - fraction) ** 2).sum(axis=1).round(2)
-            best = np.where(free, cost, np.inf).argmin()
+            best = np.where(is_candidate, cost, np.inf).argmin()
             taken[best] = True
-            left = left - present[best]
+            n_remaining = n_remaining - present[best]
     return {groups.names[index] for index in order[taken]}
 
 
 def _assign_folds(groups: _Groups, k: int, rng: np.random.Generator) -> list[set[str]]:
-    """Every group into the fold that has least of its rarest class, groups of rare classes and large ones first."""
+    """Assign each group to the fold with the least of its rarest class; rare classes and large groups first."""
     rarity = np.where(groups.present, groups.present.sum(axis=0), np.inf)
     order = rng.permutation(len(groups.names))
     order = order[np.lexsort((-groups.share[order].sum(axis=1).round(2), rarity[order].min(axis=1)))]
@@ -241,105 +241,105 @@ def _with_validation(
     chosen: set[str],
     by: By,
     val_fraction: float,
-    ends: _TimeCuts,
+    cuts: _TimeCuts,
     rng: np.random.Generator,
 ) -> Split:
-    """The chosen groups as the test part, and validation split off what remains."""
+    """Use the chosen groups as the test part, and split validation off the rest."""
     test = [recording for recording, key in zip(recordings, keys, strict=True) if key in chosen]
     rest = [recording for recording, key in zip(recordings, keys, strict=True) if key not in chosen]
     rest_keys = [key for key in keys if key not in chosen]
     unseen = sorted(set(_labels(test)) - set(_labels(rest)))
     if unseen:
         raise ValueError(
-            f"class {unseen[0]!r} is only in the test part ({_named(chosen)}) and never seen in training: "
-            "name other test specimens, or leave the class out (--classes)"
+            f"class {unseen[0]!r} is only in the test part ({_join_names(chosen)}) and missing in training; "
+            "choose other test specimens, or exclude the class with --classes"
         )
     groups = _Groups(rest, rest_keys)
     count = groups.present.sum(axis=0)
     if count.min() < MIN_GROUPS_FOR_VALIDATION:
-        train, val = _validation_by_time(rest, val_fraction, ends)
+        train, val = _validation_by_time(rest, val_fraction, cuts)
         rarest = groups.classes[int(count.argmin())]
         why = (
-            f"validation is the end of each training recording: class {rarest!r} has only "
-            f"{_counted(count.min(), by)} outside the test part"
+            f"validation is the end of each training recording, because class {rarest!r} has only "
+            f"{_count_text(count.min(), by)} outside the test part"
         )
         return Split(train, val, test, by, "time", (why, *_notes(recordings, train, val, test)))
-    for_val = _choose(groups, val_fraction, keep=MIN_GROUPS_FOR_VALIDATION - 1, rng=rng)
+    for_val = _choose_groups(groups, val_fraction, keep=MIN_GROUPS_FOR_VALIDATION - 1, rng=rng)
     val = [recording for recording, key in zip(rest, rest_keys, strict=True) if key in for_val]
     train = [recording for recording, key in zip(rest, rest_keys, strict=True) if key not in for_val]
     return Split(train, val, test, by, by, _notes(recordings, train, val, test))
 
 
-# ---------------------------------------------------------------------------------------------------- cuts in time
+# --------------------------------------------------------------------------------------------------- splits by time
 
 
 @dataclass(frozen=True)
 class _TimeCuts:
-    """How recordings are cut in time: seconds between two parts, and the least that a part must last."""
+    """Cuts of recordings in time: the gap between two parts and the minimum length of a part, in s."""
 
     gap_s: float
     window_s: float
 
     def cut(self, recording: Recording, seconds: float) -> tuple[Recording, Recording] | None:
-        """What comes before the gap and the last `seconds` after it, or None where one would be too short."""
-        least = self.samples(recording, self.window_s, at_least=1)
-        tail = max(least, self.samples(recording, seconds))
+        """Return the part before the gap and the last `seconds` after it, or None if one would be too short."""
+        minimum = self.samples(recording, self.window_s, at_least=1)
+        tail = max(minimum, self.samples(recording, seconds))
         head = recording.n_samples - tail - self.samples(recording, self.gap_s)
-        if head < least:
+        if head < minimum:
             return None
         return recording.cut(0, head), recording.cut(recording.n_samples - tail, recording.n_samples)
 
     def samples(self, recording: Recording, seconds: float, at_least: int = 0) -> int:
-        """So many seconds of the recording in samples, rounded up."""
+        """Convert seconds to samples, rounded up."""
         return max(at_least, math.ceil(round(seconds * recording.sampling_rate_hz, 6)))
 
 
 def _split_by_time(
-    recordings: Sequence[Recording], val_fraction: float, test_fraction: float, ends: _TimeCuts
+    recordings: Sequence[Recording], val_fraction: float, test_fraction: float, cuts: _TimeCuts
 ) -> Split:
     train, val, test = [], [], []
     for recording in recordings:
-        outer = ends.cut(recording, test_fraction * recording.duration_s)
-        inner = outer and ends.cut(outer[0], val_fraction * outer[0].duration_s)
+        outer = cuts.cut(recording, test_fraction * recording.duration_s)
+        inner = outer and cuts.cut(outer[0], val_fraction * outer[0].duration_s)
         if not (outer and inner):
-            raise _too_short(recording, ends, 3)
+            raise _too_short(recording, cuts, 3)
         train.append(inner[0])
         val.append(inner[1])
         test.append(outer[1])
     return Split(train, val, test, "time", "time", (BY_TIME_NOTE,))
 
 
-def _time_fold(recordings: Sequence[Recording], fold: int, k: int, val_fraction: float, ends: _TimeCuts) -> Split:
+def _time_fold(recordings: Sequence[Recording], fold: int, k: int, val_fraction: float, cuts: _TimeCuts) -> Split:
     rest, test = [], []
     for recording in recordings:
         start, stop = (recording.n_samples * edge // k for edge in (fold, fold + 1))
-        least, gap = ends.samples(recording, ends.window_s, at_least=1), ends.samples(recording, ends.gap_s)
+        minimum, gap = cuts.samples(recording, cuts.window_s, at_least=1), cuts.samples(recording, cuts.gap_s)
         around = ((0, start - gap), (stop + gap, recording.n_samples))
-        pieces = [recording.cut(*piece) for piece in around if piece[1] - piece[0] >= least]
-        if stop - start < least or not pieces:
-            raise _too_short(recording, ends, k)
+        pieces = [recording.cut(*piece) for piece in around if piece[1] - piece[0] >= minimum]
+        if stop - start < minimum or not pieces:
+            raise _too_short(recording, cuts, k)
         test.append(recording.cut(start, stop))
         rest.extend(pieces)
-    train, val = _validation_by_time(rest, val_fraction, ends)
+    train, val = _validation_by_time(rest, val_fraction, cuts)
     return Split(train, val, test, "time", "time", (BY_TIME_NOTE,))
 
 
 def _validation_by_time(
-    recordings: Sequence[Recording], fraction: float, ends: _TimeCuts
+    recordings: Sequence[Recording], fraction: float, cuts: _TimeCuts
 ) -> tuple[list[Recording], list[Recording]]:
-    """Training recordings without their ends, and the ends; one too short to lend its end stays whole."""
-    cuts = [ends.cut(recording, fraction * recording.duration_s) for recording in recordings]
-    if not any(cuts):
-        raise _too_short(max(recordings, key=lambda recording: recording.duration_s), ends, 2)
-    train = [recording if cut is None else cut[0] for recording, cut in zip(recordings, cuts, strict=True)]
-    return train, [cut[1] for cut in cuts if cut is not None]
+    """Return training recordings without their ends, and the ends; recordings that are too short stay uncut."""
+    pairs = [cuts.cut(recording, fraction * recording.duration_s) for recording in recordings]
+    if not any(pairs):
+        raise _too_short(max(recordings, key=lambda recording: recording.duration_s), cuts, 2)
+    train = [recording if pair is None else pair[0] for recording, pair in zip(recordings, pairs, strict=True)]
+    return train, [pair[1] for pair in pairs if pair is not None]
 
 
-def _too_short(recording: Recording, ends: _TimeCuts, parts: int) -> ValueError:
+def _too_short(recording: Recording, cuts: _TimeCuts, parts: int) -> ValueError:
     return ValueError(
-        f"{recording.name} lasts {recording.duration_s:.3g} s, too short to be cut into {parts} parts of at least "
-        f"{ends.window_s:.3g} s with gaps of {ends.gap_s:.3g} s: choose a shorter window, or record more specimens "
-        "and split by them"
+        f"{recording.name}: {recording.duration_s:.3g} s are too short for {parts} parts of at least "
+        f"{cuts.window_s:.3g} s with gaps of {cuts.gap_s:.3g} s; choose a shorter window, or record more specimens and "
+        "split by specimen"
     )
 
 
@@ -349,54 +349,55 @@ def _too_short(recording: Recording, ends: _TimeCuts, parts: int) -> ValueError:
 def _check(
     recordings: Sequence[Recording], by: By, fractions: tuple[float, float], gap_s: float, window_s: float
 ) -> None:
-    if by not in get_args(By):
-        raise ValueError(unknown_name("way to split", by, get_args(By)))
+    check_name("split unit", by, get_args(By))
     if not all(0 < fraction < 1 for fraction in fractions):
-        raise ValueError(f"val and test fractions are {fractions}, expected between 0 and 1")
+        raise ValueError(f"val and test fractions are {fractions}, expected numbers in (0, 1)")
     if not (gap_s >= 0 and window_s >= 0):
-        raise ValueError(f"gap is {gap_s} s and window {window_s} s, expected 0 or more")
+        raise ValueError(f"gap_s is {gap_s} and window_s is {window_s}, expected numbers >= 0")
     if not recordings:
         raise ValueError("no recordings to split")
     for recording in recordings:
         if recording.label is None:
-            raise ValueError(f"{recording.name} has no label: only labelled recordings can be trained on and tested")
+            raise ValueError(f"{recording.name}: has no label, expected labeled recordings")
     if len(_labels(recordings)) == 1:
-        raise ValueError(f"all recordings are of one class, {recordings[0].label!r}: there is nothing to tell apart")
+        raise ValueError(f"all recordings have the class {recordings[0].label!r}, expected at least two classes")
 
 
-def _require(groups: _Groups, count: int, by: By, why: str) -> None:
-    held = groups.present.sum(axis=0)
-    rarest = int(held.argmin())
-    if held[rarest] < count:
+def _require_groups(groups: _Groups, count: int, by: By, why: str) -> None:
+    n_groups = groups.present.sum(axis=0)
+    rarest = int(n_groups.argmin())
+    if n_groups[rarest] < count:
         names = [name for name, present in zip(groups.names, groups.present[:, rarest], strict=True) if present]
         raise ValueError(
-            f"class {groups.classes[rarest]!r} has only {_counted(len(names), by)} ({_named(names)}), "
-            f"and {why}: leave the class out (--classes), or test on known specimens and say so "
-            "(--split time --allow-leakage)"
+            f"class {groups.classes[rarest]!r} has only {_count_text(len(names), by)} ({_join_names(names)}), but "
+            f"{why}; exclude the class with --classes, or evaluate on the training specimens with --split time "
+            "--allow-leakage"
         )
 
 
-def _known(test_specimens: Sequence[str], keys: Sequence[str]) -> set[str]:
+def _check_test_specimens(test_specimens: Sequence[str], keys: Sequence[str]) -> set[str]:
     unknown = [name for name in test_specimens if name not in keys]
     if unknown:
-        raise ValueError(f"unknown test specimen {unknown[0]!r}; there are {_named(set(keys))}")
+        raise ValueError(unknown_name("test specimen", unknown[0], sorted(set(keys))))
     if not test_specimens or set(keys) <= set(test_specimens):
-        raise ValueError(f"{len(test_specimens)} of {len(set(keys))} specimens are test specimens: name some, not all")
+        raise ValueError(
+            f"{len(test_specimens)} of {len(set(keys))} specimens are test specimens, expected some but not all"
+        )
     return set(test_specimens)
 
 
 def _notes(
     recordings: Sequence[Recording], train: list[Recording], val: list[Recording], test: list[Recording]
 ) -> tuple[str, ...]:
-    """What the parts lack, and what they share although it is not against the rules of the split."""
+    """Return caveats: classes missing in a part, and specimens shared by training and test."""
     notes = [
-        f"{part} holds no recording of class {label!r}"
-        for part, held in (("validation", val), ("test", test))
-        for label in sorted(set(_labels(recordings)) - set(_labels(held)))
+        f"{part} contains no recording of class {label!r}"
+        for part, members in (("validation", val), ("test", test))
+        for label in sorted(set(_labels(recordings)) - set(_labels(members)))
     ]
     shared = {r.specimen for r in [*train, *val] if r.specimen} & {r.specimen for r in test}
     if shared:
-        notes.append(f"specimens are in training and test alike: {_named(name for name in shared if name)}")
+        notes.append(f"specimens in both training and test: {_join_names(name for name in shared if name)}")
     return tuple(notes)
 
 
@@ -404,11 +405,11 @@ def _labels(recordings: Iterable[Recording]) -> list[str]:
     return sorted({str(recording.label) for recording in recordings})
 
 
-def _counted(number: int, noun: str) -> str:
+def _count_text(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _named(names: Iterable[str]) -> str:
-    """Names for a message, the first few of many."""
+def _join_names(names: Iterable[str]) -> str:
+    """Join the first few names for a message."""
     shown = sorted(names)
     return ", ".join(shown[:10]) + (f" and {len(shown) - 10} more" if len(shown) > 10 else "")
