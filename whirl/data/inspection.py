@@ -1,4 +1,4 @@
-"""What is in a set of recordings, and what in it is suspicious, before anybody trains on it."""
+"""Inspection of a set of recordings before training: a summary per class, and data quality findings."""
 
 from __future__ import annotations
 
@@ -7,32 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from whirl.data.dataset import list_dataset
-from whirl.data.quality_checks import (
-    SEVERITIES,
-    Finding,
-    Profile,
-    channel_names,
-    dedupe,
-    group_by,
-    profile_of,
-    run_checks,
-)
+from whirl.data.quality import Profile, profile_of
+from whirl.data.quality_checks import SEVERITIES, Finding, channel_names, dedupe, group_by, run_checks
 from whirl.data.recording import Recording
 
 
 @dataclass(frozen=True)
 class ClassSummary:
-    """What there is of one class.
+    """Summary of the recordings of one class.
 
     Attributes:
-        label: name of the class; empty for recordings without one.
+        label: name of the class; empty for unlabeled recordings.
         n_recordings: number of recordings.
         n_specimens: number of known specimens.
-        seconds: total duration.
-        rates_hz: the sampling rates that occur.
-        rpm: lowest and highest known shaft speed; None when none is known.
-        loads: lowest and highest known load with its unit; empty when none is known.
-        channels: the sets of channels that occur.
+        seconds: total duration in s.
+        rates_hz: all sampling rates in Hz.
+        rpm: lowest and highest known shaft speed in rev/min; None if no speed is known.
+        loads: lowest and highest known load with unit; empty if no load is known.
+        channels: all sets of channels.
     """
 
     label: str
@@ -47,11 +39,11 @@ class ClassSummary:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A table of what there is, and what was found, gravest first; as text it fits a terminal.
+    """Result of an inspection; `str()` formats it for a terminal.
 
     Attributes:
-        classes: one row per class.
-        findings: what is suspicious.
+        classes: a summary per class, sorted by label.
+        findings: results of the quality checks, most severe first.
     """
 
     classes: tuple[ClassSummary, ...]
@@ -59,7 +51,7 @@ class Inspection:
 
     def __str__(self) -> str:
         findings = [str(finding) for finding in self.findings]
-        return "\n".join([_table(self.classes), "", *(findings or ["nothing suspicious"])])
+        return "\n".join([_table(self.classes), "", *(findings or ["no findings"])])
 
 
 def inspect_dataset(
@@ -71,8 +63,17 @@ def inspect_dataset(
 ) -> Inspection:
     """Inspect a folder of recordings, one file at a time.
 
-    Unlike `load_dataset` it goes on where a file cannot be read, lacks a channel or holds NaN, and
-    reports it as a finding. Arguments, and errors that concern the whole folder, are as there.
+    Unlike `load_dataset`, this reports files that cannot be read, lack a channel or contain NaN as findings instead of
+    raising an error.
+
+    Args:
+        folder: the folder.
+        channels: names of the channels to inspect; None inspects all.
+        classes: labels of the recordings to inspect; None inspects all.
+        sampling_rate_hz: sampling rate to assume if neither manifest nor file states one.
+
+    Raises:
+        FileNotFoundError, ValueError: the folder is missing, empty, or has an invalid manifest, see `load_dataset`.
     """
     profiles: list[Profile] = []
     unreadable: list[Finding] = []
@@ -81,21 +82,20 @@ def inspect_dataset(
             recording = entry.read(sampling_rate_hz)
             profiles.append(profile_of(recording.select_channels(channels) if channels else recording))
         except ValueError as error:
-            unreadable.append(Finding("error", (entry.path.name,), str(error), "mend the file or leave it out"))
+            unreadable.append(Finding("error", (entry.path.name,), str(error), "repair or exclude the file"))
     return _inspect(profiles, unreadable)
 
 
 def inspect_recordings(recordings: Iterable[Recording]) -> Inspection:
-    """Summarise recordings class by class, and look for what is suspicious.
+    """Summarize recordings by class and run the quality checks.
 
-    Looked for are samples that are NaN, infinite, clipped, constant, or far from zero on average;
-    recordings that are duplicates or shorter than a default window; missing labels, specimens and
-    speeds, and speeds that differ from the file's; mixed units and channels; classes with one
-    specimen; and what the recorder alone tells about the class: a sampling rate or quantisation step
-    that only one class has, an offset or level that separates a class from all others.
+    The checks find samples that are NaN, infinite, clipped or constant, and large DC offsets; duplicates; recordings
+    shorter than a default window; missing labels, specimens and speeds, and speeds that differ from those in the file;
+    mixed units and channels; classes with a single specimen; and label leakage by the recorder: a sampling rate or
+    quantization step that occurs in only one class, an offset or level that separates a class from all others.
 
     Args:
-        recordings: the recordings; of a generator one at a time is held.
+        recordings: the recordings; a generator is consumed one recording at a time, to save memory.
 
     Example:
         >>> import numpy as np
@@ -107,7 +107,7 @@ def inspect_recordings(recordings: Iterable[Recording]) -> Inspection:
         >>> [row.label for row in inspection.classes]
         ['healthy', 'wear']
         >>> next(finding.message for finding in inspection.findings if "offset" in finding.message)
-        'DC offset larger than the signal (mean in multiples of the RMS about it): b.wav ch0 9.0'
+        'DC offset larger than the signal (ratio of mean to standard deviation): b.wav ch0 9.0'
     """
     return _inspect([profile_of(recording) for recording in recordings], [])
 
@@ -143,7 +143,7 @@ def _span(numbers: Sequence[float]) -> str:
 
 
 def _table(classes: Iterable[ClassSummary]) -> str:
-    """Rows of columns, aligned: numbers to the right, texts to the left."""
+    """Format summaries as a table with numbers aligned right and texts aligned left."""
     header = ("class", "recordings", "specimens", "seconds", "rate/Hz", "rpm", "load", "channels")
     rows = [
         (
@@ -159,10 +159,10 @@ def _table(classes: Iterable[ClassSummary]) -> str:
         for row in classes
     ]
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    to_the_right = range(1, 5)
+    right_aligned = range(1, 5)
     lines = (
         "  ".join(
-            text.rjust(width) if column in to_the_right else text.ljust(width)
+            text.rjust(width) if column in right_aligned else text.ljust(width)
             for column, (text, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in (header, *rows)
