@@ -332,7 +332,7 @@ def test_a_callback_with_a_state_that_cannot_be_saved_costs_no_checkpoint(tmp_pa
     trainer.save_checkpoint(2, {"f1": np.float32(0.5)}, is_best=False)
     told = [record.message for record in caplog.records]
     assert len(told) == 1
-    assert told[0].startswith("Remembering:1: its state is left out of the checkpoints")
+    assert told[0].startswith("Remembering:1: checkpoints hold tensors and plain data")
     assert "['kept']['seen'], a set" in told[0]
     resumed = new_trainer(tmp_path, None, "afresh")
     assert resumed.load_checkpoint(tmp_path / "last.pt")["val_metrics"] == {"f1": 0.5}

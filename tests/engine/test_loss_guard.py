@@ -8,10 +8,10 @@ from torch import nn
 from whirl.data.loaders import make_loader
 from whirl.data.recording import Recording
 from whirl.data.windows import WindowDataset
-from whirl.engine.loss_guard import NonFiniteLossError
+from whirl.engine.loss_guard import NonFiniteLossError, recording_sources
 from whirl.training.progressive_resizing import ResizableSignalDataset
 from whirl.training.spectrogram_trainer import InterleavedLoaders
-from whirl.training.trainer import Trainer, _sources
+from whirl.training.trainer import Trainer
 
 
 class Overflowing(nn.Module):
@@ -47,8 +47,8 @@ def test_the_file_is_named(around):
 def test_loaders_together_name_the_files_that_they_agree_on():
     pairs = [(windows(), windows()), (windows(), windows("c"))]
     same, other = (InterleavedLoaders({"a": make_loader(a, 4), "b": make_loader(b, 4)}) for a, b in pairs)
-    assert list(_sources(same)) == ["rig/a.csv", "rig/b.csv"]
-    assert list(_sources(other)) == []
+    assert list(recording_sources(same)) == ["rig/a.csv", "rig/b.csv"]
+    assert list(recording_sources(other)) == []
 
 
 def test_a_recording_of_unknown_source_keeps_its_number():

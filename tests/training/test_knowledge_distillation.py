@@ -238,7 +238,7 @@ def test_a_second_scheduler_is_refused():
     optimizer = adamw(student)
     first, second = (torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma) for gamma in (0.5, 0.7))
     trainer = distiller(student, optimizer=optimizer, lr_scheduler=first)
-    with pytest.raises(ValueError, match="lr_scheduler already"):
+    with pytest.raises(ValueError, match="has the lr_scheduler StepLR already"):
         trainer.train(loader(), None, 1, second)
     trainer.train(loader(), None, 1, first)
     assert trainer.lr_scheduler is first
@@ -347,11 +347,11 @@ def test_the_cache_belongs_to_its_loader():
     student, teacher = network(), network(9, 32)
     trainer = distiller(student, teacher, cache_teacher=True)
     trainer.train_epoch(loader(), 0)
-    first = trainer._known
+    first = trainer._cached
     trainer.train_epoch()
-    assert trainer._known is first
+    assert trainer._cached is first
     trainer.train_epoch(indexed(), 1)
-    assert trainer._known is not first
+    assert trainer._cached is not first
 
 
 @pytest.mark.parametrize(
@@ -424,7 +424,11 @@ def test_a_projection_is_learnt_under_the_students_schedule():
 
 @pytest.mark.parametrize(
     ("pairs", "message"),
-    [({"conv": "1"}, "the student has no module 'conv'"), ({"1": "9"}, "the teacher has no"), ({}, "empty")],
+    [
+        ({"conv": "1"}, "unknown module of the student 'conv'"),
+        ({"1": "9"}, "unknown module of the teacher '9'"),
+        ({}, "empty"),
+    ],
     ids=["student", "teacher", "empty"],
 )
 def test_names_of_hints(pairs, message):
@@ -433,7 +437,7 @@ def test_names_of_hints(pairs, message):
 
 
 def test_hints_of_other_lengths_are_refused():
-    with pytest.raises(ValueError, match="28 steps there and the teacher 4"):
+    with pytest.raises(ValueError, match="features have length 28, the teacher's 4"):
         distiller(network(), feature_hints={"1": "4"}).train_epoch(loader(), 0)
 
 
@@ -480,4 +484,4 @@ def test_on_cuda():
     history = cached.train(loader(), loader(), 2)
     asked = distiller(network(dropout=0.0), teacher, device="cuda", mixed_precision=True).train(loader(), loader(), 2)
     assert history["train_loss"] == pytest.approx(asked["train_loss"], rel=1e-2)
-    assert cached._known.logits.is_cuda
+    assert cached._cached.logits.is_cuda

@@ -400,11 +400,11 @@ def test_several_representations_in_a_checkpoint(tmp_path):
 
 def test_names_and_weights_are_checked():
     one = {"a": loader()}
-    with pytest.raises(ValueError, match=r"val_loaders are for \['b'\], and train_loaders for \['a'\]"):
+    with pytest.raises(ValueError, match=r"val_loaders has the names \['b'\], but train_loaders has \['a'\]"):
         MultiTFRTrainer(network(), one, {"b": loader()}, device="cpu")
-    with pytest.raises(ValueError, match=r"tfr_weights are for \['b'\]"):
+    with pytest.raises(ValueError, match=r"tfr_weights has the names \['b'\]"):
         MultiTFRTrainer(network(), one, None, {"b": 1.0}, device="cpu")
-    with pytest.raises(ValueError, match=r"tfr_weights are for \[\]"):
+    with pytest.raises(ValueError, match=r"tfr_weights has the names \[\]"):
         MultiTFRTrainer(network(), one, None, {}, device="cpu")
     for wrong in ([loader()], loader(), None):
         with pytest.raises(TypeError, match=r"train_loaders is a .*, expected a mapping"):
@@ -414,7 +414,9 @@ def test_names_and_weights_are_checked():
     for weight in (0, -1, math.nan, "1"):
         with pytest.raises(ValueError, match=f"the weight of 'a' is {weight!r}"):
             MultiTFRTrainer(network(), one, None, {"a": weight}, device="cpu")
-    with pytest.raises(ValueError, match=r"loaders are for \['a'\], but the network's maps are \['cwt', 'stft'\]"):
+    with pytest.raises(
+        ValueError, match=r"train_loaders has the names \['a'\], but the network's maps are \['cwt', 'stft'\]"
+    ):
         MultiTFRTrainer(pair(), one, None, device="cpu")
     with pytest.raises(TypeError, match="tfr_weight"):
         MultiTFRTrainer(network(), one, None, device="cpu", tfr_weight={})

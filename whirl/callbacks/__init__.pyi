@@ -1,3 +1,4 @@
+from .best_weights import BestWeights as BestWeights
 from .callbacks import (
     Callback as Callback,
 )

@@ -1,6 +1,6 @@
-"""Callbacks that watch single batches, keep the best files, measure time and write metrics down.
+"""Callbacks that monitor learning rates and gradients, keep the best checkpoints, measure time and log metrics.
 
-None of them makes an accelerator wait in a batch, except `GradientMonitor` once every `log_interval` batches.
+None of them waits for an accelerator within a batch, except `GradientMonitor` once every `log_interval` batches.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from whirl.callbacks.callbacks import EarlyStopping, OptimizerSteps, save_model, scalars
+from whirl.callbacks.callbacks import EarlyStopping
+from whirl.callbacks.helpers import OptimizerSteps, save_model, scalars
 from whirl.engine.callbacks import Callback as Callback
 from whirl.engine.callbacks import CallbackList as CallbackList
 from whirl.engine.callbacks import Logs
@@ -30,14 +31,14 @@ VANISHING_GRADIENT_NORM = 1e-7
 
 
 class LearningRateMonitor(Callback):
-    """Note the learning rate with which every `log_interval`-th epoch begins.
+    """Record the learning rates at the start of every `log_interval`-th epoch.
 
     Args:
-        optimizer: whose rates are noted.
-        log_interval: epochs between notes, >= 1; epoch 0 is noted.
+        optimizer: the optimizer to monitor.
+        log_interval: epochs between records, >= 1; epoch 0 is recorded.
 
     Attributes:
-        history: `{epoch: [rate of each parameter group]}`.
+        history: `{epoch: [learning rate of each parameter group]}`.
 
     Raises:
         ValueError: `log_interval` is below 1.
@@ -50,14 +51,14 @@ class LearningRateMonitor(Callback):
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, log_interval: int = 1) -> None:
-        _reject_bad_interval(log_interval)
+        _check_interval(log_interval)
         self.optimizer = optimizer
         self.log_interval = log_interval
         self.history: dict[int, list[float]] = {}
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        goes_on = self.trainer is not None and self.trainer.state.batch > 0
-        if epoch % self.log_interval == 0 and not goes_on:
+        is_continued = self.trainer is not None and self.trainer.state.batch > 0
+        if epoch % self.log_interval == 0 and not is_continued:
             self.history[epoch] = [float(group["lr"]) for group in self.optimizer.param_groups]
             logger.info("epoch %d: learning rate %s", epoch, ", ".join(f"{rate:g}" for rate in self.history[epoch]))
 
@@ -69,16 +70,16 @@ class LearningRateMonitor(Callback):
 
 
 class GradientMonitor(Callback):
-    """Watch the global 2-norm of the gradient, and warn through logging when it vanishes or explodes.
+    """Record the global 2-norm of the gradient, and log a warning when it vanishes or explodes.
 
-    The norm is the one before clipping. It is read once every `log_interval` batches, at the first optimizer
-    step from then on; between, nothing is computed or read. It vanishes below 1e-7 and explodes above
-    `alert_threshold` or when it is not finite.
+    The norm is the one before clipping. It is read once every `log_interval` batches, at the next optimizer step;
+    between readings nothing is computed. A norm below 1e-7 counts as vanishing, one above `alert_threshold` or not
+    finite as exploding.
 
     Args:
-        model: whose gradients are watched.
+        model: the network to monitor.
         log_interval: batches between readings, >= 1.
-        alert_threshold: norm above which the gradient explodes, > 0.
+        alert_threshold: norm above which the gradient counts as exploding, > 0.
 
     Attributes:
         history: one `{'epoch', 'batch', 'grad_norm'}` per reading.
@@ -96,7 +97,7 @@ class GradientMonitor(Callback):
     """
 
     def __init__(self, model: torch.nn.Module, log_interval: int = 100, alert_threshold: float = 10.0) -> None:
-        _reject_bad_interval(log_interval)
+        _check_interval(log_interval)
         if not alert_threshold > 0:
             raise ValueError(f"alert_threshold is {alert_threshold!r}, expected a number > 0")
         self.model = model
@@ -109,18 +110,18 @@ class GradientMonitor(Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._epoch = epoch
-        # The step of the last epoch's unfinished window is no step of a batch to come.
+        # The step of an unfinished window at the end of the last epoch does not belong to the next batch.
         self._steps.since_last_batch(self.trainer)
 
     def on_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         self._batches_since_reading += 1
-        # Within an accumulation window the gradient is unfinished.
+        # Within an accumulation window the gradient is incomplete.
         stepped = self._steps.since_last_batch(self.trainer)
         if stepped and self._batches_since_reading >= self.log_interval:
             norm = self._norm()
             if norm is not None:
                 self._batches_since_reading = 0
-                self._note(batch, norm)
+                self._record(batch, norm)
 
     def _norm(self) -> float | None:
         norm = None if self.trainer is None else self.trainer.updater.grad_norm
@@ -129,7 +130,7 @@ class GradientMonitor(Callback):
             norm = torch.nn.utils.get_total_norm(gradients) if gradients else None
         return None if norm is None else float(norm)
 
-    def _note(self, batch: int, norm: float) -> None:
+    def _record(self, batch: int, norm: float) -> None:
         self.history.append({"epoch": self._epoch, "batch": batch, "grad_norm": norm})
         if not math.isfinite(norm) or norm > self.alert_threshold:
             logger.warning(
@@ -148,29 +149,29 @@ class GradientMonitor(Callback):
 
 
 class ModelCheckpointCallback(Callback):
-    """Keep the best `save_top_k` models of a training as files.
+    """Keep the checkpoint files of the best `save_top_k` epochs.
 
-    Files are named `epoch_003_val_loss_0.1234.pt` and hold `model`, `optimizer`, `epoch` and `logs`, as those
-    of `ModelCheckpoint` do. A file is deleted only if this callback wrote it, in this training or in the one
-    resumed, and only once a better one is there. NaN is never saved; of equals the earlier stays.
+    Files are named like `epoch_003_val_loss_0.1234.pt` and hold `model`, `optimizer`, `epoch` and `logs`, like those of
+    `ModelCheckpoint`. A file is deleted only if this callback wrote it, in this training or in the one that it resumes,
+    and only after a better one has been written. NaN is never saved; of equal values the earlier epoch is kept.
 
     Args:
-        checkpoint_dir: folder of the files; made where it does not exist.
-        model: what to save.
-        optimizer: saved beside it; None leaves it out.
-        monitor: name in the epoch logs that decides what is best.
-        mode: `'min'` where lower is better, `'max'` where higher is.
+        checkpoint_dir: folder of the files; created if it does not exist.
+        model: model to save.
+        optimizer: optimizer to save; None leaves it out.
+        monitor: name in the epoch logs that determines the best epochs.
+        mode: `'min'` if lower is better, `'max'` if higher is better.
         save_top_k: number of files to keep, >= 1.
 
     Attributes:
         best: best value so far; None before the first.
-        best_path: its file; None before the first.
-        paths: all files kept, best first.
+        best_path: file of the best value; None before the first.
+        paths: all files that are kept, best first.
 
     Raises:
-        ValueError: `mode` is unknown or `save_top_k` below 1; at an epoch's end, the monitored name is not in
+        ValueError: `mode` is unknown or `save_top_k` is below 1; at the end of an epoch, the monitored name is not in
             the logs.
-        OSError: at an epoch's end, a file cannot be written; what was kept before stays.
+        OSError: a file cannot be written at the end of an epoch; earlier files are kept.
 
     Example:
         >>> import tempfile
@@ -235,18 +236,18 @@ class ModelCheckpointCallback(Callback):
 
 
 class TimingCallback(Callback):
-    """Measure how long epochs and batches take, and how much of an epoch is waiting for data.
+    """Measure the time of epochs and batches, and how much of it is spent waiting for data.
 
-    Times are the host's; nothing waits for an accelerator, whose work a batch may have only queued: then a
-    single batch looks short, while the epoch, at whose end results are read, is right.
+    Times are measured on the host without waiting for an accelerator. A batch may only have queued its work there, so
+    the time of a single batch can be too short, while that of the epoch, at whose end results are read, is correct.
 
     Args:
-        verbose: whether to log each epoch's times.
+        verbose: whether to log the times of each epoch.
 
     Attributes:
-        history: one entry per epoch: `epoch`; `epoch_time_s` with validation; `batch_p50_s` and `batch_p95_s`,
-            median and 95th percentile of a batch's time (NaN without a batch); `data_time_s`, spent
-            between batches, waiting for the loader.
+        history: one entry per epoch: `epoch`; `epoch_time_s`, including validation; `batch_p50_s` and `batch_p95_s`,
+            median and 95th percentile of the time of a batch (NaN without a batch); `data_time_s`, the time between
+            batches, spent waiting for the loader.
 
     Example:
         >>> timing = TimingCallback()
@@ -308,18 +309,18 @@ class TimingCallback(Callback):
 class MetricLogger(Callback):
     r"""Write the logs of every `log_interval`-th epoch to a JSON file.
 
-    `.json` is an array, written anew whole each time; `.jsonl` has a line for each epoch. Numbers that are not
-    finite are null. The file is the memory: a resumed training goes on in it and replaces what was there for
-    its own epochs, and one that begins at epoch 0 begins the file anew. When the file cannot be written, there is one
-    warning, the training goes on, and every later entry tries again to write all that is missing.
+    `.json` is an array that is rewritten each time; `.jsonl` has one line per epoch. Numbers that are not finite become
+    null. A resumed training continues the file and replaces entries of epochs that it repeats; a training that starts
+    at epoch 0 starts a new file. If the file cannot be written, there is one warning, training continues, and every
+    later entry tries again to write everything that is missing.
 
     Args:
-        log_file: file to write; folders are made.
+        log_file: file to write; missing folders are created.
         log_interval: epochs between entries, >= 1; epoch 0 is written.
 
     Raises:
-        ValueError: `log_interval` is below 1; at an epoch's end, the file that is there was not written by a
-            `MetricLogger`, and is left alone.
+        ValueError: `log_interval` is below 1; at the end of an epoch, the file exists and was not written by a
+            `MetricLogger`; it is left unchanged.
 
     Example:
         >>> import tempfile
@@ -333,7 +334,7 @@ class MetricLogger(Callback):
     rank_zero_only = True
 
     def __init__(self, log_file: str | Path, log_interval: int = 1) -> None:
-        _reject_bad_interval(log_interval)
+        _check_interval(log_interval)
         self.log_file = Path(log_file)
         self.log_interval = log_interval
         self._entries: list[Logs] | None = None
@@ -350,18 +351,18 @@ class MetricLogger(Callback):
             self._log(epoch, logs)
         except OSError as error:
             if not self._is_behind:
-                warnings.warn(f"MetricLogger: the training goes on, but {error}", RuntimeWarning, stacklevel=2)
+                warnings.warn(f"MetricLogger: {error}; training continues", RuntimeWarning, stacklevel=2)
             self._is_behind = True
 
     def _log(self, epoch: int, logs: Logs | None) -> None:
         written = self._read() if self._entries is None else self._entries
         kept = [past for past in written if past["epoch"] < epoch]
         entry = to_json_safe({"epoch": epoch} | scalars(logs) | {"epoch": epoch})
-        follows_on = self._entries is not None and kept == written and not self._is_behind
+        can_append = self._entries is not None and kept == written and not self._is_behind
         self._entries = [*kept, entry]
         if self.log_file.suffix != ".jsonl":
             write_json(self.log_file, self._entries)
-        elif follows_on:
+        elif can_append:
             self._append(_line(entry))
         else:
             write_text(self.log_file, "".join(_line(past) for past in self._entries))
@@ -379,25 +380,25 @@ class MetricLogger(Callback):
         try:
             text = self.log_file.read_text(encoding="utf-8")
             if self.log_file.suffix == ".jsonl":
-                # What follows the last line break was cut off when it was written.
+                # A last line without a line break was not written completely.
                 entries = [json.loads(line) for line in text.split("\n")[:-1]]
             else:
                 entries = json.loads(text)
             if not all(isinstance(entry["epoch"], int) for entry in entries):
                 raise TypeError
         except (ValueError, TypeError, KeyError):
-            raise ValueError(f"{self.log_file}: holds something else than logged epochs; name another file") from None
+            raise ValueError(f"{self.log_file}: was not written by a MetricLogger; choose another file") from None
         return entries
 
 
 class EarlyStoppingCallback(EarlyStopping):
-    """`EarlyStopping` that can be silent.
+    """`EarlyStopping` with optional logging.
 
     Args:
         monitor: name in the epoch logs.
-        patience: epochs without improvement that are borne, >= 0; 0 stops at the first, as 1 does.
-        mode: `'min'` where lower is better, `'max'` where higher is.
-        min_delta: change that counts as an improvement, >= 0.
+        patience: epochs to wait without improvement, >= 0; 0 stops at the first, as 1 does.
+        mode: `'min'` if lower is better, `'max'` if higher is better.
+        min_delta: minimum change that counts as an improvement, >= 0.
         verbose: whether to log the stop.
 
     Example:
@@ -424,6 +425,6 @@ def _line(entry: Logs) -> str:
     return json.dumps(entry) + "\n"
 
 
-def _reject_bad_interval(log_interval: int) -> None:
+def _check_interval(log_interval: int) -> None:
     if log_interval < 1:
         raise ValueError(f"log_interval is {log_interval!r}, expected an integer >= 1")

@@ -53,6 +53,7 @@ from .files import (
 from .files import (
     write_text as write_text,
 )
+from .interrupt import finish_batch_on_interrupt as finish_batch_on_interrupt
 from .loop import (
     StepResult as StepResult,
 )
@@ -71,7 +72,14 @@ from .loss_guard import (
 from .loss_guard import (
     NonFiniteLossError as NonFiniteLossError,
 )
+from .modes import (
+    eval_mode as eval_mode,
+)
+from .modes import (
+    preserve_modes as preserve_modes,
+)
 from .monitor import Improvement as Improvement
 from .precision import choose_precision as choose_precision
+from .replay import EpochReplay as EpochReplay
 from .state import TrainingState as TrainingState
 from .updater import Updater as Updater

@@ -1,4 +1,4 @@
-"""The forms in which a batch may come."""
+"""The forms that a batch may have, and how to hand it to a network."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
+from torch.nn import functional as F
 
 
 class Batch(NamedTuple):
@@ -25,7 +26,7 @@ class Batch(NamedTuple):
 
 
 def as_batch(batch: Any, device: torch.device) -> Batch:
-    """Bring what a loader yields to one form, on the device; a missing channel axis is added.
+    """Convert what a loader yields to a `Batch` on the device, adding a missing channel axis.
 
     Args:
         batch: `(signals, targets)`, `(signals, targets, metadata)`, or a mapping with `signal`, `label`
@@ -33,8 +34,8 @@ def as_batch(batch: Any, device: torch.device) -> Batch:
         device: where to move the tensors.
 
     Raises:
-        TypeError: another form.
-        ValueError: signals and targets differ in number.
+        TypeError: the batch has another form.
+        ValueError: the numbers of signals and targets differ.
 
     Example:
         >>> batch = as_batch((torch.zeros(4, 2048), torch.zeros(4, dtype=torch.int32)), torch.device("cpu"))
@@ -46,7 +47,7 @@ def as_batch(batch: Any, device: torch.device) -> Batch:
         signals = signals.unsqueeze(1)
     if targets.ndim == 1 and targets.dtype != torch.int64:
         if targets.is_floating_point():
-            raise TypeError("targets [B] are floats: expected class indices, or class weights [B, K]")
+            raise TypeError(f"targets [B] are {targets.dtype}, expected integer class indices [B] or weights [B, K]")
         targets = targets.long()
     if len(signals) != len(targets):
         raise ValueError(f"a batch has {len(signals)} signals but {len(targets)} targets")
@@ -57,8 +58,26 @@ def as_batch(batch: Any, device: torch.device) -> Batch:
     return Batch(signals, targets, metadata)
 
 
+def _parts(batch: Any) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
+    if isinstance(batch, Mapping):
+        if "signal" not in batch or "label" not in batch:
+            raise TypeError(f"a batch has the keys {sorted(map(str, batch))}, expected 'signal' and 'label' among them")
+        metadata = {key: value for key, value in batch.items() if key not in ("signal", "label")}
+        return batch["signal"], batch["label"], metadata
+    if isinstance(batch, (tuple, list)) and len(batch) in (2, 3):
+        metadata = batch[2] if len(batch) == 3 else {}
+        if not isinstance(metadata, Mapping):
+            raise TypeError(f"the metadata of a batch are a {type(metadata).__name__}, expected tensors by name")
+        return batch[0], batch[1], dict(metadata)
+    size = f" of {len(batch)} elements" if isinstance(batch, (tuple, list)) else ""
+    raise TypeError(
+        f"a batch is a {type(batch).__name__}{size}, expected (signals, targets), (signals, targets, metadata) or a "
+        "mapping with 'signal' and 'label'"
+    )
+
+
 def call_model(model: torch.nn.Module, batch: Batch) -> Any:
-    """Outputs of a network for a batch; one whose `forward` has a parameter `metadata` is given the batch's."""
+    """Return the outputs of a network for a batch, passing the metadata if its `forward` has such a parameter."""
     if _takes_metadata(type(getattr(model, "module", model))):
         return model(batch.signals, metadata=batch.metadata)
     return model(batch.signals)
@@ -69,18 +88,36 @@ def _takes_metadata(kind: type[torch.nn.Module]) -> bool:
     return "metadata" in inspect.signature(kind.forward).parameters
 
 
-def _parts(batch: Any) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
-    if isinstance(batch, Mapping):
-        if "signal" not in batch or "label" not in batch:
-            raise TypeError(f"a batch mapping needs 'signal' and 'label'; it has {sorted(map(str, batch))}")
-        metadata = {key: value for key, value in batch.items() if key not in ("signal", "label")}
-        return batch["signal"], batch["label"], metadata
-    if isinstance(batch, (tuple, list)) and len(batch) in (2, 3):
-        metadata = batch[2] if len(batch) == 3 else {}
-        if not isinstance(metadata, Mapping):
-            raise TypeError(f"the third part of a batch is {type(metadata).__name__}, expected tensors by name")
-        return batch[0], batch[1], dict(metadata)
-    raise TypeError(
-        "a batch is (signals, targets), (signals, targets, metadata) or a mapping with 'signal' and 'label', "
-        f"not {type(batch).__name__}" + (f" of {len(batch)}" if isinstance(batch, (tuple, list)) else "")
-    )
+def pad_targets(targets: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+    """Append zeros to class weights `[B, K']` up to the K classes of the logits; return class indices unchanged.
+
+    Augmentation that mixes labels knows only the classes of its batch.
+
+    Example:
+        >>> pad_targets(torch.tensor([[0.25, 0.75]]), outputs=torch.zeros(1, 3))
+        tensor([[0.2500, 0.7500, 0.0000]])
+    """
+    if targets.ndim < 2 or outputs.ndim != 2 or targets.shape[1] >= outputs.shape[1]:
+        return targets
+    return F.pad(targets, (0, outputs.shape[1] - targets.shape[1]))
+
+
+def count_correct(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Count the logits `[B, K]` whose largest entry is the target's class, 0-dimensional, without a gradient.
+
+    Class weights `[B, K]` count as their largest entry; outputs beyond the last target are ignored.
+
+    Example:
+        >>> count_correct(torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([1, 1]))
+        tensor(1)
+    """
+    labels = targets.argmax(1) if targets.ndim > 1 else targets
+    return (outputs.detach()[: len(labels)].argmax(1) == labels).sum()
+
+
+def n_batches_of(loader: Any) -> int | None:
+    """Return the number of batches in an epoch, or None if the loader has no length."""
+    try:
+        return len(loader)
+    except TypeError:
+        return None

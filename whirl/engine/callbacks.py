@@ -1,4 +1,4 @@
-"""What happens around the loop: the hooks, and the list that calls them."""
+"""The hooks around the training loop, and the list that calls them."""
 
 from __future__ import annotations
 
@@ -15,28 +15,35 @@ Logs = dict[str, Any]
 
 
 class Callback:
-    """Base of everything that watches or steers a training; override the hooks you need.
+    """Base class of callbacks, which watch or control a training run; override the hooks you need.
 
-    The order of the hooks, with the loop between them:
+    The order of the hooks in `fit`:
 
-        on_train_begin
-            for epoch:  on_epoch_begin(epoch)
-                for batch:  on_batch_begin(batch) -> forward, backward, step -> on_batch_end(batch, logs)
-                validation
-            on_epoch_end(epoch, logs)
-        on_train_end                                # also when training stops early or fails
+        callback.on_train_begin()
+        for epoch in range(num_epochs):
+            callback.on_epoch_begin(epoch)
+            for batch, data in enumerate(train_loader):
+                callback.on_batch_begin(batch)
+                # forward pass, loss, backward pass; an optimizer step if the accumulation window is full
+                callback.on_batch_end(batch, {"loss": loss})
+            # an optimizer step for an unfinished accumulation window
+            # validation, without hooks
+            callback.on_epoch_end(epoch, logs)
+            # a step of a learning-rate schedule that counts epochs or validations
+            # last.pt, and best.pt after the lowest validation loss
+        callback.on_train_end()  # also when training stops early or fails
 
-    `logs` of an epoch holds `train_loss`, `train_accuracy`, `val_loss`, `val_accuracy`, `lr` and
-    `epoch_time_s` as floats; `logs` of a batch holds `loss` as a 0-dimensional tensor on the device
-    (reading it waits for the device). Epochs and batches count from 0.
+    The logs of an epoch hold `train_loss`, `train_accuracy`, `val_loss`, `val_accuracy`, `lr` and `epoch_time_s` as
+    floats. Those of a batch hold `loss` as a 0-dimensional tensor on the device; reading it waits for the device.
+    Epochs and batches count from 0.
 
     Attributes:
-        trainer: the trainer that calls, set before `on_train_begin`; None in a hand-written loop.
-        rank_zero_only: whether the callback runs in the main process only, as one that writes files or reports to a
-            tracker should; others run in every process.
+        trainer: the trainer that calls the hooks, set before `on_train_begin`; None in a hand-written loop.
+        rank_zero_only: whether the callback runs in the main process only, as callbacks that write files or report to
+            an experiment tracker should; other callbacks run in every process.
 
     Example:
-        >>> class StopAtOnce(Callback):
+        >>> class StopAfterFirstEpoch(Callback):
         ...     def on_epoch_end(self, epoch, logs=None):
         ...         self.trainer.state.should_stop = True
     """
@@ -45,40 +52,41 @@ class Callback:
     rank_zero_only: bool = False
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        """Called once, before the first epoch."""
+        """Run once, before the first epoch."""
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        """Called once, after the last epoch, also when training stopped early or failed."""
+        """Run once, after the last epoch, also when training stops early or fails."""
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        """Called before the first batch of an epoch."""
+        """Run before the first batch of an epoch."""
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        """Called after the validation that follows an epoch."""
+        """Run after the validation of an epoch."""
 
     def on_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
-        """Called before each training batch."""
+        """Run before each training batch."""
 
     def on_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        """Called after each training batch; gradients are still in place."""
+        """Run after each training batch, while its gradients are still in place."""
 
     def state_dict(self) -> Logs:
-        """What has to survive an interruption: tensors, None, bools, numbers and text, in dicts, lists and tuples.
+        """Return what a resumed training needs: tensors, None, bools, numbers and text, in dicts, lists and tuples.
 
-        NumPy's numbers become Python's. A state with anything else in it stays out of the checkpoint, which nobody
-        could load with it: a warning in the log names callback and key, and a resumed callback begins afresh.
+        NumPy scalars are saved as Python numbers. A state with anything else could not be loaded again, so it is left
+        out of the checkpoint; a warning in the log names the callback and the key, and the callback starts with its
+        initial state when training is resumed.
         """
         return {}
 
     def load_state_dict(self, state: Logs) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
 
 
 HOOKS = ("on_train_begin", "on_train_end", "on_epoch_begin", "on_epoch_end", "on_batch_begin", "on_batch_end")
 
 
 class EpochFunction(Callback):
-    """A plain function as a callback: `function(trainer, logs)` at each epoch's end."""
+    """A plain function as a callback: `function(trainer, logs)` runs at the end of each epoch."""
 
     def __init__(self, function: Callable[[Any, Logs], Any]) -> None:
         self.function = function
@@ -88,56 +96,56 @@ class EpochFunction(Callback):
 
 
 class CallbackList(Callback):
-    """Several callbacks as one; a hook that nobody overrides costs nothing.
+    """Several callbacks as one; a hook that none of them overrides costs nothing.
 
-    Works in a trainer and in a hand-written loop alike.
+    It works in a trainer and in a hand-written loop.
 
     Args:
-        callbacks: callbacks, or plain functions called as `f(trainer, logs)` at each epoch's end.
+        callbacks: callbacks, or plain functions called as `f(trainer, logs)` at the end of each epoch.
 
     Raises:
-        TypeError: a member is neither.
+        TypeError: a member is neither a callback nor a function.
 
     Example:
-        >>> heard = []
-        >>> callbacks = CallbackList([lambda trainer, logs: heard.append(logs["val_loss"])])
+        >>> losses = []
+        >>> callbacks = CallbackList([lambda trainer, logs: losses.append(logs["val_loss"])])
         >>> callbacks.on_epoch_end(0, {"val_loss": 0.5})
-        >>> heard
+        >>> losses
         [0.5]
     """
 
     def __init__(self, callbacks: Iterable[Callback | Callable[[Any, Logs], Any]] = ()) -> None:
         self.callbacks: list[Callback] = []
-        self._told: set[str] = set()
-        self._hooked: dict[str, list[Callback]] = {hook: [] for hook in HOOKS}
+        self._warned: set[str] = set()
+        self._by_hook: dict[str, list[Callback]] = {hook: [] for hook in HOOKS}
         for callback in callbacks:
             self.append(callback)
 
     def append(self, callback: Callback | Callable[[Any, Logs], Any]) -> None:
-        """Add one at the end; the members of a list one by one."""
+        """Append a callback, or each member of a list."""
         if isinstance(callback, CallbackList):
             for member in callback:
                 self.append(member)
             return
         if not isinstance(callback, Callback):
             if isinstance(callback, type) or not callable(callback):
-                raise TypeError(f"{callback!r} is not a callback: expected a Callback object or a function")
+                raise TypeError(f"callback is {callback!r}, expected a Callback object or a function")
             callback = EpochFunction(callback)
         callback.trainer = self.trainer
         self.callbacks.append(callback)
-        for hook, hooked in self._hooked.items():
+        for hook, members in self._by_hook.items():
             if getattr(type(callback), hook) is not getattr(Callback, hook):
-                hooked.append(callback)
+                members.append(callback)
 
     def set_trainer(self, trainer: Any) -> None:
-        """Tell every member who calls."""
+        """Set the `trainer` of every member."""
         self.trainer = trainer
         for callback in self.callbacks:
             callback.trainer = trainer
 
     def has_hook(self, hook: str) -> bool:
-        """Whether any member overrides `hook`."""
-        return bool(self._hooked[hook])
+        """Return whether any member overrides `hook`."""
+        return bool(self._by_hook[hook])
 
     def __iter__(self) -> Iterator[Callback]:
         return iter(self.callbacks)
@@ -146,13 +154,13 @@ class CallbackList(Callback):
         return len(self.callbacks)
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        for callback in self._hooked["on_train_begin"]:
+        for callback in self._by_hook["on_train_begin"]:
             callback.on_train_begin(logs)
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        """Every member hears of the end, also when one before it fails; the first failure is raised then."""
+        """Run the hook of every member, even if one fails; then raise the first failure."""
         failures = []
-        for callback in self._hooked["on_train_end"]:
+        for callback in self._by_hook["on_train_end"]:
             try:
                 callback.on_train_end(logs)
             except Exception as error:
@@ -161,46 +169,46 @@ class CallbackList(Callback):
             raise failures[0]
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        for callback in self._hooked["on_epoch_begin"]:
+        for callback in self._by_hook["on_epoch_begin"]:
             callback.on_epoch_begin(epoch, logs)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        for callback in self._hooked["on_epoch_end"]:
+        for callback in self._by_hook["on_epoch_end"]:
             callback.on_epoch_end(epoch, logs)
 
     def on_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
-        for callback in self._hooked["on_batch_begin"]:
+        for callback in self._by_hook["on_batch_begin"]:
             callback.on_batch_begin(batch, logs)
 
     def on_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        for callback in self._hooked["on_batch_end"]:
+        for callback in self._by_hook["on_batch_end"]:
             callback.on_batch_end(batch, logs)
 
     def state_dict(self) -> Logs:
-        """The states of the members that remember something, by class name and place among that class."""
+        """Return the non-empty states of the members, by class name and index within that class."""
         states = {name: state for name, member in self._named() if (state := member.state_dict())}
-        return {name: state for name, state in states.items() if self._can_be_saved(name, state)}
+        return {name: state for name, state in states.items() if self._is_serializable(name, state)}
 
-    def _can_be_saved(self, name: str, state: Logs) -> bool:
-        foreign = find_unserializable(state)
-        if foreign and name not in self._told:
-            self._told.add(name)
+    def _is_serializable(self, name: str, state: Logs) -> bool:
+        unserializable = find_unserializable(state)
+        if unserializable and name not in self._warned:
+            self._warned.add(name)
             logger.warning(
-                "%s: its state is left out of the checkpoints, which hold tensors and plain data alone, not %s; "
-                "resumed, it begins afresh", name, foreign,
+                "%s: checkpoints hold tensors and plain data, not %s; they are saved without the state of this "
+                "callback, which will be reset on resume", name, unserializable,
             )  # fmt: skip
-        return foreign is None
+        return unserializable is None
 
     def load_state_dict(self, state: Logs) -> None:
-        """Give each member its state back; a member without one begins afresh.
+        """Restore the state of each member; members without a saved state keep their initial one.
 
         Raises:
-            ValueError: a state belongs to a callback that is not here.
+            ValueError: there is a state for a callback that is not in the list.
         """
         members = dict(self._named())
         for name, member_state in state.items():
             if name not in members:
-                raise ValueError(f"the checkpoint holds a state of {name}, but the callbacks are {list(members)}")
+                raise ValueError(f"the checkpoint has a state for {name}, but the callbacks are {list(members)}")
             members[name].load_state_dict(member_state)
 
     def _named(self) -> Iterator[tuple[str, Callback]]:

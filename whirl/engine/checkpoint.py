@@ -268,6 +268,22 @@ def load_training(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return state, metadata
 
 
+def check_kinds(saved: dict[str, str], expected: dict[str, str]) -> None:
+    """Validate that a checkpoint was saved with the same kinds of parts, e.g. the same class of optimizer.
+
+    Raises:
+        ValueError: the name of a part differs.
+
+    Example:
+        >>> check_kinds({"optimizer": "SGD"}, {"optimizer": "AdamW"})
+        Traceback (most recent call last):
+        ValueError: its optimizer is SGD, expected AdamW
+    """
+    for name, kind in expected.items():
+        if saved[name] != kind:
+            raise ValueError(f"its {name} is {saved[name]}, expected {kind}")
+
+
 def _load_last(path: Path) -> tuple[Path, Any]:
     """A checkpoint file's path and content, or those of the one before."""
     previous = path.with_name(PREVIOUS)

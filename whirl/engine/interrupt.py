@@ -1,4 +1,4 @@
-"""Ctrl-C and a scheduler's SIGTERM as a request: finish the batch, save, then stop."""
+"""Handle Ctrl-C and SIGTERM as requests to finish the batch, save a checkpoint and stop."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 from whirl.engine.distributed import is_launched, world_size
+from whirl.engine.errors import translate_torch_errors
 from whirl.engine.state import TrainingState
 
 logger = logging.getLogger(__name__)
@@ -24,16 +25,17 @@ SIGCHLD = getattr(signal, "SIGCHLD", None)  # absent on Windows
 
 @contextmanager
 def finish_batch_on_interrupt(state: TrainingState) -> Iterator[None]:
-    """Within the block, the first SIGINT (Ctrl-C) or SIGTERM asks the training to stop; a second one stops at once.
+    """Let SIGINT (Ctrl-C) and SIGTERM request a stop within the block; a second signal stops immediately.
 
-    The first sets `state.interrupted`, and `state.interrupted_by` to its number, for the exit code 128 + number; where
-    several processes train together it sets the latter alone, and the trainer the former when all have heard of it. The
-    second, whichever of the two it is, raises `KeyboardInterrupt` (SIGINT) or `SystemExit` with that code (SIGTERM).
-    Under `torchrun` a second one within 2 s counts as the first: it hands on what a terminal or scheduler has sent to
-    all processes already.
-    A signal to the whole process group also ends workers of a loader that do not ignore it; once it has come, their
-    end no longer raises in the middle of a batch. Outside the main thread, where Python takes no signal handlers, the
-    block changes nothing.
+    The first signal sets `state.interrupted`, and `state.interrupted_by` to its number, for the exit code
+    128 + number. With several processes it sets `interrupted_by` only, and the trainer sets `interrupted` when all
+    processes have agreed to stop. The second signal, of either kind, raises `KeyboardInterrupt` (SIGINT) or
+    `SystemExit` with that code (SIGTERM). Under `torchrun` a second signal within 2 s is ignored, because `torchrun`
+    forwards the one that a terminal or a scheduler has already sent to all processes.
+
+    A signal to the whole process group also ends workers of a loader that do not ignore it; after the first signal,
+    their end does not raise in the middle of a batch. Outside the main thread, where Python does not allow signal
+    handlers, the block has no effect.
 
     Example:
         >>> state = TrainingState()
@@ -48,14 +50,17 @@ def finish_batch_on_interrupt(state: TrainingState) -> Iterator[None]:
 
     def request_stop(signum: int, frame: FrameType | None) -> None:
         state.interrupted_by = signum
-        # Several processes leave together, after the batch on which they agree.
+        # Several processes stop together, after the batch on which they agree.
         state.interrupted = world_size() == 1
-        stop_at_once = functools.partial(_exit_now, time.monotonic() + REPEAT_WINDOW_S if is_launched() else 0.0)
-        signal.signal(signal.SIGINT, stop_at_once)
-        signal.signal(signal.SIGTERM, stop_at_once)
+        exit_now = functools.partial(_exit_now, time.monotonic() + REPEAT_WINDOW_S if is_launched() else 0.0)
+        signal.signal(signal.SIGINT, exit_now)
+        signal.signal(signal.SIGTERM, exit_now)
         if SIGCHLD is not None:
             before[SIGCHLD] = signal.signal(SIGCHLD, signal.SIG_DFL)
-        logger.warning("%s: finishing this batch and saving; once more stops at once", signal.Signals(signum).name)
+        logger.warning(
+            "%s received: finishing this batch and saving a checkpoint; send it again to stop immediately",
+            signal.Signals(signum).name,
+        )
 
     state.interrupted, state.interrupted_by = False, None
     before: dict[int, Any] = {}
@@ -74,3 +79,19 @@ def _exit_now(earliest: float, signum: int, frame: FrameType | None) -> None:
     if signum == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(128 + signum)
+
+
+def until_workers_exit(batches: Iterable[Any], may_end: Callable[[], bool]) -> Iterator[Any]:
+    """Yield batches; if a worker process of the loader dies, stop if `may_end()`, and raise otherwise.
+
+    The signal that interrupts a training may also reach the workers of its loader.
+
+    Raises:
+        ChildProcessError: a worker died and `may_end()` is False.
+    """
+    try:
+        with translate_torch_errors():
+            yield from batches
+    except ChildProcessError:
+        if not may_end():
+            raise

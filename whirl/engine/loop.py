@@ -1,4 +1,4 @@
-"""The one loop over batches, and the one over epochs."""
+"""The only training loop: one function over batches, one over epochs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 
 from whirl.engine.batch import Batch
 from whirl.engine.callbacks import CallbackList
+from whirl.engine.consensus import agree_on_stop
 from whirl.engine.distributed import gather
 from whirl.engine.state import TrainingState
 from whirl.engine.updater import Updater
@@ -21,14 +22,14 @@ NO_HOOKS = CallbackList()
 
 @dataclass(slots=True)
 class StepResult:
-    """What a step makes of one batch.
+    """The result of the forward pass for one batch.
 
     Attributes:
         loss: mean loss over the batch, with its graph; 0-dimensional.
-        count: samples in the batch.
-        correct: number of right predictions, 0-dimensional on the device; None where nothing is classified.
-        components: named parts of the loss or further means over the batch, 0-dimensional, detached.
-        batch: what the network saw, for whoever has to explain the loss.
+        count: number of samples in the batch.
+        correct: number of correct predictions, 0-dimensional on the device; None if nothing is classified.
+        components: named terms of the loss or other means over the batch, 0-dimensional, detached.
+        batch: what the network was given, kept for diagnostics (`LossGuard`).
     """
 
     loss: torch.Tensor
@@ -38,8 +39,13 @@ class StepResult:
     batch: Batch | None = None
 
 
+def split_loss(loss: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Split what a criterion or `compute_loss` returns, `loss` or `(loss, components)`, into loss and components."""
+    return loss if isinstance(loss, tuple) else (loss, {})
+
+
 class Tally:
-    """Running sums over an epoch; they stay on the device until `means` reads them, once.
+    """Running sums over an epoch, on the device until `means` reads them in one transfer.
 
     Example:
         >>> tally = Tally()
@@ -55,7 +61,7 @@ class Tally:
         self.sums: dict[str, torch.Tensor] = {}
 
     def add(self, result: StepResult) -> None:
-        """Count one batch in."""
+        """Add one batch."""
         self.n_batches += 1
         loss = result.loss.detach()
         self._add("loss", loss, result.count, result.count, loss.device)
@@ -66,32 +72,38 @@ class Tally:
 
     def _add(self, name: str, value: torch.Tensor, weight: int, count: int, device: torch.device) -> None:
         if name not in self.sums:
-            # float64 keeps a million float32 terms exact enough; the MPS backend has none.
+            # float64 sums a million float32 terms without visible rounding; the MPS backend does not have it.
             dtype = torch.float32 if device.type == "mps" else torch.float64
             self.sums[name] = torch.zeros((), dtype=dtype, device=device)
             self.counts[name] = 0
         self.sums[name].add_(value, alpha=weight)
         self.counts[name] += count
 
-    def means(self) -> dict[str, float]:
-        """Means over the samples that had each number, of all processes, in one read from the device.
+    def means(self, source: str = "") -> dict[str, float]:
+        """Return the means over all samples that had each value, in all processes.
 
-        Empty before the first batch.
+        Args:
+            source: what yielded the batches, for the error message; "" returns an empty dict if there was no batch.
+
+        Raises:
+            ValueError: there was no batch, and `source` is given.
         """
         sums = torch.stack(list(self.sums.values())).tolist() if self.sums else []
-        everyone = gather(list(zip(self.sums, sums, self.counts.values(), strict=True)))
+        per_process = gather(list(zip(self.sums, sums, self.counts.values(), strict=True)))
         totals: dict[str, tuple[float, int]] = {}
-        for name, total, count in chain.from_iterable(everyone):
+        for name, total, count in chain.from_iterable(per_process):
             before = totals.get(name, (0.0, 0))
             totals[name] = before[0] + total, before[1] + count
+        if source and not totals:
+            raise ValueError(f"{source} yielded no batch")
         return {name: total / count for name, (total, count) in totals.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums, for a checkpoint in mid-epoch."""
+        """Return the sums, for a checkpoint in the middle of an epoch."""
         return {"n_batches": self.n_batches, "counts": dict(self.counts), "sums": dict(self.sums)}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
-        """Take back what `state_dict` gave, on the device of the losses to come."""
+        """Restore what `state_dict` returned; the sums go to `device`."""
         self.n_batches, self.counts = state["n_batches"], dict(state["counts"])
         self.sums = {name: total.to(device) for name, total in state["sums"].items()}
 
@@ -106,16 +118,16 @@ def run_epoch(
     accept_batch: Callable[[int, StepResult], bool] = lambda index, result: True,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Tally:
-    """One pass over `batches`: training with an updater, evaluation without.
+    """Iterate once over `batches`: train with an updater, evaluate without.
 
     Args:
-        batches: whatever `step` takes.
-        step: computes loss and hits of one batch.
-        updater: turns losses into optimizer steps; None leaves the weights alone and gradients off.
-        hooks: get `on_batch_begin` and `on_batch_end`.
-        tally: sums of an interrupted epoch to go on from; `batches` then begins where it left off.
-        accept_batch: asked of each batch's index and result; a batch that it refuses changes no weight and no sum.
-        should_stop: asked after each batch that leaves no accumulation window open; True ends the pass.
+        batches: anything that `step` accepts.
+        step: computes loss and number of correct predictions of one batch.
+        updater: turns losses into optimizer steps; None evaluates without gradients.
+        hooks: run `on_batch_begin` and `on_batch_end`.
+        tally: sums of an interrupted epoch to continue; `batches` are then the remaining ones.
+        accept_batch: called with index and result of each batch; a rejected batch changes no weight and no sum.
+        should_stop: called after each batch that leaves no accumulation window open; True ends the epoch.
 
     Returns:
         The sums over the epoch; `means()` reads them.
@@ -155,50 +167,43 @@ def fit_epochs(
     train_epoch: Callable[[], dict[str, float]],
     validate_epoch: Callable[[], dict[str, float]] | None,
     callbacks: CallbackList,
-    extra_logs: Callable[[], dict[str, float]] = dict,
     after_begin: Callable[[], None] = lambda: None,
-    after_epoch: Callable[[dict[str, float], bool], None] = lambda logs, is_best: None,
+    extra_logs: Callable[[], dict[str, float]] = dict,
+    step_schedule: Callable[[dict[str, float]], None] = lambda logs: None,
+    save: Callable[[dict[str, float], bool], None] = lambda logs, is_best: None,
 ) -> None:
-    """Epochs until `state.num_epochs`, a stop or an interruption, with hooks, validation and history.
+    """Run epochs until `state.num_epochs`, a stop or an interruption.
+
+    An epoch is: train, validate, callbacks, learning-rate schedule, save. When an epoch is interrupted among its
+    training batches, the rest of it is left out.
 
     Args:
-        state: where training stands; moved on in place.
-        train_epoch: trains one epoch, returns its means.
-        validate_epoch: validates, returns its means; None without validation data.
-        callbacks: get the hooks of training and epochs; `on_train_end` also when training fails.
-        extra_logs: further numbers for the logs (the learning rate), asked after the epoch.
-        after_begin: called when the callbacks have heard of the beginning.
-        after_epoch: called with the logs and whether the validation loss is the lowest so far, after the
-            callbacks and with the epoch counted, e.g. to save.
+        state: progress of the training, updated in place.
+        train_epoch: trains one epoch and returns its means.
+        validate_epoch: validates and returns the means; None without validation data.
+        callbacks: run the hooks of training and epochs; `on_train_end` also runs when training fails.
+        after_begin: called after `on_train_begin`.
+        extra_logs: returns further numbers for the logs, e.g. the learning rate; called after validation.
+        step_schedule: called with the logs at the end of the epoch.
+        save: called with the logs and whether the validation loss is the lowest so far; the epoch is counted already.
     """
     try:
         callbacks.on_train_begin()
         after_begin()
         while state.epoch < state.num_epochs and not (state.should_stop or state.interrupted):
-            logs = _one_epoch(state, train_epoch, validate_epoch, callbacks, extra_logs)
-            if logs is None:
-                return
+            callbacks.on_epoch_begin(state.epoch)
+            began = time.perf_counter()
+            logs = {f"train_{name}": value for name, value in train_epoch().items()}
+            if state.interrupted:
+                break
+            if validate_epoch is not None:
+                logs |= {f"val_{name}": value for name, value in validate_epoch().items()}
+            logs |= extra_logs() | {"epoch_time_s": time.perf_counter() - began}
             is_best = state.record(logs)
             callbacks.on_epoch_end(state.epoch, logs)
             state.epoch += 1
-            after_epoch(logs, is_best)
+            step_schedule(logs)
+            agree_on_stop(state)
+            save(logs, is_best)
     finally:
         callbacks.on_train_end()
-
-
-def _one_epoch(
-    state: TrainingState,
-    train_epoch: Callable[[], dict[str, float]],
-    validate_epoch: Callable[[], dict[str, float]] | None,
-    callbacks: CallbackList,
-    extra_logs: Callable[[], dict[str, float]],
-) -> dict[str, float] | None:
-    """Logs of one epoch; None when it was interrupted among its training batches."""
-    callbacks.on_epoch_begin(state.epoch)
-    began = time.perf_counter()
-    logs = {f"train_{name}": value for name, value in train_epoch().items()}
-    if state.interrupted:
-        return None
-    if validate_epoch is not None:
-        logs |= {f"val_{name}": value for name, value in validate_epoch().items()}
-    return logs | extra_logs() | {"epoch_time_s": time.perf_counter() - began}

@@ -1,4 +1,4 @@
-"""Which module of a network made the first number that is not finite."""
+"""Find the module of a network that produced the first infinite or NaN output."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from typing import Any
 import torch
 from torch import nn
 
+from whirl.engine.modes import preserve_modes
 from whirl.engine.random_state import get_random_state, set_random_state
 
 
 def first_nonfinite_module(model: nn.Module, run: Callable[[], Any]) -> str | None:
-    """Run a forward pass again and see whose output first holds inf or nan.
+    """Repeat a forward pass and return the first module whose output has an infinity or a NaN.
 
-    Outputs are looked at in the order in which the modules finish, so a leaf comes before the containers around it.
-    Afterwards the random states, training modes and buffers (running means of normalisations) are as before.
+    Outputs are inspected in the order in which modules finish, so a leaf comes before the containers around it.
+    Random states, training modes and buffers (running means of normalization layers) are restored afterwards.
 
     Args:
         model: the network.
-        run: calls `model`, in the autocast of the pass in question. On several machines it must not call through
-            `DistributedDataParallel`, which waits for the others.
+        run: calls `model` under the same autocast as the pass to repeat. With several processes it must not call
+            through `DistributedDataParallel`, which would wait for the others.
 
     Returns:
-        The module's qualified name, as `model.get_submodule` takes it; the name of the network's class where only the
-        network's own arithmetic is not finite; None where every output is finite, e.g. when the loss alone overflows.
+        The qualified name of the module, as in `model.get_submodule`; the class name of the network if only its own
+        arithmetic is not finite; None if every output is finite, e.g. when only the loss overflows.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.ReLU(), nn.Linear(2, 2)))
@@ -37,11 +38,11 @@ def first_nonfinite_module(model: nn.Module, run: Callable[[], Any]) -> str | No
     names: list[str] = []
 
     def watch(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
-        def look(module: nn.Module, inputs: Any, output: Any) -> None:
+        def check(module: nn.Module, inputs: Any, output: Any) -> None:
             if not names and not all(bool(tensor.isfinite().all()) for tensor in _tensors(output)):
                 names.append(name or type(module).__name__)
 
-        return module.register_forward_hook(look)
+        return module.register_forward_hook(check)
 
     handles = [watch(name, module) for name, module in model.named_modules()]
     try:
@@ -55,20 +56,18 @@ def first_nonfinite_module(model: nn.Module, run: Callable[[], Any]) -> str | No
 
 @contextmanager
 def preserve_state(model: nn.Module) -> Iterator[None]:
-    """Give back the random states, the training modes and the buffers as they were."""
+    """Restore random states, training modes and buffers when the block ends."""
     random_state = get_random_state()
-    modes = [(module, module.training) for module in model.modules()]
     buffers = [
         (module, name, buffer, buffer.clone())
         for module in model.modules()
         for name, buffer in module.named_buffers(recurse=False)
     ]
     try:
-        yield
+        with preserve_modes(model):
+            yield
     finally:
         set_random_state(random_state)
-        for module, training in modes:
-            module.training = training
         with torch.no_grad():
             for module, name, buffer, values in buffers:
                 setattr(module, name, buffer.copy_(values))

@@ -1,20 +1,22 @@
-"""A progress bar for people, and silence for log files."""
+"""A progress bar for terminals and notebooks."""
 
 from __future__ import annotations
 
 import sys
 from typing import Any
 
-from whirl.engine.callbacks import Callback, Logs
+from whirl.engine.batch import n_batches_of
+from whirl.engine.callbacks import Callback, CallbackList, Logs
+from whirl.engine.distributed import is_main_process
 
 
 def is_interactive() -> bool:
-    """Whether somebody looks at what is printed: a terminal or a notebook."""
+    """Return whether the output goes to a terminal or a notebook, not to a log file."""
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
 class ProgressBar(Callback):
-    """One tqdm bar over all batches of a training, with the last epoch's numbers beside it.
+    """One tqdm bar over all batches of a training run, with the metrics of the last epoch beside it.
 
     In a notebook it is drawn as a widget.
     """
@@ -24,7 +26,7 @@ class ProgressBar(Callback):
     def on_train_begin(self, logs: Logs | None = None) -> None:
         from tqdm.auto import tqdm
 
-        state, n_batches = self.trainer.state, _length(self.trainer.train_loader)
+        state, n_batches = self.trainer.state, n_batches_of(self.trainer.train_loader) or 0
         total = state.num_epochs * n_batches if n_batches else None
         self._bar = tqdm(total=total, initial=state.epoch * n_batches, unit="batch")
 
@@ -43,9 +45,11 @@ class ProgressBar(Callback):
             self._bar.close()
 
 
-def _length(loader: Any) -> int:
-    """Batches in an epoch; 0 where the loader does not know."""
-    try:
-        return len(loader)
-    except TypeError:
-        return 0
+def active_callbacks(callbacks: CallbackList) -> CallbackList:
+    """Return the callbacks that run in this process, with a progress bar if the output is interactive.
+
+    The bar is not appended to `callbacks`, whose states go into checkpoints.
+    """
+    if not is_main_process():
+        return CallbackList(callback for callback in callbacks if not callback.rank_zero_only)
+    return CallbackList([*callbacks, ProgressBar()]) if is_interactive() else callbacks

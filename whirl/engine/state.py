@@ -1,4 +1,4 @@
-"""Where a training stands."""
+"""The progress of a training run."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+_NOT_SAVED = ("should_stop", "interrupted", "interrupted_by")
+
 
 @dataclass
 class TrainingState:
-    """Progress of a training, in plain data that goes into a checkpoint as it is.
+    """Progress of a training run, as plain data that a checkpoint can hold.
 
     Attributes:
-        epoch: number of finished epochs; within an epoch, its index counted from 0.
-        batch: batches of the epoch that were done when it was last saved or interrupted; 0 otherwise.
-        global_step: number of optimizer steps; those that float16 scaling skips do not count.
+        epoch: number of finished epochs, which is also the index of the running epoch, counted from 0.
+        batch: batches of the epoch that were finished when it was last saved or interrupted; 0 otherwise.
+        global_step: number of optimizer steps; steps that float16 scaling skips do not count.
         best_val_loss: lowest validation loss so far; infinity before the first validation.
-        history: one list per logged name (`train_loss`, `val_accuracy`, `lr`, ...), one number an epoch.
-        should_stop: set by a callback to end training after the current epoch; not kept in a checkpoint, so that
-            the callback decides anew when training is resumed.
-        interrupted: set to end training after the current batch, with the position kept; cleared on
-            entering `finish_batch_on_interrupt`.
-        interrupted_by: number of the signal that asked for it; None where none did.
+        history: one list per logged name (`train_loss`, `val_accuracy`, `lr`, ...), one number per epoch.
+        should_stop: set by a callback to end training after the current epoch. It is not saved, so that the callback
+            decides again when training is resumed.
+        interrupted: set to end training after the current batch and keep the position; cleared on entering
+            `finish_batch_on_interrupt`.
+        interrupted_by: number of the signal that requested the interruption; None if there was none.
         num_epochs: epoch at which the running `fit` ends.
 
     Example:
@@ -40,9 +42,12 @@ class TrainingState:
     num_epochs: int = 0
 
     def record(self, logs: dict[str, float]) -> bool:
-        """Append an epoch's logs to the history; say whether its validation loss is the lowest so far.
+        """Append the logs of an epoch to the history.
 
-        An epoch in which a name is absent gets NaN; what a failed attempt at this epoch left is replaced.
+        A name that is missing in an epoch gets NaN. Entries of a failed attempt at the same epoch are replaced.
+
+        Returns:
+            Whether the validation loss is the lowest so far.
         """
         for name in {**self.history, **logs}:
             past = self.history.get(name, [])[: self.epoch]
@@ -54,11 +59,10 @@ class TrainingState:
         return is_best
 
     def state_dict(self) -> dict[str, Any]:
-        """All that outlives the running `fit`, as plain data."""
-        passing = ("should_stop", "interrupted", "interrupted_by")
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in passing}
+        """Return everything that outlives the running `fit`."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _NOT_SAVED}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         for name, value in state.items():
             setattr(self, name, value)

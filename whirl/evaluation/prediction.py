@@ -1,9 +1,8 @@
-"""What a network says about windows, and what their recordings make of it."""
+"""Predictions of a network for windows, and their aggregation to recordings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,22 +13,23 @@ from torch import nn
 from whirl.data.loaders import make_loader
 from whirl.data.windows import WindowDataset
 from whirl.engine.batch import as_batch, call_model
+from whirl.engine.modes import eval_mode
 
 UNKNOWN = -1
-"""Target of what has no label, or a label the network was never taught."""
+"""Target of rows without a label, or with a label that is not among the classes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Class probabilities of W windows, or of W recordings after `vote`.
+    """Class probabilities of W windows, or of W recordings after `aggregate_by_recording`.
 
     Attributes:
-        probabilities: `[W, K]`, float64, 0 to 1, each row adds up to 1.
+        probabilities: `[W, K]`, float64, 0 to 1, each row sums to 1.
         targets: index of the true class, `[W]`, int64, 0 to K - 1, or `UNKNOWN`.
-        recording: index of the recording that each row came from, `[W]`, int64, >= 0.
+        recording: index of the recording of each row, `[W]`, int64, >= 0.
 
     Raises:
-        ValueError: the shapes do not fit, or a number is out of range.
+        ValueError: the shapes do not match, or a number is out of range.
 
     Example:
         >>> predictions = Predictions(np.array([[0.9, 0.1], [0.3, 0.7]]), np.array([0, UNKNOWN]), np.array([0, 1]))
@@ -48,30 +48,30 @@ class Predictions:
         n_windows, n_classes = probabilities.shape
         if not np.isfinite(probabilities).all():
             bad = np.unique(np.asarray(self.recording)[~np.isfinite(probabilities).all(1)])
-            raise ValueError(f"the network's output is not finite for recording {bad[0]} and {len(bad) - 1} others")
+            raise ValueError(f"the probabilities are not finite for recording {bad[0]} and {len(bad) - 1} others")
         if not np.allclose(probabilities.sum(1), 1, atol=1e-3) or probabilities.min() < 0:
-            raise ValueError("probabilities must be >= 0 and add up to 1 in every row; are these logits?")
+            raise ValueError("probabilities are not >= 0 with a sum of 1 in every row; are these logits?")
         object.__setattr__(self, "probabilities", probabilities)
         for name, low, high in (("targets", UNKNOWN, n_classes), ("recording", 0, np.inf)):
             indices = np.asarray(getattr(self, name), dtype=np.int64)
             if indices.shape != (n_windows,):
                 raise ValueError(f"{name} have shape {indices.shape}, expected [{n_windows}]")
             if indices.min() < low or indices.max() >= high:
-                raise ValueError(f"{name} range from {indices.min()} to {indices.max()} with {n_classes} classes")
+                raise ValueError(f"{name} range from {indices.min()} to {indices.max()}, with {n_classes} classes")
             object.__setattr__(self, name, indices)
 
     @property
     def predicted(self) -> np.ndarray:
-        """Index of the most probable class, `[W]`."""
+        """Indices of the most probable class, `[W]`."""
         return self.probabilities.argmax(1)
 
     @property
     def known(self) -> np.ndarray:
-        """Whether the true class is known, `[W]`."""
+        """Mask of the rows whose true class is known, `[W]`."""
         return self.targets != UNKNOWN
 
     def select(self, rows: np.ndarray) -> Predictions:
-        """Some of the rows, by mask or by index."""
+        """Return the selected rows, by mask or by index."""
         return Predictions(self.probabilities[rows], self.targets[rows], self.recording[rows])
 
 
@@ -81,21 +81,21 @@ def predict_windows(
     device: str | torch.device | None = None,
     batch_size: int = 256,
 ) -> Predictions:
-    """Ask a network about every window, in evaluation mode and without gradients.
+    """Predict the class probabilities of every window, in evaluation mode and without gradients.
 
     Args:
-        model: network `[B, C, T] -> [B, K]`, logits. It is moved to `device`; each of its modules has its
-            training mode back afterwards.
-        data: a `WindowDataset`, or batches `(signals, targets, metadata)` whose metadata name the
+        model: network that maps signals `[B, C, T]` to logits `[B, K]`. It is moved to `device`; the training mode of
+            each of its modules is restored afterwards.
+        data: a `WindowDataset`, or batches `(signals, targets, metadata)` whose metadata contain the index of the
             `"recording"` of each window.
-        device: where to compute; None stays where the network is.
-        batch_size: windows at once, for a data set; batches keep their own size.
+        device: device to compute on; None for the device of the network.
+        batch_size: windows per batch if `data` is a `WindowDataset`.
 
     Returns:
-        One row per window, in the order of `data`.
+        Predictions with one row per window, in the order of `data`.
 
     Raises:
-        ValueError: there is no window, a batch does not name its recordings, or an output is not finite.
+        ValueError: there is no window, a batch has no recording indices, or an output is not finite.
 
     Example:
         >>> batch = (torch.randn(4, 1, 64), torch.tensor([0, 0, 1, 1]), {"recording": torch.tensor([0, 0, 1, 1])})
@@ -110,13 +110,11 @@ def predict_windows(
         for batch in batches:
             batch = as_batch(batch, device)
             if "recording" not in batch.metadata:
-                raise ValueError(
-                    "a batch does not name its recordings: expected (signals, targets, {'recording': ...})"
-                )
+                raise ValueError("a batch has no recording indices, expected (signals, targets, {'recording': ...})")
             probabilities = call_model(model, batch).float().softmax(1)
             rows.append((probabilities, batch.targets, batch.metadata["recording"]))
     if not rows:
-        raise ValueError("there is no window to predict")
+        raise ValueError("data is empty, expected at least one window")
     probabilities, targets, recording = (torch.cat(column).cpu().numpy() for column in zip(*rows, strict=True))
     return Predictions(probabilities, targets, recording)
 
@@ -125,27 +123,15 @@ def _device_of(model: nn.Module) -> torch.device:
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards every module has the mode it had, frozen ones too."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
 def aggregate_by_recording(predictions: Predictions) -> Predictions:
-    """One row per recording: the mean of the probabilities of its windows (soft vote).
+    """Average the probabilities of the windows of each recording (soft voting).
 
-    The mean is the probability of a class in a window drawn at random from the recording. Unlike the mean
-    of logarithms, which multiplies windows as if they were independent evidence, it lets no single
-    window that is certain and wrong veto a class, and overlapping windows do not make it overconfident.
+    The mean is the probability of a class in a window drawn at random from the recording. The mean of log
+    probabilities would multiply the windows as if they were independent: one confidently wrong window could rule out a
+    class, and overlapping windows would cause overconfidence.
 
     Returns:
-        Rows in ascending order of the recording's index.
+        Predictions with one row per recording, in ascending order of its index.
 
     Raises:
         ValueError: windows of one recording have different targets.
@@ -160,7 +146,7 @@ def aggregate_by_recording(predictions: Predictions) -> Predictions:
     recording, first, row = np.unique(predictions.recording, return_index=True, return_inverse=True)
     targets = predictions.targets[first]
     if not np.array_equal(targets[row], predictions.targets):
-        raise ValueError("the windows of one recording have different targets")
+        raise ValueError("windows of one recording have different targets")
     sums = np.zeros((len(recording), predictions.probabilities.shape[1]))
     np.add.at(sums, row, predictions.probabilities)
     return Predictions(sums / np.bincount(row)[:, None], targets, recording)

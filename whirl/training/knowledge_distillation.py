@@ -1,13 +1,14 @@
-"""A small network learns from a large one (Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015).
+"""Knowledge distillation: train a small network on the outputs of a large one.
 
-The teacher's probabilities say which wrong classes are nearly right, which labels do not; a student that follows both
-keeps more of the teacher's accuracy than labels alone would give it.
+The teacher's probabilities contain more than the labels do, namely which wrong classes are nearly right. A student that
+follows both keeps more of the teacher's accuracy than one that is trained on labels alone (Hinton, Vinyals, Dean:
+"Distilling the Knowledge in a Neural Network", 2015).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,37 +17,37 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from whirl.augment.base import Augmentation
-from whirl.engine.batch import Batch, as_batch, call_model
-from whirl.engine.callbacks import Callback, Logs
-from whirl.engine.device import resolve_device
-from whirl.engine.monitor import Improvement
+from whirl.callbacks.best_weights import BestWeights
+from whirl.engine.batch import Batch, call_model
+from whirl.engine.callbacks import Callback
 from whirl.engine.precision import FullPrecision
-from whirl.engine.schedule import scheduler_unit
 from whirl.losses.checks import check_non_negative, check_temperature
 from whirl.losses.losses import smoothed_cross_entropy
-from whirl.training.model_cost import count_parameters, latencies_s, size_bytes
+from whirl.training.per_call import PerCallTrainer
 from whirl.training.teacher import FeatureHints, TeacherLogits, at_least_float32, fingerprint, frozen, unshuffled
-from whirl.training.trainer import History, Trainer
+from whirl.training.teacher_student import compare_teacher_student as compare_teacher_student
+from whirl.training.trainer import History
 
 HARD_LOSSES = ("cross_entropy", "mse")
 
 
 class DistillationLoss(nn.Module):
-    """What the teacher says and what the labels say: α · T² · KL(teacher_T ‖ student_T) + (1 - α) · hard.
+    """Weighted sum of the divergence from the teacher and the loss of the labels.
 
-    Both distributions of the soft term are softmax(logits / T); the sum over classes is averaged over the batch. T²
-    keeps its gradient as large as that of the hard term, whatever the temperature. Equal logits give 0. No gradient
-    reaches the teacher's logits. `alpha=0` is the hard term to the bit, `alpha=1` the soft one. Half-precision logits
-    are computed in float32.
+    α · T² · KL(teacher_T ‖ student_T) + (1 - α) · hard, where both distributions of the soft term are
+    softmax(logits / T), and the sum over classes is averaged over the batch. The factor T² keeps the gradient of the
+    soft term as large as that of the hard term at any temperature. Equal logits give 0. No gradient reaches the
+    teacher's logits. `alpha=0` is exactly the hard term, `alpha=1` exactly the soft one. Half-precision logits are
+    computed in float32.
 
     Args:
         temperature: T, > 0; the higher, the more the small probabilities count.
-        alpha: share of the soft term, 0 to 1.
+        alpha: weight of the soft term, 0 to 1.
         hard_loss_type: `'cross_entropy'`, or `'mse'`: mean over samples and classes of (softmax(student) - target)².
-        hard_criterion: mean loss of `(logits, targets)` in place of these, e.g. with class weights.
+        hard_criterion: replaces these by another mean loss of `(logits, targets)`, e.g. with class weights.
 
     Raises:
-        TypeError: a number is none.
+        TypeError: an argument is not a number.
         ValueError: a number is out of range, or the type is unknown.
 
     Example:
@@ -79,7 +80,7 @@ class DistillationLoss(nn.Module):
         return self.components(student_logits, teacher_logits, targets)["total_loss"]
 
     def components(self, student_logits: Tensor, teacher_logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """The sum and its terms.
+        """Return the weighted sum and its terms.
 
         Args:
             student_logits: `[B, K]`.
@@ -87,21 +88,21 @@ class DistillationLoss(nn.Module):
             targets: labels int64 `[B]`, or probabilities float `[B, K]`.
 
         Returns:
-            Scalars `soft_loss` (with its T²) and `hard_loss`, both before weighting, and `total_loss`.
+            Scalars `soft_loss` (including T²) and `hard_loss`, both before weighting, and `total_loss`.
 
         Raises:
-            ValueError: shapes that do not fit.
+            ValueError: the shapes do not match.
         """
         soft, hard = self.soft_loss(student_logits, teacher_logits), self.hard_loss(student_logits, targets)
-        # The ends are taken as they are: 0 times a term that is not finite would be NaN.
+        # 0 times a term that is not finite would be NaN.
         total = hard if self.alpha == 0 else soft if self.alpha == 1 else torch.lerp(hard, soft, self.alpha)
         return {"soft_loss": soft, "hard_loss": hard, "total_loss": total}
 
     def soft_loss(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        """T² · KL(teacher_T ‖ student_T) of logits `[B, K]`, mean over the batch; >= 0."""
+        """Return T² · KL(teacher_T ‖ student_T) of logits `[B, K]`, mean over the batch; >= 0."""
         if student_logits.shape != teacher_logits.shape or student_logits.ndim != 2:
             raise ValueError(
-                f"the student's logits have the shape {list(student_logits.shape)} and the teacher's "
+                f"student logits have shape {list(student_logits.shape)} and teacher logits "
                 f"{list(teacher_logits.shape)}, expected [B, K] for both"
             )
         student = F.log_softmax(at_least_float32(student_logits) / self.temperature, dim=1)
@@ -109,7 +110,7 @@ class DistillationLoss(nn.Module):
         return self.temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
 
     def hard_loss(self, student_logits: Tensor, targets: Tensor) -> Tensor:
-        """The labels' term, for logits `[B, K]` and labels `[B]` or probabilities `[B, K]`."""
+        """Return the loss of the labels, for logits `[B, K]` and labels `[B]` or probabilities `[B, K]`."""
         if self.hard_criterion is not None:
             return self.hard_criterion(student_logits, targets)
         if self.hard_loss_type == "cross_entropy":
@@ -120,30 +121,30 @@ class DistillationLoss(nn.Module):
         return F.mse_loss(probabilities, targets.to(probabilities.dtype))
 
 
-class DistillationTrainer(Trainer):
-    """Trains a student on its teacher's logits and on labels.
+class DistillationTrainer(PerCallTrainer):
+    """Train a student on the logits of its teacher and on labels.
 
-    Loaders may be given to the constructor, for `fit`, or to each call. While the student trains, the teacher is in
-    evaluation mode and without gradients; after each epoch it has its modes and `requires_grad` back, but stays on
+    Loaders are given to the constructor, for `fit`, or to each call. While the student trains, the teacher is in
+    evaluation mode and without gradients; after each epoch its modes and `requires_grad` are restored, but it stays on
     `device`. Student and teacher see the same augmented batch.
 
-    Validation asks the student alone: `val_loss` is the hard term, so it can be held against that of a plain training,
-    and against `train_hard_loss`; `train_loss` is the sum. The student of the lowest `val_loss` is kept (checkpoints
-    hold it too) and `restore_best` puts it in place. Training itself ends with the last weights, as that of `Trainer`
-    does, so that it can go on from there. With `alpha=0` it is `Trainer`, to the bit. A checkpoint knows its teacher:
-    another one is refused.
+    Validation evaluates the student alone: `val_loss` is the hard term, so it can be compared with that of a training
+    without teacher, and with `train_hard_loss`; `train_loss` is the weighted sum. The student with the lowest
+    `val_loss` is kept (also in checkpoints), and `restore_best` puts it in place. Training itself ends with the last
+    weights, like that of `Trainer`, so that it can be continued. With `alpha=0` the result is bit-identical to that of
+    `Trainer`. A checkpoint can only be resumed with the same teacher.
 
     Args:
-        teacher_model: `[B, C, T]` to logits `[B, K]`.
+        teacher_model: network, `[B, C, T]` to logits `[B, K]`.
         student_model: the same, to be trained.
         criterion: None is `DistillationLoss()`.
-        optimizer: of the student; None is AdamW with a learning rate of 1e-3.
-        device: see `Trainer`, as for every argument not named here; gradients are clipped at 1 as there.
-        cache_teacher: the training data are the same in every epoch, so ask the teacher once and keep its logits
-            (4 · N · K bytes on the device). Batches then need the metadata `"index"`, or `"recording"` and `"start"` as
-            windows have them.
-        feature_hints: `{module of the student: module of the teacher}`, by name: layers whose features should be alike
-            as well (`FeatureHints`).
+        optimizer: optimizer of the student; None is AdamW with a learning rate of 1e-3.
+        device: see `Trainer`, as for all arguments not listed here; gradients are clipped to norm 1 as there.
+        cache_teacher: run the teacher once per sample and keep its logits (4 · N · K bytes on the device), if the
+            training data are the same in every epoch. Batches then need the metadata `"index"`, or `"recording"` and
+            `"start"` as windows have them.
+        feature_hints: `{module of the student: module of the teacher}`, by name: layers whose features should be
+            similar as well (`FeatureHints`).
         hint_weight: weight of that term, >= 0.
 
     Attributes:
@@ -151,9 +152,10 @@ class DistillationTrainer(Trainer):
         hints: the `FeatureHints`, or None.
 
     Raises:
-        TypeError: the criterion is no `DistillationLoss`.
-        ValueError: teacher and student are one network, the optimizer would train the teacher, no module has a hint's
-            name, or `cache_teacher` is asked for with augmentation or with hints, which need the teacher in every step.
+        TypeError: the criterion is not a `DistillationLoss`.
+        ValueError: teacher and student are the same network, the optimizer would train the teacher, a module in
+            `feature_hints` does not exist, or `cache_teacher` is combined with augmentation or hints, which need the
+            teacher in every step.
 
     Example:
         >>> signals, targets = torch.randn(64, 1, 32), torch.arange(64) % 2
@@ -196,9 +198,9 @@ class DistillationTrainer(Trainer):
         if not isinstance(criterion, DistillationLoss):
             raise TypeError(f"criterion is a {type(criterion).__name__}, expected a DistillationLoss")
         if teacher_model is student_model:
-            raise ValueError("teacher and student are the same network; give the student one of its own")
+            raise ValueError("teacher_model and student_model are the same network, expected two")
         _check_cacheable(cache_teacher, augmentation, feature_hints)
-        self._best = _BestStudent()
+        self._best = BestWeights()
         super().__init__(
             student_model,
             train_loader,
@@ -224,44 +226,9 @@ class DistillationTrainer(Trainer):
         self.hints = None
         if feature_hints is not None:
             self.hints = FeatureHints(feature_hints, self.model, self.teacher, self.optimizer)
-        self._known: TeacherLogits | None = None
-        self._known_of: Iterable[Any] | None = None
-        self._teacher_kind = f"{type(self.teacher).__name__} {fingerprint(self.teacher)}"
-
-    def train_epoch(self, train_loader: Iterable[Any] | None = None, epoch: int | None = None) -> dict[str, float]:
-        """One pass over the training data.
-
-        Args:
-            train_loader: becomes the trainer's; None keeps the one there is.
-            epoch: which pass over the data this is, from 0, for samplers that shuffle by it; None counts on.
-
-        Returns:
-            Means over the samples: `loss`, `accuracy` (a fraction), `soft_loss`, `hard_loss`, and `hint_loss` with
-            hints.
-
-        Raises:
-            ValueError: samples cannot be told apart, though the teacher's logits should be kept.
-        """
-        if train_loader is not None:
-            self.train_loader = train_loader
-        if epoch is not None:
-            self._passes = epoch
-        with frozen(self.teacher), nullcontext() if self.hints is None else self.hints.watching():
-            if self.cache_teacher and self._known_of is not self.train_loader:
-                self._cache_teacher_logits()
-            return super().train_epoch()
-
-    def evaluate(self, val_loader: Iterable[Any]) -> dict[str, float]:
-        """The student on other data; the trainer's own validation data stay what they are.
-
-        Returns:
-            Means over the samples: `loss` (the hard term) and `accuracy` (a fraction).
-        """
-        kept, self.val_loader = self.val_loader, val_loader
-        try:
-            return self.validate_epoch()
-        finally:
-            self.val_loader = kept
+        self._cached: TeacherLogits | None = None
+        self._cached_loader: Iterable[Any] | None = None
+        self.kinds["teacher"] = f"{type(self.teacher).__name__} {fingerprint(self.teacher)}"
 
     def train(
         self,
@@ -272,51 +239,54 @@ class DistillationTrainer(Trainer):
         *,
         resume_from: str | Path | None = None,
     ) -> History:
-        """`fit` with these loaders, which become the trainer's.
+        """Call `fit` with these loaders, which replace the trainer's own.
 
         Args:
             train_loader: training data.
-            val_loader: validation data; None leaves validation out.
+            val_loader: validation data; None disables validation.
             epochs: epochs to run, >= 0.
-            scheduler: of the learning rate, see `Trainer`, if the trainer has no other; None keeps the one there is.
-            resume_from: a checkpoint of an interrupted run, which is finished up to `epochs` in all.
+            scheduler: learning-rate scheduler, see `Trainer`, if the trainer has none; None keeps the trainer's.
+            resume_from: checkpoint of an interrupted run, which is continued up to `epochs` in total.
 
         Returns:
-            The history: one list per logged name, one number an epoch.
+            The history: one list per logged name, one number per epoch.
 
         Raises:
-            ValueError: the trainer has another lr_scheduler already.
+            ValueError: the trainer has another scheduler, or the metadata do not identify the samples although the
+                teacher's logits should be cached.
         """
-        if scheduler is not None and self.lr_scheduler not in (None, scheduler):
-            raise ValueError("train got a scheduler, but the trainer has an lr_scheduler already")
+        self.use_scheduler(scheduler)
         self.train_loader, self.val_loader = train_loader, val_loader
-        if scheduler is not None:
-            self.lr_scheduler, self._schedule_unit = scheduler, scheduler_unit(scheduler)
         return self.fit(epochs, resume_from)
 
     def restore_best(self) -> float:
-        """Put the student of the lowest validation loss in place.
-
-        Returns:
-            That loss.
+        """Load the student with the lowest validation loss and return that loss.
 
         Raises:
             ValueError: no epoch has been validated.
         """
-        if self._best.weights is None:
-            raise ValueError("no student to restore: no epoch has been validated")
-        self.model.load_state_dict(self._best.weights)
+        if not self._best.restore():
+            raise ValueError("there is no student to restore: no epoch has been validated")
         return self._best.improvement.best
+
+    @contextmanager
+    def epoch_context(self) -> Iterator[None]:
+        """Freeze the teacher, watch the features of the hints, and fill the cache for a new loader."""
+        with frozen(self.teacher), nullcontext() if self.hints is None else self.hints.watching():
+            if self.cache_teacher and self._cached_loader is not self.train_loader:
+                self._cache_teacher_logits()
+            yield
 
     def compute_loss(
         self, outputs: Tensor, targets: Tensor, signal: Tensor, metadata: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, and in training its terms, detached."""
+        """Return the loss, and in training its detached terms `soft_loss`, `hard_loss` and `hint_loss` (with hints)."""
         if not self.model.training:
             return self.criterion.hard_loss(outputs, targets), {}
-        teacher_logits = (
-            self._teacher_forward(Batch(signal, targets, metadata)) if self._known is None else self._known(metadata)
-        )
+        if self._cached is None:
+            teacher_logits = self._teacher_forward(Batch(signal, targets, metadata))
+        else:
+            teacher_logits = self._cached(metadata)
         parts = self.criterion.components(outputs, teacher_logits, targets)
         loss = parts.pop("total_loss")
         if self.hints is not None:
@@ -329,44 +299,22 @@ class DistillationTrainer(Trainer):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if bool(state["hints"]) and self.hints is None:
-            raise ValueError("it was trained with feature_hints, here there are none")
+            raise ValueError("it was trained with feature_hints, but feature_hints is None")
         if self.hints is not None:
             self.hints.load_state_dict(state["hints"], self.device)
         super().load_state_dict(state)
-
-    def _kinds(self) -> dict[str, str]:
-        return super()._kinds() | {"teacher": self._teacher_kind}
 
     def _teacher_forward(self, batch: Batch) -> Tensor:
         with torch.no_grad():
             return call_model(self.teacher, batch)
 
     def _cache_teacher_logits(self) -> None:
-        def ask(batch: Batch) -> Tensor:
+        def run_teacher(batch: Batch) -> Tensor:
             with self.precision.context():
                 return self._teacher_forward(batch).float()
 
-        self._known = TeacherLogits(map(self.prepare_batch, unshuffled(self.train_loader)), ask)
-        self._known_of = self.train_loader
-
-
-class _BestStudent(Callback):
-    """Keeps the weights of the lowest validation loss."""
-
-    def __init__(self) -> None:
-        self.improvement = Improvement("val_loss")
-        self.weights: dict[str, Tensor] | None = None
-
-    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        if logs and "val_loss" in logs and self.improvement.update(logs):
-            self.weights = {name: tensor.detach().clone() for name, tensor in self.trainer.model.state_dict().items()}
-
-    def state_dict(self) -> Logs:
-        return {"improvement": self.improvement.state_dict(), "weights": self.weights}
-
-    def load_state_dict(self, state: Logs) -> None:
-        self.improvement.load_state_dict(state["improvement"])
-        self.weights = state["weights"]
+        self._cached = TeacherLogits(map(self.prepare_batch, unshuffled(self.train_loader)), run_teacher)
+        self._cached_loader = self.train_loader
 
 
 def _check_cacheable(cache_teacher: bool, augmentation: Any, feature_hints: Any) -> None:
@@ -378,91 +326,6 @@ def _check_cacheable(cache_teacher: bool, augmentation: Any, feature_hints: Any)
 
 def _check_teacher_not_optimized(teacher: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    mine = next((name for name, parameter in teacher.named_parameters() if id(parameter) in trained), None)
-    if mine is not None:
-        raise ValueError(f"the optimizer holds the teacher's {mine!r}; a teacher is not trained")
-
-
-def compare_teacher_student(
-    teacher: nn.Module,
-    student: nn.Module,
-    test_loader: Iterable[Any],
-    device: str | torch.device = "cpu",
-    *,
-    measure_cost: bool = False,
-) -> dict[str, float]:
-    """How much of its teacher a student has kept, and at what price.
-
-    Args:
-        teacher: `[B, C, T]` to logits `[B, K]`; it is moved to `device` and has its modes back afterwards.
-        student: the same.
-        test_loader: batches as of `Trainer`; soft targets count by their argmax.
-        device: where to compute.
-        measure_cost: time both networks on one sample, too, and say how large their files are.
-
-    Returns:
-        `teacher_accuracy` and `student_accuracy` (fractions), `accuracy_gap` (teacher minus student), `agreement`
-        (fraction of equal predictions), `teacher_params`, `student_params` and `compression_ratio` (of parameters).
-        With `measure_cost` also `teacher_latency_s` and `student_latency_s` (median for one sample, the two taking
-        turns), `speedup`, `teacher_size_bytes` and `student_size_bytes`.
-
-    Raises:
-        ValueError: the loader yields no batch, or a network has no parameters.
-
-    Example:
-        >>> teacher, student = nn.Sequential(nn.Flatten(), nn.Linear(8, 8), nn.Linear(8, 2)), nn.Sequential(
-        ...     nn.Flatten(), nn.Linear(8, 2))
-        >>> batch = (torch.randn(4, 1, 8), torch.tensor([0, 1, 0, 1]))
-        >>> compare_teacher_student(teacher, student, [batch], "cpu")["compression_ratio"]  # (72 + 18) / 18
-        5.0
-    """
-    device = resolve_device(device)
-    with frozen(teacher.to(device), student.to(device)), torch.inference_mode():
-        hits, n_samples, batch = _count_hits(teacher, student, test_loader, device)
-        cost = _cost(teacher, student, batch, device) if measure_cost else {}
-    teacher_accuracy, student_accuracy, agreement = (hits / n_samples).tolist()
-    teacher_params, student_params = count_parameters(teacher), count_parameters(student)
-    if not (teacher_params and student_params):
-        raise ValueError(f"teacher and student have {teacher_params} and {student_params} parameters, expected some")
-    return {
-        "teacher_accuracy": teacher_accuracy,
-        "student_accuracy": student_accuracy,
-        "accuracy_gap": teacher_accuracy - student_accuracy,
-        "agreement": agreement,
-        "teacher_params": teacher_params,
-        "student_params": student_params,
-        "compression_ratio": teacher_params / student_params,
-        **cost,
-    }
-
-
-def _count_hits(
-    teacher: nn.Module, student: nn.Module, loader: Iterable[Any], device: torch.device
-) -> tuple[Tensor, int, Batch]:
-    """Right answers of teacher and student and answers they share `[3]`, float64; samples; the last batch."""
-    hits, n_samples, batch = torch.zeros(3, dtype=torch.int64, device=device), 0, None
-    for batch in (as_batch(batch, device) for batch in loader):
-        labels = batch.targets.argmax(1) if batch.targets.ndim > 1 else batch.targets
-        teacher_predicted, student_predicted = (
-            call_model(teacher, batch).argmax(1),
-            call_model(student, batch).argmax(1),
-        )
-        hits += torch.stack(
-            [teacher_predicted == labels, student_predicted == labels, teacher_predicted == student_predicted]
-        ).sum(1)
-        n_samples += len(labels)
-    if batch is None:
-        raise ValueError("test_loader yielded no batch")
-    return hits.cpu().double(), n_samples, batch
-
-
-def _cost(teacher: nn.Module, student: nn.Module, batch: Batch, device: torch.device) -> dict[str, float]:
-    one = Batch(batch.signals[:1], batch.targets[:1], {name: value[:1] for name, value in batch.metadata.items()})
-    teacher_s, student_s = latencies_s([lambda: call_model(teacher, one), lambda: call_model(student, one)], device)
-    return {
-        "teacher_latency_s": teacher_s,
-        "student_latency_s": student_s,
-        "speedup": teacher_s / student_s,
-        "teacher_size_bytes": size_bytes(teacher),
-        "student_size_bytes": size_bytes(student),
-    }
+    name = next((name for name, parameter in teacher.named_parameters() if id(parameter) in trained), None)
+    if name is not None:
+        raise ValueError(f"the optimizer holds the teacher's parameter {name!r}: give it the student's parameters only")

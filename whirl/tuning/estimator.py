@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,12 +17,12 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from whirl.callbacks.best_weights import BestWeights
 from whirl.data.loaders import make_loader
 from whirl.data.windows import standardize
 from whirl.dsp.time_frequency import TimeFrequency
-from whirl.engine.callbacks import Callback, Logs
+from whirl.engine.callbacks import Callback
 from whirl.engine.device import resolve_device
-from whirl.engine.monitor import Improvement
 from whirl.engine.random_state import get_random_state, set_random_state
 from whirl.losses.cnn_losses import create_criterion
 from whirl.models.registry import create_model
@@ -243,7 +242,7 @@ class SignalClassifier(ClassifierMixin, BaseEstimator):
 
     # -- training --------------------------------------------------------------------------------------
 
-    def _trainer(self, train: Any, val: Any, seed: int, callbacks: list[Any]) -> tuple[Trainer, _BestWeights | None]:
+    def _trainer(self, train: Any, val: Any, seed: int, callbacks: list[Any]) -> tuple[Trainer, BestWeights | None]:
         """Create the trainer, and with validation data the callback that keeps the best weights."""
         batch_size = check_count("batch_size", self.batch_size, minimum=2)
         model = self._new_model()
@@ -252,7 +251,7 @@ class SignalClassifier(ClassifierMixin, BaseEstimator):
         # Batch normalization cannot train on a single window.
         drop_last = len(train) > batch_size and len(train) % batch_size == 1
         loader = make_loader(train, batch_size, shuffle=True, seed=seed, drop_last=drop_last)
-        best = None if val is None else _BestWeights()
+        best = None if val is None else BestWeights()
         trainer = Trainer(
             model,
             loader,
@@ -279,23 +278,6 @@ class SignalClassifier(ClassifierMixin, BaseEstimator):
             return network
         with _as_value_error(f"representation is {dict(self.representation)}"):
             return TimeFrequencyNetwork(TimeFrequency(**self.representation), network)
-
-
-class _BestWeights(Callback):
-    """Keeps the weights of the epoch with the lowest validation loss, in memory."""
-
-    def __init__(self) -> None:
-        self._improvement = Improvement("val_loss")
-        self._kept: dict[str, Any] = {}
-
-    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        if self._improvement.update(logs):
-            self._kept = copy.deepcopy(self.trainer.model.state_dict())
-
-    def restore(self) -> None:
-        """Give them back to the network; what never improved keeps its last ones."""
-        if self._kept:
-            self.trainer.model.load_state_dict(self._kept)
 
 
 def _logits(model: nn.Module, signals: Tensor, device: torch.device) -> Tensor:
