@@ -1,4 +1,4 @@
-"""Putting augmentations together, and the three ways to a batch."""
+"""Composition of augmentations, and their application in a collate function and in a trainer."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from whirl.augment.advanced_augmentation import MixupAugmentation
 from whirl.augment.base import AugmentedCollate, Compose, RandomApply, as_augmentation
-from whirl.augment.policies import Operation
+from whirl.augment.policies import AutoAugment, Operation
 from whirl.engine.batch import Batch
 from whirl.training.trainer import Trainer
 
@@ -24,28 +24,28 @@ def relabel(signals, labels, generator=None):
     return signals, torch.full((len(labels), 3), 1 / 3)
 
 
-def test_random_apply_hits_each_sample_by_itself():
+def test_random_apply_chooses_samples_independently():
     signals = torch.ones(20_000, 1, 2)
     out = RandomApply(flip, 0.3)(signals, generator=generator())
     assert torch.equal(out[:, 0, 0], out[:, 0, 1])
     assert (out[:, 0, 0] < 0).float().mean() == pytest.approx(0.3, abs=4 * (0.3 * 0.7 / 20_000) ** 0.5)
 
 
-def test_random_apply_keeps_labels_of_those_it_spares():
+def test_random_apply_keeps_labels_of_unchanged_samples():
     labels = torch.arange(30) % 3
     _, mixed = RandomApply(relabel, 0.5)(torch.zeros(30, 1, 1), labels, generator=generator())
-    spared = (mixed == nn.functional.one_hot(labels, 3)).all(1)
-    assert 5 < spared.sum() < 25
-    assert torch.allclose(mixed[~spared], torch.tensor(1 / 3))
+    unchanged = (mixed == nn.functional.one_hot(labels, 3)).all(1)
+    assert 5 < unchanged.sum() < 25
+    assert torch.allclose(mixed[~unchanged], torch.tensor(1 / 3))
 
 
-def test_limits_of_probability():
+def test_probabilities_of_zero_and_one():
     signals, labels = torch.randn(4, 1, 8), torch.arange(4)
     assert RandomApply(flip, 0.0)(signals, labels)[0] is signals
     assert torch.equal(RandomApply(flip, 1.0)(signals), -signals)
 
 
-def test_speed_jitter_takes_rpm_along_for_those_it_hits():
+def test_speed_jitter_scales_rpm_of_changed_samples_only():
     batch = Batch(torch.randn(64, 1, 256), torch.zeros(64, dtype=torch.int64), {"rpm": torch.full((64,), 1000.0)})
     out = Operation("speed_jitter", 0.5, 1.0).augment(batch, generator())
     changed = (out.signals != batch.signals).flatten(1).any(1)
@@ -55,19 +55,19 @@ def test_speed_jitter_takes_rpm_along_for_those_it_hits():
     assert (batch.metadata["rpm"] == 1000).all()
 
 
-def test_mixing_without_labels_is_refused():
+def test_mixing_requires_labels():
     with pytest.raises(ValueError, match="mixes labels"):
         Compose([MixupAugmentation(1.0)])(torch.randn(4, 1, 8))
 
 
-def test_what_is_no_augmentation():
-    with pytest.raises(TypeError, match="7 is no augmentation"):
+def test_rejects_invalid_augmentation_and_probability():
+    with pytest.raises(TypeError, match="augmentation is 7, expected an Augmentation or a function"):
         as_augmentation(7)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"probability is 1\.5"):
         RandomApply(flip, 1.5)
 
 
-# -- in a collate ------------------------------------------------------------------------------------------
+# in a collate
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -79,7 +79,7 @@ def test_collate_augments_lists_of_samples(workers):
     assert (labels.tolist(), metadata) == ([0, 1, 2, 3], {})
 
 
-# -- in a trainer ------------------------------------------------------------------------------------------
+# in a trainer
 
 
 def data(n=60, classes=3):
@@ -90,7 +90,7 @@ def data(n=60, classes=3):
 def new_trainer(augmentation=None, **arguments):
     torch.manual_seed(5)
     model = nn.Sequential(nn.Flatten(), nn.Linear(32, 3))
-    # with a generator of its own, a loader draws nothing from torch's
+    # with its own generator, the loader does not draw from torch's global one
     loader = DataLoader(TensorDataset(*data()), batch_size=16, generator=generator())
     return Trainer(model, loader, loader, device="cpu", augmentation=augmentation, **arguments)
 
@@ -99,13 +99,13 @@ def weights(trainer):
     return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
 
 
-def test_augmentation_that_does_nothing_changes_no_bit():
+def test_identity_augmentation_does_not_change_training():
     plain, same = new_trainer(), new_trainer(lambda signals, targets: (signals, targets))
     plain.fit(2), same.fit(2)
     assert torch.equal(weights(plain), weights(same))
 
 
-def test_a_trainer_augments_training_only_and_equals_a_plain_loop():
+def test_trainer_augments_training_only_and_matches_plain_loop():
     augment = MixupAugmentation(0.4, num_classes=3)
     trainer = new_trainer(augment, max_grad_norm=None)
     torch.manual_seed(9)
@@ -129,7 +129,7 @@ def test_a_trainer_augments_training_only_and_equals_a_plain_loop():
     assert history["val_loss"][-1] == pytest.approx(expected, rel=1e-5)
 
 
-def test_accuracy_counts_the_dominant_label():
+def test_accuracy_counts_label_with_largest_weight():
     def soften(signals, targets):
         return signals, 0.6 * nn.functional.one_hot(targets, 3) + 0.4 / 3
 
@@ -137,25 +137,23 @@ def test_accuracy_counts_the_dominant_label():
     assert soft.train_epoch()["accuracy"] == pytest.approx(hard.train_epoch()["accuracy"], abs=0.1)
 
 
-def test_a_batch_that_lacks_the_last_class_still_mixes():
-    """MixupAugmentation knows two classes of this batch, the network three."""
+def test_mixes_batch_without_the_last_class():
+    """MixupAugmentation finds two classes in the batch, but the network has three."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(32, 3))
     loader = DataLoader(TensorDataset(torch.randn(8, 1, 32), torch.arange(8) % 2), batch_size=8)
     history = Trainer(model, loader, device="cpu", augmentation=MixupAugmentation(1.0)).fit(1)
     assert history["train_loss"][0] > 0
 
 
-def test_an_augmented_run_resumes_to_the_same_bits(tmp_path):
+def test_augmented_run_resumes_exactly(tmp_path):
     policy = [[("time_shift", 1.0, 1.0), ("white_noise", 0.5, 0.5)], [("mixup", 1.0, 0.5)]]
-    from whirl.augment.policies import AutoAugment
-
-    whole = new_trainer(AutoAugment(policy), checkpoint_dir=tmp_path / "whole")
+    uninterrupted = new_trainer(AutoAugment(policy), checkpoint_dir=tmp_path / "uninterrupted")
     torch.manual_seed(2)
-    whole.fit(4)
-    first = new_trainer(AutoAugment(policy), checkpoint_dir=tmp_path / "part")
+    uninterrupted.fit(4)
+    first = new_trainer(AutoAugment(policy), checkpoint_dir=tmp_path / "interrupted")
     torch.manual_seed(2)
     first.fit(2)
     second = new_trainer(AutoAugment(policy))
     torch.manual_seed(77)
-    second.fit(4, resume_from=tmp_path / "part" / "last.pt")
-    assert torch.equal(weights(whole), weights(second))
+    second.fit(4, resume_from=tmp_path / "interrupted" / "last.pt")
+    assert torch.equal(weights(uninterrupted), weights(second))

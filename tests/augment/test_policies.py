@@ -1,4 +1,4 @@
-"""Operations by name, policies, presets, and the search."""
+"""Operations by name, policies and presets."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ def generator(seed=0):
 
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("length", [1, 7, 512])
-def test_every_operation_takes_any_length_and_leaves_its_input_alone(name, length):
+def test_operations_accept_any_length_and_do_not_modify_input(name, length):
     signals, labels = torch.randn(6, 2, length, generator=generator()), torch.arange(6)
     before = signals.clone()
     out, targets = Operation(name, 1.0, 0.5)(signals, labels, generator=generator(1))
@@ -29,8 +29,8 @@ WITH_MAGNITUDE = [name for name in OPERATIONS if name not in ("polarity_flip", "
 
 
 @pytest.mark.parametrize("name", WITH_MAGNITUDE)
-def test_more_magnitude_changes_more(name):
-    """Mean squared change over the signal's power, of many samples."""
+def test_larger_magnitude_changes_more(name):
+    """Compares the mean squared change over many samples."""
     signals, labels = torch.randn(400, 1, 256, generator=generator()), torch.arange(400) % 5
     change = [
         (Operation(name, 1.0, magnitude)(signals, labels, generator=generator(1))[0] - signals).square().mean()
@@ -40,12 +40,12 @@ def test_more_magnitude_changes_more(name):
 
 
 @pytest.mark.parametrize("name", ["scale", "sensor", "time_shift", "time_mask", "band_stop"])
-def test_no_magnitude_is_no_change(name):
+def test_magnitude_of_zero_changes_nothing(name):
     signals = torch.randn(4, 1, 256, generator=generator())
     assert torch.allclose(Operation(name, 1.0, 0.0)(signals), signals, atol=1e-5)
 
 
-def test_one_sub_policy_a_call_and_each_as_often():
+def test_selects_one_sub_policy_per_call_uniformly():
     augment = AutoAugment([[("polarity_flip", 1.0, 0.0)], []])
     draws = generator()
     flipped = [augment(torch.ones(3, 1, 1), generator=draws).flatten() for _ in range(400)]
@@ -53,7 +53,7 @@ def test_one_sub_policy_a_call_and_each_as_often():
     assert sum(batch[0].item() < 0 for batch in flipped) == pytest.approx(200, abs=40)
 
 
-def test_default_policy_and_presets_hold_known_operations():
+def test_default_policy_and_presets_are_valid():
     assert AutoAugment().policy is DEFAULT_POLICY
     for name in PRESETS:
         out, targets = make_augmentation(name)(torch.randn(8, 1, 128), torch.arange(8))
@@ -69,20 +69,17 @@ def test_default_policy_and_presets_hold_known_operations():
         ([["flip"]], "expected \\(operation, probability, magnitude\\)"),
         (["flip"], "expected a list of"),
         ([[("flip", 1, 1)]], "unknown operation 'flip'"),
-        ([[("scale", 1.2, 1)]], "scale: probability is 1.2"),
-        ([[("scale", 1, float("nan"))]], "scale: magnitude is nan"),
-        ([[("scale", 1, "1")]], "scale: magnitude is '1'"),
-        ([[("mixup", 1, 0)]], "mixup: magnitude is 0"),
+        ([[("scale", 1.2, 1)]], "probability of 'scale' is 1.2"),
+        ([[("scale", 1, float("nan"))]], "magnitude of 'scale' is nan"),
+        ([[("scale", 1, "1")]], "magnitude of 'scale' is '1'"),
+        ([[("mixup", 1, 0)]], "magnitude of 'mixup' is 0"),
     ],
 )
-def test_wrong_policies(policy, message):
+def test_rejects_invalid_policies(policy, message):
     with pytest.raises(ValueError, match=message):
         AutoAugment(policy)
 
 
-def test_unknown_preset():
+def test_rejects_unknown_preset():
     with pytest.raises(ValueError, match="unknown preset 'strong'; expected one of: light, medium, heavy"):
         make_augmentation("strong")
-
-
-# -- the search ---------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Raw signals and patches, augmented as batches of tensors: functions, policies, presets."""
+"""Augmentation of raw signals and of transformer patches: functions, policies and presets."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""How augmentations are put together, and how they reach a batch: by hand, in a collate, or on the device."""
+"""Base class and composition of augmentations, and their application to batches."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ Function = Callable[..., tuple[Tensor, Tensor]]
 
 
 class Augmentation:
-    """A random change of a whole batch; a subclass overrides `augment`.
+    """Base class of random transformations of a batch; subclasses override `augment`.
 
-    Called with signals it returns signals, called with signals and labels it returns both.
+    Called with signals, an augmentation returns signals; called with signals and labels, it returns both.
 
     Example:
-        >>> class Louder(Augmentation):
+        >>> class Amplify(Augmentation):
         ...     def augment(self, batch, generator=None):
         ...         return batch._replace(signals=2 * batch.signals)
-        >>> Louder()(torch.ones(1, 1, 3))
+        >>> Amplify()(torch.ones(1, 1, 3))
         tensor([[[2., 2., 2.]]])
     """
 
     def augment(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
-        """The changed batch; the given one stays as it is.
+        """Return the augmented batch, without modifying the input.
 
         Args:
-            batch: signals float `[B, C, T]`, targets, and metadata that may hold `rpm`.
-            generator: of the signals' device; None is torch's own.
+            batch: signals float `[B, C, T]`, targets, and metadata, which may contain `rpm`.
+            generator: random generator on the device of the signals. None means torch's global generator.
         """
         raise NotImplementedError
 
@@ -46,24 +46,24 @@ class Augmentation:
         self, signals: Tensor, labels: Tensor, *, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]: ...
     def __call__(self, signals: Tensor, labels: Tensor | None = None, *, generator: torch.Generator | None = None):
-        """Augment signals `[B, C, T]` and, where given, their labels: int `[B]` or float `[B, K]`."""
-        given = torch.zeros(len(signals), dtype=torch.int64, device=signals.device) if labels is None else labels
-        batch = self.augment(Batch(signals, given, {}), generator)
+        """Augment signals `[B, C, T]` and, if given, their labels: class indices `[B]` or class weights `[B, K]`."""
+        targets = torch.zeros(len(signals), dtype=torch.int64, device=signals.device) if labels is None else labels
+        batch = self.augment(Batch(signals, targets, {}), generator)
         if labels is not None:
             return batch.signals, batch.targets
-        if batch.targets is not given:
-            raise ValueError(f"{self!r} mixes labels: call it with signals and labels")
+        if batch.targets is not targets:
+            raise ValueError(f"{self!r} mixes labels; call it with signals and labels")
         return batch.signals
 
 
 class Compose(Augmentation):
-    """One augmentation after the other.
+    """Applies several augmentations in sequence.
 
     Args:
         augmentations: `Augmentation` objects, or functions `(signals, labels) -> (signals, labels)`.
 
     Raises:
-        TypeError: one is neither.
+        TypeError: an element is neither of them.
 
     Example:
         >>> double = lambda signals, labels: (2 * signals, labels)
@@ -84,11 +84,11 @@ class Compose(Augmentation):
 
 
 class RandomApply(Augmentation):
-    """Augments each sample with a given probability, independently of the others.
+    """Applies an augmentation to each sample with a given probability, independently of the other samples.
 
     Args:
         augmentation: an `Augmentation`, or a function `(signals, labels) -> (signals, labels)`.
-        probability: in [0, 1].
+        probability: probability of augmenting a sample, in [0, 1].
 
     Raises:
         ValueError: the probability is outside [0, 1].
@@ -107,31 +107,31 @@ class RandomApply(Augmentation):
     def augment(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
         if self.probability == 0:
             return batch
-        changed = self.augmentation.augment(batch, generator)
+        augmented = self.augmentation.augment(batch, generator)
         if self.probability == 1:
-            return changed
+            return augmented
         signals = batch.signals
         chosen = torch.rand(len(signals), device=signals.device, generator=generator) < self.probability
-        targets = changed.targets
+        targets = augmented.targets
         if targets is not batch.targets:
-            before = as_distributions(batch.targets, targets.shape[1], targets.dtype)
-            targets = torch.where(chosen[:, None], targets, before)
+            original = as_distributions(batch.targets, targets.shape[1], targets.dtype)
+            targets = torch.where(chosen[:, None], targets, original)
         return Batch(
-            torch.where(chosen.view(-1, *[1] * (signals.ndim - 1)), changed.signals, signals),
+            torch.where(chosen.view(-1, *[1] * (signals.ndim - 1)), augmented.signals, signals),
             targets,
-            {name: _choose(chosen, value, batch.metadata[name]) for name, value in changed.metadata.items()},
+            {name: _choose(chosen, value, batch.metadata[name]) for name, value in augmented.metadata.items()},
         )
 
     def __repr__(self) -> str:
         return f"RandomApply({self.augmentation!r}, {self.probability})"
 
 
-def _choose(chosen: Tensor, changed: Any, before: Any) -> Any:
-    return before if changed is before else torch.where(chosen, changed, before)
+def _choose(chosen: Tensor, augmented: Any, original: Any) -> Any:
+    return original if augmented is original else torch.where(chosen, augmented, original)
 
 
 class _FromFunction(Augmentation):
-    """A function of signals and labels as an augmentation."""
+    """Adapter from a function of signals and labels to an augmentation."""
 
     def __init__(self, function: Function) -> None:
         self.function = function
@@ -147,30 +147,30 @@ class _FromFunction(Augmentation):
 
 
 def as_augmentation(augmentation: Augmentation | Function) -> Augmentation:
-    """An `Augmentation` as it is, a function `(signals, labels) -> (signals, labels)` wrapped.
+    """Wrap a function `(signals, labels) -> (signals, labels)`; an `Augmentation` is returned unchanged.
 
     Raises:
-        TypeError: it cannot be called.
+        TypeError: the argument is not callable.
     """
     if isinstance(augmentation, Augmentation):
         return augmentation
     if not callable(augmentation):
         raise TypeError(
-            f"{augmentation!r} is no augmentation: expected an Augmentation, or a function "
+            f"augmentation is {augmentation!r}, expected an Augmentation or a function "
             "(signals, labels) -> (signals, labels)"
         )
     return _FromFunction(augmentation)
 
 
 class AugmentedCollate:
-    """A `collate_fn` that augments what a `DataLoader` has put together; worker processes augment, then.
+    """A `collate_fn` that augments batches of a `DataLoader`, in its worker processes if there are any.
 
-    It goes over a list of samples as well as over a batch that the dataset cuts whole. Each worker draws from
-    its own random state, which the loader seeds.
+    It accepts a list of samples, and also a complete batch from a dataset that returns batches. Each worker draws from
+    its own random state, which is seeded by the loader.
 
     Args:
         augmentation: an `Augmentation`, or a function `(signals, labels) -> (signals, labels)`.
-        collate: makes the batch of a list of samples.
+        collate: function that creates a batch from a list of samples.
 
     Example:
         >>> data = [(torch.ones(1, 4), 0), (torch.ones(1, 4), 1)]
@@ -188,6 +188,6 @@ class AugmentedCollate:
         self.collate = collate
 
     def __call__(self, samples: Any) -> Batch:
-        """The augmented batch of these samples."""
+        """Return the augmented batch of a list of samples, or of a complete batch."""
         batch = self.collate(samples) if isinstance(samples, list) else samples
         return self.augmentation.augment(as_batch(batch, torch.device("cpu")))

@@ -1,4 +1,4 @@
-"""Labels of mixed samples: class weights, and the draws that weigh them."""
+"""Labels of mixed samples: class weights, and draws from the Beta distribution."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from whirl.validation import check_number
 
 
 def invalidate_mixed_metadata(metadata: dict[str, Any], n_samples: int) -> dict[str, Any]:
-    """Metadata of samples that are two: no speed is theirs, and no recording.
+    """Mark metadata of mixed samples as unknown, since these samples belong to no single recording or speed.
 
-    Floats become NaN, which is "unknown" everywhere; recording ids count below zero, one for each sample.
+    Floats become NaN, which means unknown throughout the package; recording ids become unique negative numbers.
 
     Example:
         >>> invalidate_mixed_metadata({"rpm": torch.tensor([1500.0, 3000.0]), "recording": torch.tensor([4, 4])}, 2)
         {'rpm': tensor([nan, nan]), 'recording': tensor([-1, -2])}
     """
-    nobody = -1 - torch.arange(n_samples)
+    new_ids = -1 - torch.arange(n_samples)
     return {
         name: torch.full_like(value, torch.nan)
         if value.is_floating_point()
-        else nobody.to(value.device)
+        else new_ids.to(value.device)
         if name in ("recording", "record_ids")
         else value
         for name, value in metadata.items()
@@ -31,21 +31,22 @@ def invalidate_mixed_metadata(metadata: dict[str, Any], n_samples: int) -> dict[
 
 
 def as_distributions(labels: Tensor, num_classes: int | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Labels as class weights.
+    """Convert labels to class weights.
 
     Args:
         labels: class indices, integers `[B]`, or class weights, float `[B, K]`.
-        num_classes: number of classes K. None takes the width of weights, and for indices the largest index + 1:
-            that waits for an accelerator, and is too few where the batch lacks the last classes.
-        dtype: of the result.
+        num_classes: number of classes K. None means the number of columns of class weights, or the largest index
+            plus 1. The latter forces a synchronization with an accelerator, and is too small if the batch does not
+            contain the last class.
+        dtype: dtype of the result.
 
     Returns:
-        Class weights `[B, K]`; indices become rows with a single 1.
+        Class weights `[B, K]`; indices are one-hot encoded.
 
     Raises:
         TypeError: labels `[B]` are floats, or labels `[B, K]` are integers.
-        ValueError: labels of another shape, weights of another width than `num_classes`, or an index outside
-            0..K-1 (on an accelerator torch's own device-side error, as looking would wait for it).
+        ValueError: the labels have another shape, the number of columns is not `num_classes`, or an index is outside
+            0..K-1 (on an accelerator, torch's device-side error instead, to avoid a synchronization).
 
     Example:
         >>> as_distributions(torch.tensor([0, 2]), num_classes=3)
@@ -56,11 +57,11 @@ def as_distributions(labels: Tensor, num_classes: int | None = None, dtype: torc
         raise ValueError(f"labels have shape {list(labels.shape)}, expected indices [B] or class weights [B, K]")
     if labels.is_floating_point() != (labels.ndim == 2) or labels.dtype == torch.bool or labels.is_complex():
         raise TypeError(
-            f"labels of shape {list(labels.shape)} are {labels.dtype}: expected integers [B] or floats [B, K]"
+            f"labels of shape {list(labels.shape)} have dtype {labels.dtype}, expected integers [B] or floats [B, K]"
         )
     if labels.ndim == 2:
         if num_classes not in (None, labels.shape[1]):
-            raise ValueError(f"labels are weights of {labels.shape[1]} classes, but num_classes is {num_classes}")
+            raise ValueError(f"labels have weights for {labels.shape[1]} classes, but num_classes is {num_classes}")
         return labels.to(dtype)
     return _one_hot(labels.long(), num_classes, dtype)
 
@@ -70,7 +71,7 @@ def _one_hot(labels: Tensor, num_classes: int | None, dtype: torch.dtype) -> Ten
         low, high = (int(value) for value in labels.aminmax())
         num_classes = high + 1 if num_classes is None else num_classes
         if low < 0 or high >= num_classes:
-            raise ValueError(f"labels run from {low} to {high}, expected 0 to {num_classes - 1}")
+            raise ValueError(f"labels range from {low} to {high}, expected 0..{num_classes - 1}")
     weights = torch.zeros(len(labels), num_classes or 0, dtype=dtype, device=labels.device)
     return weights.scatter_(1, labels[:, None], 1)
 
@@ -82,28 +83,29 @@ def mix_labels(
     num_classes: int | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Class weights of samples made of two: `share` of the first and the rest of the second.
+    """Mix labels of pairs of samples.
 
     Args:
-        labels1: class indices `[B]` or class weights `[B, K]`.
-        labels2: the same of the other samples; one may be indices and the other weights.
-        share: weight of the first sample, `[B]`, in [0, 1].
-        num_classes: as in `as_distributions`.
-        dtype: of the result.
+        labels1: class indices `[B]` or class weights `[B, K]` of the first samples.
+        labels2: the same for the second samples; one may be indices and the other class weights.
+        share: weight of the first sample `[B]`, in [0, 1]; that of the second is 1 minus `share`.
+        num_classes: number of classes K. None means the number of columns of class weights, or the largest
+            index plus 1.
+        dtype: dtype of the result.
 
     Returns:
         Class weights `[B, K]`.
 
     Raises:
-        TypeError: as `as_distributions`.
-        ValueError: as `as_distributions`, or the two differ in number or width.
+        TypeError: see `as_distributions`.
+        ValueError: see `as_distributions`, or the labels differ in number or in the number of classes.
 
     Example:
         >>> mix_labels(torch.tensor([0]), torch.tensor([1]), torch.tensor([0.75]))
         tensor([[0.7500, 0.2500]])
     """
     if len(labels1) != len(labels2):
-        raise ValueError(f"there are {len(labels1)} first labels but {len(labels2)} second ones")
+        raise ValueError(f"there are {len(labels1)} first labels, but {len(labels2)} second labels")
     if labels1.ndim == labels2.ndim == 1:
         both = as_distributions(torch.cat([labels1, labels2]), num_classes, dtype)
         first, second = both.chunk(2) if len(both) else (both, both)
@@ -120,13 +122,14 @@ def beta_weights(
     generator: torch.Generator | None = None,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Draws from Beta(alpha, alpha), the share of the first sample in a mix.
+    """Draw from Beta(alpha, alpha), for the weight of the first sample in a mix.
 
     Args:
         n: number of draws, >= 0.
-        alpha: > 0; 1 is uniform, small values keep one of the two nearly whole, large ones halve.
-        generator: source of the draws, of the same device; None is torch's own.
-        device: where to draw.
+        alpha: parameter of the distribution, > 0. 1 is the uniform distribution; small values give weights close to 0
+            or 1, large values give weights close to 1/2.
+        generator: random generator on `device`. None means torch's global generator.
+        device: device of the result.
 
     Returns:
         float32 `[n]`, in [0, 1].
@@ -141,9 +144,9 @@ def beta_weights(
     check_number("alpha", alpha, 0, open_ends=True)
     if alpha == 1:
         return torch.rand(n, generator=generator, device=device)
-    alpha = min(max(alpha, 1e-30), 1e30)  # beyond, single precision cannot tell the distribution from its limit
-    # G(a) = G(a + 1) U^(1 / a) for gamma variates, and a Beta variate is G1 / (G1 + G2). By logarithms, since the G of
-    # a small a underflow; -log U is exponential. Marsaglia and Tsang 2000, ACM Trans. Math. Softw. 26:363.
+    alpha = min(max(alpha, 1e-30), 1e30)  # beyond, the limits are reached in single precision
+    # A Beta variate is G1 / (G1 + G2) with gamma variates G(a) = G(a + 1) U^(1 / a). Computed with logarithms, since G
+    # underflows for small a; -log U is exponential. Marsaglia and Tsang 2000, ACM Trans. Math. Softw. 26:363.
     log_gamma = torch._standard_gamma(torch.full((2, n), alpha + 1, device=device), generator=generator).log_()
     log_gamma -= torch.empty(2, n, device=device).exponential_(alpha, generator=generator)
     return log_gamma.softmax(0)[0]

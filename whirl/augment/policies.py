@@ -1,4 +1,4 @@
-"""Augmentation policies: operations by name and magnitude, presets, and a random choice among them."""
+"""Augmentation policies: operations by name and magnitude, presets, and random selection of sub-policies."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from whirl.augment import signals as raw
 from whirl.augment import vibration
 from whirl.augment.base import Augmentation, Compose, RandomApply
 from whirl.augment.label_mixing import invalidate_mixed_metadata
+from whirl.augment.signal_mixing import MixupAugmentation, cutmix_batch
 from whirl.engine.batch import Batch
 from whirl.validation import check_name, check_number
 
@@ -23,10 +24,10 @@ BatchFunction = Callable[[Batch, float, torch.Generator | None], Batch]
 
 
 def _on_signals(function: SignalFunction) -> BatchFunction:
-    def change(batch: Batch, magnitude: float, generator: torch.Generator | None) -> Batch:
+    def apply(batch: Batch, magnitude: float, generator: torch.Generator | None) -> Batch:
         return batch._replace(signals=function(batch.signals, magnitude, generator))
 
-    return change
+    return apply
 
 
 def _speed_jitter(batch: Batch, magnitude: float, generator: torch.Generator | None) -> Batch:
@@ -36,59 +37,61 @@ def _speed_jitter(batch: Batch, magnitude: float, generator: torch.Generator | N
 
 
 def _mixup(batch: Batch, magnitude: float, generator: torch.Generator | None) -> Batch:
-    return raw.MixupAugmentation(magnitude).augment(batch, generator)
+    return MixupAugmentation(magnitude).augment(batch, generator)
 
 
 def _cutmix(batch: Batch, magnitude: float, generator: torch.Generator | None) -> Batch:
-    signals, targets = raw.cutmix_batch(batch.signals, batch.targets, magnitude, prob=1.0, generator=generator)
+    signals, targets = cutmix_batch(batch.signals, batch.targets, magnitude, prob=1.0, generator=generator)
     return Batch(signals, targets, invalidate_mixed_metadata(batch.metadata, len(signals)))
 
 
-class _Kind(NamedTuple):
-    """An operation of a policy: what it does, and what its magnitude means."""
+class _OperationSpec(NamedTuple):
+    """An operation of a policy, and the meaning of its magnitude."""
 
-    change: BatchFunction
+    apply: BatchFunction
     magnitude: str
 
 
-OPERATIONS: dict[str, _Kind] = {
-    "polarity_flip": _Kind(_on_signals(lambda s, m, g: vibration.polarity_flip(s, 1.0)), "unused"),
-    "time_shift": _Kind(
+OPERATIONS: dict[str, _OperationSpec] = {
+    "polarity_flip": _OperationSpec(_on_signals(lambda s, m, g: vibration.polarity_flip(s, 1.0)), "unused"),
+    "time_shift": _OperationSpec(
         _on_signals(lambda s, m, g: raw.time_shift(s, round(m * s.shape[-1]), generator=g)),
-        "longest circular shift, as a share of the window",
+        "maximum circular shift as a fraction of the window",
     ),
-    "time_mask": _Kind(
+    "time_mask": _OperationSpec(
         _on_signals(lambda s, m, g: raw.time_masking(s, round(m * s.shape[-1] / 4), generator=g)),
-        "longest mask, as a share of a quarter of the window",
+        "maximum mask as a fraction of a quarter of the window",
     ),
-    "scale": _Kind(
+    "scale": _OperationSpec(
         _on_signals(lambda s, m, g: raw.amplitude_scaling(s, (1 - m / 2, 1 + m / 2), generator=g)),
         "factors within 1 ± magnitude / 2",
     ),
-    "sensor": _Kind(
+    "sensor": _OperationSpec(
         _on_signals(lambda s, m, g: vibration.sensor_gain_and_offset(s, gain_db=6 * m, offset=m / 5, generator=g)),
         "gain of each channel within ± 6 dB · magnitude, offset within ± magnitude / 5 of its RMS",
     ),
-    "white_noise": _Kind(
+    "white_noise": _OperationSpec(
         _on_signals(lambda s, m, g: vibration.additive_machine_noise(s, 30 * (1 - m), generator=g)),
         "signal-to-noise ratio of 30 dB · (1 - magnitude)",
     ),
-    "pink_noise": _Kind(
+    "pink_noise": _OperationSpec(
         _on_signals(lambda s, m, g: vibration.additive_machine_noise(s, 30 * (1 - m), color="pink", generator=g)),
         "signal-to-noise ratio of 30 dB · (1 - magnitude)",
     ),
-    "speed_jitter": _Kind(_speed_jitter, "speed within ± 10 % · magnitude"),
-    "band_stop": _Kind(
+    "speed_jitter": _OperationSpec(_speed_jitter, "speed within ± 10 % · magnitude"),
+    "band_stop": _OperationSpec(
         _on_signals(lambda s, m, g: vibration.band_stop(s, 1.0, max_width_hz=0.1 * m, generator=g)),
-        "widest band, as a tenth of the sampling rate",
+        "maximum bandwidth of 0.1 · magnitude · sampling rate",
     ),
-    "surrogate": _Kind(_on_signals(lambda s, m, g: vibration.random_phase_surrogate(s, generator=g)), "unused"),
-    "mixup": _Kind(_mixup, "alpha of the Beta distribution, > 0"),
-    "cutmix": _Kind(_cutmix, "alpha of the Beta distribution, > 0"),
+    "surrogate": _OperationSpec(
+        _on_signals(lambda s, m, g: vibration.random_phase_surrogate(s, generator=g)), "unused"
+    ),
+    "mixup": _OperationSpec(_mixup, "alpha of the Beta distribution, > 0"),
+    "cutmix": _OperationSpec(_cutmix, "alpha of the Beta distribution, > 0"),
 }
 
-# What a policy search draws from: an operation that mixes labels changes the loss that it is judged by.
-SEARCHED = tuple(name for name in OPERATIONS if name not in ("mixup", "cutmix"))
+# Operations of a policy search. Operations that mix labels are excluded, since they change the loss to be compared.
+SEARCH_OPERATIONS = tuple(name for name in OPERATIONS if name not in ("mixup", "cutmix"))
 
 DEFAULT_POLICY: Policy = (
     (("polarity_flip", 0.5, 0.0), ("time_shift", 1.0, 1.0)),
@@ -110,19 +113,19 @@ PRESETS: dict[str, SubPolicy] = {
         ("mixup", 0.5, 0.2),
     ),
 }
-"""What each is worth was measured on machines and bearings that training never saw: docs/results/augmentation.md."""
+"""Measured benefits on machines and bearings not seen in training: docs/results/augmentation.md."""
 
 
 class Operation(Augmentation):
-    """One named operation, applied to each sample with a probability.
+    """Operation of a policy by name, applied to each sample with a given probability.
 
     Args:
         name: a key of `OPERATIONS`.
-        probability: in [0, 1].
-        magnitude: in [0, 1]; what it means, `OPERATIONS[name].magnitude` says.
+        probability: probability of applying the operation to a sample, in [0, 1].
+        magnitude: strength of the operation, in [0, 1]; its meaning is given by `OPERATIONS[name].magnitude`.
 
     Raises:
-        ValueError: an unknown name, or a number outside its range.
+        ValueError: the name is unknown, or a number is out of range.
 
     Example:
         >>> Operation("polarity_flip", 1.0, 0.0)(torch.ones(1, 1, 2))
@@ -131,12 +134,12 @@ class Operation(Augmentation):
 
     def __init__(self, name: str, probability: float, magnitude: float) -> None:
         check_name("operation", name, OPERATIONS)
-        check_number(f"{name}: probability", probability, 0, 1)
-        check_number(f"{name}: magnitude", magnitude, 0, 1)
+        check_number(f"probability of {name!r}", probability, 0, 1)
+        check_number(f"magnitude of {name!r}", magnitude, 0, 1)
         if name in ("mixup", "cutmix") and magnitude == 0:
-            raise ValueError(f"{name}: magnitude is 0, expected the alpha of a Beta distribution, > 0 and <= 1")
+            raise ValueError(f"magnitude of {name!r} is 0, expected the alpha of a Beta distribution, in (0, 1]")
         self.name, self.probability, self.magnitude = name, probability, magnitude
-        self._applied = RandomApply(_Always(OPERATIONS[name].change, magnitude), probability)
+        self._applied = RandomApply(_WithMagnitude(OPERATIONS[name].apply, magnitude), probability)
 
     def augment(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
         return self._applied.augment(batch, generator)
@@ -145,40 +148,41 @@ class Operation(Augmentation):
         return f"Operation({self.name!r}, {self.probability}, {self.magnitude})"
 
 
-class _Always(Augmentation):
-    def __init__(self, change: BatchFunction, magnitude: float) -> None:
-        self.change, self.magnitude = change, magnitude
+class _WithMagnitude(Augmentation):
+    def __init__(self, apply: BatchFunction, magnitude: float) -> None:
+        self.apply, self.magnitude = apply, magnitude
 
     def augment(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
-        return self.change(batch, self.magnitude, generator)
+        return self.apply(batch, self.magnitude, generator)
 
 
 def compose_policy(steps: SubPolicy) -> Compose:
-    """The operations of one sub-policy `[(operation, probability, magnitude), ...]`, in their order.
+    """Compose the operations of a sub-policy `[(operation, probability, magnitude), ...]`.
 
     Raises:
-        ValueError: an entry of another form, an unknown operation, a number outside [0, 1].
+        ValueError: an entry is not such a triple, an operation is unknown, or a number is outside [0, 1].
     """
     if isinstance(steps, str) or not isinstance(steps, Sequence):
-        raise ValueError(f"a sub-policy is {steps!r}, expected a list of (operation, probability, magnitude)")
+        raise ValueError(f"sub-policy is {steps!r}, expected a list of (operation, probability, magnitude)")
     for step in steps:
         if isinstance(step, str) or not isinstance(step, Sequence) or len(step) != 3:
-            raise ValueError(f"a policy's entry is {step!r}, expected (operation, probability, magnitude)")
+            raise ValueError(f"sub-policy contains {step!r}, expected (operation, probability, magnitude)")
     return Compose([Operation(*step) for step in steps])
 
 
 class AutoAugment(Augmentation):
-    """Draws one sub-policy per call and applies its operations, each to a sample with its own probability.
+    """Applies a random sub-policy of a policy to each batch (AutoAugment).
 
-    After E. D. Cubuk et al.: "AutoAugment: Learning Augmentation Strategies from Data", CVPR 2019.
+    Each call selects one sub-policy for the batch; each of its operations is applied to every sample with its own
+    probability. E. D. Cubuk et al.: "AutoAugment: Learning Augmentation Strategies from Data", CVPR 2019.
 
     Args:
-        policy: sub-policies `[(operation, probability, magnitude), ...]`, operations by their names in
-            `whirl.augment.policies.OPERATIONS`; None is `DEFAULT_POLICY`, chosen by hand. An empty sub-policy
-            leaves the batch as it is.
+        policy: list of sub-policies `[(operation, probability, magnitude), ...]`, with operations from
+            `whirl.augment.policies.OPERATIONS`. An empty sub-policy leaves the batch unchanged. None means
+            `DEFAULT_POLICY`, which was selected manually.
 
     Raises:
-        ValueError: an empty policy, an unknown operation, a number outside [0, 1].
+        ValueError: the policy is empty, an operation is unknown, or a number is outside [0, 1].
 
     Example:
         >>> augment = AutoAugment([[("polarity_flip", 1.0, 0.0)], [("scale", 1.0, 0.0)]])
@@ -193,7 +197,7 @@ class AutoAugment(Augmentation):
         self._choices = [compose_policy(steps) for steps in self.policy]
 
     def augment(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
-        # Without a generator the choice is drawn on the host, where it is needed: no wait for the device.
+        # Without a generator, draw on the host, where the choice is needed: this avoids a synchronization.
         device = "cpu" if generator is None else generator.device
         choice = int(torch.randint(len(self._choices), (), generator=generator, device=device))
         return self._choices[choice].augment(batch, generator)
@@ -203,13 +207,13 @@ class AutoAugment(Augmentation):
 
 
 def make_augmentation(setting: str | Policy) -> Augmentation:
-    """The augmentation that a setting names: a preset or a policy.
+    """Create an augmentation from a preset or a policy.
 
     Args:
-        setting: `'light'`, `'medium'`, `'heavy'`, or sub-policies as `AutoAugment` takes them.
+        setting: `'light'`, `'medium'`, `'heavy'`, or a policy as accepted by `AutoAugment`.
 
     Raises:
-        ValueError: an unknown preset, a wrong policy.
+        ValueError: the preset is unknown, or the policy is invalid.
 
     Example:
         >>> make_augmentation("light")

@@ -1,10 +1,10 @@
-"""Augmentation of patches, the tokens of a transformer: `[B, P, D]`, P patches of D numbers in the order of time.
+"""Augmentation of patches, the tokens of a transformer: `[B, P, D]` for P patches of D features in temporal order.
 
-Meant for tokens to which no position has been added yet, as `PatchTransformer.embed` gives them: a shift or a
-permutation then really moves content in time, and a patch that is zeroed keeps its position and reads as missing.
+Apply these functions to tokens without positional encoding, as returned by `PatchTransformer.embed`. A shift or a
+permutation then moves content in time, and a zeroed patch keeps its position and appears as missing.
 
-Every sample has its own draws, on the patches' device and from `generator`, of that device, or else torch's own. The
-input is never changed, gradients flow to what is left of it, and the type stays.
+Random draws are independent for every sample. Inputs are never modified, gradients are propagated to all values that
+remain, and dtype and device are preserved.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from whirl.validation import check_count, check_floating, check_number
 def patch_dropout(
     patches: Tensor, drop_prob: float = 0.1, training: bool = True, *, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Patches of which each is zeroed with a probability, independently; the others keep their scale.
+    """Set each patch to zero with a given probability, independently; the other patches are not rescaled.
 
     Args:
         patches: float `[B, P, D]`.
-        drop_prob: probability of losing a patch, in [0, 1].
-        training: False gives the patches back as they are.
-        generator: of the patches' device; None is torch's own.
+        drop_prob: probability of dropping a patch, in [0, 1].
+        training: if False, the patches are returned unchanged.
+        generator: random generator on the device of the patches. None means torch's global generator.
 
     Returns:
-        `[B, P, D]`.
+        Patches `[B, P, D]`.
 
     Raises:
-        TypeError: the patches are not floating point.
+        TypeError: the patches are not a floating-point tensor.
         ValueError: the patches are not `[B, P, D]`, or the probability is outside [0, 1].
 
     Example:
@@ -42,7 +42,7 @@ def patch_dropout(
         tensor([[0., 1., 0., 0., 0., 1.],
                 [0., 1., 0., 1., 0., 0.]])
     """
-    _require_patches(patches)
+    _check_patches(patches)
     check_number("drop_prob", drop_prob, 0, 1)
     if not training:
         return patches
@@ -60,25 +60,26 @@ def patch_mixup(
     num_classes: int | None = None,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Weighted means of pairs of samples, and of their labels (mixup; Zhang et al. 2018), on patches.
+    """Compute weighted means of pairs of samples and of their labels (mixup; Zhang et al. 2018).
 
-    `λ x₁ + (1 - λ) x₂`, with one λ of Beta(alpha, alpha) per pair.
+    The result is `λ x₁ + (1 - λ) x₂`, with one λ from Beta(alpha, alpha) per pair.
 
     Args:
         patches1: float `[B, P, D]`.
-        patches2: the partners, of the same shape and type.
+        patches2: the partners, of the same shape and dtype.
         labels1: class indices `[B]` or class weights `[B, K]`.
-        labels2: those of the partners.
-        alpha: > 0; 1 draws λ uniformly, small values keep one of the two nearly whole, large ones halve.
-        num_classes: number of classes K, where the labels are indices that may lack the last ones.
-        generator: of the patches' device; None is torch's own.
+        labels2: the labels of the partners.
+        alpha: parameter of the Beta distribution, > 0. 1 is the uniform distribution; small values leave one of the two
+            samples almost unchanged, large values average them.
+        num_classes: number of classes K, if the labels are indices. None means the largest index plus 1.
+        generator: random generator on the device of the patches. None means torch's global generator.
 
     Returns:
-        The mixed patches `[B, P, D]`, and class weights float32 `[B, K]` with exactly the shares of the patches.
+        The mixed patches `[B, P, D]`, and class weights float32 `[B, K]` with exactly the same λ.
 
     Raises:
-        TypeError: the patches are not floating point, or labels are of a wrong type.
-        ValueError: shapes do not fit, `alpha` is not positive, or a label is none of the classes.
+        TypeError: the patches are not a floating-point tensor, or the labels have an invalid dtype.
+        ValueError: the shapes do not match, `alpha` is not positive, or a label is outside 0..K-1.
 
     Example:
         >>> ones, zeros = torch.ones(2, 3, 1), torch.zeros(2, 3, 1)
@@ -87,36 +88,37 @@ def patch_mixup(
         >>> torch.equal(mixed[:, 0, 0], weights[:, 1])
         True
     """
-    _require_patches(patches1)
+    _check_patches(patches1)
     if patches1.shape != patches2.shape or patches1.dtype != patches2.dtype:
         raise ValueError(
-            f"patches1 are {patches1.dtype} {list(patches1.shape)} but patches2 {patches2.dtype} "
-            f"{list(patches2.shape)}, expected the same"
+            f"patches1 are {patches1.dtype} {list(patches1.shape)} and patches2 are {patches2.dtype} "
+            f"{list(patches2.shape)}, expected equal dtypes and shapes"
         )
     if len(labels1) != len(patches1):
-        raise ValueError(f"there are {len(patches1)} samples but {len(labels1)} labels")
+        raise ValueError(f"there are {len(patches1)} samples, but {len(labels1)} labels")
     share = beta_weights(len(patches1), alpha, generator=generator, device=patches1.device)
-    share = share.to(patches1.dtype)  # before the labels take it, so that they know what half precision keeps
+    share = share.to(patches1.dtype)  # round first, so that the labels use the same weight
     return patches2.lerp(patches1, share.view(-1, 1, 1)), mix_labels(labels1, labels2, share, num_classes)
 
 
 def temporal_shift_patches(
     patches: Tensor, max_shift: int = 5, circular: bool = True, *, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Samples moved in time by an integer number of patches, uniform in -`max_shift`..`max_shift`; later is positive.
+    """Shift each sample in time by a number of patches drawn uniformly from -`max_shift`..`max_shift`.
 
     Args:
         patches: float `[B, P, D]`.
-        max_shift: largest shift in patches, >= 0. Not circular, it counts as P - 1 at most, so that something remains.
-        circular: whether what leaves at one end comes in at the other; else zeros come in.
-        generator: of the patches' device; None is torch's own.
+        max_shift: maximum shift in patches, >= 0. Without `circular` it is limited to P - 1, so that at least one patch
+            remains.
+        circular: if True, patches shifted out at one end are inserted at the other end, otherwise zeros are inserted.
+        generator: random generator on the device of the patches. None means torch's global generator.
 
     Returns:
-        `[B, P, D]`.
+        Patches `[B, P, D]`.
 
     Raises:
-        TypeError: the patches are not floating point.
-        ValueError: the patches are not `[B, P, D]`, or the shift is not an integer >= 0.
+        TypeError: the patches are not a floating-point tensor.
+        ValueError: the patches are not `[B, P, D]`, or `max_shift` is not an integer >= 0.
 
     Example:
         >>> patches = torch.arange(1.0, 5).expand(3, 4).unsqueeze(-1)
@@ -126,48 +128,49 @@ def temporal_shift_patches(
                 [2., 3., 4., 0.],
                 [0., 1., 2., 3.]])
     """
-    _require_patches(patches)
+    _check_patches(patches)
     check_count("max_shift", max_shift, 0)
     n, n_patches, _ = patches.shape
-    longest = max_shift if circular else min(max_shift, n_patches - 1)
-    shifts = torch.randint(-longest, longest + 1, (n, 1), generator=generator, device=patches.device)
+    max_shift = max_shift if circular else min(max_shift, n_patches - 1)
+    shifts = torch.randint(-max_shift, max_shift + 1, (n, 1), generator=generator, device=patches.device)
     source = torch.arange(n_patches, device=patches.device) - shifts
-    moved = _rearrange(patches, source % n_patches)
-    return moved if circular else mask_out(moved, ((source < 0) | (source >= n_patches)).unsqueeze(-1))
+    shifted = _rearrange(patches, source % n_patches)
+    return shifted if circular else mask_out(shifted, ((source < 0) | (source >= n_patches)).unsqueeze(-1))
 
 
 def patch_cutout(
     patches: Tensor, n_holes: int = 10, hole_size: int = 5, *, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Patches with holes of zeros, each at a uniform place where it fits; holes may overlap.
+    """Set runs of patches (holes) to zero, at uniformly distributed positions; holes may overlap.
 
-    At most a quarter of the patches is cut out: a hole is P // 4 patches at most, and no more holes than fit into that.
+    At most a quarter of the patches is removed: the size of a hole is limited to P // 4, and the number of holes
+    accordingly.
 
     Args:
         patches: float `[B, P, D]`.
-        n_holes: holes of each sample, >= 0.
-        hole_size: patches in a hole, >= 0.
-        generator: of the patches' device; None is torch's own.
+        n_holes: number of holes per sample, >= 0.
+        hole_size: number of patches in a hole, >= 0.
+        generator: random generator on the device of the patches. None means torch's global generator.
 
     Returns:
-        `[B, P, D]`.
+        Patches `[B, P, D]`.
 
     Raises:
-        TypeError: the patches are not floating point.
-        ValueError: the patches are not `[B, P, D]`, or a number is no whole one >= 0.
+        TypeError: the patches are not a floating-point tensor.
+        ValueError: the patches are not `[B, P, D]`, or `n_holes` or `hole_size` is not an integer >= 0.
 
     Example:
         >>> patch_cutout(torch.ones(2, 12, 1), 1, 3, generator=torch.Generator().manual_seed(0)).squeeze(-1).int()
         tensor([[1, 1, 1, 1, 1, 0, 0, 0, 1, 1, 1, 1],
                 [0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1]], dtype=torch.int32)
     """
-    _require_patches(patches)
+    _check_patches(patches)
     check_count("n_holes", n_holes, 0)
     check_count("hole_size", hole_size, 0)
     n, n_patches, _ = patches.shape
-    most = n_patches // 4
-    size = min(hole_size, most)
-    count = min(n_holes, most // size) if size else 0
+    max_removed = n_patches // 4
+    size = min(hole_size, max_removed)
+    count = min(n_holes, max_removed // size) if size else 0
     mask = span_mask(n, n_patches, size, count, generator=generator, device=patches.device, fixed_width=True)
     return mask_out(patches, mask.unsqueeze(-1))
 
@@ -175,21 +178,21 @@ def patch_cutout(
 def patch_permutation(
     patches: Tensor, permute_prob: float = 0.1, *, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Samples in which randomly chosen patches change places: each takes the place of the next in a random round.
+    """Permute randomly chosen patches of each sample by a random cyclic permutation.
 
-    A patch is chosen with the probability given, independently. Two or more of a sample all leave their places (two are
-    swapped); a single one stays.
+    Each patch is chosen independently with the given probability. If two or more patches of a sample are chosen, all of
+    them change their positions (two are swapped); a single one stays.
 
     Args:
         patches: float `[B, P, D]`.
-        permute_prob: probability of being chosen, in [0, 1].
-        generator: of the patches' device; None is torch's own.
+        permute_prob: probability of choosing a patch, in [0, 1].
+        generator: random generator on the device of the patches. None means torch's global generator.
 
     Returns:
-        `[B, P, D]`.
+        Patches `[B, P, D]`.
 
     Raises:
-        TypeError: the patches are not floating point.
+        TypeError: the patches are not a floating-point tensor.
         ValueError: the patches are not `[B, P, D]`, or the probability is outside [0, 1].
 
     Example:
@@ -198,37 +201,37 @@ def patch_permutation(
         tensor([[2., 1., 3., 4., 0., 5.],
                 [4., 1., 0., 3., 5., 2.]])
     """
-    _require_patches(patches)
+    _check_patches(patches)
     check_number("permute_prob", permute_prob, 0, 1)
     draws = torch.rand(patches.shape[:2], generator=generator, device=patches.device)
     chosen = (draws < permute_prob).sum(1, keepdim=True)
-    round_ = draws.argsort(1)  # chosen ones first, and in random order
-    place = torch.arange(patches.shape[1], device=patches.device).expand_as(round_)
-    following = torch.where(place + 1 < chosen, place + 1, torch.where(place < chosen, 0, place))
-    source = torch.empty_like(round_).scatter_(1, round_, round_.gather(1, following))
+    cycle = draws.argsort(1)  # chosen patches first, in random order
+    position = torch.arange(patches.shape[1], device=patches.device).expand_as(cycle)
+    successor = torch.where(position + 1 < chosen, position + 1, torch.where(position < chosen, 0, position))
+    source = torch.empty_like(cycle).scatter_(1, cycle, cycle.gather(1, successor))
     return _rearrange(patches, source)
 
 
 def patch_jitter(patches: Tensor, noise_std: float = 0.01, *, generator: torch.Generator | None = None) -> Tensor:
-    """Patches with white Gaussian noise added.
+    """Add white Gaussian noise to the patches.
 
     Args:
         patches: float `[B, P, D]`.
-        noise_std: standard deviation of the noise, >= 0, in the unit of the patches.
-        generator: of the patches' device; None is torch's own.
+        noise_std: standard deviation of the noise in the unit of the patches, >= 0.
+        generator: random generator on the device of the patches. None means torch's global generator.
 
     Returns:
-        `[B, P, D]`.
+        Patches `[B, P, D]`.
 
     Raises:
-        TypeError: the patches are not floating point.
-        ValueError: the patches are not `[B, P, D]`, or the deviation is negative or no number.
+        TypeError: the patches are not a floating-point tensor.
+        ValueError: the patches are not `[B, P, D]`, or `noise_std` is negative or not finite.
 
     Example:
         >>> patch_jitter(torch.zeros(8, 100, 64), 0.5).std().round(decimals=1)
         tensor(0.5000)
     """
-    _require_patches(patches)
+    _check_patches(patches)
     check_number("noise_std", noise_std, 0)
     noise = torch.randn(patches.shape, generator=generator, dtype=patches.dtype, device=patches.device)
     return torch.add(patches, noise, alpha=noise_std)
@@ -236,26 +239,26 @@ def patch_jitter(patches: Tensor, noise_std: float = 0.01, *, generator: torch.G
 
 @dataclass(frozen=True)
 class PatchAugmentation:
-    """The patch augmentations one after the other: what moves patches, then noise, then what zeroes them.
+    """Applies several patch augmentations in sequence.
 
-    Its order is shift, permutation, jitter, cutout, dropout, so that what is zeroed stays zero. It keeps nothing
-    between calls and has nothing to train; `PatchTransformer(..., patch_augmentation=...)` applies it in training.
+    The order is shift, permutation, jitter, cutout, dropout, so that zeroed patches remain zero. The object has no
+    state and no parameters. `PatchTransformer(..., patch_augmentation=...)` applies it in training mode.
 
     Args:
         use_dropout: whether to apply `patch_dropout`.
-        dropout_prob: its probability.
+        dropout_prob: probability of dropping a patch.
         use_cutout: whether to apply `patch_cutout`.
-        cutout_holes: its number of holes.
-        cutout_size: their size in patches.
-        use_shift: whether to apply `temporal_shift_patches`, circular.
-        max_shift: its largest shift in patches.
+        cutout_holes: number of holes.
+        cutout_size: size of the holes in patches.
+        use_shift: whether to apply `temporal_shift_patches`, circularly.
+        max_shift: maximum shift in patches.
         use_jitter: whether to apply `patch_jitter`.
-        jitter_std: its standard deviation.
+        jitter_std: standard deviation of the noise.
         use_permutation: whether to apply `patch_permutation`.
-        permute_prob: its probability.
+        permute_prob: probability of choosing a patch for the permutation.
 
     Raises:
-        ValueError: a number is out of its range.
+        ValueError: an argument is out of range.
 
     Example:
         >>> augment = PatchAugmentation(dropout_prob=0.2, use_jitter=True)
@@ -286,21 +289,21 @@ class PatchAugmentation:
         check_number("jitter_std", self.jitter_std, 0)
 
     def __call__(self, patches: Tensor, training: bool = True, *, generator: torch.Generator | None = None) -> Tensor:
-        """The augmented patches.
+        """Augment patches.
 
         Args:
             patches: float `[B, P, D]`.
-            training: False gives the patches back as they are.
-            generator: of the patches' device; None is torch's own.
+            training: if False, the patches are returned unchanged.
+            generator: random generator on the device of the patches. None means torch's global generator.
 
         Returns:
-            `[B, P, D]`.
+            Patches `[B, P, D]`.
 
         Raises:
-            TypeError: the patches are not floating point.
+            TypeError: the patches are not a floating-point tensor.
             ValueError: the patches are not `[B, P, D]`.
         """
-        _require_patches(patches)
+        _check_patches(patches)
         if not training:
             return patches
         if self.use_shift:
@@ -317,17 +320,24 @@ class PatchAugmentation:
 
 
 def get_light_augmentation() -> PatchAugmentation:
-    """Dropout of 5 % and shifts by up to 2 patches."""
+    """Return the light preset: dropout of 5 % and shifts by up to 2 patches."""
     return PatchAugmentation(dropout_prob=0.05, max_shift=2)
 
 
 def get_medium_augmentation() -> PatchAugmentation:
-    """Dropout of 10 %, up to 5 holes of 3 patches and shifts by up to 3: where to begin."""
+    """Return the medium preset, a good starting point.
+
+    Dropout of 10 %, up to 5 holes of 3 patches, and shifts by up to 3 patches.
+    """
     return PatchAugmentation(dropout_prob=0.1, use_cutout=True, cutout_holes=5, cutout_size=3, max_shift=3)
 
 
 def get_heavy_augmentation() -> PatchAugmentation:
-    """Dropout of 15 %, up to 10 holes of 5 patches, shifts by up to 5, noise of 0.02 and permutation of 10 %."""
+    """Return the heavy preset.
+
+    Dropout of 15 %, up to 10 holes of 5 patches, shifts by up to 5, noise of standard deviation 0.02, and permutation
+    of 10 %.
+    """
     return PatchAugmentation(
         dropout_prob=0.15,
         use_cutout=True,
@@ -342,14 +352,14 @@ def get_heavy_augmentation() -> PatchAugmentation:
 
 
 def _rearrange(patches: Tensor, source: Tensor) -> Tensor:
-    """Patches `[B, P, D]` taken from the places `source`, int64 `[B, P]`, of their own samples."""
+    """Return patches `[B, P, D]` taken from the positions `source`, int64 `[B, P]`, of the same sample."""
     n, n_patches, width = patches.shape
     rows = source + torch.arange(n, device=source.device).unsqueeze(1) * n_patches
-    # whole rows are copied, which is faster than a gather of single numbers
+    # copying rows is faster than a gather of single elements
     return patches.reshape(n * n_patches, width).index_select(0, rows.flatten()).view(n, n_patches, width)
 
 
-def _require_patches(patches: Tensor) -> None:
+def _check_patches(patches: Tensor) -> None:
     check_floating("patches", patches)
     if patches.ndim != 3 or patches.shape[1] == 0:
         raise ValueError(f"patches have shape {list(patches.shape)}, expected [batch, patches >= 1, width]")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from whirl.augment.policies import OPERATIONS, SEARCHED, AutoAugment, Policy
+from whirl.augment.policies import OPERATIONS, SEARCH_OPERATIONS, AutoAugment, Policy
 from whirl.training.trainer import Trainer
 from whirl.tuning.storage import import_optuna
 from whirl.validation import check_count, check_name
@@ -24,7 +24,7 @@ def search_policy(
     epochs: int = 5,
     n_trials: int = 30,
     n_sub_policies: int = 3,
-    operations: Sequence[str] = SEARCHED,
+    operations: Sequence[str] = SEARCH_OPERATIONS,
     seed: int = 0,
     device: str | torch.device = "auto",
 ) -> Policy:
