@@ -1,4 +1,4 @@
-"""Networks for maps, and those that make the maps themselves."""
+"""Networks for time-frequency maps, and networks that compute the maps themselves."""
 
 import copy
 import io
@@ -25,7 +25,7 @@ def n_parameters(network):
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize(("n_frequencies", "n_times"), [(16, 16), (17, 41), (64, 16), (33, 64)])
-def test_maps_of_any_size(network, n_frequencies, n_times):
+def test_supports_maps_of_any_size(network, n_frequencies, n_times):
     maps = torch.randn(2, 3, n_frequencies, n_times)
     logits = network(5, in_channels=3)(maps)
     assert logits.shape == (2, 5)
@@ -33,7 +33,7 @@ def test_maps_of_any_size(network, n_frequencies, n_times):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_maps_of_a_wrong_shape_are_refused_with_their_sizes(network):
+def test_rejects_maps_of_wrong_shape(network):
     with pytest.raises(ValueError, match=r"maps have 15 frequencies and 40 times, .* at least 16 of each"):
         network(4)(torch.zeros(2, 1, 15, 40))
     with pytest.raises(ValueError, match="maps have 2 channels, but this network was built for 1"):
@@ -44,12 +44,12 @@ def test_maps_of_a_wrong_shape_are_refused_with_their_sizes(network):
         network(0)
 
 
-def test_resnet_differs_from_the_published_one_in_its_stem_alone():
-    """11 689 512 parameters for 3 channels and 1000 classes, 64 · 3 · 7² of them in the first convolution."""
+def test_resnet_differs_from_published_network_only_in_its_stem():
+    """The published one has 11 689 512 parameters for 3 channels and 1000 classes, 64 · 3 · 7² of them in the stem."""
     assert n_parameters(ResNet18Maps(1000, in_channels=3)) == 11_689_512 - 64 * 3 * 7**2 + 64 * 3 * 3**2
 
 
-def test_resnet_blocks_begin_as_the_identity():
+def test_resnet_blocks_are_initially_the_identity():
     torch.manual_seed(0)
     network = ResNet18Maps(4).eval()
     features = torch.rand(2, 64, 16, 16)
@@ -57,7 +57,7 @@ def test_resnet_blocks_begin_as_the_identity():
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_training_does_not_depend_on_the_unit_of_the_maps(network):
+def test_training_is_invariant_to_scale_and_offset_of_maps(network):
     torch.manual_seed(0)
     a, maps = network(4), torch.randn(8, 1, 32, 32)
     b = copy.deepcopy(a)
@@ -81,7 +81,7 @@ def test_convolutions_stay_channels_last(network):
     assert all(layouts)
 
 
-def test_cnn2d_sees_at_which_frequency_but_not_when():
+def test_cnn2d_depends_on_frequency_but_not_on_time():
     torch.manual_seed(0)
     network = CNN2d(4).eval()
     maps = torch.zeros(3, 1, 64, 128)
@@ -91,7 +91,7 @@ def test_cnn2d_sees_at_which_frequency_but_not_when():
     assert not torch.allclose(early, high, atol=1e-3)
 
 
-def test_cnn2d_learns_to_tell_two_bands():
+def test_cnn2d_learns_to_distinguish_two_bands():
     torch.manual_seed(0)
     network, targets = CNN2d(2), torch.arange(16) % 2
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
@@ -106,7 +106,7 @@ def test_cnn2d_learns_to_tell_two_bands():
     assert loss.item() < 0.2
 
 
-def test_bf16_autocast_changes_little():
+def test_bf16_autocast_is_close_to_float32():
     torch.manual_seed(0)
     network, maps = CNN2d(5, dropout=0.0), torch.randn(8, 1, 64, 64)
     nn.init.normal_(network.classifier[-1].weight, std=0.1)
@@ -125,14 +125,14 @@ def test_compiles_as_one_graph():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("network", NETWORKS)
-def test_a_gpu_gives_the_result_of_the_cpu(network):
+def test_gpu_matches_cpu(network):
     model, maps = network(5).eval(), torch.randn(4, 1, 64, 64)
     on_cpu = model(maps)
     with torch.backends.cudnn.flags(allow_tf32=False):
         torch.testing.assert_close(model.cuda()(maps.cuda()).cpu(), on_cpu, atol=1e-4, rtol=1e-3)
 
 
-def a_pair():
+def make_pair():
     torch.manual_seed(0)
     representations = {kind: TimeFrequency(kind, RATE_HZ, 32, 32) for kind in ("stft", "cwt")}
     networks = {kind: CNN2d(4) for kind in representations}
@@ -141,30 +141,30 @@ def a_pair():
     return MultiTFR(representations, networks).eval()
 
 
-def test_network_behind_a_representation():
+def test_time_frequency_network_composes_representation_and_network():
     torch.manual_seed(0)
     representation, network = TimeFrequency("stft", RATE_HZ, 32, 32), CNN2d(4).eval()
-    both = TimeFrequencyNetwork(representation, network)
+    composed = TimeFrequencyNetwork(representation, network)
     signals = torch.randn(3, 1, 1024, requires_grad=True)
     maps = representation(signals)
-    assert torch.equal(both(signals), network(maps))
-    assert torch.equal(both(maps), network(maps))
-    assert both.state_dict().keys() == {f"network.{key}" for key in network.state_dict()}
-    (gradient,) = torch.autograd.grad(both(signals).square().sum(), signals)
+    assert torch.equal(composed(signals), network(maps))
+    assert torch.equal(composed(maps), network(maps))
+    assert composed.state_dict().keys() == {f"network.{key}" for key in network.state_dict()}
+    (gradient,) = torch.autograd.grad(composed(signals).square().sum(), signals)
     assert gradient.abs().sum() > 0
 
 
-def test_common_opinion_is_the_mean_of_the_probabilities():
-    network, signals = a_pair(), torch.randn(3, 1, 1024)
-    parts = [network(signals, representation=kind).softmax(1) for kind in ("stft", "cwt")]
-    assert not torch.allclose(*parts, atol=1e-3)
-    opinion = network(signals)
-    torch.testing.assert_close(opinion.exp(), sum(parts) / 2)
-    torch.testing.assert_close(opinion.softmax(1), sum(parts) / 2)
+def test_ensemble_averages_class_probabilities():
+    network, signals = make_pair(), torch.randn(3, 1, 1024)
+    members = [network(signals, representation=kind).softmax(1) for kind in ("stft", "cwt")]
+    assert not torch.allclose(*members, atol=1e-3)
+    logits = network(signals)
+    torch.testing.assert_close(logits.exp(), sum(members) / 2)
+    torch.testing.assert_close(logits.softmax(1), sum(members) / 2)
 
 
-def test_maps_go_to_the_network_of_their_name():
-    network, signals = a_pair(), torch.randn(3, 1, 1024)
+def test_maps_are_passed_to_named_member():
+    network, signals = make_pair(), torch.randn(3, 1, 1024)
     for kind in ("stft", "cwt"):
         maps = network.representation[kind](signals)
         assert torch.equal(network(maps, representation=kind), network(signals, representation=kind))
@@ -172,44 +172,44 @@ def test_maps_go_to_the_network_of_their_name():
         network(maps, representation="wvd")
 
 
-def test_names_must_agree():
-    with pytest.raises(ValueError, match=r"\['stft'\] and networks \['cwt'\], expected the same names"):
+def test_rejects_different_names_and_no_members():
+    with pytest.raises(ValueError, match=r"\['stft'\] and networks \['cwt'\], expected the same names and"):
         MultiTFR({"stft": TimeFrequency("stft", RATE_HZ)}, {"cwt": CNN2d(2)})
     with pytest.raises(ValueError, match="at least one"):
         MultiTFR({}, {})
 
 
-def test_multi_tfr_by_its_name_survives_a_file():
+def test_multi_tfr_is_registered_and_restores_state_dict_from_file():
     network = multi_tfr(4, 2, sampling_rate_hz=RATE_HZ, kinds=("stft", "cwt")).eval()
     assert isinstance(create_model("multi_tfr", 4, kinds=("stft",)), MultiTFR)
     file = io.BytesIO()
     torch.save(network.state_dict(), file)
     file.seek(0)
-    again = multi_tfr(4, 2, sampling_rate_hz=RATE_HZ, kinds=("stft", "cwt")).eval()
-    again.load_state_dict(torch.load(file, weights_only=True))
+    restored = multi_tfr(4, 2, sampling_rate_hz=RATE_HZ, kinds=("stft", "cwt")).eval()
+    restored.load_state_dict(torch.load(file, weights_only=True))
     signals = torch.randn(2, 2, 2048)
-    assert torch.equal(network(signals), again(signals))
+    assert torch.equal(network(signals), restored(signals))
     assert {member.representation.sampling_rate_hz for member in network.members.values()} == {RATE_HZ}
 
 
-def test_multi_tfr_takes_arguments_by_kind():
+def test_multi_tfr_accepts_arguments_by_kind():
     network = create_model("multi_tfr", 4, sampling_rate_hz=RATE_HZ, kinds={"stft": {"n_frequencies": 32}, "cwt": {}})
-    sizes = {kind: made.config["n_frequencies"] for kind, made in network.representation.items()}
+    sizes = {kind: each.config["n_frequencies"] for kind, each in network.representation.items()}
     assert sizes == {"stft": 32, "cwt": 64}
     with pytest.raises(TypeError, match="n_rows"):
         create_model("multi_tfr", 4, kinds={"stft": {"n_rows": 32}})
 
 
-def test_one_network_under_several_names_shares_its_weights():
+def test_network_under_several_names_shares_its_weights():
     shared = CNN2d(4)
     representations = {kind: TimeFrequency(kind, RATE_HZ, 32, 32) for kind in ("stft", "cwt")}
     assert n_parameters(MultiTFR(representations, dict.fromkeys(representations, shared))) == n_parameters(shared)
 
 
-def test_entrance_brings_each_channel_to_level_0_and_spread_1():
+def test_first_layer_standardizes_each_channel():
     maps = torch.randn(8, 2, 16, 16) * torch.tensor([2.0, 30.0])[:, None, None] - 60
-    entrance = ToChannelsLast2d(in_channels=2)
-    normed = entrance(maps)
-    torch.testing.assert_close(normed.mean((0, 2, 3)), torch.zeros(2), atol=1e-4, rtol=0)
-    torch.testing.assert_close(normed.std((0, 2, 3), correction=0), torch.ones(2), atol=1e-3, rtol=0)
-    assert not list(entrance.parameters())
+    layer = ToChannelsLast2d(in_channels=2)
+    standardized = layer(maps)
+    torch.testing.assert_close(standardized.mean((0, 2, 3)), torch.zeros(2), atol=1e-4, rtol=0)
+    torch.testing.assert_close(standardized.std((0, 2, 3), correction=0), torch.ones(2), atol=1e-3, rtol=0)
+    assert not list(layer.parameters())

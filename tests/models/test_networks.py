@@ -13,7 +13,7 @@ from whirl.models.blocks import AddHeightAxis, check_dropout, conv, max_pool
 from whirl.models.patch_transformer import PatchTransformer, sinusoids
 from whirl.models.registry import create_model
 
-# name: (shortest window, another odd length, a usual one)
+# name: (shortest window, an odd length, a typical length)
 LENGTHS = {
     "cnn1d": (64, 1531, 4096),
     "patch_transformer": (64, 1531, 4096),
@@ -23,21 +23,21 @@ LENGTHS = {
 NAMES = sorted(LENGTHS)
 
 
-def plain_twin(network: nn.Module) -> nn.Module:
-    """The same network with the same weights out of plain 1-D layers on `[B, C, T]`."""
+def to_conv1d(network: nn.Module) -> nn.Module:
+    """Return the same network with the same weights, built from standard 1-D layers on `[B, C, T]`."""
     twin = copy.deepcopy(network)
     for parent in list(twin.modules()):
         for name, child in parent.named_children():
-            setattr(parent, name, _plain(child))
+            setattr(parent, name, _to_1d_layer(child))
     return twin
 
 
-def _plain(layer: nn.Module) -> nn.Module:
+def _to_1d_layer(layer: nn.Module) -> nn.Module:
     match layer:
         case AddHeightAxis():
             return nn.Identity()
         case nn.Conv2d():
-            kernel, stride, padding = (_along_row(x) for x in (layer.kernel_size, layer.stride, layer.padding))
+            kernel, stride, padding = (_last(x) for x in (layer.kernel_size, layer.stride, layer.padding))
             plain = nn.Conv1d(layer.in_channels, layer.out_channels, kernel, stride, padding, bias=False)
             plain.load_state_dict({"weight": layer.weight.squeeze(2)})
             return plain
@@ -46,21 +46,21 @@ def _plain(layer: nn.Module) -> nn.Module:
             plain.load_state_dict(layer.state_dict())
             return plain
         case nn.MaxPool2d():
-            kernel, stride, padding = (_along_row(x) for x in (layer.kernel_size, layer.stride, layer.padding))
+            kernel, stride, padding = (_last(x) for x in (layer.kernel_size, layer.stride, layer.padding))
             return nn.MaxPool1d(kernel, stride, padding)
         case nn.AvgPool2d():
-            return nn.AvgPool1d(_along_row(layer.kernel_size))
+            return nn.AvgPool1d(_last(layer.kernel_size))
         case nn.AdaptiveAvgPool2d():
-            return nn.AdaptiveAvgPool1d(_along_row(layer.output_size))
+            return nn.AdaptiveAvgPool1d(_last(layer.output_size))
     return layer
 
 
-def _along_row(pair: Any) -> int:
+def _last(pair: Any) -> int:
     return pair[1]
 
 
-def trained_looking(name: str, in_channels: int = 1, num_classes: int = 5) -> nn.Module:
-    """A network without dropout and with weights as far from the initial zeros and ones as training leaves them."""
+def make_with_random_weights(name: str, in_channels: int = 1, num_classes: int = 5) -> nn.Module:
+    """Create a network without dropout, with normalization and linear weights that are not zeros and ones."""
     torch.manual_seed(1)
     network = create_model(name, num_classes, in_channels)
     for module in network.modules():
@@ -81,16 +81,16 @@ def loss_gradients(network: nn.Module, signals: Tensor, targets: Tensor) -> dict
 
 @pytest.mark.parametrize("in_channels", [1, 3])
 @pytest.mark.parametrize(("name", "length"), [(name, length) for name in NAMES for length in LENGTHS[name]])
-def test_equals_its_plain_conv1d_form_forward_and_backward(name: str, length: int, in_channels: int):
-    ours = trained_looking(name, in_channels)
-    plain = plain_twin(ours)
+def test_matches_conv1d_implementation_forward_and_backward(name: str, length: int, in_channels: int):
+    ours = make_with_random_weights(name, in_channels)
+    plain = to_conv1d(ours)
     assert not any(isinstance(module, nn.Conv2d) for module in plain.modules())
     signals, targets = torch.randn(4, in_channels, length), torch.randint(5, (4,))
     for network in (ours, plain):
-        network(signals)  # in training mode: moves the running statistics
+        network(signals)  # updates the running statistics
         network.eval()
     torch.testing.assert_close(ours(signals), plain(signals), atol=1e-5, rtol=1e-5)
-    # in fp64, for normalising by the statistics of four short windows amplifies fp32's rounding in either form
+    # in fp64, since batch normalization with four short windows amplifies rounding errors of fp32
     ours, plain, signals = ours.double().train(), plain.double().train(), signals.double()
     torch.testing.assert_close(ours(signals), plain(signals))
     gradients, expected = loss_gradients(ours, signals, targets), loss_gradients(plain, signals, targets)
@@ -99,7 +99,7 @@ def test_equals_its_plain_conv1d_form_forward_and_backward(name: str, length: in
         torch.testing.assert_close(gradient, expected[key], msg=lambda m, key=key: f"{key}: {m}")
 
 
-def test_wdcnn_is_the_published_network_at_its_published_length():
+def test_wdcnn_equals_published_network_at_published_length():
     def stage(in_channels: int, out_channels: int, k: int, stride: int, padding: int) -> list[nn.Module]:
         convolution = nn.Conv1d(in_channels, out_channels, k, stride, padding, bias=False)
         return [convolution, nn.BatchNorm1d(out_channels), nn.ReLU(), nn.MaxPool1d(2)]
@@ -116,7 +116,7 @@ def test_wdcnn_is_the_published_network_at_its_published_length():
         nn.ReLU(),
         nn.Linear(100, 5),
     )
-    ours = trained_looking("wdcnn")
+    ours = make_with_random_weights("wdcnn")
     weights = [value.squeeze(2) if value.ndim == 4 else value for value in ours.state_dict().values()]
     published.load_state_dict(dict(zip(published.state_dict(), weights, strict=True)))
     signals, targets = torch.randn(16, 1, 2048), torch.randint(5, (16,))
@@ -127,7 +127,7 @@ def test_wdcnn_is_the_published_network_at_its_published_length():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_shortest_window_is_the_one_stated(name: str):
+def test_shortest_window_is_the_documented_one(name: str):
     network, shortest = create_model(name, 4).eval(), LENGTHS[name][0]
     assert network(torch.randn(2, 1, shortest)).shape == (2, 4)
     with pytest.raises(ValueError, match=f"signals have {shortest - 1} samples.* at least {shortest}"):
@@ -135,7 +135,7 @@ def test_the_shortest_window_is_the_one_stated(name: str):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_signals_of_another_shape_are_refused(name: str):
+def test_rejects_signals_of_wrong_shape(name: str):
     network = create_model(name, 4, in_channels=2)
     with pytest.raises(ValueError, match="signals have 1 channels, but this network was built for 2"):
         network(torch.zeros(2, 1, 4096))
@@ -144,10 +144,10 @@ def test_signals_of_another_shape_are_refused(name: str):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_counts_are_checked(name: str):
-    with pytest.raises(ValueError, match="num_classes is 0, expected at least 1"):
+def test_rejects_invalid_counts(name: str):
+    with pytest.raises(ValueError, match="num_classes is 0, expected an integer >= 1"):
         create_model(name, 0)
-    with pytest.raises(ValueError, match="in_channels is -1, expected at least 1"):
+    with pytest.raises(ValueError, match="in_channels is -1, expected an integer >= 1"):
         create_model(name, 3, in_channels=-1)
     with pytest.raises(TypeError, match="num_classes is '3', expected an integer"):
         create_model(name, "3")  # pyright: ignore
@@ -156,7 +156,7 @@ def test_counts_are_checked(name: str):
 
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.0, float("nan")])
-def test_dropout_is_a_probability_below_one(dropout: float):
+def test_rejects_invalid_dropout(dropout: float):
     with pytest.raises(ValueError, match=f"dropout is {dropout}"):
         check_dropout(dropout)
     with pytest.raises(ValueError, match=f"dropout is {dropout}"):
@@ -164,7 +164,7 @@ def test_dropout_is_a_probability_below_one(dropout: float):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_equal_seeds_give_equal_weights_and_another_seed_others(name: str):
+def test_weights_depend_on_seed(name: str):
     def weights(seed: int) -> Tensor:
         torch.manual_seed(seed)
         return torch.cat([p.detach().flatten() for p in create_model(name, 4).parameters()])
@@ -174,8 +174,8 @@ def test_equal_seeds_give_equal_weights_and_another_seed_others(name: str):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_fresh_predictions_are_almost_uniform(name: str):
-    # so that training starts at a loss of log K, not above it
+def test_initial_predictions_are_almost_uniform(name: str):
+    # so that training starts at a loss of log K
     torch.manual_seed(0)
     logits = create_model(name, 8)(torch.randn(16, 1, 4096))
     loss = F.cross_entropy(logits, torch.arange(16) % 8)
@@ -183,20 +183,20 @@ def test_fresh_predictions_are_almost_uniform(name: str):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_state_survives_a_file_read_without_pickle(name: str):
-    network, file = trained_looking(name), io.BytesIO()
-    network(torch.randn(4, 1, 4096))  # moves the running statistics
+def test_state_dict_restores_from_file_with_weights_only(name: str):
+    network, file = make_with_random_weights(name), io.BytesIO()
+    network(torch.randn(4, 1, 4096))  # updates the running statistics
     torch.save(network.state_dict(), file)
     file.seek(0)
-    again = create_model(name, 5)
-    again.load_state_dict(torch.load(file, weights_only=True))
+    restored = create_model(name, 5)
+    restored.load_state_dict(torch.load(file, weights_only=True))
     signals = torch.randn(2, 1, 4096)
-    assert torch.equal(network.eval()(signals), again.eval()(signals))
+    assert torch.equal(network.eval()(signals), restored.eval()(signals))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_bf16_autocast_changes_little_and_gradients_stay_fp32(name: str):
-    network = trained_looking(name)
+def test_bf16_autocast_is_close_to_float32_with_float32_gradients(name: str):
+    network = make_with_random_weights(name)
     signals, targets = torch.randn(8, 1, 4096), torch.randint(5, (8,))
     exact = network(signals)
     with torch.autocast("cpu", torch.bfloat16):
@@ -213,7 +213,7 @@ def test_bf16_autocast_changes_little_and_gradients_stay_fp32(name: str):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_compiles_as_one_graph(name: str):
-    network = trained_looking(name).eval()
+    network = make_with_random_weights(name).eval()
     compiled = torch.compile(network, backend="eager", fullgraph=True)
     signals = torch.randn(2, 1, 4096)
     torch.testing.assert_close(compiled(signals), network(signals))
@@ -222,15 +222,15 @@ def test_compiles_as_one_graph(name: str):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_compiled_equals_eager(name: str):
-    network = trained_looking(name).eval()
+    network = make_with_random_weights(name).eval()
     signals = torch.randn(2, 1, 4096)
     torch.testing.assert_close(torch.compile(network)(signals), network(signals), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", NAMES)
-def test_a_gpu_gives_the_result_of_the_cpu(name: str):
-    network = trained_looking(name).eval()
+def test_gpu_matches_cpu(name: str):
+    network = make_with_random_weights(name).eval()
     signals = torch.randn(4, 1, 4096)
     on_cpu = network(signals)
     with torch.backends.cudnn.flags(allow_tf32=False):
@@ -239,14 +239,14 @@ def test_a_gpu_gives_the_result_of_the_cpu(name: str):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_learns_to_tell_two_tones(name: str):
+def test_learns_to_distinguish_two_tones(name: str):
     torch.manual_seed(0)
     network = create_model(name, 2)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     time_samples, targets = torch.arange(1024.0), torch.arange(16) % 2
-    rates = torch.tensor([0.02, 0.05])[targets].unsqueeze(1)  # cycles per sample
+    frequencies = torch.tensor([0.02, 0.05])[targets].unsqueeze(1)  # cycles per sample
     for _ in range(25):
-        tones = torch.sin(2 * torch.pi * (rates * time_samples + torch.rand(16, 1)))
+        tones = torch.sin(2 * torch.pi * (frequencies * time_samples + torch.rand(16, 1)))
         signals = tones + 0.1 * torch.randn_like(tones)
         loss = F.cross_entropy(network(signals.unsqueeze(1)), targets)
         optimizer.zero_grad()
@@ -256,8 +256,8 @@ def test_learns_to_tell_two_tones(name: str):
 
 
 @pytest.mark.parametrize("name", ["cnn1d", "resnet18_1d", "wdcnn"])
-def test_convolutions_stay_channels_last_all_the_way(name: str):
-    # a layout conversion per layer would lose the speed that the row form is for
+def test_convolutions_stay_channels_last(name: str):
+    # a layout conversion per layer would lose the speed-up of the channels-last layout
     layouts = []
     network = create_model(name, 3)
     for module in network.modules():
@@ -273,22 +273,22 @@ def test_convolutions_stay_channels_last_all_the_way(name: str):
 
 
 @pytest.mark.parametrize(("name", "expected"), [("cnn1d", 12264), ("resnet18_1d", 435), ("wdcnn", 1520)])
-def test_receptive_fields_are_those_of_the_table(name: str, expected: int):
+def test_receptive_fields_match_documented_tables(name: str, expected: int):
     features = nn.Sequential(*list(create_model(name, 3).children())[:-1])
     if name == "wdcnn":
-        features = features[0][:-2]  # pyright: ignore  # without the averaging to three steps
+        features = features[0][:-2]  # pyright: ignore  # without the adaptive pooling to three steps
     assert receptive_field(features, length=4 * expected) == expected
 
 
 def receptive_field(features: nn.Module, length: int) -> int:
-    """Number of input samples that the middle output step depends on, found by gradient."""
-    linear = plain_twin(features).eval()
+    """Return the number of input samples that the middle output step depends on, determined by its gradient."""
+    linear = to_conv1d(features).eval()
     for module in linear.modules():
         if isinstance(module, nn.Conv1d):
             nn.init.ones_(module.weight)
         if isinstance(module, nn.BatchNorm1d):
             nn.init.ones_(module.weight)
-    # all values are positive, so ReLUs pass; each maximum must pass all its inputs to the gradient
+    # all values are positive, so ReLUs pass gradients; average pooling passes those of all inputs, unlike max-pooling
     for parent in linear.modules():
         for key, child in parent.named_children():
             if isinstance(child, nn.MaxPool1d):
@@ -299,32 +299,34 @@ def receptive_field(features: nn.Module, length: int) -> int:
     return int((signals.grad != 0).sum())
 
 
-def test_patch_transformer_sees_order_only_through_positions():
-    network = trained_looking("patch_transformer").eval()
+def test_patch_transformer_depends_on_patch_order_only_by_position_encodings():
+    network = make_with_random_weights("patch_transformer").eval()
     tokens = network.embed(torch.randn(2, 1, 1024))  # pyright: ignore
     assert tokens.shape == (2, 16, 128)
     shuffled = network.classify(tokens.flip(1))  # pyright: ignore
     assert not torch.allclose(shuffled, network.classify(tokens), atol=1e-3)  # pyright: ignore
-    marks = sinusoids(16, 128)
-    unmarked, turned = (network.classify(t - marks) for t in (tokens, tokens.flip(1)))  # pyright: ignore
-    torch.testing.assert_close(unmarked, turned, atol=1e-5, rtol=1e-4)
+    encodings = sinusoids(16, 128)
+    original, reversed_ = (network.classify(t - encodings) for t in (tokens, tokens.flip(1)))  # pyright: ignore
+    torch.testing.assert_close(original, reversed_, atol=1e-5, rtol=1e-4)
 
 
-def test_patch_transformer_augments_its_tokens_in_training_only():
+def test_patch_transformer_augments_tokens_in_training_only():
     calls = []
 
     def reverse(tokens: Tensor, training: bool) -> Tensor:
         calls.append((tuple(tokens.shape), training))
         return tokens.flip(1)
 
-    network = trained_looking("patch_transformer")
+    network = make_with_random_weights("patch_transformer")
     signals, keys = torch.randn(2, 1, 1024), network.state_dict().keys()
     plain = network(signals)
     network.patch_augmentation = reverse  # pyright: ignore
     augmented = network(signals)
     assert calls == [((2, 16, 128), True)]
     assert torch.equal(augmented, network.classify(network.embed(signals).flip(1)))  # pyright: ignore
-    assert not torch.allclose(augmented, plain, atol=1e-3)  # order is seen, for positions come after
+    assert not torch.allclose(
+        augmented, plain, atol=1e-3
+    )  # the order matters, since position encodings are added afterwards
     assert network.state_dict().keys() == keys
     assert torch.equal(network.eval()(signals), plain)
     assert len(calls) == 1
@@ -332,12 +334,12 @@ def test_patch_transformer_augments_its_tokens_in_training_only():
         create_model("patch_transformer", 3, patch_augmentation="medium")
 
 
-def test_patch_transformer_width_must_divide_among_the_heads():
+def test_patch_transformer_rejects_width_not_divisible_by_heads():
     with pytest.raises(ValueError, match=r"width is 100, expected a multiple of 2 · n_heads = 8"):
         PatchTransformer(3, width=100)
 
 
-def test_conv_and_max_pool_work_along_the_row():
+def test_conv_and_max_pool_match_1d_layers():
     signals = torch.randn(2, 3, 50)
     layer = conv(3, 4, kernel=5, stride=2, padding=1)
     expected = F.conv1d(signals, layer.weight.squeeze(2), stride=2, padding=1)
@@ -347,10 +349,10 @@ def test_conv_and_max_pool_work_along_the_row():
 
 
 def weight_gradients(network: nn.Module, inputs: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    """Of each convolution under bfloat16: the gradient, and that in single precision from the same input and output."""
+    """Return the bfloat16 weight gradient of each convolution, and the float32 one for the same input and output."""
     seen: dict[str, list[Tensor]] = {}
 
-    def watch(name: str, convolution: nn.Conv2d) -> None:
+    def register_hooks(name: str, convolution: nn.Conv2d) -> None:
         def on_forward(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             seen[name] = [args[0].detach().float()]
             output.register_hook(lambda gradient: seen[name].append(gradient.float()))
@@ -359,11 +361,11 @@ def weight_gradients(network: nn.Module, inputs: Tensor) -> dict[str, tuple[Tens
 
     layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d)}
     for name, layer in layers.items():
-        watch(name, layer)
+        register_hooks(name, layer)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = network(inputs).float().logsumexp(1).sum()
     garbage = [torch.full((n,), torch.nan) for n in (10_000, 30_000, 60_000, 120_000) for _ in range(4)]
-    del garbage  # which uninitialised memory then holds
+    del garbage  # content of uninitialized memory
     loss.backward()
     return {
         name: (
@@ -374,7 +376,7 @@ def weight_gradients(network: nn.Module, inputs: Tensor) -> dict[str, tuple[Tens
     }
 
 
-@pytest.mark.skipif(not cpu_has_bfloat16(), reason="this CPU has no instructions for bfloat16")
+@pytest.mark.skipif(not cpu_has_bfloat16(), reason="this CPU has no bfloat16 instructions")
 @pytest.mark.parametrize(
     ("name", "length"),
     [
@@ -382,10 +384,10 @@ def weight_gradients(network: nn.Module, inputs: Tensor) -> dict[str, tuple[Tens
         ("patch_transformer", 64), ("cnn2d", 16), ("resnet18_2d", 16),
     ],
 )  # fmt: skip
-def test_gradients_of_short_signals_in_bfloat16(name: str, length: int):
-    """torch 2.13 leaves the gradient of a padded convolution over one step uninitialised on some CPUs."""
+def test_bfloat16_gradients_of_short_signals(name: str, length: int):
+    """torch 2.13 leaves the gradient of a padded convolution over one step uninitialized on some CPUs."""
     shape = (length, length) if name.endswith("2d") else (length,)
-    gradients = weight_gradients(trained_looking(name), torch.randn(16, 1, *shape))
+    gradients = weight_gradients(make_with_random_weights(name), torch.randn(16, 1, *shape))
     assert gradients
     for layer, (reduced, exact) in gradients.items():
         assert (reduced - exact).norm() < 0.05 * exact.norm(), layer

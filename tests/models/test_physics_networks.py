@@ -13,7 +13,7 @@ from whirl.data.windows import WindowDataset
 from whirl.dsp.angular import to_orders
 from whirl.engine.batch import Batch, call_model
 from whirl.evaluation.prediction import predict_windows
-from whirl.models.hybrid_pinn import HybridPINN, KnownStandardization
+from whirl.models.hybrid_pinn import HybridPINN, RunningStandardization
 from whirl.models.order_cnn import OrderCNN
 from whirl.models.registry import create_model, list_models
 
@@ -28,7 +28,7 @@ def network(name: str, num_classes: int = 3, in_channels: int = 1, **kwargs) -> 
 
 
 def order_set(n: int, seed: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Class 0 has a line at 2X, class 1 at 3X; speeds vary so much that frequency alone tells little."""
+    """Return windows with a line at 2X (class 0) or 3X (class 1), at speeds at which frequency says little."""
     rng = np.random.default_rng(seed)
     targets = np.arange(n) % 2
     rpm = rng.uniform(1000, 3500, n)
@@ -42,14 +42,16 @@ def order_set(n: int, seed: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
 
 
 def accuracy(model: nn.Module, keep_rpm: bool = True, n_epochs: int = 8) -> float:
-    """On unseen windows, after a short training; without speeds both times if they are not kept."""
+    """Return the accuracy on unseen windows after a short training; both use the speeds only if `keep_rpm`."""
     torch.manual_seed(0)
     signals, targets, metadata = order_set(128, seed=1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     for _ in range(n_epochs):
         for rows in torch.randperm(len(signals)).split(32):
-            known = {"rpm": metadata["rpm"][rows]} if keep_rpm else {}
-            loss = F.cross_entropy(call_model(model, Batch(signals[rows], targets[rows], known)), targets[rows])
+            batch_metadata = {"rpm": metadata["rpm"][rows]} if keep_rpm else {}
+            loss = F.cross_entropy(
+                call_model(model, Batch(signals[rows], targets[rows], batch_metadata)), targets[rows]
+            )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -60,7 +62,7 @@ def accuracy(model: nn.Module, keep_rpm: bool = True, n_epochs: int = 8) -> floa
     return float((predictions.predicted == predictions.targets).mean())
 
 
-def test_both_are_in_the_registry():
+def test_networks_are_registered():
     assert set(NAMES) <= set(list_models())
     assert isinstance(network("hybrid_pinn"), HybridPINN)
     assert isinstance(network("order_cnn"), OrderCNN)
@@ -80,11 +82,11 @@ def test_logits_with_and_without_speeds(name, in_channels, backbone):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_unknown_speed_is_no_speed_and_a_known_one_counts(name):
+def test_nan_speed_equals_missing_speed_and_known_speed_has_effect(name):
     torch.manual_seed(0)
     model = network(name)
     signals, _, metadata = order_set(6, seed=0)
-    model(signals, metadata)  # moves the running statistics
+    model(signals, metadata)  # updates the running statistics
     for layer in model.modules():
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=0.1)
@@ -100,21 +102,21 @@ def test_an_unknown_speed_is_no_speed_and_a_known_one_counts(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_weight_learns_from_a_batch_with_some_speeds_and_the_backbone_from_one_with_none(name):
+def test_all_weights_get_gradients_with_some_speeds_and_backbone_without(name):
     torch.manual_seed(0)
     signals, targets, metadata = order_set(8, seed=0)
     metadata["rpm"][::3] = torch.nan
     model = network(name)
     backbone = model.network if name == "order_cnn" else model.signal_branch
-    for given, learning in ((metadata, model), (None, backbone)):
+    for given, trained in ((metadata, model), (None, backbone)):
         with torch.autocast("cpu", torch.bfloat16):
             loss = F.cross_entropy(model(signals, given), targets)
-        gradients = torch.autograd.grad(loss, list(learning.parameters()))  # pyright: ignore
+        gradients = torch.autograd.grad(loss, list(trained.parameters()))  # pyright: ignore
         assert all(gradient.isfinite().all() and (gradient != 0).any() for gradient in gradients)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_gradients_reach_the_signals(name):
+def test_gradients_flow_to_signals(name):
     model = network(name).eval()
     signals, _, metadata = order_set(4, seed=0)
     signals.requires_grad_()
@@ -123,7 +125,7 @@ def test_gradients_reach_the_signals(name):
     assert (gradient.abs().amax(-1) > 0).all()
 
 
-def test_order_cnn_is_its_backbone_on_the_resampled_signals():
+def test_order_cnn_equals_backbone_on_resampled_signals():
     torch.manual_seed(0)
     model = network("order_cnn").eval()
     signals, _, metadata = order_set(4, seed=0)
@@ -132,14 +134,14 @@ def test_order_cnn_is_its_backbone_on_the_resampled_signals():
     assert torch.equal(model(signals), model.network(signals))  # pyright: ignore
 
 
-def test_hybrid_evidence_is_that_of_the_bearing_asked_for():
+def test_hybrid_evidence_depends_on_bearing():
     assert "whirl" in network("hybrid_pinn").evidence.names  # pyright: ignore
     assert "BPFO" in network("hybrid_pinn", bearing="6205").evidence.names  # pyright: ignore
-    with pytest.raises(ValueError, match=r"unknown bearing '6025'; did you mean '6205'.* Expected one of: 6203, 6205"):
-        network("hybrid_pinn", bearing="6025")
+    with pytest.raises(ValueError, match=r"unknown bearing 'ER16K'; did you mean 'ER-16K'.* Expected one of: 6000, 6001"):
+        network("hybrid_pinn", bearing="ER16K")
 
 
-def test_order_cnn_learns_orders_that_a_plain_network_cannot():
+def test_order_cnn_learns_orders_better_than_plain_network():
     torch.manual_seed(0)
     with_rpm = accuracy(network("order_cnn", 2, backbone="wdcnn"))
     torch.manual_seed(0)
@@ -149,27 +151,27 @@ def test_order_cnn_learns_orders_that_a_plain_network_cannot():
 
 
 @pytest.mark.parametrize("backbone", ["wdcnn", "cnn1d"])
-def test_hybrid_learns_from_evidence_what_it_cannot_without(backbone):
+def test_hybrid_learns_better_with_evidence(backbone):
     torch.manual_seed(0)
     model = network("hybrid_pinn", 2, backbone=backbone)
     twin = copy.deepcopy(model)
     with_rpm, without = accuracy(model), accuracy(twin, keep_rpm=False)
-    assert with_rpm > 0.97  # the backbone, which learns the windows by heart, does not drown the evidence
+    assert with_rpm > 0.97  # although the backbone overfits the windows
     assert without < with_rpm - 0.15
 
 
-def test_hybrid_judges_some_training_windows_by_evidence_alone():
+def test_hybrid_drops_signal_of_some_training_windows():
     torch.manual_seed(0)
     model = network("hybrid_pinn", signal_dropout=0.25)
     known = torch.ones(1000, 1, dtype=torch.bool)
-    in_training = model._share(known)  # pyright: ignore
+    in_training = model._signal_scale(known)  # pyright: ignore
     assert (in_training == 0).float().mean().item() == pytest.approx(0.25, abs=0.05)
-    assert torch.equal(in_training[in_training != 0].unique(), model.signal_share[None])  # pyright: ignore
-    assert (model._share(~known) == 1).all()  # pyright: ignore
-    assert (model.eval()._share(known) == model.signal_share).all()  # pyright: ignore
+    assert torch.equal(in_training[in_training != 0].unique(), model.signal_scale[None])  # pyright: ignore
+    assert (model._signal_scale(~known) == 1).all()  # pyright: ignore
+    assert (model.eval()._signal_scale(known) == model.signal_scale).all()  # pyright: ignore
 
 
-def test_predict_passes_the_speeds_of_a_window_dataset():
+def test_predict_windows_passes_speeds_of_dataset():
     torch.manual_seed(0)
     signals, _, metadata = order_set(3, seed=0)
     recordings = [
@@ -183,25 +185,25 @@ def test_predict_passes_the_speeds_of_a_window_dataset():
         model = network(name, 2)
         expected = model.eval()(windows, known).softmax(1).detach().numpy()
         np.testing.assert_allclose(predict_windows(model, dataset).probabilities, expected, atol=1e-6)
-        model.train()(windows, known).sum().backward()  # plans made while predicting serve training too
+        model.train()(windows, known).sum().backward()  # tensors cached in prediction can be used in training
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_state_is_plain_tensors_and_survives_a_file(name):
+def test_state_dict_contains_tensors_only_and_restores_from_file(name):
     model, file = network(name), io.BytesIO()
     signals, _, metadata = order_set(4, seed=0)
     model(signals, metadata)
     torch.save(model.state_dict(), file)
     file.seek(0)
-    again = network(name)
-    again.load_state_dict(torch.load(file, weights_only=True))
-    assert torch.equal(again.eval()(signals, metadata), model.eval()(signals, metadata))
+    restored = network(name)
+    restored.load_state_dict(torch.load(file, weights_only=True))
+    assert torch.equal(restored.eval()(signals, metadata), model.eval()(signals, metadata))
     assert torch.equal(copy.deepcopy(model)(signals, metadata), model(signals, metadata))
     assert all(torch.is_tensor(value) for value in model.state_dict().values())
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_bad_input_is_named(name):
+def test_error_names_invalid_argument(name):
     model, signals = network(name), torch.randn(1, 1, N_SAMPLES)
     with pytest.raises(ValueError, match="this network needs windows of at least 64"):
         model(signals[..., :63])
@@ -220,11 +222,11 @@ def test_bad_input_is_named(name):
         network(name, backbone="cnn")
 
 
-def test_standardization_equals_that_of_all_values_seen():
+def test_running_standardization_uses_statistics_of_all_training_data():
     rng = np.random.default_rng(0)
     values = rng.normal([5, -30, 0], [20, 3, 0.1], size=(100, 3)).astype(np.float32)
     values[rng.random(values.shape) < 0.3] = np.nan
-    standardize = KnownStandardization(3)
+    standardize = RunningStandardization(3)
     for part in np.split(values, [1, 3, 40, 41]):
         standardize(torch.from_numpy(part))
     assert standardize.count.tolist() == (~np.isnan(values)).sum(0).tolist()
@@ -236,15 +238,15 @@ def test_standardization_equals_that_of_all_values_seen():
     assert torch.equal(standardize.mean, before)
 
 
-def test_standardization_that_knows_nothing_gives_zeros():
-    standardize = KnownStandardization(2)
+def test_running_standardization_of_nan_only_gives_zeros():
+    standardize = RunningStandardization(2)
     assert torch.equal(standardize(torch.full((3, 2), math.nan)), torch.zeros(3, 2))
     assert standardize.mean.isfinite().all()
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", NAMES)
-def test_a_gpu_gives_the_result_of_the_cpu(name):
+def test_gpu_matches_cpu(name):
     torch.manual_seed(0)
     model = network(name).eval()
     signals, _, metadata = order_set(4, seed=0)

@@ -1,4 +1,4 @@
-"""Narrower forms of a network, for students."""
+"""Width factors of networks, e.g. for the students of a distillation."""
 
 import pytest
 import torch
@@ -14,15 +14,15 @@ def n_parameters(name, **arguments):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_parameters_go_with_the_square_of_the_width(name):
-    whole = n_parameters(name)
-    assert n_parameters(name, width=0.5) == pytest.approx(whole / 4, rel=0.07)
-    assert n_parameters(name, width=0.25) == pytest.approx(whole / 16, rel=0.2)
-    assert n_parameters(name, width=2.0) == pytest.approx(4 * whole, rel=0.07)
+def test_number_of_parameters_is_proportional_to_squared_width(name):
+    full = n_parameters(name)
+    assert n_parameters(name, width=0.5) == pytest.approx(full / 4, rel=0.07)
+    assert n_parameters(name, width=0.25) == pytest.approx(full / 16, rel=0.2)
+    assert n_parameters(name, width=2.0) == pytest.approx(4 * full, rel=0.07)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_full_width_is_the_network_itself(name):
+def test_width_one_equals_default(name):
     networks = []
     for arguments in ({}, {"width": 1}):
         torch.manual_seed(3)
@@ -31,31 +31,31 @@ def test_full_width_is_the_network_itself(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_narrowest_still_answers(name):
+def test_narrowest_network_returns_logits(name):
     network = create_model(name, 5, 2, width=1e-3).eval()
     assert network(torch.randn(2, 2, 2048)).shape == (2, 5)
 
 
 @pytest.mark.parametrize(("width", "error"), [(0, ValueError), (-1.0, ValueError), (float("nan"), ValueError),
                                               ("1", TypeError), (True, TypeError)])  # fmt: skip
-def test_bad_widths(width, error):
+def test_rejects_invalid_width(width, error):
     with pytest.raises(error, match="width is"):
         create_model("wdcnn", 5, width=width)
 
 
-@pytest.mark.skipif(not cpu_has_bfloat16(), reason="this CPU has no instructions for bfloat16")
+@pytest.mark.skipif(not cpu_has_bfloat16(), reason="this CPU has no bfloat16 instructions")
 @pytest.mark.parametrize("length", [64, 128, 256, 512, 1024, 2048])
-def test_gradients_in_bfloat16_are_those_of_single_precision(length):
-    """torch 2.13 leaves some gradients of layers with an input 1 long uninitialised."""
+def test_bfloat16_gradients_are_close_to_float32(length):
+    """torch 2.13 leaves some gradients of layers with an input of length 1 uninitialized."""
     torch.manual_seed(0)
     network, signals = create_model("cnn1d", 4, dropout=0.0), torch.randn(16, 1, length)
-    network.eval()  # the statistics of a batch would make its gradient small
+    network.eval()  # with batch statistics the gradient would be small
     gradients = {}
     for dtype in (torch.float32, torch.bfloat16):
-        garbage = torch.full((4_000_000,), torch.nan)  # what uninitialised memory then holds
+        garbage = torch.full((4_000_000,), torch.nan)  # content of uninitialized memory
         del garbage
         with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
             loss = network(signals).float().square().mean()
         gradients[dtype] = torch.autograd.grad(loss, list(network.parameters()))
     for exact, reduced in zip(*gradients.values(), strict=True):
-        assert (reduced - exact).norm() < 0.4 * exact.norm()  # rounding of nine layers; garbage is far off
+        assert (reduced - exact).norm() < 0.4 * exact.norm()  # tolerance for rounding in nine layers

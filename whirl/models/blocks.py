@@ -1,31 +1,32 @@
-"""Parts that the networks share: 1-D convolution in the form that is fast on a CPU, and one way to start the weights.
+"""Building blocks of the networks: 1-D convolutions that are fast on a CPU, and shared weight initialization.
 
-Signals `[B, C, T]` travel through a network as images of height one, `[B, C, 1, T]` in channels-last memory, so that
-every 1-D convolution is a `Conv2d` with a `1 × k` kernel: the same numbers as a `Conv1d`, at about half of the time of
-a training step. The layout is chosen once, by `AddHeightAxis` at the entrance; converting at every layer would lose the
-gain, and so would a `k × 1` kernel. Max-pooling stands before the ReLU, which gives the same result for less work.
+Signals `[B, C, T]` pass through a network as images of height one, `[B, C, 1, T]` in channels-last memory, so that
+every 1-D convolution is a `Conv2d` with a `1 × k` kernel: numerically equal to a `Conv1d`, with about half the time of
+a training step. `AddHeightAxis` sets the layout once, as the first layer; converting in every layer would lose the
+speed-up, and so would a `k × 1` kernel. Max-pooling comes before the ReLU, which gives the same result with less work.
 """
 
 from __future__ import annotations
 
-import math
 from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
+from whirl.validation import check_count, check_number
+
 
 class AddHeightAxis(nn.Module):
-    """The entrance of a convolutional network: checks the signals and lays them out as rows.
+    """First layer of a convolutional network: validates the signals and adds a height axis.
 
-    `[B, C, T] -> [B, C, 1, T]`, channels-last.
+    `[B, C, T] -> [B, C, 1, T]` in channels-last memory.
 
     Args:
-        in_channels: number of signal channels C that the network was built for.
-        min_length: fewest samples T that the network can reduce to an output.
+        in_channels: number of signal channels C of the network.
+        min_length: smallest number of samples T that the network supports.
 
     Raises:
-        ValueError: the signals are not `[B, C, T]` with that C and T >= `min_length`.
+        ValueError: in `forward`, the signals are not `[B, C, T]` with this C and T >= `min_length`.
 
     Example:
         >>> AddHeightAxis(in_channels=2, min_length=64)(torch.zeros(8, 2, 100)).shape
@@ -41,24 +42,14 @@ class AddHeightAxis(nn.Module):
         self.min_length = min_length
 
     def forward(self, signals: Tensor) -> Tensor:
-        check_signals(signals, self.in_channels, self.min_length)
+        _check_signals(signals, self.in_channels, self.min_length)
         return signals.unsqueeze(2).contiguous(memory_format=torch.channels_last)
 
     def extra_repr(self) -> str:
         return f"in_channels={self.in_channels}, min_length={self.min_length}"
 
 
-def check_signals(signals: Tensor, in_channels: int, min_length: int) -> None:
-    """Refuses signals that a network cannot take.
-
-    Args:
-        signals: should be `[B, C, T]`.
-        in_channels: the C expected.
-        min_length: the smallest T that will do.
-
-    Raises:
-        ValueError: another number of axes or channels, or too few samples.
-    """
+def _check_signals(signals: Tensor, in_channels: int, min_length: int) -> None:
     if signals.ndim != 3:
         raise ValueError(f"signals have shape {list(signals.shape)}, expected [batch, channels, samples]")
     if signals.shape[1] != in_channels:
@@ -70,10 +61,10 @@ def check_signals(signals: Tensor, in_channels: int, min_length: int) -> None:
 
 
 def check_counts(**counts: int) -> None:
-    """Refuses arguments that are not positive integers.
+    """Validate arguments that are positive integers.
 
     Args:
-        **counts: argument name and value.
+        **counts: names and values of the arguments.
 
     Raises:
         TypeError: a value is not an integer.
@@ -82,17 +73,16 @@ def check_counts(**counts: int) -> None:
     Example:
         >>> check_counts(num_classes=0)
         Traceback (most recent call last):
-        ValueError: num_classes is 0, expected at least 1
+        ValueError: num_classes is 0, expected an integer >= 1
     """
     for name, count in counts.items():
         if not isinstance(count, int) or isinstance(count, bool):
-            raise TypeError(f"{name} is {count!r}, expected an integer")
-        if count < 1:
-            raise ValueError(f"{name} is {count}, expected at least 1")
+            raise TypeError(f"{name} is {count!r}, expected an integer >= 1")
+        check_count(name, count)
 
 
 def check_dropout(dropout: float) -> None:
-    """Refuses a dropout probability outside [0, 1).
+    """Validate a dropout probability.
 
     Args:
         dropout: the probability.
@@ -101,40 +91,38 @@ def check_dropout(dropout: float) -> None:
         ValueError: it is negative, 1 or more, or NaN.
     """
     if not 0 <= dropout < 1:
-        raise ValueError(f"dropout is {dropout}, expected 0 <= dropout < 1")
+        raise ValueError(f"dropout is {dropout}, expected a number in [0, 1)")
 
 
-def scaled(channels: int, width: float) -> int:
-    """Channels of a layer in a network whose layers are `width` times as wide, at least 1.
+def scale_channels(channels: int, width: float) -> int:
+    """Return the number of channels of a layer multiplied by a width factor, at least 1.
 
     Args:
-        channels: of the network as published, >= 1.
-        width: the factor, > 0; parameters go with its square.
+        channels: number of channels at full width, >= 1.
+        width: the factor, > 0; the number of parameters is proportional to its square.
 
     Raises:
-        TypeError: the width is no number.
-        ValueError: it is not finite and above 0.
+        TypeError: the width is not a number.
+        ValueError: the width is not finite and > 0.
 
     Example:
-        >>> [scaled(64, width) for width in (1.0, 0.25, 0.001)]
+        >>> [scale_channels(64, width) for width in (1.0, 0.25, 0.001)]
         [64, 16, 1]
     """
     if isinstance(width, bool) or not isinstance(width, Real):
         raise TypeError(f"width is {width!r}, expected a number")
-    if not 0 < width < math.inf:
-        raise ValueError(f"width is {width!r}, expected a number > 0")
-    return max(1, round(channels * float(width)))
+    return max(1, round(channels * check_number("width", float(width), 0, open_ends=True)))
 
 
 def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int = 0) -> nn.Conv2d:
-    """A 1-D convolution over rows `[B, C, 1, T]`; without a bias, which the normalisation behind it would cancel.
+    """Create a 1-D convolution over rows `[B, C, 1, T]`, without a bias, which a following normalization would cancel.
 
     Args:
-        in_channels: channels C of the input.
-        out_channels: channels of the output.
-        kernel: taps; the weight is `[out, in, 1, kernel]`.
-        stride: samples from one output to the next.
-        padding: zeros put before and behind the row. Never `"same"`: for an even kernel that copies the whole input.
+        in_channels: number of input channels C.
+        out_channels: number of output channels.
+        kernel: kernel size; the weight has shape `[out, in, 1, kernel]`.
+        stride: stride in samples.
+        padding: number of zeros at each end. `"same"` is not supported: for an even kernel it copies the input.
 
     Returns:
         The layer, `[B, C, 1, T] -> [B, out_channels, 1, (T + 2 padding - kernel) // stride + 1]`.
@@ -147,12 +135,12 @@ def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, padd
 
 
 def max_pool(kernel: int, stride: int | None = None, padding: int = 0) -> nn.MaxPool2d:
-    """Max-pooling along rows `[B, C, 1, T]`; the stride is the kernel unless given.
+    """Create a max-pooling layer along rows `[B, C, 1, T]`.
 
     Args:
-        kernel: samples of which the largest is kept.
-        stride: samples from one output to the next.
-        padding: samples of minus infinity put before and behind the row.
+        kernel: kernel size in samples.
+        stride: stride in samples; default `kernel`.
+        padding: number of samples with minus infinity at each end.
 
     Example:
         >>> max_pool(2)(torch.tensor([[[[1.0, 3.0, 2.0, 0.0]]]]))
@@ -162,14 +150,16 @@ def max_pool(kernel: int, stride: int | None = None, padding: int = 0) -> nn.Max
 
 
 def initialize(network: nn.Module) -> None:
-    """Starts the weights of a network of convolutions and lays them out for rows; draws from torch's global generator.
+    """Initialize the weights of a convolutional network and convert them to channels-last memory.
 
-    Convolutions: normal with variance `2 / (out_channels · kernel)` (He et al. 2015, fan-out mode), so that gradients
-    keep their size on the way back through ReLUs. Linear layers: normal with standard deviation 0.01, biases zero, so
-    that the first predictions are almost uniform. Normalisation keeps torch's ones and zeros.
+    Convolutions: normal with variance `2 / (out_channels · kernel)` (He et al. 2015, fan-out mode), which preserves the
+    magnitude of gradients in the backward pass through ReLUs. Linear layers: normal with standard deviation 0.01 and
+    zero biases, so that the initial predictions are almost uniform. Normalization layers keep torch's defaults.
+
+    Random numbers are drawn from torch's global generator.
 
     Args:
-        network: changed in place.
+        network: network to modify in place.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -180,14 +170,14 @@ def initialize(network: nn.Module) -> None:
     network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
-class MeanAndDeviation(nn.Module):
-    """Mean and standard deviation over time, in fp32 at least: `[B, C, ..., T] -> [B, 2 C]`, means first.
+class StatisticsPooling(nn.Module):
+    """Pooling to mean and standard deviation over time: `[B, C, ..., T] -> [B, 2 C]`, means first, in fp32 or higher.
 
-    The deviation is that of the population, `sqrt(mean((x - mean)²) + 1e-5)`, so that one step or a constant gives a
-    number close to zero with a finite gradient.
+    The standard deviation is `sqrt(mean((x - mean)²) + 1e-5)`, so that a single step or a constant gives a value close
+    to zero with a finite gradient.
 
     Example:
-        >>> MeanAndDeviation()(torch.tensor([[[1.0, 3.0, 1.0, 3.0]]]))
+        >>> StatisticsPooling()(torch.tensor([[[1.0, 3.0, 1.0, 3.0]]]))
         tensor([[2.0000, 1.0000]])
     """
 

@@ -1,4 +1,4 @@
-"""The default network for time-frequency maps, and the parts that networks for maps share."""
+"""The default network for time-frequency maps, and building blocks of such networks."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from whirl.models.blocks import MeanAndDeviation, check_counts, check_dropout, initialize
+from whirl.models.blocks import StatisticsPooling, check_counts, check_dropout, initialize
 from whirl.models.registry import register_model
 
 MIN_SIZE = 16
-"""Fewest rows and columns of a map: what the networks for maps reduce to one."""
+"""Smallest number of rows and columns of a map, which the networks for maps reduce to one."""
 
 _N_BANDS = 4
 
 
 class ToChannelsLast2d(nn.Module):
-    """The entrance of a network for maps: checks them, brings their level and spread to 0 and 1, and lays them out.
+    """First layer of a network for maps: validates and standardizes them, and converts to channels-last memory.
 
-    Level and spread are those of each channel over all maps (batch normalisation without weights), so decibels,
-    magnitudes and powers of any unit may come, and how loud one map is beside another stays to be seen. The layout is
-    channels-last, in which a training step of `cnn2d` takes 0.8 times as long on a CPU.
+    Each channel is standardized over all maps (batch normalization without weights), so decibels, magnitudes and powers
+    in any unit are supported, and differences in level between maps are preserved. With the channels-last layout a
+    training step of `cnn2d` takes 0.8 times as long on a CPU.
 
     Args:
-        in_channels: number of signal channels C that the network was built for.
+        in_channels: number of signal channels C of the network.
 
     Raises:
-        ValueError: in `forward`, maps that are not `[B, C, F, T]` with that C, F >= 16 and T >= 16.
+        ValueError: in `forward`, the maps are not `[B, C, F, T]` with this C, F >= 16 and T >= 16.
 
     Example:
         >>> import torch
@@ -58,27 +58,27 @@ class ToChannelsLast2d(nn.Module):
 
 
 def conv_2d(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    """A square convolution over maps `[B, C, F, T]`, padded by half its kernel; without a bias, see `blocks.conv`."""
+    """Create a square convolution over maps `[B, C, F, T]`, padded by half its kernel, without a bias."""
     return nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
 
 
 @register_model("cnn2d")
 class CNN2d(nn.Module):
-    """A small convolutional network for maps of any size.
+    """Small convolutional network for maps of any size.
 
-    In a photograph it does not matter where the cat sits; in a map it matters at which frequency something happens and
-    hardly when. So the last features are averaged within four bands of frequency, and over time their mean (how
-    much) and standard deviation (how variable) are classified.
+    Unlike the position of an object in a photograph, the frequency of an event in a map matters, while its time hardly
+    does. The last features are therefore averaged within four frequency bands, and their mean (level) and standard
+    deviation (variability) over time are classified.
 
         layer                                        out, 64 × 64 map
         conv 7 × 7, stride 4                         32 × 16 × 16
         conv 3 × 3, stride 2                         64 × 8 × 8
         conv 3 × 3, stride 2                         96 × 4 × 4
-        average within bands; mean and deviation     768
+        average in bands; mean, standard deviation   768
         dropout; linear                              K
 
-    Every convolution is followed by batch normalisation and ReLU; 76 thousand parameters without the last layer.
-    Weights start as `initialize` describes.
+    Every convolution is followed by batch normalization and ReLU; 76 thousand parameters without the last layer.
+    Weights are initialized by `blocks.initialize`.
 
     Args:
         num_classes: number of classes K, >= 1.
@@ -87,7 +87,7 @@ class CNN2d(nn.Module):
 
     Raises:
         TypeError: a count is not an integer.
-        ValueError: an argument is out of its range; in `forward`, maps that are not `[B, C, F, T]` with F >= 16 and
+        ValueError: an argument is out of range; in `forward`, the maps are not `[B, C, F, T]` with F >= 16 and
             T >= 16.
 
     Example:
@@ -108,7 +108,7 @@ class CNN2d(nn.Module):
             *_layer(conv_2d(64, 96, kernel=3, stride=2)),
         )
         self.classifier = nn.Sequential(
-            MeanAndDeviation(), nn.Dropout(dropout), nn.Linear(2 * 96 * _N_BANDS, num_classes)
+            StatisticsPooling(), nn.Dropout(dropout), nn.Linear(2 * 96 * _N_BANDS, num_classes)
         )
         initialize(self)
 

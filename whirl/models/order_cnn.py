@@ -1,4 +1,4 @@
-"""A network that looks at the turning shaft instead of the clock."""
+"""Network on angularly resampled signals, for variable shaft speeds."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from whirl.validation import check_number
 
 @register_model("order_cnn")
 class OrderCNN(nn.Module):
-    """Angular resampling in front of a network, so that its filters see orders of the shaft at any speed.
+    """Angular resampling followed by a network, whose filters then respond to orders of the shaft at any speed.
 
-    A fault that follows the shaft (unbalance, misalignment, whirl, a bearing's passing elements) keeps its place when
-    the speed changes; a network on the time axis must learn it anew at each speed. The price: resonances, mains hum and
-    whip, which keep their frequency, now move.
+    Components that are synchronous with the shaft (unbalance, misalignment, whirl, passages of rolling elements) keep
+    their position when the speed changes, whereas a network on the time axis must learn them for each speed. In return,
+    components of constant frequency (resonances, mains hum, whip) move.
 
-    The window becomes T samples again, S in each revolution. It is T / S revolutions long whatever the speed, see
-    `to_orders`: a slow shaft's window is continued by its mirror image, of a fast one's the end is not used. Samples
-    of unknown speed are taken as turning at the reference speed, `60 sampling_rate_hz / S` rev/min (1200 by default),
-    at which resampling changes nothing; without any speed this is the plain network.
+    A window is resampled to T samples with S samples per revolution. It covers T / S revolutions at any speed, see
+    `to_orders`: at low speed it is extended by its mirror image, at high speed its end is not used. Samples of unknown
+    speed are treated as having the reference speed, `60 sampling_rate_hz / S` rev/min (1200 by default), at which
+    resampling changes nothing. Without any speeds the module equals its backbone.
 
     Args:
         num_classes: number of classes K, >= 1.
         in_channels: number of signal channels C, >= 1.
-        sampling_rate_hz: of the signals, > 0.
-        samples_per_revolution: S, > 0. Orders up to S / 2 are seen. Best is the S whose reference speed is that of the
-            slowest machines: then nothing is cut off at the top, and nothing mirrored.
-        backbone: name of the network behind, see `list_models`.
+        sampling_rate_hz: sampling rate of the signals, > 0.
+        samples_per_revolution: S, > 0; orders up to S / 2 are preserved. Choose S so that the reference speed equals
+            that of the slowest machines: then no high frequencies are removed and no window is mirrored.
+        backbone: name of the network, see `list_models`.
 
     Raises:
         TypeError: a count is not an integer.
-        ValueError: an argument is out of its range; in `forward`, signals or speeds that `to_orders` or the network
-            behind cannot take (`cnn1d`: T >= 64), or windows shorter than one revolution.
+        ValueError: an argument is out of range; in `forward`, the signals or speeds are invalid for `to_orders` or the
+            backbone (`cnn1d`: T >= 64), or a window is shorter than one revolution.
 
     Example:
         >>> import torch
@@ -60,11 +60,11 @@ class OrderCNN(nn.Module):
         self.network = create_model(backbone, num_classes, in_channels)
 
     def forward(self, signals: Tensor, metadata: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Logits of signals and, if known, their speeds.
+        """Compute the logits of signals.
 
         Args:
             signals: `[B, C, T]`.
-            metadata: may hold `"rpm"`, `[B]`, rev/min, NaN where unknown; the rest is not looked at.
+            metadata: may contain `"rpm"`, the shaft speed in rev/min, `[B]`, NaN if unknown; other entries are ignored.
 
         Returns:
             `[B, K]`.

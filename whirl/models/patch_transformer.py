@@ -1,4 +1,4 @@
-"""A transformer over patches of the signal."""
+"""Transformer over patches of the signal."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from whirl.models.registry import register_model
 
 @register_model("patch_transformer")
 class PatchTransformer(nn.Module):
-    """Transformer encoder over patches of the signal, as the vision transformer is over patches of an image.
+    """Transformer encoder over patches of the signal, analogous to the vision transformer.
 
     A. Dosovitskiy et al.: "An Image is Worth 16x16 Words", ICLR 2021; patches of a time series after Y. Nie et al.: "A
-    Time Series is Worth 64 Words", ICLR 2023. The signal is cut into P = T // patch_length patches without overlap (a
-    shorter rest is left out), each is mapped linearly to a token of `width` numbers, sinusoids mark the positions
-    (Vaswani et al. 2017), and `depth` blocks of attention and a two-layer perceptron follow, each normalising its input
-    (pre-norm). The tokens' mean is classified. Every token sees the whole window.
+    Time Series is Worth 64 Words", ICLR 2023. The signal is split into P = T // patch_length patches without overlap
+    (the remainder is discarded), and each patch is projected linearly to a token of `width` features. Sinusoidal
+    position encodings are added (Vaswani et al. 2017), followed by `depth` blocks of attention and a two-layer MLP with
+    pre-normalization. The mean of the tokens is classified. Every token attends to the entire window.
 
         step                     out, T = 2048
         patches of 64 samples    32 × 64 · C
@@ -30,24 +30,26 @@ class PatchTransformer(nn.Module):
         mean over tokens         128
         linear                   K
 
-    The time of attention grows with P²: for long windows take longer patches.
+    The cost of attention is proportional to P²; use longer patches for long windows.
 
-    Weights start normal with standard deviation 0.02, cut at two of them, as the vision transformer's; biases zero.
+    Weights are initialized as in the vision transformer: normal with standard deviation 0.02, truncated at two standard
+    deviations, with zero biases.
 
     Args:
         num_classes: number of classes K, >= 1.
         in_channels: number of signal channels C, >= 1.
-        patch_length: samples in a patch, >= 1; also the shortest window.
-        width: length D of a token; a multiple of 2 · n_heads.
+        patch_length: samples per patch, >= 1; also the shortest supported window.
+        width: token dimension D, a multiple of 2 · n_heads.
         depth: number of blocks, >= 1.
-        n_heads: attention heads, >= 1.
-        dropout: probability in [0, 1) of dropping a token's number after the positions and after each half of a block.
-        patch_augmentation: changes the tokens in training, called as `(tokens, training)` and returning tokens, all
-            `[B, P, D]`; an attribute that may be set later and is no part of the state.
+        n_heads: number of attention heads, >= 1.
+        dropout: dropout probability in [0, 1), applied after the position encodings and after each half of a block.
+        patch_augmentation: function that augments the tokens in training, called as `(tokens, training)` with tokens
+            `[B, P, D]` and returning tokens of the same shape. The attribute may be set later and is not part of the
+            state dict.
 
     Raises:
-        TypeError: a count is not an integer, or the augmentation cannot be called.
-        ValueError: an argument is out of its range; in `forward`, signals are not `[B, C, T]` with T >= patch_length.
+        TypeError: a count is not an integer, or the augmentation is not callable.
+        ValueError: an argument is out of range; in `forward`, the signals are not `[B, C, T]` with T >= patch_length.
 
     Example:
         >>> network = PatchTransformer(num_classes=11, patch_length=128)
@@ -89,12 +91,12 @@ class PatchTransformer(nn.Module):
     def forward(self, signals: Tensor) -> Tensor:
         tokens = self.embed(signals)
         if self.training and self.patch_augmentation is not None:
-            # before the positions are added: after them attention could not see that patches were moved
+            # before the position encodings are added; afterwards attention would not notice a permutation of patches
             tokens = self.patch_augmentation(tokens, True)
         return self.classify(tokens)
 
     def embed(self, signals: Tensor) -> Tensor:
-        """The tokens of the signals, without positions: what patch augmentation works on.
+        """Compute the tokens of signals, without position encodings, as input of patch augmentation.
 
         Args:
             signals: `[B, C, T]`.
@@ -105,7 +107,7 @@ class PatchTransformer(nn.Module):
         return self.patches(signals).flatten(2).transpose(1, 2)
 
     def classify(self, tokens: Tensor) -> Tensor:
-        """The logits of signals given as tokens; `forward` is `classify(embed(signals))`, but for augmentation.
+        """Compute the logits of tokens; without augmentation `forward` is `classify(embed(signals))`.
 
         Args:
             tokens: `[B, P, D]`.
@@ -119,12 +121,12 @@ class PatchTransformer(nn.Module):
 
 
 def sinusoids(n_positions: int, width: int, device: torch.device | None = None) -> Tensor:
-    """Position marks: sines and cosines of wavelengths from 2π to 2π · 10000 patches (Vaswani et al. 2017, sec. 3.5).
+    """Return sinusoidal position encodings with wavelengths from 2π to 2π · 10000 (Vaswani et al. 2017, sec. 3.5).
 
     Args:
         n_positions: number of positions P.
-        width: length D of a mark, even.
-        device: where the result lies.
+        width: dimension D of an encoding, even.
+        device: device of the result.
 
     Returns:
         `[P, D]` in [-1, 1]: all sines, then all cosines.
@@ -133,13 +135,13 @@ def sinusoids(n_positions: int, width: int, device: torch.device | None = None) 
         >>> sinusoids(3, 4)[0]
         tensor([0., 0., 1., 1.])
     """
-    rates = torch.exp(torch.arange(0, width, 2, device=device) * (-math.log(10_000) / width))
-    angles = torch.arange(n_positions, device=device).unsqueeze(1) * rates
+    frequencies = torch.exp(torch.arange(0, width, 2, device=device) * (-math.log(10_000) / width))
+    angles = torch.arange(n_positions, device=device).unsqueeze(1) * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 class _Block(nn.Module):
-    """`x + attention(norm(x))`, then `x + perceptron(norm(x))`."""
+    """Pre-norm transformer block: `x + attention(norm(x))`, then `x + perceptron(norm(x))`."""
 
     def __init__(self, width: int, n_heads: int, dropout: float) -> None:
         super().__init__()
@@ -162,9 +164,9 @@ class _Block(nn.Module):
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """`softmax(query · keyᵀ / sqrt(D)) · value`, all `[B, heads, P, D]`."""
+    """Compute `softmax(query · keyᵀ / sqrt(D)) · value`, all `[B, heads, P, D]`."""
     if query.device.type == "cpu" and query.dtype == torch.bfloat16:
-        # torch's fused kernel takes 2 to 7 times as long as the formula here: its backward has no fast bf16 form
+        # 2 to 7 times as fast as torch's fused kernel, whose backward has no fast bf16 implementation
         weights = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1)
         return weights.to(value.dtype) @ value
     return F.scaled_dot_product_attention(query, key, value)

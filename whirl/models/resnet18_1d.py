@@ -5,19 +5,19 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from whirl.models.blocks import AddHeightAxis, check_counts, conv, initialize, max_pool, scaled
+from whirl.models.blocks import AddHeightAxis, check_counts, conv, initialize, max_pool, scale_channels
 from whirl.models.registry import register_model
 
-# The stem and the stages halve the signal five times.
+# The stem and the stages halve the length five times.
 MIN_LENGTH = 32
 
 
 @register_model("resnet18_1d")
 class ResNet18(nn.Module):
-    """Residual network with 18 layers, one-dimensional.
+    """1-D residual network with 18 layers.
 
     K. He, X. Zhang, S. Ren, J. Sun: "Deep Residual Learning for Image Recognition", CVPR 2016, table 1, with every
-    `k × k` kernel replaced by one of k taps; 3.85 million parameters. Like the original it has no dropout.
+    `k × k` kernel replaced by a 1-D kernel of size k; 3.85 million parameters. Like the original it has no dropout.
 
         layer                              out, T = 4096    receptive field, samples
         conv 7, stride 2; max-pool 3 / 2   64 × 1024        11
@@ -27,17 +27,17 @@ class ResNet18(nn.Module):
         2 residual blocks, stride 2        512 × 128        435
         average over time; linear          K
 
-    Weights start as `initialize` describes, except that the last normalisation of every block starts at zero: each
-    block begins as the identity (Goyal et al. 2017).
+    Weights are initialized by `blocks.initialize`, except for the last normalization of every block, whose weight is
+    zero, so that each block is initially the identity (Goyal et al. 2017).
 
     Args:
         num_classes: number of classes K, >= 1.
         in_channels: number of signal channels C, >= 1.
-        width: factor on the channels of every layer, > 0; 0.5 leaves about a quarter of the parameters.
+        width: factor for the channels of every layer, > 0; 0.5 gives about a quarter of the parameters.
 
     Raises:
-        TypeError: a count is not an integer, or the width no number.
-        ValueError: an argument is out of its range; in `forward`, signals are not `[B, C, T]` with T >= 32.
+        TypeError: a count is not an integer, or the width is not a number.
+        ValueError: an argument is out of range; in `forward`, the signals are not `[B, C, T]` with T >= 32.
 
     Example:
         >>> import torch
@@ -49,7 +49,7 @@ class ResNet18(nn.Module):
     def __init__(self, num_classes: int, in_channels: int = 1, *, width: float = 1.0) -> None:
         super().__init__()
         check_counts(num_classes=num_classes, in_channels=in_channels)
-        n64, n128, n256, n512 = (scaled(channels, width) for channels in (64, 128, 256, 512))
+        n64, n128, n256, n512 = (scale_channels(channels, width) for channels in (64, 128, 256, 512))
         self.stem = nn.Sequential(
             AddHeightAxis(in_channels, MIN_LENGTH),
             conv(in_channels, n64, kernel=7, stride=2, padding=3),
@@ -72,7 +72,7 @@ class ResNet18(nn.Module):
 
 
 class _ResidualBlock(nn.Module):
-    """`relu(x + residual(x))`; where the shape changes, x passes a convolution of one tap."""
+    """`relu(x + residual(x))`; x passes through a convolution with kernel size 1 where the shape changes."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()

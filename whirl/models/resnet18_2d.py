@@ -12,11 +12,11 @@ from whirl.models.registry import register_model
 
 @register_model("resnet18_2d")
 class ResNet18Maps(nn.Module):
-    """Residual network with 18 layers.
+    """2-D residual network with 18 layers.
 
     K. He, X. Zhang, S. Ren, J. Sun: "Deep Residual Learning for Image Recognition", CVPR 2016, table 1; 11.2 million
-    parameters. Only the stem differs: the original's, 7 × 7 with stride 2 and max-pooling, is made for photographs
-    of 224 × 224; a small kernel with stride 2 leaves a map of 64 × 64 four times as many places in every stage.
+    parameters. Only the stem differs: the original stem, 7 × 7 with stride 2 and max-pooling, is designed for images of
+    224 × 224; a 3 × 3 kernel with stride 2 keeps four times as many positions of a 64 × 64 map in every stage.
 
         layer                          out, 64 × 64 map
         conv 3 × 3, stride 2           64 × 32 × 32
@@ -26,8 +26,8 @@ class ResNet18Maps(nn.Module):
         2 residual blocks, stride 2    512 × 4 × 4
         average; linear                K
 
-    Weights start as `initialize` describes, except that the last normalisation of every block starts at zero: each
-    block begins as the identity (Goyal et al. 2017).
+    Weights are initialized by `blocks.initialize`, except for the last normalization of every block, whose weight is
+    zero, so that each block is initially the identity (Goyal et al. 2017).
 
     Args:
         num_classes: number of classes K, >= 1.
@@ -35,7 +35,7 @@ class ResNet18Maps(nn.Module):
 
     Raises:
         TypeError: an argument is not an integer.
-        ValueError: an argument is smaller than 1; in `forward`, maps that are not `[B, C, F, T]` with F >= 16 and
+        ValueError: an argument is smaller than 1; in `forward`, the maps are not `[B, C, F, T]` with F >= 16 and
             T >= 16.
 
     Example:
@@ -68,7 +68,7 @@ class ResNet18Maps(nn.Module):
 
 
 class _ResidualBlock(nn.Module):
-    """`relu(x + residual(x))`; where the shape changes, x passes a 1 × 1 convolution."""
+    """`relu(x + residual(x))`; x passes through a 1 × 1 convolution where the shape changes."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A network behind a time-frequency representation."""
+"""Composition of a time-frequency representation and a network for maps."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from whirl.dsp.time_frequency import TimeFrequency
 
 
 class TimeFrequencyNetwork(nn.Module):
-    """Signals to maps to logits: a network for maps that takes signals.
+    """Network for maps with signals as input: computes the maps, then the logits.
 
-    Its state holds the network's weights only; `representation.config` says how the maps are made.
+    The state dict contains the weights of the network only; `representation.config` describes the maps.
 
     Args:
-        representation: makes the maps.
-        network: `[B, C, F, T']` to logits `[B, K]`.
+        representation: representation that computes the maps.
+        network: network that maps `[B, C, F, T']` to logits `[B, K]`.
 
     Example:
         >>> import torch
@@ -33,11 +33,11 @@ class TimeFrequencyNetwork(nn.Module):
         self.network = network
 
     def forward(self, signals: Tensor, metadata: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Logits of signals, or of maps that the representation made of them.
+        """Compute the logits of signals or of precomputed maps.
 
         Args:
-            signals: `[B, C, T]`, or maps `[B, C, F, T']`, which go to the network as they are.
-            metadata: `"rpm"`, `[B]`, rev/min, for order maps.
+            signals: `[B, C, T]`, or maps `[B, C, F, T']`, which are passed to the network directly.
+            metadata: must contain `"rpm"` for order maps, the shaft speed in rev/min, `[B]`.
 
         Returns:
             `[B, K]`.

@@ -1,13 +1,13 @@
-"""WDCNN: a wide first kernel, then small ones (Zhang et al. 2017)."""
+"""WDCNN: a CNN with a wide first kernel followed by small kernels (Zhang et al. 2017)."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from whirl.models.blocks import AddHeightAxis, check_counts, conv, initialize, max_pool, scaled
+from whirl.models.blocks import AddHeightAxis, check_counts, conv, initialize, max_pool, scale_channels
 from whirl.models.registry import register_model
 
-# Below this, nothing is left before the last pooling (16 · 2⁴ samples per step there, 4 steps needed).
+# The last pooling needs 4 steps of 16 · 2⁴ samples each.
 MIN_LENGTH = 1024
 
 
@@ -16,8 +16,8 @@ class WDCNN(nn.Module):
     """Deep convolutional network with wide first-layer kernels.
 
     W. Zhang, G. Peng, C. Li, Y. Chen, Z. Zhang: "A New Deep Learning Model for Fault Diagnosis with Good Anti-Noise and
-    Domain Adaptation Ability on Raw Vibration Signals", Sensors 17(2):425, 2017. At T = 2048 it is the published
-    network layer for layer, batch normalisation and all (it has no dropout):
+    Domain Adaptation Ability on Raw Vibration Signals", Sensors 17(2):425, 2017. At T = 2048 it equals the published
+    network layer by layer, including batch normalization (it has no dropout):
 
         layer                             out             receptive field, samples
         input                             C × 2048
@@ -29,20 +29,20 @@ class WDCNN(nn.Module):
         linear                            100
         linear                            K
 
-    Windows of another length are averaged down to the same three steps before the linear layers. The small receptive
-    field stays: at 20480 Hz the convolutions see 74 ms, a turn or two of a shaft. That is ample for impacts of rolling
-    bearings and too little to tell whirl from looseness by their order, whatever the window; `cnn1d` is made for that.
+    Windows of other lengths are averaged to the same three steps before the linear layers. The receptive field does not
+    depend on the window: at 20480 Hz it is 74 ms, one or two revolutions of a shaft. This is sufficient for impacts of
+    rolling bearings but too short to distinguish whirl from looseness by their orders; use `cnn1d` for these.
 
-    Weights start as `initialize` describes.
+    Weights are initialized by `blocks.initialize`.
 
     Args:
         num_classes: number of classes K, >= 1.
         in_channels: number of signal channels C, >= 1.
-        width: factor on the size of every hidden layer, > 0; 0.5 leaves about a quarter of the parameters.
+        width: factor for the size of every hidden layer, > 0; 0.5 gives about a quarter of the parameters.
 
     Raises:
-        TypeError: a count is not an integer, or the width no number.
-        ValueError: an argument is out of its range; in `forward`, signals are not `[B, C, T]` with T >= 1024.
+        TypeError: a count is not an integer, or the width is not a number.
+        ValueError: an argument is out of range; in `forward`, the signals are not `[B, C, T]` with T >= 1024.
 
     Example:
         >>> import torch
@@ -54,7 +54,7 @@ class WDCNN(nn.Module):
     def __init__(self, num_classes: int, in_channels: int = 1, *, width: float = 1.0) -> None:
         super().__init__()
         check_counts(num_classes=num_classes, in_channels=in_channels)
-        n16, n32, n64, n100 = (scaled(channels, width) for channels in (16, 32, 64, 100))
+        n16, n32, n64, n100 = (scale_channels(channels, width) for channels in (16, 32, 64, 100))
         self.features = nn.Sequential(
             AddHeightAxis(in_channels, MIN_LENGTH),
             *_stage(conv(in_channels, n16, kernel=64, stride=16, padding=24)),
