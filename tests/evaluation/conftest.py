@@ -1,4 +1,4 @@
-"""Reports to look at, and a headless Chromium that tells what a page did, over the DevTools protocol on a pipe."""
+"""Example reports, and a headless Chromium that is controlled over a pipe by the DevTools protocol."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ FLAGS = [
     "--remote-debugging-pipe",
 ]
 # Chromium reads commands from file descriptor 3 and answers on 4.
-CONNECT = "import os, sys; _, a, b, *run = sys.argv; os.dup2(int(a), 3); os.dup2(int(b), 4); os.execv(run[0], run)"
-DEADLINE_S = 60
+LAUNCH = "import os, sys; _, a, b, *run = sys.argv; os.dup2(int(a), 3); os.dup2(int(b), 4); os.execv(run[0], run)"
+TIMEOUT_S = 60
 
 
 class Page:
-    """One tab; `requests` are the addresses it asked for, `errors` what its console complained of."""
+    """A browser tab that records its network requests and console messages."""
 
     def __init__(self, profile: Path) -> None:
         to_browser, self._commands = os.pipe()
         self._answers, from_browser = os.pipe()
         command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", "about:blank"]
         self._process = subprocess.Popen(
-            [sys.executable, "-c", CONNECT, str(to_browser), str(from_browser), *command],
+            [sys.executable, "-c", LAUNCH, str(to_browser), str(from_browser), *command],
             pass_fds=(to_browser, from_browser),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -63,31 +63,32 @@ class Page:
         self._events: list[dict[str, Any]] = []
 
     def connect(self) -> None:
-        """Take the first tab and listen to all it reports."""
+        """Attach to the first tab and subscribe to its events."""
         target = next(t for t in self("Target.getTargets")["targetInfos"] if t["type"] == "page")["targetId"]
         self._session = self("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Network", "Runtime", "Log"):
             self(f"{domain}.enable")
 
     def __call__(self, method: str, **parameters: Any) -> Any:
-        """Send a command and wait for its answer."""
+        """Send a command and return its result."""
         self._count += 1
         message = {"id": self._count, "method": method, "params": parameters}
         if self._session:
             message["sessionId"] = self._session
         os.write(self._commands, json.dumps(message).encode() + b"\0")
-        answer = self._wait(lambda event: event.get("id") == self._count)
-        if "error" in answer:
-            raise RuntimeError(f"{method}: {answer['error']}")
-        return answer["result"]
+        response = self._wait(lambda event: event.get("id") == self._count)
+        if "error" in response:
+            raise RuntimeError(f"{method}: {response['error']}")
+        return response["result"]
 
-    def _wait(self, wanted: Any) -> dict[str, Any]:
-        deadline = time.monotonic() + DEADLINE_S
+    def _wait(self, is_expected: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Return the first expected event."""
+        deadline = time.monotonic() + TIMEOUT_S
         while time.monotonic() < deadline:
             while b"\0" in self._buffer:
                 line, self._buffer = self._buffer.split(b"\0", 1)
                 self._events.append(json.loads(line))
-                if wanted(self._events[-1]):
+                if is_expected(self._events[-1]):
                     return self._events[-1]
             try:
                 chunk = os.read(self._answers, 1 << 20)
@@ -97,10 +98,10 @@ class Page:
             if not chunk:
                 break
             self._buffer += chunk
-        raise RuntimeError("Chromium does not answer")
+        raise RuntimeError("Chromium does not respond")
 
     def open(self, path: Path, width: int = 1200, height: int = 900, dark: bool = False) -> None:
-        """Load a file and wait until everything in it has arrived."""
+        """Load a file and wait until all of its content is loaded."""
         self._events.clear()
         self("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
         self(
@@ -109,52 +110,52 @@ class Page:
         )
         self("Page.navigate", url=path.as_uri())
         self._wait(lambda event: event.get("method") == "Page.loadEventFired")
-        self.evaluate("new Promise(resolve => setTimeout(resolve, 200))")  # what a timer or a late script would do
+        self.evaluate("new Promise(resolve => setTimeout(resolve, 200))")  # let timers and deferred scripts run
 
     def evaluate(self, expression: str) -> Any:
-        """Value of a JavaScript expression in the page."""
-        answer = self("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        if "exceptionDetails" in answer:
-            raise RuntimeError(answer["exceptionDetails"]["text"])
-        return answer["result"].get("value")
+        """Return the value of a JavaScript expression in the page."""
+        response = self("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        if "exceptionDetails" in response:
+            raise RuntimeError(response["exceptionDetails"]["text"])
+        return response["result"].get("value")
 
     def _of(self, method: str) -> Iterator[dict[str, Any]]:
         return (event["params"] for event in self._events if event.get("method") == method)
 
     @property
     def requests(self) -> list[str]:
-        """Addresses asked for since `open`, but for `data:`."""
+        """Addresses requested since `open`, except `data:`."""
         urls = [event["request"]["url"] for event in self._of("Network.requestWillBeSent")]
         return [url for url in urls if not url.startswith("data:")]
 
     @property
     def errors(self) -> list[str]:
-        """What the console showed since `open`, whatever its level, and uncaught exceptions."""
+        """Console messages of any level since `open`, and uncaught exceptions."""
         logged = [event["entry"]["text"] for event in self._of("Log.entryAdded")]
         called = [str(event["args"]) for event in self._of("Runtime.consoleAPICalled")]
         thrown = [event["exceptionDetails"]["text"] for event in self._of("Runtime.exceptionThrown")]
         return logged + called + thrown
 
     def screenshot(self, path: Path) -> None:
-        """The whole page as PNG."""
+        """Save the complete page as PNG."""
         size = self("Page.getLayoutMetrics")["cssContentSize"]
         clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
         image = self("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)["data"]
         path.write_bytes(base64.b64decode(image))
 
     def close(self) -> None:
-        """End the browser."""
+        """Terminate the browser."""
         os.close(self._commands)
         self._process.terminate()
-        self._process.wait(DEADLINE_S)
+        self._process.wait(TIMEOUT_S)
         os.close(self._answers)
 
 
 @pytest.fixture(scope="session")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    """A tab of a headless Chromium; the test is skipped where there is none."""
+    """A tab of a headless Chromium; skips the test if Chromium is not installed."""
     if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine to open the report with")
+        pytest.skip("Chromium is not installed")
     page = Page(tmp_path_factory.mktemp("chromium"))
     try:
         page.connect()
@@ -165,7 +166,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 @pytest.fixture(scope="session")
 def recordings() -> dict[str, list[Recording]]:
-    """One second of each class on six machines, journal and rolling bearings."""
+    """Simulated recordings of each class on six machines, with journal and with rolling bearings."""
     return {
         "journal": simulate(6, 1, JOURNAL_CLASSES, n_samples=20_480),
         "rolling": simulate(6, 2, ROLLING_CLASSES, n_samples=20_480),
@@ -174,7 +175,7 @@ def recordings() -> dict[str, list[Recording]]:
 
 @pytest.fixture(scope="session")
 def make_report(recordings: dict[str, list[Recording]]) -> Callable[..., Report]:
-    """A report of a network that is mostly right, about simulated recordings; anything can be set otherwise."""
+    """Factory of reports on simulated recordings, with mostly correct predictions; any field can be overridden."""
 
     def make(
         kind: str = "journal",
@@ -184,7 +185,7 @@ def make_report(recordings: dict[str, list[Recording]]) -> Callable[..., Report]
     ) -> Report:
         changed = [change(recording) for recording in recordings[kind]]
         classes = list(dict.fromkeys(str(recording.label) for recording in changed))
-        n_train = len(changed) // 6  # one machine; the other five are for testing
+        n_train = len(changed) // 6  # one machine for training, five for testing
         test = changed[n_train:]
         target = np.repeat([classes.index(str(recording.label)) for recording in test], 5)
         logits = np.random.default_rng(0).normal(0, 1.5, (len(target), len(classes)))

@@ -1,3 +1,5 @@
+"""Tests of the figures of time-frequency maps."""
+
 import re
 from xml.etree import ElementTree
 
@@ -6,7 +8,7 @@ import pytest
 
 from whirl.data.recording import Recording
 from whirl.dsp.time_frequency import KINDS
-from whirl.evaluation.pictures import _apart, _map, _representation, show_recording
+from whirl.evaluation.pictures import _make_representation, _map, _move_apart, show_recording
 
 RATE_HZ, RPM = 12_000, 1797.0
 NOISE = np.random.default_rng(0).normal(size=2 * RATE_HZ)
@@ -17,18 +19,18 @@ def recording(**others) -> Recording:
 
 
 def texts(path) -> dict[str, float]:
-    """Every text of a picture, and how far down it stands."""
+    """Return each text of a figure with its vertical position, increasing downwards."""
     found = {}
     for element in ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}text"):
-        place = re.search(r"translate\(\S+ (\S+)\)", element.get("transform", "")) or [None, element.get("y", "nan")]
-        found["".join(element.itertext())] = float(place[1])
+        position = re.search(r"translate\(\S+ (\S+)\)", element.get("transform", "")) or [None, element.get("y", "nan")]
+        found["".join(element.itertext())] = float(position[1])
     return found
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_picture_says_what_it_shows(tmp_path, kind):
+def test_figure_has_title_axes_and_labels(tmp_path, kind):
     words = texts(show_recording(recording(label="healthy"), kind, tmp_path / "map.svg", bearing="6205"))
-    for expected in ("time / s", "dB below the strongest", "cost_$5_$6.mat"):
+    for expected in ("time / s", "dB relative to maximum", "cost_$5_$6.mat"):
         assert expected in words
     assert any(("Hz" in word) if kind != "order" else ("multiples of shaft speed" in word) for word in words)
     (subtitle,) = (word for word in words if "1797 rpm" in word)
@@ -39,14 +41,14 @@ def test_a_picture_says_what_it_shows(tmp_path, kind):
 
 
 def lines(path) -> dict[str, float]:
-    """How far down each drawn line ends."""
+    """Return the vertical position of the end of each drawn line."""
     groups = {g.get("id", ""): g for g in ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}g")}
     drawn = {name.removeprefix("line "): g for name, g in groups.items() if name.startswith("line ")}
     return {name: float(g[0].attrib["d"].split()[-1]) for name, g in drawn.items()}
 
 
 @pytest.mark.parametrize(("kind", "unit"), [("order", 1.0), ("envelope", RPM / 60)])
-def test_fault_orders_stand_where_they_belong(tmp_path, kind, unit):
+def test_fault_orders_are_at_their_positions(tmp_path, kind, unit):
     path = show_recording(recording(), kind, tmp_path / "map.svg", bearing="6205")
     words, ends = texts(path), lines(path)
     low, high = ("2", "14") if kind == "order" else ("100", "400")
@@ -57,7 +59,7 @@ def test_fault_orders_stand_where_they_belong(tmp_path, kind, unit):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_line_has_its_name_beside_it_and_no_name_covers_another(tmp_path, kind):
+def test_lines_have_labels_that_do_not_overlap(tmp_path, kind):
     path = show_recording(recording(), kind, tmp_path / "map.svg", bearing="6205")
     words, ends = texts(path), lines(path)
     assert (
@@ -65,41 +67,41 @@ def test_every_line_has_its_name_beside_it_and_no_name_covers_another(tmp_path, 
     )
     by_order = sorted((words[name] for name in ends), reverse=True)
     assert [words[name] for name in sorted(ends, key=ends.__getitem__, reverse=True)] == by_order
-    assert np.diff(by_order).max() < -8  # points of the font
+    assert np.diff(by_order).max() < -8  # points
 
 
-def test_names_move_apart_by_as_little_as_may_be():
-    moved = _apart([0.0, 0.5, 0.51, 0.9, 1.0], 0.1)
+def test_move_apart_minimizes_displacement():
+    moved = _move_apart([0.0, 0.5, 0.51, 0.9, 1.0], 0.1)
     assert moved == pytest.approx([0.0, 0.455, 0.555, 0.9, 1.0])
-    assert _apart([0.99, 1.0], 0.1) == pytest.approx([0.9, 1.0])
-    assert _apart([], 0.1) == []
+    assert _move_apart([0.99, 1.0], 0.1) == pytest.approx([0.9, 1.0])
+    assert _move_apart([], 0.1) == []
 
 
-def test_a_wigner_ville_picture_has_no_holes():
-    """Where the distribution is negative there is no level in dB; of noise alone that was a quarter of the cells."""
-    mapping = _representation("wvd", RATE_HZ, 3200, None, None, None)
+def test_wigner_ville_map_has_no_holes():
+    """Negative cells have no level in dB; without smoothing, noise has a quarter of them."""
+    mapping = _make_representation("wvd", RATE_HZ, 3200, None, None, None)
     assert (_map(mapping, NOISE[:3200], None) < -60).mean() < 0.005
 
 
-def test_a_class_told_by_lines_shows_sixteen_orders(tmp_path):
+def test_class_with_low_orders_only_shows_sixteen_orders(tmp_path):
     for kind in ("stft", "wvd"):
         words = texts(show_recording(recording(label="oil_whirl"), kind, tmp_path / "map.svg"))
-        assert {"whirl", "1X", "400"} <= words.keys()  # Hz: 16 times 30 are 479
+        assert {"whirl", "1X", "400"} <= words.keys()  # Hz: 16 orders of 30 Hz are 479 Hz
         assert "5000" not in words
         assert "5000" in texts(show_recording(recording(label="cavitation"), kind, tmp_path / "map.svg"))
 
 
-def test_without_a_bearing_it_draws_the_lines_of_the_class_or_of_journal_bearings(tmp_path):
+def test_draws_lines_of_class_or_journal_bearing_without_bearing(tmp_path):
     path = tmp_path / "map.svg"
     assert {"whirl", "1X", "2X"} <= texts(show_recording(recording(), "order", path)).keys()
     assert {"1/2X", "3/2X", "8X"} <= texts(show_recording(recording(label="clearance"), "order", path)).keys()
     assert {"whirl", "1/2X"}.isdisjoint(texts(show_recording(recording(label="inner_race"), "order", path)))
     unknown = texts(show_recording(recording(rpm=None), "cwt", path))
-    assert any("speed not known" in word for word in unknown)
+    assert any("speed unknown" in word for word in unknown)
     assert not {"whirl", "1X"} & unknown.keys()
 
 
-def test_a_tachometer_makes_lines_follow_the_speed(tmp_path):
+def test_lines_follow_tachometer_speed(tmp_path):
     time_s = np.arange(2 * RATE_HZ) / RATE_HZ
     turns = 20 * time_s + 5 * time_s**2
     both = Recording(np.stack((turns % 1 < 0.1, NOISE)).astype(float), RATE_HZ, channels=("tacho", "vertical"))
@@ -114,19 +116,19 @@ def test_a_tachometer_makes_lines_follow_the_speed(tmp_path):
     ("tachometer", "message"),
     [
         (np.zeros(len(NOISE)), "channel tacho: the tachometer has 0 pulses"),
-        (np.convolve(NOISE, np.ones(20), "same"), "channel tacho: no tachometer .* uneven"),
+        (np.convolve(NOISE, np.ones(20), "same"), "channel tacho: not a tachometer .* irregular"),
     ],
     ids=["silent", "vibration"],
 )
-def test_what_is_no_tachometer_is_refused(tmp_path, tachometer, message):
+def test_rejects_channel_that_is_not_a_tachometer(tmp_path, tachometer, message):
     both = Recording(np.stack((tachometer, NOISE)), RATE_HZ, channels=("tacho", "vertical"))
     with pytest.raises(ValueError, match=message):
         show_recording(both, "order", tmp_path / "map.png", tachometer="tacho")
-    with pytest.raises(ValueError, match="no channel to draw besides the tachometer"):
+    with pytest.raises(ValueError, match="no channel other than the tachometer"):
         show_recording(both.select_channels(["tacho"]), "cwt", tmp_path / "map.png", tachometer="tacho")
 
 
-def test_an_order_map_of_an_envelope_says_so(tmp_path):
+def test_order_map_of_envelope_is_labelled(tmp_path):
     path = tmp_path / "map.svg"
     assert any(
         "order map of the squared envelope, " in word
@@ -135,7 +137,7 @@ def test_an_order_map_of_an_envelope_says_so(tmp_path):
     assert not any("envelope" in word for word in texts(show_recording(recording(), "order", path)))
 
 
-def test_it_reads_files_and_names_the_picture_after_them(tmp_path, monkeypatch):
+def test_reads_files_and_derives_image_name(tmp_path, monkeypatch):
     from scipy.io import wavfile
 
     monkeypatch.chdir(tmp_path)
@@ -145,7 +147,7 @@ def test_it_reads_files_and_names_the_picture_after_them(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pump 3-cwt.png", "pump 3.wav"]
 
 
-def test_a_manifest_near_the_file_tells_what_the_file_does_not(tmp_path):
+def test_uses_metadata_of_nearby_manifest(tmp_path):
     folder = tmp_path / "data" / "clearance"
     folder.mkdir(parents=True)
     np.save(folder / "a.npy", NOISE)
@@ -158,7 +160,7 @@ def test_a_manifest_near_the_file_tells_what_the_file_does_not(tmp_path):
     assert {"1/2X", "3/2X", "8X"} <= words.keys()
     (subtitle,) = (word for word in words if "1797 rpm" in word)
     assert "12000 Hz" in subtitle
-    assert "labelled clearance" in subtitle
+    assert "label clearance" in subtitle
 
 
 @pytest.mark.parametrize(
@@ -166,25 +168,25 @@ def test_a_manifest_near_the_file_tells_what_the_file_does_not(tmp_path):
     [
         ({"representation": "cvt"}, "did you mean 'cwt'"),
         ({"bearing": "6250"}, "unknown bearing '6250'"),
-        ({"out": "map.jpeg2"}, r"map\.jpeg2: cannot draw"),
-        ({"start_s": 3.0}, "lasts 2 s: nothing to draw from 3 s"),
+        ({"out": "map.jpeg2"}, r"map\.jpeg2: unsupported image format"),
+        ({"start_s": 3.0}, "is 2 s long, too short to draw from 3 s"),
         ({"channel": "nowhere"}, "no channel 'nowhere'"),
         ({"rpm": -5.0}, "rpm is -5"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(tmp_path, arguments, message):
+def test_rejects_invalid_arguments(tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         show_recording(recording(), **({"out": tmp_path / "map.png"} | arguments))
     assert not list(tmp_path.iterdir())
 
 
-def test_an_order_map_without_speed_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="needs the shaft's speed; give rpm or a tachometer"):
+def test_order_map_requires_speed(tmp_path):
+    with pytest.raises(ValueError, match="requires the shaft speed; give rpm or a tachometer"):
         show_recording(recording(rpm=None), "order", tmp_path / "map.png")
 
 
 @pytest.mark.data
-def test_an_inner_race_fault_stands_on_its_line(real_data, tmp_path):
+def test_draws_real_recording(real_data, tmp_path):
     words = texts(
         show_recording(real_data / "cwru_12k_de" / "105.mat", "order", tmp_path / "a.svg", bearing="6205", rpm=RPM)
     )

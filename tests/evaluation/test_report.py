@@ -1,4 +1,4 @@
-"""The report: what it says, that it is safe, and that a browser has nothing to complain of."""
+"""Tests of the report: content, safety, and rendering in a browser."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from whirl.data.recording import Recording
-from whirl.evaluation.report import Report, render, verdict, write_report
+from whirl.engine.files import write_text
+from whirl.evaluation.report import Report, render_report, summarize
 
 MakeReport = Callable[..., Report]
 SCRIPT = "<script>alert(1)</script>"
@@ -23,7 +24,7 @@ ATTRIBUTE = '"><img src=http://example.org/x onerror=alert(1)>'
 
 
 class Elements(HTMLParser):
-    """All elements with their attributes, and the text between them."""
+    """The elements of a page with their attributes, and its text."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -43,7 +44,7 @@ def without_specimen(recording: Recording) -> Recording:
     return replace(recording, specimen=None)
 
 
-def hostile(recording: Recording) -> Recording:
+def with_unsafe_text(recording: Recording) -> Recording:
     labels = {
         "healthy": SCRIPT,
         "misalignment": "$\\frac{a",
@@ -63,11 +64,13 @@ def hostile(recording: Recording) -> Recording:
 
 
 @pytest.fixture(scope="module")
-def hostile_page(make_report: MakeReport) -> str:
+def unsafe_page(make_report: MakeReport) -> str:
     fields = dict.fromkeys(("title", "data", "command", "model", "split_by", "window_reason"), SCRIPT)
-    listed = {"notes": [SCRIPT, "{{ 7 * 7 }}"], "leaks": [ATTRIBUTE], "config": {SCRIPT: {SCRIPT: ATTRIBUTE}}}
-    return render(
-        make_report(change=hostile, skill=0.5, versions={SCRIPT: SCRIPT}, timings_s={SCRIPT: 1.0}, **fields, **listed)
+    nested = {"notes": [SCRIPT, "{{ 7 * 7 }}"], "leaks": [ATTRIBUTE], "config": {SCRIPT: {SCRIPT: ATTRIBUTE}}}
+    return render_report(
+        make_report(
+            change=with_unsafe_text, skill=0.5, versions={SCRIPT: SCRIPT}, timings_s={SCRIPT: 1.0}, **fields, **nested
+        )
     )
 
 
@@ -78,65 +81,64 @@ def report(make_report: MakeReport) -> Report:
 
 @pytest.fixture(scope="module")
 def rendered(report: Report) -> str:
-    return render(report)
+    return render_report(report)
 
 
-def test_contents_come_in_order_and_numbers_are_those_of_the_metrics(report: Report, rendered: str) -> None:
+def test_sections_are_in_order_and_show_the_metrics(report: Report, rendered: str) -> None:
     text = Elements(rendered).text
     headings = re.findall(r"<h2>(.*?)</h2>", rendered)
     assert headings == [
-        "Learning",
-        "What is taken for what",
-        "Class by class",
-        "Does it know when it does not know?",
-        "Under which conditions",
-        "The hardest recordings",
-        "Data card",
-        "To do it again",
+        "Learning curves",
+        "Confusion matrix",
+        "Per-class metrics",
+        "Calibration",
+        "Accuracy by operating condition",
+        "Misclassified recordings",
+        "Data set",
+        "Reproduce this result",
     ]
     metrics = report.metrics["recording"]
-    assert f"{100 * metrics['accuracy']:.1f} %" in text[: text.index("Learning")]
+    assert f"{100 * metrics['accuracy']:.1f} %" in text[: text.index("Learning curves")]
     assert f"of {metrics['n']} test recordings from 5 specimens" in text
     assert report.command in text
     assert "the recorder clipped" in text
     assert "16 revolutions" in text
     assert "simulation.n_machines 6" in text
     assert "training 11 99 1" in text  # 9 windows of 4096 samples, 2048 apart, in 20480 samples
-    assert "test 55 275 5" in text  # 5 windows side by side
+    assert "test 55 275 5" in text  # 5 windows without overlap
     assert rendered.count("<svg") == 3 + 2 + 2 + 8
 
 
-def test_it_is_written_whole_small_soon_and_always_the_same(report: Report, rendered: str, tmp_path: Path) -> None:
-    began = time.process_time()
-    write_report(tmp_path / "report.html", report)
-    assert time.process_time() - began < 8
-    assert (tmp_path / "report.html").read_text(encoding="utf-8") == rendered
-    assert (tmp_path / "report.html").stat().st_size < 3_000_000
-    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+def test_page_is_small_and_deterministic(report: Report, rendered: str) -> None:
+    started = time.process_time()
+    page = render_report(report)
+    assert time.process_time() - started < 8
+    assert page == rendered
+    assert len(page.encode()) < 3_000_000
 
 
-def test_a_report_that_cannot_be_made_leaves_the_old_one(make_report: MakeReport, tmp_path: Path) -> None:
+def test_failed_report_does_not_replace_existing_file(make_report: MakeReport, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text("old")
     with pytest.raises(KeyError):
-        write_report(path, make_report(metrics={}))
+        write_text(path, render_report(make_report(metrics={})))
     assert path.read_text() == "old"
-    with pytest.raises(ValueError, match="test part"):
+    with pytest.raises(ValueError, match="expected a non-empty test part"):
         make_report(parts={"train": []})
 
 
-def test_nothing_hostile_becomes_markup(hostile_page: str) -> None:
-    page = Elements(hostile_page)
+def test_unsafe_text_is_escaped(unsafe_page: str) -> None:
+    page = Elements(unsafe_page)
     tags = {tag for tag, _ in page.elements}
     assert not tags & {"script", "img", "iframe", "object", "embed", "form", "base", "audio", "video"}
     assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
-    assert hostile_page.count("&lt;script&gt;alert(1)&lt;/script&gt;") > 20
-    assert "{{ 7 * 7 }}" in hostile_page
-    assert "$\\frac{a" in hostile_page
+    assert unsafe_page.count("&lt;script&gt;alert(1)&lt;/script&gt;") > 20
+    assert "{{ 7 * 7 }}" in unsafe_page
+    assert "$\\frac{a" in unsafe_page
 
 
-def test_nothing_is_fetched_from_anywhere(hostile_page: str, rendered: str) -> None:
-    for page in (hostile_page, rendered):
+def test_page_requests_no_resources(unsafe_page: str, rendered: str) -> None:
+    for page in (unsafe_page, rendered):
         for _, attributes in Elements(page).elements:
             for name in ("src", "href", "xlink:href", "action", "data", "srcset"):
                 assert (attributes.get(name) or "#").startswith(("#", "data:,"))
@@ -145,43 +147,42 @@ def test_nothing_is_fetched_from_anywhere(hostile_page: str, rendered: str) -> N
     assert "http" not in rendered.replace("http-equiv", "")
 
 
-def test_a_leaky_run_is_stamped_before_anything_else(report: Report, rendered: str) -> None:
+def test_data_leakage_is_shown_first(report: Report, rendered: str) -> None:
     leaky = replace(report, leaks=[f"leak {index}" for index in range(30)])
-    page = render(leaky)
+    page = render_report(leaky)
     assert 'class="stamp"' not in rendered
-    assert page.index('class="stamp"') < page.index('class="verdict')
+    assert page.index('class="stamp"') < page.index('class="summary')
     assert "leak 9<" in page
     assert "leak 10<" not in page
     assert "and 20 more" in page
-    assert "says nothing about other machines" in verdict(leaky)["means"]
+    assert "not an estimate for other machines" in summarize(leaky)["interpretation"]
 
 
-def test_the_verdict_reads_off_the_recordings_whether_specimens_are_new(
-    report: Report, make_report: MakeReport
-) -> None:
-    assert "seen none of these specimens" in verdict(report)["means"]
-    assert "expect" in verdict(report)["means"]
+def test_summary_states_whether_specimens_are_new(report: Report, make_report: MakeReport) -> None:
+    assert "The test specimens do not occur in the training data" in summarize(report)["interpretation"]
+    assert "expect" in summarize(report)["interpretation"]
     trained = {"train": [*report.parts["train"], report.parts["test"][0]], "test": report.parts["test"]}
-    assert "1 of the 5 specimens also stand in training" in verdict(replace(report, parts=trained))["means"]
+    interpretation = summarize(replace(report, parts=trained))["interpretation"]
+    assert "1 of the 5 specimens also occur in the training data" in interpretation
     alone = replace(report, parts={"test": report.parts["test"]})
-    assert "not on record" in verdict(alone)["means"]
+    assert "It is unknown whether" in summarize(alone)["interpretation"]
     unknown = make_report(change=without_specimen)
-    assert "not known" in verdict(unknown)["means"]
-    assert verdict(unknown)["interval"].startswith("No interval: it is not known")
-    assert verdict(unknown)["tested"] == "of 55 test recordings were diagnosed correctly"
+    assert "specimens of some recordings are unknown" in summarize(unknown)["interpretation"]
+    assert summarize(unknown)["interval"].startswith("No confidence interval: the specimens of some recordings")
+    assert summarize(unknown)["accuracy"] == "of 55 test recordings were classified correctly"
 
 
-def test_a_perfect_result_promises_no_perfection(make_report: MakeReport) -> None:
-    sentences = verdict(make_report(skill=50))
-    assert "up to 45 % of new ones" in sentences["interval"]  # 1 - 0.05 ** (1 / 5)
-    assert "expect" not in sentences["means"]
+def test_perfect_result_has_no_interval(make_report: MakeReport) -> None:
+    summary = summarize(make_report(skill=50))
+    assert "up to 45 % of new specimens" in summary["interval"]  # 1 - 0.05 ** (1 / 5)
+    assert "expect" not in summary["interpretation"]
 
 
-def test_one_error_among_thousands_is_not_rounded_away(report: Report) -> None:
+def test_accuracy_below_one_is_not_rounded_to_100_percent(report: Report) -> None:
     interval = {"low": 0.99, "high": 0.99997, "reason": None, "n_specimens": 40, "stratified": False}
     almost = {**report.metrics["recording"], "intervals": {"accuracy": interval}}
-    sentences = verdict(replace(report, metrics={**report.metrics, "recording": almost}))
-    assert "95 % interval 99.0 % to > 99.9 %, by bootstrap over 40 specimens" in sentences["interval"]
+    summary = summarize(replace(report, metrics={**report.metrics, "recording": almost}))
+    assert "95 % confidence interval 99.0 % to > 99.9 %, by bootstrap over 40 specimens" in summary["interval"]
 
 
 @pytest.mark.parametrize(
@@ -194,14 +195,14 @@ def test_one_error_among_thousands_is_not_rounded_away(report: Report) -> None:
         {"orders": None, "kind": "rolling", "config": {}, "hops": {}},
     ],
 )
-def test_what_is_not_known_is_left_out(make_report: MakeReport, fields: dict[str, Any]) -> None:
-    text = Elements(render(make_report(**fields))).text
+def test_unknown_values_are_omitted(make_report: MakeReport, fields: dict[str, Any]) -> None:
+    text = Elements(render_report(make_report(**fields))).text
     assert "None" not in text
     assert "nan" not in text.split()
 
 
-class Suspects(nn.Module):
-    """Suspects the first classes most, in every window."""
+class DecreasingLogits(nn.Module):
+    """Returns the same logits for every window, highest for the first class."""
 
     def __init__(self, n_classes: int) -> None:
         super().__init__()
@@ -224,21 +225,21 @@ PHYSICS_HISTORY = {
 }
 
 
-def test_what_physics_says_stands_beside_the_prediction(make_report: MakeReport) -> None:
-    page = render(make_report(history=PHYSICS_HISTORY, physics=Suspects(11)))
+def test_physics_verdict_is_shown_next_to_prediction(make_report: MakeReport) -> None:
+    page = render_report(make_report(history=PHYSICS_HISTORY, physics=DecreasingLogits(11)))
     text = Elements(page).text
-    assert page.count("<th>physics alone</th>") == 8
+    assert page.count("<th>physics only</th>") == 8
     # softmax of 0, -1, -2, ...
-    assert text.count("physics alone healthy 63 % misalignment 23 % imbalance 9 %") == 8
-    assert "loss against lines" in page
+    assert text.count("physics only healthy 63 % misalignment 23 % imbalance 9 %") == 8
+    assert "frequency loss" in page
     assert "agreement with physics" in page
-    assert "loss of steadiness" not in page
-    silent = make_report(physics=Suspects(11), change=lambda recording: replace(recording, rpm=None))
-    assert "<th>physics alone</th>" not in render(silent)
-    assert "hysics alone" not in render(make_report())
+    assert "temporal smoothness loss" not in page
+    without_speed = make_report(physics=DecreasingLogits(11), change=lambda recording: replace(recording, rpm=None))
+    assert "<th>physics only</th>" not in render_report(without_speed)
+    assert "hysics only" not in render_report(make_report())
 
 
-# Texts that overlap or stick out of their figure. Slanted names are left to the eye: their boxes overlap, they do not.
+# Texts that overlap or exceed their figure, except rotated ones, whose bounding boxes overlap although they do not.
 MISPLACED = """
 [...document.querySelectorAll('svg')].flatMap(svg => {
   const frame = svg.getBoundingClientRect();
@@ -256,12 +257,13 @@ MISPLACED = """
 
 
 @pytest.mark.parametrize("kind", ["journal", "rolling"])
-def test_a_browser_shows_it_without_complaint_or_request(
+def test_browser_reports_no_errors_requests_or_overlaps(
     make_report: MakeReport, page: Any, tmp_path: Path, kind: str
 ) -> None:
     path = tmp_path / "report.html"
-    physics = Suspects({"journal": 11, "rolling": 4}[kind])
-    write_report(path, make_report(kind, leaks=["a leak"], history=PHYSICS_HISTORY, physics=physics))
+    physics = DecreasingLogits({"journal": 11, "rolling": 4}[kind])
+    report = make_report(kind, leaks=["a leak"], history=PHYSICS_HISTORY, physics=physics)
+    path.write_text(render_report(report), encoding="utf-8")
     for width, dark in ((1200, False), (1200, True), (390, False)):
         page.open(path, width, dark=dark)
         assert page.errors == []
@@ -272,9 +274,9 @@ def test_a_browser_shows_it_without_complaint_or_request(
         assert (sum(map(int, re.findall(r"\d+", background)[:3])) < 200) == dark
 
 
-def test_a_browser_runs_nothing_that_a_label_says(hostile_page: str, page: Any, tmp_path: Path) -> None:
-    path = tmp_path / "hostile.html"
-    path.write_text(hostile_page, encoding="utf-8")
+def test_browser_does_not_execute_labels(unsafe_page: str, page: Any, tmp_path: Path) -> None:
+    path = tmp_path / "unsafe.html"
+    path.write_text(unsafe_page, encoding="utf-8")
     page.open(path)
     assert page.errors == []
     assert page.requests == [path.as_uri()]
@@ -282,9 +284,9 @@ def test_a_browser_runs_nothing_that_a_label_says(hostile_page: str, page: Any, 
     assert page.evaluate("document.querySelectorAll('svg').length") == 15
 
 
-def test_the_browser_would_have_told(page: Any, tmp_path: Path) -> None:
-    """The two tests above can fail: a page that does fetch and complain is caught at both."""
-    path = tmp_path / "bad.html"
+def test_browser_detects_requests_and_errors(page: Any, tmp_path: Path) -> None:
+    """Check that the two tests above can fail, by a page with a request and an error."""
+    path = tmp_path / "invalid.html"
     path.write_text("<img src='http://127.0.0.1:9/x.png'><script>console.log('seen'); undefined.x</script>")
     page.open(path)
     assert "http://127.0.0.1:9/x.png" in page.requests

@@ -1,4 +1,4 @@
-"""Evaluation: metrics with intervals over specimens, calibration, significance tests, figures, the report."""
+"""Evaluation: metrics with confidence intervals, calibration, significance tests, figures, reports and export."""
 
 import lazy_loader
 

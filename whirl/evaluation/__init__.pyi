@@ -16,9 +16,12 @@ from .figures import (
 from .figures import (
     spectrum as spectrum,
 )
-from .hard_cases import hardest as hardest
+from .hard_cases import hardest_recordings as hardest_recordings
 from .metrics import (
     bootstrap_intervals as bootstrap_intervals,
+)
+from .metrics import (
+    compute_metrics as compute_metrics,
 )
 from .metrics import (
     condition_accuracies as condition_accuracies,
@@ -52,6 +55,6 @@ from .report import (
     Report as Report,
 )
 from .report import (
-    write_report as write_report,
+    render_report as render_report,
 )
 from .significance import mcnemar as mcnemar

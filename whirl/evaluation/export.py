@@ -1,8 +1,8 @@
-"""A trained network as a file for others: weights without code, ONNX, and torch's exported program.
+"""Export of trained networks: weights without code, ONNX, and exported programs of torch.
 
-An exported graph is kept only if it gives the network's own logits on windows that it is shown; `PARITY` says how
-exactly. The graph holds the network and nothing else: its input are windows standardised as `WindowDataset` gives them,
-`[B, C, T]`, its output logits `[B, K]`.
+An exported graph is written only if its logits on given windows differ from those of the network by less than `PARITY`.
+The graph contains only the network: its input are standardized windows `[B, C, T]`, as from `WindowDataset`, its output
+logits `[B, K]`.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from whirl.engine.batch import Batch, call_model
 from whirl.engine.files import atomic_write
 
 PARITY = 1e-4
-"""Largest difference of logits between a network and its export."""
+"""Upper bound of the difference between the logits of a network and of its export."""
 
 BATCH_SIZES = (1, 7)
-"""Sizes at which they are compared: the batch axis must be free."""
+"""Batch sizes at which logits are compared, since the batch axis must be dynamic."""
 
 OPSET = 18
-"""Version of ONNX's operators that exports are written in."""
+"""ONNX operator set version of exports."""
 
-FACTS_FILE = "whirl.json"
-"""Name, within an exported program, of what is to be known about it."""
+METADATA_FILE = "whirl.json"
+"""Name of the file with metadata in an exported program."""
 
 _MAX_HEADER_BYTES = 2**20
 _EXTRA = install_hint("export")
 
 
 def weights_to_bytes(network: nn.Module) -> bytes:
-    """The state of a network, weights and buffers, as a safetensors file: numbers by name and no code.
+    """Serialize the state dict of a network in the safetensors format, which contains no code.
 
     Raises:
         ImportError: safetensors is not installed.
-        ValueError: a number is not finite.
+        ValueError: a value is not finite.
 
     Example:
         >>> network = nn.Linear(2, 1)
@@ -57,21 +57,21 @@ def weights_to_bytes(network: nn.Module) -> bytes:
     save, _ = _safetensors()
     state = network.state_dict()
     _check_finite(state)
-    # cloned, because safetensors refuses tensors that share memory
+    # cloned, since safetensors rejects tensors that share memory
     return save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()})
 
 
 def weights_from_bytes(network: nn.Module, data: bytes) -> None:
-    """Put weights of `weights_to_bytes` into a network; the bytes may come from anybody.
+    """Load weights from `weights_to_bytes` into a network; the bytes may come from an untrusted source.
 
     Args:
-        network: changed in place, and only if everything fits.
-        data: a safetensors file.
+        network: network to change in place; it is unchanged if an error is raised.
+        data: content of a safetensors file.
 
     Raises:
         ImportError: safetensors is not installed.
-        ValueError: the bytes are no such file, hold other names, shapes or types of numbers than the network, or
-            numbers that are not finite.
+        ValueError: the bytes are not a safetensors file, names, shapes or data types differ from those of the network,
+            or a value is not finite.
     """
     _, load = _safetensors()
     state = network.state_dict()
@@ -80,13 +80,13 @@ def weights_from_bytes(network: nn.Module, data: bytes) -> None:
         tensors = load(data)
     except Exception as error:
         raise ValueError(f"not a safetensors file ({error})") from None
-    _check_fit(tensors, state)
+    _check_state(tensors, state)
     _check_finite(tensors)
     network.load_state_dict(tensors)
 
 
-def most_weight_bytes(network: nn.Module) -> int:
-    """Size in bytes that a file of the network's weights cannot exceed."""
+def max_weight_bytes(network: nn.Module) -> int:
+    """Return the maximum size in bytes of a file with the weights of a network."""
     return 8 + _MAX_HEADER_BYTES + sum(tensor.nbytes for tensor in network.state_dict().values())
 
 
@@ -94,27 +94,27 @@ def _safetensors() -> tuple[Callable[[dict[str, Tensor]], bytes], Callable[[byte
     try:
         from safetensors.torch import load, save
     except ImportError:
-        raise ImportError(f"bundles need safetensors: {_EXTRA}") from None
+        raise ImportError(f"bundles require safetensors; install it with: {_EXTRA}") from None
     return save, load
 
 
 def _check_header(data: bytes) -> None:
-    """Refuse a header that would cost time and memory to read; safetensors itself allows 100 MB."""
-    stated = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or stated > min(_MAX_HEADER_BYTES, len(data) - 8):
-        raise ValueError(f"not a safetensors file (its {len(data)} bytes begin with a header of {stated})")
+    """Raise if the header is too large, which would cost time and memory; safetensors itself allows 100 MB."""
+    size = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or size > min(_MAX_HEADER_BYTES, len(data) - 8):
+        raise ValueError(f"not a safetensors file (it has {len(data)} bytes and a header of {size})")
 
 
-def _check_fit(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-    strange = sorted(tensors.keys() ^ state.keys())
-    if strange:
-        whose = "the network has no" if strange[0] in tensors else "the file has no"
-        raise ValueError(f"holds another network: {whose} {strange[0]!r:.100}")
+def _check_state(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    different = sorted(tensors.keys() ^ state.keys())
+    if different:
+        lacking = "the network" if different[0] in tensors else "the file"
+        raise ValueError(f"contains the weights of another network: {lacking} has no {different[0]!r:.100}")
     for name, expected in state.items():
         found = tensors[name]
         if (found.shape, found.dtype) != (expected.shape, expected.dtype):
             raise ValueError(
-                f"holds another network: {name!r} is {found.dtype} {list(found.shape)}, "
+                f"contains the weights of another network: {name!r} is {found.dtype} {list(found.shape)}, "
                 f"expected {expected.dtype} {list(expected.shape)}"
             )
 
@@ -122,37 +122,37 @@ def _check_fit(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> No
 def _check_finite(tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
-            raise ValueError(f"{name!r} holds numbers that are not finite")
+            raise ValueError(f"{name!r} contains values that are not finite")
 
 
-def export_onnx(network: nn.Module, windows: Batch, path: str | Path, facts: Mapping[str, str]) -> float:
-    """Write a network as ONNX, if onnxruntime gets the same logits from the file.
+def export_onnx(network: nn.Module, windows: Batch, path: str | Path, metadata: Mapping[str, str]) -> float:
+    """Write a network as an ONNX file, if its logits in onnxruntime match those of the network.
 
-    The graph's input is `signals`, float32 `[batch, C, T]`, its output `logits`, `[batch, K]`; the batch may have any
-    size, C and T are those of `windows`.
+    The input of the graph is `signals`, float32 `[batch, C, T]`, its output `logits`, `[batch, K]`. The batch size is
+    dynamic; C and T are those of `windows`.
 
     Args:
-        network: takes signals `[B, C, T]`; it stays as it is.
-        windows: real ones to compare with, standardised, `[N, C, T]`; none of them is kept in the file.
-        path: file to write; it appears whole, or not at all.
-        facts: what to put into the model's `metadata_props`.
+        network: network that takes signals `[B, C, T]`; it is not modified.
+        windows: real windows for the comparison, standardized, `[N, C, T]`; they are not stored in the file.
+        path: file to write, atomically.
+        metadata: content of the model's `metadata_props`.
 
     Returns:
-        The largest difference of logits that was found.
+        The largest difference of logits.
 
     Raises:
         ImportError: onnx, onnxscript or onnxruntime is not installed.
-        ValueError: torch cannot capture the network or ONNX not express it, or the logits differ by `PARITY` or more;
-            nothing is written then.
+        ValueError: torch cannot capture the network, ONNX cannot represent it, or the logits differ by `PARITY` or
+            more; nothing is written then.
     """
     try:
         import onnx
         import onnxruntime
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ImportError(f"exporting ONNX needs {error.name}: {_EXTRA}") from None
+        raise ImportError(f"export to ONNX requires {error.name}; install it with: {_EXTRA}") from None
     program = _capture(network, windows, path)
-    with _as_refusal(f"{path}: not written; ONNX cannot express the network"):
+    with _as_value_error(f"{path}: not written; ONNX cannot represent the network"):
         converted = torch.onnx.export(
             program,
             dynamo=True,
@@ -163,7 +163,7 @@ def export_onnx(network: nn.Module, windows: Batch, path: str | Path, facts: Map
             verbose=False,
         )
         model = converted.model_proto  # pyright: ignore[reportOptionalMemberAccess]
-        onnx.helper.set_model_props(model, dict(facts))
+        onnx.helper.set_model_props(model, dict(metadata))
         data = model.SerializeToString()
         session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
 
@@ -173,50 +173,54 @@ def export_onnx(network: nn.Module, windows: Batch, path: str | Path, facts: Map
     return _write_if_equal(network, run, windows, path, data)
 
 
-def export_program(network: nn.Module, windows: Batch, path: str | Path, facts: Mapping[str, str]) -> float:
-    """Write a network as torch's exported program (`.pt2`), if the file, loaded again, gives the same logits.
+def export_program(network: nn.Module, windows: Batch, path: str | Path, metadata: Mapping[str, str]) -> float:
+    """Write a network as an exported program of torch (`.pt2`), if the logits of the loaded file match.
 
-    Input, output and arguments are those of `export_onnx`; `facts` go, as JSON, into the extra file `FACTS_FILE`.
+    Input, output and arguments are those of `export_onnx`; `metadata` is stored as JSON in the extra file
+    `METADATA_FILE`.
 
     Returns:
-        The largest difference of logits that was found.
+        The largest difference of logits.
 
     Raises:
         ValueError: torch cannot capture the network, or the logits differ by `PARITY` or more; nothing is written then.
     """
     program = _capture(network, windows, path)
-    with _as_refusal(f"{path}: not written; torch cannot save the network"):
+    with _as_value_error(f"{path}: not written; torch cannot save the network"):
         buffer = io.BytesIO()
-        torch.export.save(program, buffer, extra_files={FACTS_FILE: json.dumps(dict(facts))})
+        torch.export.save(program, buffer, extra_files={METADATA_FILE: json.dumps(dict(metadata))})
         buffer.seek(0)
         loaded = torch.export.load(buffer).module()
     return _write_if_equal(network, loaded, windows, path, buffer.getvalue())
 
 
 def _capture(network: nn.Module, windows: Batch, path: str | Path) -> torch.export.ExportedProgram:
-    """The network's graph over signals alone, with a free batch axis."""
-    # Captured from a copy, into whose caches the capture may write; in plain memory order, as files want it.
+    """Capture the graph of a network that takes only signals, with a dynamic batch axis."""
+    # Capture from a copy, since it may write to caches of the network, and in contiguous memory format, for the file.
     plain = copy.deepcopy(network).cpu().eval()
     plain.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
-    # The file keeps its examples: zeros tell nothing of anybody's machine.
+    # The file stores the example inputs: zeros disclose no measurements.
     examples = (torch.zeros_like(windows.signals[:1]).repeat(2, 1, 1),)
     batch = torch.export.Dim("batch", min=1)
-    with _as_refusal(f"{path}: not written; torch cannot capture the network as a graph"), torch.no_grad():
-        plain(*examples)  # fills caches with real tensors; capturing would leave others there, for good
+    with _as_value_error(f"{path}: not written; torch cannot capture the network as a graph"), torch.no_grad():
+        plain(*examples)  # fill caches with real tensors; the capture would leave fake ones there
         program = torch.export.export(plain, examples, dynamic_shapes=({0: batch},), strict=False)
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # would tell the folders of this machine
+        node.meta.pop("stack_trace", None)  # contains paths of this machine
     return program
 
 
 @contextmanager
-def _as_refusal(what: str) -> Iterator[None]:
-    """Whatever goes wrong in torch's exporters becomes one line; what they say about themselves is not heard."""
+def _as_value_error(what: str) -> Iterator[None]:
+    """Raise any error of torch's exporters as a `ValueError` of one line, and suppress their output."""
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):  # where torch.export prints half a graph
+        with (
+            warnings.catch_warnings(),
+            redirect_stderr(io.StringIO()),
+        ):  # torch.export prints parts of the graph to stderr
             warnings.simplefilter("ignore")
             yield
     except Exception as error:
@@ -230,7 +234,11 @@ def _as_refusal(what: str) -> Iterator[None]:
 def _write_if_equal(
     network: nn.Module, exported: Callable[[Tensor], Tensor], windows: Batch, path: str | Path, data: bytes
 ) -> float:
-    """Write `data`, from which `exported` was loaded, if it agrees with the network; return by how much it differs."""
+    """Write `data`, from which `exported` was loaded, if its logits match those of the network.
+
+    Returns:
+        The largest difference of logits.
+    """
     network = copy.deepcopy(network).cpu().eval()
     difference = max(_largest_difference(network, exported, windows, size, path) for size in BATCH_SIZES)
     with atomic_write(path) as file:
@@ -242,18 +250,18 @@ def _write_if_equal(
 def _largest_difference(
     network: nn.Module, exported: Callable[[Tensor], Tensor], windows: Batch, size: int, path: str | Path
 ) -> float:
-    largest = 0.0
+    maximum = 0.0
     for rows in torch.arange(len(windows.signals)).split(size):
         metadata = {name: values[rows] for name, values in windows.metadata.items()}
         batch = Batch(windows.signals[rows], windows.targets[rows], metadata)
         differences = (call_model(network, batch) - exported(batch.signals)).abs()
-        worst = differences.max().item()
-        if not worst < PARITY:  # NaN is not
+        largest = differences.max().item()
+        if not largest < PARITY:  # also if NaN
             row, label = divmod(int(differences.argmax()), differences.shape[1])
             where = ", ".join(f"{name} {values[row].item():g}" for name, values in metadata.items())
             raise ValueError(
-                f"{path}: not written; its logits are not the network's: in a batch of {len(rows)} they differ by "
-                f"{worst:.3g}, at window {int(rows[row])} ({where}), class {label}; allowed is {PARITY:g}"
+                f"{path}: not written; its logits differ from the network's by {largest:.3g} (allowed: {PARITY:g}), in "
+                f"a batch of {len(rows)}, at window {int(rows[row])} ({where}), class {label}"
             )
-        largest = max(largest, worst)
-    return largest
+        maximum = max(maximum, largest)
+    return maximum

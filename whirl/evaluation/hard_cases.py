@@ -1,4 +1,4 @@
-"""The recordings on which the network does worst, each with the spectrum in which the answer should stand."""
+"""The recordings with the worst predictions, each with the spectrum in which its fault should be visible."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from whirl.evaluation.prediction import Predictions, aggregate_by_recording, pre
 from whirl.physics.faults import Line, Signature, signature
 from whirl.physics.rolling_bearing import FaultOrders
 
-_RESOLUTION_ORDERS = 0.02  # tells whirl below 0.48 from looseness at 0.5, in spite of the Hann window's width
+_RESOLUTION_ORDERS = 0.02  # separates whirl below 0.48 from looseness at 0.5 in spite of the Hann window's width
 _MIN_ORDERS = 10.0
 _MIN_ENVELOPE_ORDERS = 6.0
 _ENVELOPE_HZ = 500.0
 _RANGE_DB = 80.0
-_MIN_DIFFERENCE = 1e-4  # of probabilities; below, they are equal but for rounding
+_MIN_DIFFERENCE = 1e-4  # smaller differences of probabilities are rounding errors
 
 
 @dataclass(frozen=True, eq=False)
 class HardCase:
-    """A recording that was misjudged, or nearly.
+    """A recording that was misclassified, or classified with low confidence.
 
     Attributes:
-        recording: what was judged.
-        true: its class.
-        predicted: what the network says it is.
+        recording: the recording.
+        true: true class.
+        predicted: class that the network predicts.
         p_true: probability of the true class, 0 to 1.
         p_predicted: probability of the predicted class, 0 to 1.
     """
@@ -44,20 +44,20 @@ class HardCase:
 
     @property
     def wrong(self) -> bool:
-        """Whether the network errs."""
+        """Whether the prediction is wrong."""
         return self.true != self.predicted
 
 
-def hardest(
+def hardest_recordings(
     predictions: Predictions, recordings: Sequence[Recording], classes: Sequence[str], n: int = 8
 ) -> list[HardCase]:
-    """The n hardest recordings: wrong ones first, then by the probability of the true class, lowest first.
+    """Return the n hardest recordings: misclassified ones first, then by increasing probability of the true class.
 
     Args:
-        predictions: of recordings; those whose class is unexpected one of: left out.
-        recordings: what `predictions.recording` points into.
+        predictions: predictions for recordings; rows with the target `UNKNOWN` are omitted.
+        recordings: recordings that `predictions.recording` indexes.
         classes: names of the K classes.
-        n: how many at most.
+        n: maximum number of recordings.
     """
     known = predictions.select(predictions.known)
     p_true = known.probabilities[np.arange(len(known.targets)), known.targets]
@@ -77,22 +77,23 @@ def hardest(
 def physics_verdict(
     cases: Sequence[HardCase], classes: Sequence[str], physics: nn.Module, window: int, n: int = 3
 ) -> list[list[tuple[str, float]]]:
-    """The n most probable classes of each recording by the evidence alone, with their probabilities, 0 to 1.
+    """Return the n most probable classes of each recording by physical evidence only, with their probabilities.
 
     Args:
         cases: the recordings.
         classes: names of the K classes.
-        physics: judges windows of known speed, `[B, C, T]` and metadata to logits `[B, K]`; equal ones know nothing.
-        window: samples in a window; a recording gets the mean of its windows, as from the network.
-        n: how many classes at most.
+        physics: module that maps windows `[B, C, T]` of known speed and their metadata to logits `[B, K]`; equal logits
+            mean that the evidence decides nothing.
+        window: samples in a window; a recording gets the mean probabilities of its windows, as from the network.
+        n: maximum number of classes.
 
     Returns:
-        A list for each case, empty where the speed is not known or nothing follows from the evidence.
+        A list per case of class and probability, 0 to 1; empty if the speed is unknown or the evidence decides nothing.
     """
-    said: list[list[tuple[str, float]]] = [[] for _ in cases]
+    verdicts: list[list[tuple[str, float]]] = [[] for _ in cases]
     known = [index for index, case in enumerate(cases) if case.recording.rpm and case.recording.n_samples >= window]
     if not known:
-        return said
+        return verdicts
     windows = WindowDataset([cases[index].recording for index in known], None, window, quantities=())
     for index, probabilities in zip(
         known, aggregate_by_recording(predict_windows(physics, windows)).probabilities, strict=True
@@ -100,12 +101,12 @@ def physics_verdict(
         possible = probabilities[probabilities > 0]
         if possible.max() - possible.min() > _MIN_DIFFERENCE:
             best: list[int] = np.argsort(-probabilities, kind="stable")[: min(n, len(possible))].tolist()
-            said[index] = [(classes[label], float(probabilities[label])) for label in best]
-    return said
+            verdicts[index] = [(classes[label], float(probabilities[label])) for label in best]
+    return verdicts
 
 
 def spectrum_kind(true: str, predicted: str, classes: Sequence[str], orders: FaultOrders | None) -> str:
-    """In which spectrum to look: where most required lines of the two classes lie, else of all classes.
+    """Return the spectrum that contains most required lines of the two classes, or of all classes if those have none.
 
     Returns:
         `"raw"` or `"envelope"`.
@@ -132,14 +133,13 @@ def _lines(label: str, orders: FaultOrders | None) -> tuple[Line, ...]:
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """A spectrum and what to look for in it.
+class AnnotatedSpectrum:
+    """A spectrum with the expected lines of the true and the predicted class.
 
     Attributes:
         svg: the figure.
-        description: which spectrum of which channel it is.
-        expected: for the true and a wrongly predicted class, its signature; None where physics does not
-            know the class.
+        description: kind and channel of the spectrum.
+        expected: signature of the true class and of a wrongly predicted one; None if the class has no known signature.
     """
 
     svg: str
@@ -147,15 +147,15 @@ class Evidence:
     expected: dict[str, Signature | None]
 
 
-def evidence(case: HardCase, classes: Sequence[str], orders: FaultOrders | None = None) -> Evidence:
-    """The spectrum of the first channel, with the lines of the true and the predicted class drawn in.
+def annotated_spectrum(case: HardCase, classes: Sequence[str], orders: FaultOrders | None = None) -> AnnotatedSpectrum:
+    """Draw the spectrum of the first channel with the expected lines of the true and the predicted class.
 
-    On orders of shaft speed where the speed is known, else in Hz and without lines.
+    The horizontal axis is in orders of shaft speed if the speed is known, otherwise in Hz and without lines.
 
     Args:
-        case: what to look at.
-        classes: all classes, which settle the kind of spectrum where the two have no lines.
-        orders: kinematics of the rolling bearing, for its lines.
+        case: the recording.
+        classes: all classes, which determine the kind of spectrum if the two have no lines.
+        orders: kinematics of the rolling bearing, for its fault lines.
     """
     kind = spectrum_kind(case.true, case.predicted, classes, orders)
     labels = dict.fromkeys((case.true, case.predicted))
@@ -166,14 +166,14 @@ def evidence(case: HardCase, classes: Sequence[str], orders: FaultOrders | None 
     rpm = case.recording.rpm
     drawn = expectations if rpm else []
     highest = max((line.high_order for each in drawn for line in each.lines), default=0.0)
-    x, y, y_label, description = (_envelope if kind == "envelope" else _raw)(case.recording, highest)
+    x, y, y_label, description = (_envelope_spectrum if kind == "envelope" else _raw_spectrum)(case.recording, highest)
     x_label = "order of shaft speed" if rpm else "frequency, Hz"
     svg = spectrum(x, y, x_label, y_label, drawn, f"spectrum of a recording of {case.true}")
-    return Evidence(svg, description, {label: signature(label, orders) for label in labels})
+    return AnnotatedSpectrum(svg, description, {label: signature(label, orders) for label in labels})
 
 
-def _raw(recording: Recording, highest_order: float) -> tuple[np.ndarray, np.ndarray, str, str]:
-    """Amplitudes of the signal in decibels, as x, y, label of y and description."""
+def _raw_spectrum(recording: Recording, highest_order: float) -> tuple[np.ndarray, np.ndarray, str, str]:
+    """Compute the amplitude spectrum in decibels; return x, y, label of y and description."""
     shaft_hz = recording.rpm / 60 if recording.rpm else None
     nyquist_hz = recording.sampling_rate_hz / 2
     resolution_hz = _RESOLUTION_ORDERS * shaft_hz if shaft_hz else nyquist_hz / 1000
@@ -186,26 +186,26 @@ def _raw(recording: Recording, highest_order: float) -> tuple[np.ndarray, np.nda
     return frequency_hz[shown] / (shaft_hz or 1), np.maximum(level, level.max() - _RANGE_DB), unit, description
 
 
-def _envelope(recording: Recording, highest_order: float) -> tuple[np.ndarray, np.ndarray, str, str]:
-    """Modulation of the most impulsive band, as x, y, label of y and description."""
+def _envelope_spectrum(recording: Recording, highest_order: float) -> tuple[np.ndarray, np.ndarray, str, str]:
+    """Compute the envelope spectrum of the most impulsive band; return x, y, label of y and description."""
     shaft_hz = recording.rpm / 60 if recording.rpm else None
     signal, rate_hz = recording.signal[0], recording.sampling_rate_hz
     band_hz = most_impulsive_band(signal, rate_hz)
     resolution_hz = _RESOLUTION_ORDERS * shaft_hz if shaft_hz else 1.0
     frequency_hz, amplitude = squared_envelope_spectrum(signal, rate_hz, band_hz, resolution_hz)
     top_hz = max(_MIN_ENVELOPE_ORDERS, highest_order + 0.5) * shaft_hz if shaft_hz else _ENVELOPE_HZ
-    shown = _up_to(frequency_hz, 3, top_hz)  # the mean leaks into the bins beside 0
+    shown = _up_to(frequency_hz, 3, top_hz)  # the mean leaks into the bins next to 0
     description = (
         f"Squared envelope spectrum of channel {recording.channels[0]}, {band_hz[0]:.0f} to {band_hz[1]:.0f} Hz"
     )
     return (
         frequency_hz[shown] / (shaft_hz or 1),
         amplitude[shown],
-        "swing of the power, relative to its mean",
+        "power modulation, relative to the mean",
         description,
     )
 
 
 def _up_to(frequency_hz: np.ndarray, first: int, top_hz: float) -> slice:
-    """Bins from `first` to `top_hz`, but two at least."""
+    """Return the slice of bins from `first` to `top_hz`, at least two bins long."""
     return slice(first, max(first + 2, int(np.searchsorted(frequency_hz, top_hz, "right"))))

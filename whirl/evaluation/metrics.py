@@ -1,11 +1,11 @@
-"""How good the predictions are, for windows and for recordings, and how sure one may be of that.
+"""Metrics of predictions for windows and for recordings, with confidence intervals.
 
-Scores of a confusion matrix with rows true and columns predicted, per class k:
+Scores of class k from a confusion matrix C with true classes in rows and predicted classes in columns:
 
     precision = C_kk / sum_i C_ik    recall = C_kk / sum_j C_kj    F1 = 2 C_kk / (sum_i C_ik + sum_j C_kj)
 
-each 0 where the denominator is 0. Macro F1 is the mean over the classes that occur in truth or prediction, balanced
-accuracy the mean recall over the classes that occur in truth; both as in scikit-learn.
+each 0 if the denominator is 0. Macro F1 is the mean over the classes that occur in targets or predictions, and balanced
+accuracy the mean recall over the classes that occur in targets; both as in scikit-learn.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from whirl.evaluation.prediction import Predictions, aggregate_by_recording
 from whirl.metrics import compute_confusion_matrix, compute_per_class_metrics
 
 LEVEL = 0.95
-# All of n specimens lie on one side of the median with probability 2^(1 - n); an interval between the extremes of
-# fewer than five therefore cannot come near 95 %.
+# All of n specimens lie on one side of the median with probability 2^(1 - n), so an interval between the extremes of
+# fewer than five specimens is far from a coverage of 95 %.
 _MIN_SPECIMENS = 5
 _MAX_SINGLE_VALUES = 6
 
@@ -31,18 +31,18 @@ _MAX_SINGLE_VALUES = 6
 def evaluate_predictions(
     predictions: Predictions, recordings: Sequence[Recording], classes: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """Judge predictions of windows, and those of their recordings after the vote.
+    """Compute the metrics of windows, and of recordings by soft voting over their windows.
 
     Args:
-        predictions: of windows; rows whose target is unexpected one of: counted but not judged.
-        recordings: what `predictions.recording` points into.
+        predictions: predictions for windows; rows with the target `UNKNOWN` are counted but not evaluated.
+        recordings: recordings that `predictions.recording` indexes.
         classes: names of the K classes.
 
     Returns:
-        `{"window": ..., "recording": ...}`, each as from `judge`, ready for JSON.
+        `{"window": ..., "recording": ...}`, each as from `compute_metrics`, serializable as JSON.
 
     Raises:
-        ValueError: as in `judge`.
+        ValueError: see `compute_metrics`.
 
     Example:
         >>> recordings = [Recording(np.zeros(64), 1000, label=name, specimen=name) for name in ("healthy", "wear")]
@@ -53,25 +53,27 @@ def evaluate_predictions(
         (0.667, 1.0)
     """
     return {
-        "window": judge(predictions, recordings, classes),
-        "recording": judge(aggregate_by_recording(predictions), recordings, classes),
+        "window": compute_metrics(predictions, recordings, classes),
+        "recording": compute_metrics(aggregate_by_recording(predictions), recordings, classes),
     }
 
 
-def judge(predictions: Predictions, recordings: Sequence[Recording], classes: Sequence[str]) -> dict[str, Any]:
-    """All metrics of one set of predictions.
+def compute_metrics(
+    predictions: Predictions, recordings: Sequence[Recording], classes: Sequence[str]
+) -> dict[str, Any]:
+    """Compute all metrics of one set of predictions.
 
     Returns:
-        `n` judged rows, `n_unknown` rows without a known class, `n_specimens`; `accuracy`,
-        `balanced_accuracy`, `macro_f1`, `ece`, `mean_confidence` and `majority_share` (the accuracy of always
-        naming the most frequent class), all 0 to 1; `intervals` (see `bootstrap_intervals`); `per_class`
-        (`{name: {precision, recall, f1_score, support}}`); `confusion` `[K][K]`, rows true; `reliability` (see
-        `reliability_curve`); `per_condition` (see `condition_accuracies`).
+        `n` evaluated rows, `n_unknown` rows without a known class, `n_specimens`; `accuracy`, `balanced_accuracy`,
+        `macro_f1`, `ece`, `mean_confidence` and `majority_share` (the accuracy of always predicting the most frequent
+        class), all 0 to 1; `intervals` (see `bootstrap_intervals`); `per_class` (`{name: {precision, recall, f1_score,
+        support}}`); `confusion` `[K][K]`, rows are true classes; `reliability` (see `reliability_curve`);
+        `per_condition` (see `condition_accuracies`).
 
     Raises:
-        ValueError: no row has a known class, or the recordings or classes do not fit the predictions.
+        ValueError: no row has a known class, or the recordings or classes do not match the predictions.
     """
-    _check_fit(predictions, recordings, classes)
+    _check_consistent(predictions, recordings, classes)
     known = predictions.select(predictions.known)
     confusion = compute_confusion_matrix(known.predicted, known.targets, len(classes))
     per_class = compute_per_class_metrics(known.predicted, known.targets, len(classes))
@@ -91,28 +93,32 @@ def judge(predictions: Predictions, recordings: Sequence[Recording], classes: Se
     }
 
 
-def _check_fit(predictions: Predictions, recordings: Sequence[Recording], classes: Sequence[str]) -> None:
+def _check_consistent(predictions: Predictions, recordings: Sequence[Recording], classes: Sequence[str]) -> None:
     if predictions.probabilities.shape[1] != len(classes):
-        raise ValueError(f"probabilities of {predictions.probabilities.shape[1]} classes but names of {len(classes)}")
+        raise ValueError(
+            f"the predictions have {predictions.probabilities.shape[1]} classes, but {len(classes)} names are given"
+        )
     if len(set(classes)) != len(classes):
-        raise ValueError(f"the classes {list(classes)} are not all different")
+        raise ValueError(f"classes is {list(classes)}, expected distinct names")
     if predictions.recording.max() >= len(recordings):
-        raise ValueError(f"predictions name recording {predictions.recording.max()} of {len(recordings)}")
+        raise ValueError(
+            f"the predictions refer to recording {predictions.recording.max()}, but there are {len(recordings)}"
+        )
     if not predictions.known.any():
-        raise ValueError("no recording has a label among the classes: there is nothing to judge against")
+        raise ValueError("no recording has a label among the classes, so there is nothing to evaluate")
 
 
 def _count_specimens(predictions: Predictions, recordings: Sequence[Recording]) -> int | None:
-    """Number of specimens; None when one of them is unknown."""
+    """Return the number of specimens; None if one of them is unknown."""
     names = {recordings[index].specimen for index in np.unique(predictions.recording)}
     return None if None in names else len(names)
 
 
 def scores(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """Accuracy, balanced accuracy and macro F1 of one or many confusion matrices.
+    """Compute accuracy, balanced accuracy and macro F1 of one or many confusion matrices.
 
     Args:
-        confusion: counts or weights >= 0, rows true, `[..., K, K]`, none of them empty.
+        confusion: counts or weights >= 0, rows are true classes, `[..., K, K]`; each matrix has a sum > 0.
 
     Returns:
         `accuracy`, `balanced_accuracy`, `macro_f1`, each `[...]`, 0 to 1.
@@ -134,44 +140,43 @@ def scores(confusion: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def reliability_curve(predictions: Predictions, n_bins: int = 15) -> list[dict[str, Any]]:
-    """How often the network is right where it claims a given confidence.
+    """Compute the accuracy as a function of the confidence, in bins of equal width.
 
-    Confidence is the highest probability of a row. Bin m of M holds the confidences in ((m - 1)/M, m/M].
+    Confidence is the highest probability of a row. Bin m of M contains confidences in ((m - 1)/M, m/M].
 
     Returns:
-        One entry per bin: its edges `low` and `high`, its number of rows `n`, their mean `confidence` and
-        their `accuracy`, 0 to 1; both None in an empty bin.
+        One entry per bin: its edges `low` and `high`, its number of rows `n`, their mean `confidence` and their
+        `accuracy`, 0 to 1; the last two are None for an empty bin.
     """
     confidence = predictions.probabilities.max(1)
-    right = predictions.predicted == predictions.targets
+    correct = predictions.predicted == predictions.targets
     bins = np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
     counts = np.bincount(bins, minlength=n_bins)
-    claimed = np.bincount(bins, confidence, n_bins)
-    kept = np.bincount(bins, right, n_bins)
+    confidence_sums = np.bincount(bins, confidence, n_bins)
+    n_correct = np.bincount(bins, correct, n_bins)
     return [
         {
             "low": m / n_bins,
             "high": (m + 1) / n_bins,
             "n": int(n),
-            "confidence": float(claimed[m] / n) if n else None,
-            "accuracy": float(kept[m] / n) if n else None,
+            "confidence": float(confidence_sums[m] / n) if n else None,
+            "accuracy": float(n_correct[m] / n) if n else None,
         }
         for m, n in enumerate(counts)
     ]
 
 
 def expected_calibration_error(predictions: Predictions, n_bins: int = 15) -> float:
-    """Mean distance between what the network claims and what it keeps, 0 to 1.
+    """Compute the expected calibration error: the mean gap between confidence and accuracy, 0 to 1.
 
         ECE = sum_m n_m / n * |accuracy_m - confidence_m|
 
-    over M bins of equal width, with n_m rows in bin m. Guo et al. 2017, On calibration of modern neural
-    networks, eq. 3. With few rows it is biased upwards: even a calibrated network scatters about the
-    diagonal.
+    over M bins of equal width, with n_m rows in bin m (Guo et al. 2017, On calibration of modern neural networks,
+    eq. 3). With few rows it is biased upwards, since even a calibrated network scatters around the diagonal.
 
     Example:
         >>> rows = Predictions(np.array([[0.8, 0.2], [0.8, 0.2]]), np.array([0, 1]), np.array([0, 1]))
-        >>> round(expected_calibration_error(rows), 3)  # claims 0.8, keeps 0.5
+        >>> round(expected_calibration_error(rows), 3)  # confidence 0.8, accuracy 0.5
         0.3
     """
     curve = reliability_curve(predictions, n_bins)
@@ -182,32 +187,31 @@ def expected_calibration_error(predictions: Predictions, n_bins: int = 15) -> fl
 def bootstrap_intervals(
     predictions: Predictions, recordings: Sequence[Recording], n_resamples: int = 4000, seed: int = 0
 ) -> dict[str, dict[str, Any]]:
-    """95 % intervals of accuracy, balanced accuracy and macro F1 by bootstrap over specimens.
+    """Compute 95 % confidence intervals of accuracy, balanced accuracy and macro F1 by bootstrap over specimens.
 
-    What varies is which machines came to the test, so specimens are drawn with replacement, each with all
-    its rows; windows of one machine agree with each other, and drawing them singly would feign certainty.
-    Where every specimen carries a single class (a bearing has the fault it has), specimens are drawn within
-    their class, so that no class is missing from a resample. From n specimens, n - 1 are drawn and weighted
-    by n / (n - 1), which makes the spread unbiased where there are few (Rao and Wu 1988, JASA 83:231).
-    The interval lies between percentiles of the resampled scores, as far out as Student's t lies beyond the
-    normal distribution (Hesterberg 2015, The American Statistician 69:371): with 6 specimens 0.5 % and
-    99.5 %, with many 2.5 % and 97.5 %. In simulations with 6 specimens it holds the truth in 90 to 94 % of
-    cases, the plain percentiles in 81 to 86 %.
+    The intervals describe how the scores vary with the choice of test machines. Specimens are drawn with replacement,
+    each with all its rows: windows of one machine are correlated, and treating them as independent would understate the
+    uncertainty. If every specimen has a single class, as bearings do, specimens are drawn within their class, so that
+    no class is missing from a resample. From n specimens, n - 1 are drawn and weighted by n / (n - 1), which makes the
+    variance unbiased for few specimens (Rao and Wu 1988, JASA 83:231). The interval is given by percentiles of the
+    resampled scores, widened as Student's t is wider than the normal distribution (Hesterberg 2015, The American
+    Statistician 69:371): 0.5 % and 99.5 % for 6 specimens, 2.5 % and 97.5 % for many. In simulations with 6 specimens
+    its coverage is 90 to 94 %, that of the plain percentiles 81 to 86 %.
 
     Args:
-        predictions: rows with known targets, of windows or recordings.
-        recordings: what `predictions.recording` points into.
+        predictions: rows with known targets, for windows or recordings.
+        recordings: recordings that `predictions.recording` indexes.
         n_resamples: number of resamples.
-        seed: of the resampling.
+        seed: random seed of the resampling.
 
     Returns:
-        For each score `low`, `high` and `reason`. Where no honest interval exists (specimens are unknown, fewer
-        than five, one only in a class, or all alike), `low` and `high` are None and `reason` says why; otherwise
-        `reason` is None. Also `n_specimens` and whether it was `stratified`.
+        For each score `low`, `high` and `reason`. If there is no valid interval (specimens are unknown, fewer than
+        five, only one in a class, or all have the same score), `low` and `high` are None and `reason` explains why;
+        otherwise `reason` is None. Also `level`, `n_specimens` and whether the bootstrap was `stratified`.
     """
     specimens = [recordings[index].specimen for index in predictions.recording]
     if None in specimens:
-        return _unavailable("it is not known which recordings belong to the same specimen", None)
+        return _unavailable("the specimens of some recordings are unknown", None)
     confusions = _confusion_per_specimen(predictions, np.unique(specimens, return_inverse=True)[1])
     strata, stratified = _strata(confusions)
     reason = _too_few(strata)
@@ -220,14 +224,14 @@ def bootstrap_intervals(
 
 
 def _confusion_per_specimen(predictions: Predictions, specimen: np.ndarray) -> np.ndarray:
-    """Confusion matrix of each specimen, `[S, K, K]`, from the specimen's index per row `[W]`."""
+    """Compute the confusion matrix of each specimen, `[S, K, K]`, from the specimen index of each row, `[W]`."""
     n_specimens, k = specimen.max() + 1, predictions.probabilities.shape[1]
     cells = (specimen * k + predictions.targets) * k + predictions.predicted
     return np.bincount(cells, minlength=n_specimens * k * k).reshape(n_specimens, k, k)
 
 
 def _strata(confusions: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Stratum of each specimen, `[S]`, from confusions `[S, K, K]`, and whether strata are the classes."""
+    """Return the stratum of each specimen, `[S]`, and whether strata are the classes, from confusions `[S, K, K]`."""
     has_class = confusions.sum(2) > 0
     if (has_class.sum(1) == 1).all():
         return has_class.argmax(1), True
@@ -235,18 +239,17 @@ def _strata(confusions: np.ndarray) -> tuple[np.ndarray, bool]:
 
 
 def _too_few(strata: np.ndarray) -> str | None:
-    """Why these specimens allow no interval; None if they do."""
+    """Return the reason why the specimens are too few for an interval; None if they are enough."""
     n_specimens = len(strata)
     if n_specimens < _MIN_SPECIMENS:
-        there = f"there {'is' if n_specimens == 1 else 'are'} {n_specimens}"
-        return f"fewer than {_MIN_SPECIMENS} test specimens cannot show how specimens differ ({there})"
+        return f"at least {_MIN_SPECIMENS} test specimens are required, got {n_specimens}"
     if np.unique(strata, return_counts=True)[1].min() < 2:
-        return "a class has one test specimen only, so nothing shows how its specimens differ"
+        return "a class has only one test specimen, so the variation between its specimens is unknown"
     return None
 
 
 def _resampling_weights(strata: np.ndarray, n_resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Weight of each specimen in each resample, `[R, S]`."""
+    """Draw the weight of each specimen in each resample, `[R, S]`."""
     weights = np.empty((n_resamples, len(strata)))
     for stratum in np.unique(strata):
         members = np.flatnonzero(strata == stratum)
@@ -256,17 +259,17 @@ def _resampling_weights(strata: np.ndarray, n_resamples: int, rng: np.random.Gen
 
 
 def _interval(values: np.ndarray, tail: float, n_specimens: int, stratified: bool) -> dict[str, Any]:
-    """Interval of resampled scores `[R]` that leaves the share `tail` outside at either end."""
+    """Return the interval of resampled scores `[R]` with the share `tail` outside at either end."""
     entry = {"level": LEVEL, "n_specimens": n_specimens, "stratified": stratified}
     low, high = np.quantile(values, [tail, 1 - tail])
     if high - low > 1e-9:
         return {**entry, "low": float(low), "high": float(high), "reason": None}
-    reason = "all test specimens score alike, so resampling them shows no spread"
+    reason = "all test specimens have the same score, so resampling shows no variation"
     if high > 1 - 1e-9:
         bound = 100 * (1 - (1 - LEVEL) ** (1 / n_specimens))
         reason = (
-            f"no test specimen met an error, so resampling shows no spread; {n_specimens} specimens without an error "
-            f"still allow that up to {bound:.0f} % of new ones meet some (95 % binomial bound)"
+            f"{n_specimens} test specimens have no error, so resampling shows no variation; up to {bound:.0f} % of new "
+            "specimens may still have errors (95 % binomial bound)"
         )
     return {**entry, "low": None, "high": None, "reason": reason}
 
@@ -284,14 +287,14 @@ def _unavailable(reason: str, n_specimens: int | None) -> dict[str, dict[str, An
 
 
 def condition_accuracies(predictions: Predictions, recordings: Sequence[Recording]) -> list[dict[str, Any]]:
-    """Accuracy under each operating condition: bands of shaft speed, and load.
+    """Compute the accuracy for each operating condition: bands of shaft speed and of load.
 
-    Up to six different values stand for themselves, more are cut into four bands of about equal numbers of
-    recordings. Recordings of unknown speed or load make a band of their own.
+    Up to six distinct values are bands of their own; more are divided into four bands with about equal numbers of
+    recordings. Recordings of unknown speed or load form a separate band.
 
     Returns:
-        One entry per band: `condition` (`"speed"` or `"load"`), `unit`, `band`, `n` rows, `n_recordings`,
-        `n_specimens` (None when unknown) and `accuracy`, 0 to 1.
+        One entry per band: `condition` (`"speed"` or `"load"`), `unit`, `band`, `n` rows, `n_recordings`, `n_specimens`
+        (None if unknown) and `accuracy`, 0 to 1.
     """
     used = [recordings[index] for index in np.unique(predictions.recording)]
     rpm = np.array([np.nan if r.rpm is None else r.rpm for r in recordings])
@@ -310,7 +313,7 @@ def condition_accuracies(predictions: Predictions, recordings: Sequence[Recordin
 def _accuracy_within(
     predictions: Predictions, recordings: Sequence[Recording], members: np.ndarray
 ) -> dict[str, int | float | None]:
-    """Accuracy of the rows whose recording is marked in `members`, a mask over the recordings."""
+    """Compute the accuracy of the rows whose recording is selected by `members`, a mask over the recordings."""
     rows = predictions.select(members[predictions.recording])
     return {
         "n": len(rows.targets),
@@ -321,7 +324,7 @@ def _accuracy_within(
 
 
 def _bands(values: np.ndarray, used: Sequence[float | None]) -> Iterator[tuple[str, np.ndarray]]:
-    """Names and masks over `values` of the bands that hold something, cut where the used values are dense."""
+    """Yield name and mask over `values` of each non-empty band, divided at the quartiles of the used values."""
     known = np.array([value for value in used if value is not None])
     if len(np.unique(known)) <= _MAX_SINGLE_VALUES:
         yield from ((f"{value:g}", values == value) for value in np.unique(known))
@@ -335,7 +338,7 @@ def _bands(values: np.ndarray, used: Sequence[float | None]) -> Iterator[tuple[s
 
 
 def _round_quartiles(values: np.ndarray) -> np.ndarray:
-    """Quartiles, rounded to a power of ten that suits their spacing."""
+    """Return the quartiles, rounded to a power of ten that is small against their spacing."""
     step = 10 ** np.floor(np.log10(np.ptp(values) / 4))
     return np.unique(np.round(np.quantile(values, [0.25, 0.5, 0.75]) / step) * step)
 

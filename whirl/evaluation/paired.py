@@ -1,4 +1,4 @@
-"""Arms of an experiment against their control, run for run."""
+"""Paired comparison of the arms of an experiment with their control."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from whirl.validation import check_name
+
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """What an arm scores more than the control in the same runs.
+    """Difference between the scores of an arm and the control in the same runs.
 
     Attributes:
-        n_runs: runs (seeds) that both have.
-        mean: the arm's own mean score over them.
+        n_runs: number of runs (seeds) that both have.
+        mean: mean score of the arm over these runs.
         difference: mean of arm minus control.
-        low: lower end of the difference's 95 % interval; nan for a single run.
-        high: upper end of it.
-        p_value: of Wilcoxon's signed-rank test, two-sided, exact where no differences tie; nan where all are zero or
-            there is a single run.
+        low: lower end of the 95 % confidence interval of the difference; NaN for a single run.
+        high: upper end of the interval; NaN for a single run.
+        p_value: p-value of Wilcoxon's signed-rank test, two-sided, exact if no differences are tied; NaN if all
+            differences are zero or there is a single run.
     """
 
     n_runs: int
@@ -36,17 +38,17 @@ class PairedDifference:
 
 
 def paired_difference(arm: Mapping[int, float], control: Mapping[int, float]) -> PairedDifference:
-    """Compare two arms by the runs that both have.
+    """Compare an arm with its control in the runs that both have.
 
-    The interval is Student's t over the differences of the runs: it says what other seeds would give on data like
-    these, not what other machines would.
+    The interval is Student's t interval of the differences between runs: it describes the variation over seeds on the
+    same data, not over machines.
 
     Args:
-        arm: score of each run, by seed.
-        control: the same of the control.
+        arm: score of the arm by seed.
+        control: score of the control by seed.
 
     Raises:
-        ValueError: they share no run, or a score is not finite.
+        ValueError: the arms have no seed in common, or a score is not finite.
 
     Example:
         >>> round(paired_difference({0: 0.8, 1: 0.9, 2: 0.9}, {0: 0.7, 1: 0.7, 2: 0.8}).difference, 3)
@@ -54,10 +56,10 @@ def paired_difference(arm: Mapping[int, float], control: Mapping[int, float]) ->
     """
     seeds = sorted(arm.keys() & control.keys())
     if not seeds:
-        raise ValueError(f"no run in common: {sorted(arm)} and {sorted(control)}")
+        raise ValueError(f"the arms have no run in common: seeds {sorted(arm)} and {sorted(control)}")
     scores = np.array([[arm[seed], control[seed]] for seed in seeds], dtype=float)
     if not np.isfinite(scores).all():
-        raise ValueError(f"scores are not all finite: {scores.tolist()}")
+        raise ValueError(f"scores are {scores.tolist()}, expected finite numbers")
     differences = scores[:, 0] - scores[:, 1]
     mean, half = float(differences.mean()), _half_width(differences)
     return PairedDifference(
@@ -85,19 +87,18 @@ def _wilcoxon_p(differences: np.ndarray) -> float:
 def compare_arms(
     scores: Mapping[str, Mapping[int, float]], control: str, arms: Sequence[str] | None = None
 ) -> dict[str, PairedDifference]:
-    """Every arm against the control, the control itself first.
+    """Compare every arm with the control; the control itself comes first.
 
     Args:
         scores: `{arm: {seed: score}}`.
         control: name of the arm to compare with.
-        arms: which, in which order; None is all.
+        arms: names of the arms to compare, in order; None for all.
 
     Raises:
-        ValueError: an arm that is not there.
+        ValueError: an arm has no scores.
     """
     names = list(scores) if arms is None else list(arms)
-    missing = [name for name in (control, *names) if name not in scores]
-    if missing:
-        raise ValueError(f"no scores of arm {missing[0]!r}; there are {', '.join(scores)}")
+    for name in (control, *names):
+        check_name("arm", name, scores)
     order = dict.fromkeys((control, *names))
     return {name: paired_difference(scores[name], scores[control]) for name in order}

@@ -1,4 +1,4 @@
-"""A picture of one recording's time-frequency map, with the lines that the machine could write into it."""
+"""Figures of the time-frequency map of a recording, annotated with expected fault lines."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ SUFFIXES = (".png", ".svg", ".pdf")
 
 _N_FREQUENCIES = {"stft": 128, "cwt": 192, "wvd": 192, "envelope": 256, "order": 256}
 _N_TIMES = 640
-_TURNS = 8  # shown where single impacts are to be seen
-_TURNS_OF_LINES = 64  # shown where only lines are, which that many tell apart
-_UNKNOWN_SPEED_S = 0.25  # shown there where the speed is not known
+_REVOLUTIONS = 8  # default duration if single impacts matter
+_LINE_REVOLUTIONS = 64  # default duration if only lines matter, which this many revolutions resolve
+_UNKNOWN_SPEED_S = 0.25  # default duration if the speed is unknown
 _TOP_ORDER = 16
-_MIN_DB, _MAX_DB = 30, 50  # depth of the colours
-_QUIET = 20  # percent of the cells that may be as dark as the darkest
-_LABEL_ROOM = 0.027  # of the axis, between two names
-_SMOOTHING = 2.0  # rows: with this, what a smoothed Wigner-Ville distribution has below 0 is gone
-_JITTER = 0.2  # of the time between two pulses of a tachometer, from one turn to the next
+_MIN_DB, _MAX_DB = 30, 50  # range of the color scale
+_FLOOR_PERCENTILE = 20  # percentile of the cells that the color scale starts at
+_LABEL_SPACING = 0.027  # minimum distance between two labels, relative to the axis
+_SMOOTHING = 2.0  # rows; removes the negative cells of a smoothed Wigner-Ville distribution
+_JITTER = 0.2  # maximum change between two periods of a tachometer, relative to the period
 _SHAFT, _FAULT = "white", "#7fffd4"
 
 
@@ -69,38 +69,41 @@ def show_recording(
     frequency_range: Sequence[float] | None = None,
     sampling_rate_hz: float | None = None,
 ) -> Path:
-    """Draw a recording's map and write it, whole or not at all.
+    """Draw the time-frequency map of a recording and write it to an image file, atomically.
 
-    Where the speed is known, the shaft's harmonics are drawn in, dashed, and the lines to expect: with `bearing` the
-    bearing's fault orders, else those of the recording's class, else those of rotors in journal bearings. With a
-    tachometer they follow the speed. Where the class is told by such lines alone, `stft` and `wvd` show 0 to 16 times
-    the shaft's speed, else all frequencies.
+    If the speed is known, the harmonics of the shaft and the expected fault lines are drawn as dashed lines: the fault
+    orders of `bearing` if given, otherwise the lines of the recording's class, otherwise those of rotors in journal
+    bearings. With a tachometer they follow the speed. If the class is identified by low orders only, `stft` and `wvd`
+    show 0 to 16 times the shaft speed, otherwise all frequencies.
 
-    A Wigner-Ville distribution is averaged over a few rows for the picture: negative cells have no level in dB.
+    A Wigner-Ville distribution is averaged over a few rows, since negative cells have no level in dB.
 
-    An envelope is that of the most impulsive band, see `spectra.most_impulsive_band`; so is an order map with
-    `bearing`, because the impacts of a rolling bearing repeat at its fault orders, while its vibration rings higher.
+    An envelope map shows the envelope of the most impulsive band, see `spectra.most_impulsive_band`. So does an order
+    map with `bearing`, since the impacts of a rolling bearing repeat at its fault orders, but excite resonances at
+    higher frequencies.
 
     Args:
-        recording: the recording, or its file, which is read as the manifest near it tells it, see `read_listed`.
+        recording: the recording, or its file, which is read with the metadata of a nearby manifest, see `read_listed`.
         representation: one of `time_frequency.KINDS`.
-        out: the picture, .png, .svg or .pdf; default the file's name with `-cwt.png` behind it, in the current folder.
+        out: image file, .png, .svg or .pdf; by default the name of the recording with the suffix `-cwt.png` (or another
+            representation), in the current folder.
         bearing: name in `rolling_bearing.BEARINGS`.
-        rpm: speed of the shaft; default what manifest or file says.
-        channel: which to draw; default the first that is not the tachometer.
-        tachometer: channel with one pulse a turn, for a speed that changes.
-        start_s: where to begin, >= 0.
-        duration_s: how much to draw, > 0; default 8 turns of the shaft (0.25 s if its speed is not known), 64 where the
-            class is told by lines alone, and for envelope, order map, and with a tachometer, all.
-        frequency_range: lowest and highest frequency to draw, Hz or orders.
-        sampling_rate_hz: to assume where neither manifest nor file states one.
+        rpm: shaft speed; by default as stated in manifest or file.
+        channel: channel to draw; by default the first that is not the tachometer.
+        tachometer: channel with one pulse per revolution, for a varying speed.
+        start_s: start time in seconds, >= 0.
+        duration_s: duration in seconds, > 0. By default the complete recording for envelope and order maps and with a
+            tachometer; otherwise 8 revolutions (0.25 s if the speed is unknown), or 64 if the class is identified by
+            low orders only.
+        frequency_range: lowest and highest frequency to draw, in Hz or orders.
+        sampling_rate_hz: sampling rate to assume if neither manifest nor file states one.
 
     Returns:
-        Where the picture is.
+        Path of the image file.
 
     Raises:
-        OSError: the picture cannot be written.
-        ValueError: the file cannot be read, a name is not known, or the stretch does not hold enough.
+        OSError: the image cannot be written.
+        ValueError: the recording cannot be read, a name is unknown, or the selected time range is too short.
 
     Example:
         >>> import tempfile
@@ -115,24 +118,25 @@ def show_recording(
         (recording,) = read_listed([recording], sampling_rate_hz)
     path = Path(out) if out is not None else Path(f"{Path(recording.name).stem}-{representation}.png")
     if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{path}: cannot draw that kind of picture; expected one of: {', '.join(SUFFIXES)}")
+        raise ValueError(f"{path}: unsupported image format; expected one of: {', '.join(SUFFIXES)}")
     if bearing is not None:
         check_name("bearing", bearing, BEARINGS)
     name = channel or next((each for each in recording.channels if each != tachometer), None)
     if name is None:
-        raise ValueError(f"{recording.name}: has no channel to draw besides the tachometer, {tachometer}")
+        raise ValueError(f"{recording.name}: has no channel other than the tachometer, {tachometer}")
     speed = _speed(recording, rpm, tachometer)
     if representation == "order" and speed is None:
-        raise ValueError(f"{recording.name}: an order map needs the shaft's speed; give rpm or a tachometer channel")
-    stretch = _stretch(recording, speed, start_s, duration_s, representation in ("envelope", "order") or tachometer)
+        raise ValueError(f"{recording.name}: an order map requires the shaft speed; give rpm or a tachometer channel")
+    show_all = representation in ("envelope", "order") or tachometer is not None
+    samples = _select_samples(recording, speed, start_s, duration_s, show_all)
     with _style(), atomic_write(path) as file:
-        figure = _draw(recording.select_channels([name]), representation, stretch, speed, bearing, frequency_range)
+        figure = _draw(recording.select_channels([name]), representation, samples, speed, bearing, frequency_range)
         figure.savefig(file, format=path.suffix[1:].lower())
     return path
 
 
 def _speed(recording: Recording, rpm: float | None, tachometer: str | None) -> np.ndarray | None:
-    """rev/min at every sample; None if it is not known."""
+    """Return the speed in rev/min at every sample; None if it is unknown."""
     if tachometer is not None:
         pulses = torch.from_numpy(recording.select_channels([tachometer]).signal)
         try:
@@ -146,70 +150,73 @@ def _speed(recording: Recording, rpm: float | None, tachometer: str | None) -> n
 
 
 def _check_pulses(turns: np.ndarray, where: str) -> None:
-    """Refuse what is no tachometer: vibration passes its middle level too, but a shaft turns evenly."""
+    """Raise if the pulses are irregular: vibration crosses its mean level too, but a shaft rotates evenly."""
     pulses = np.interp(np.arange(math.ceil(turns[0]), math.floor(turns[-1]) + 1), turns, np.arange(len(turns)))
-    apart = np.diff(pulses)
-    if len(apart) > 1 and np.median(np.abs(np.diff(apart))) > _JITTER * np.median(apart):
-        raise ValueError(f"{where}: no tachometer with a pulse for each turn: the times between its rises are uneven")
+    periods = np.diff(pulses)
+    if len(periods) > 1 and np.median(np.abs(np.diff(periods))) > _JITTER * np.median(periods):
+        raise ValueError(f"{where}: not a tachometer with one pulse per revolution: its pulses are irregular")
 
 
-def _stretch(
-    recording: Recording, speed: np.ndarray | None, start_s: float, duration_s: float | None, everything: Any
+def _select_samples(
+    recording: Recording, speed: np.ndarray | None, start_s: float, duration_s: float | None, show_all: bool
 ) -> slice:
+    """Return the range of samples to draw."""
     rate_hz = recording.sampling_rate_hz
     if duration_s is None:
-        turns = _TURNS_OF_LINES if _told_by_lines(recording) else _TURNS
-        few_s = _UNKNOWN_SPEED_S if speed is None else turns * 60 / float(speed[0])
-        duration_s = recording.duration_s if everything else few_s
+        revolutions = _LINE_REVOLUTIONS if _has_low_orders_only(recording) else _REVOLUTIONS
+        excerpt_s = _UNKNOWN_SPEED_S if speed is None else revolutions * 60 / float(speed[0])
+        duration_s = recording.duration_s if show_all else excerpt_s
     start = round(check_number("start_s", start_s, 0) * rate_hz)
     n_samples = round(check_number("duration_s", duration_s, 0, open_ends=True) * rate_hz)
     stop = min(start + n_samples, recording.n_samples)
     if stop - start < 64:
-        raise ValueError(f"{recording.name} lasts {recording.duration_s:.4g} s: nothing to draw from {start_s:g} s on")
+        raise ValueError(
+            f"{recording.name}: is {recording.duration_s:.4g} s long, too short to draw from {start_s:g} s"
+        )
     return slice(start, stop)
 
 
 def _draw(
     recording: Recording,
     kind: str,
-    stretch: slice,
+    samples: slice,
     speed: np.ndarray | None,
     bearing: str | None,
     frequency_range: Sequence[float] | None,
 ) -> Figure:
-    signal, rate_hz = recording.signal[0, stretch], recording.sampling_rate_hz
-    here = None if speed is None else speed[stretch]
-    wants_band = kind == "envelope" or (kind == "order" and bearing is not None)
-    band_hz = most_impulsive_band(signal, rate_hz) if wants_band else None
+    signal, rate_hz = recording.signal[0, samples], recording.sampling_rate_hz
+    speed = None if speed is None else speed[samples]
+    needs_band = kind == "envelope" or (kind == "order" and bearing is not None)
+    band_hz = most_impulsive_band(signal, rate_hz) if needs_band else None
     if frequency_range is None:
-        lines_only = bearing is None and _told_by_lines(recording)
-        frequency_range = _default_range(kind, rate_hz, len(signal), here, lines_only)
+        low_orders_only = bearing is None and _has_low_orders_only(recording)
+        frequency_range = _default_range(kind, rate_hz, len(signal), speed, low_orders_only)
     if kind == "wvd":
         signal, rate_hz = _decimated(signal, rate_hz, frequency_range)
-    mapping = _representation(kind, rate_hz, len(signal), here, band_hz, frequency_range)
-    levels_db, y = _map(mapping, signal, here), mapping.frequencies.numpy()
-    times_s = mapping.times_s(len(signal)).numpy() + stretch.start / recording.sampling_rate_hz
-    figure, axes = _canvas()
+    mapping = _make_representation(kind, rate_hz, len(signal), speed, band_hz, frequency_range)
+    levels_db, y = _map(mapping, signal, speed), mapping.frequencies.numpy()
+    times_s = mapping.times_s(len(signal)).numpy() + samples.start / recording.sampling_rate_hz
+    figure, axes = _new_figure()
     image = axes.pcolormesh(
         times_s, y, levels_db, cmap="magma", shading="nearest", rasterized=True,
-        vmin=np.clip(np.percentile(levels_db, _QUIET), -_MAX_DB, -_MIN_DB), vmax=0,
+        vmin=np.clip(np.percentile(levels_db, _FLOOR_PERCENTILE), -_MAX_DB, -_MIN_DB), vmax=0,
     )  # fmt: skip
     if kind == "cwt":
         _logarithmic(axes, y)
-    shown_s = np.arange(stretch.start, stretch.stop) / recording.sampling_rate_hz
+    shown_s = np.arange(samples.start, samples.stop) / recording.sampling_rate_hz
     axes.set(xlim=(shown_s[0], shown_s[-1]), ylim=(y[0], y[-1]))
     axes.set(xlabel="time / s", ylabel=_Y_LABELS.get(kind, "frequency / Hz"))
-    if here is not None:
-        turning_hz = np.interp(times_s, shown_s, here / 60)
-        scale = np.ones_like(times_s) if kind == "order" else turning_hz
+    if speed is not None:
+        shaft_hz = np.interp(times_s, shown_s, speed / 60)
+        scale = np.ones_like(times_s) if kind == "order" else shaft_hz
         _draw_marks(axes, _marks(recording, bearing), times_s, scale)
     _color_bar(figure, image)
     axes.text(0, 1.075, _title(recording), transform=axes.transAxes, fontsize=12, weight="bold", va="bottom")
-    axes.text(0, 1.02, _subtitle(recording, kind, here, band_hz, bearing), transform=axes.transAxes, va="bottom")
+    axes.text(0, 1.02, _subtitle(recording, kind, speed, band_hz, bearing), transform=axes.transAxes, va="bottom")
     return figure
 
 
-def _representation(
+def _make_representation(
     kind: str,
     rate_hz: float,
     n_samples: int,
@@ -218,15 +225,15 @@ def _representation(
     frequency_range: Sequence[float] | None,
 ) -> TimeFrequency:
     n_frequencies = _N_FREQUENCIES[kind]
-    if kind == "stft" and frequency_range is None and speed is not None:  # a window of a quarter of a turn
+    if kind == "stft" and frequency_range is None and speed is not None:  # a window of a quarter of a revolution
         n_frequencies = min(n_frequencies, round(rate_hz / 8 * 60 / float(speed.mean())))
-    if kind in ("stft", "envelope"):  # a window as long as a quarter of what is drawn, at most
+    if kind in ("stft", "envelope"):  # a window of at most a quarter of the duration
         low, high = frequency_range or (0, rate_hz / 2)
         n_frequencies = max(8, min(n_frequencies, int(n_samples / 4 * (high - low) / rate_hz)))
-    if kind == "order" and speed is not None:  # half as many turns as there are, at most
+    if kind == "order" and speed is not None:  # a window of at most half of the revolutions
         low, high = frequency_range or (0, _TOP_ORDER)
-        turns = float(speed.mean()) / 60 * n_samples / rate_hz
-        n_frequencies = max(8, min(n_frequencies, int(turns / 2 * (high - low))))
+        revolutions = float(speed.mean()) / 60 * n_samples / rate_hz
+        n_frequencies = max(8, min(n_frequencies, int(revolutions / 2 * (high - low))))
     return TimeFrequency(
         kind,
         rate_hz,
@@ -239,18 +246,18 @@ def _representation(
     )
 
 
-def _told_by_lines(recording: Recording) -> bool:
-    """Whether all that the recording's class shows are low multiples of the shaft's speed."""
+def _has_low_orders_only(recording: Recording) -> bool:
+    """Return whether the recording's class is identified only by low multiples of the shaft speed."""
     known = signature(recording.label) if recording.label else None
     return known is not None and bool(known.lines) and not known.needs_high_frequency
 
 
 def _default_range(
-    kind: str, rate_hz: float, n_samples: int, speed: np.ndarray | None, lines_only: bool
+    kind: str, rate_hz: float, n_samples: int, speed: np.ndarray | None, low_orders_only: bool
 ) -> tuple[float, float] | None:
-    if kind == "cwt":  # from three waves within what is drawn
+    if kind == "cwt":  # at least three periods within the duration
         return min(3 * rate_hz / n_samples, rate_hz / 8), 0.45 * rate_hz
-    if kind in ("stft", "wvd") and speed is not None and lines_only:
+    if kind in ("stft", "wvd") and speed is not None and low_orders_only:
         return 0, min(_TOP_ORDER * float(speed.max()) / 60, rate_hz / 2)
     if kind == "envelope" and speed is not None:
         return 0, min(_TOP_ORDER * float(speed.max()) / 60, rate_hz / 4)
@@ -260,15 +267,14 @@ def _default_range(
 
 
 def _decimated(signal: np.ndarray, rate_hz: float, frequency_range: Sequence[float] | None) -> tuple[np.ndarray, float]:
-    """At a lower rate that still holds what is drawn: a Wigner-Ville distribution costs its square."""
-    lower_hz = (
-        rate_hz / max(1, math.floor(rate_hz / (ANALYSER_RATIO * frequency_range[1]))) if frequency_range else rate_hz
-    )
+    """Lower the sampling rate as far as the frequency range allows: a Wigner-Ville map costs its square."""
+    factor = max(1, math.floor(rate_hz / (ANALYSER_RATIO * frequency_range[1]))) if frequency_range else 1
+    lower_hz = rate_hz / factor
     return resample(Recording(signal, rate_hz), lower_hz).signal[0], lower_hz
 
 
 def _map(mapping: TimeFrequency, signal: np.ndarray, speed: np.ndarray | None) -> np.ndarray:
-    """The map in dB below its strongest cell, `[F, T']`."""
+    """Compute the map in dB relative to its maximum, `[F, T']`."""
     centred = torch.from_numpy(signal - signal.mean(dtype=np.float64)).float()[None, None]
     metadata = {}
     if speed is not None:
@@ -279,6 +285,7 @@ def _map(mapping: TimeFrequency, signal: np.ndarray, speed: np.ndarray | None) -
 
 
 def _positive(mapping: TimeFrequency, power: torch.Tensor) -> torch.Tensor:
+    """Smooth a Wigner-Ville distribution over frequency, which removes its negative cells."""
     if mapping.kind != "wvd":
         return power
     from scipy.ndimage import gaussian_filter1d
@@ -287,7 +294,7 @@ def _positive(mapping: TimeFrequency, power: torch.Tensor) -> torch.Tensor:
 
 
 def _marks(recording: Recording, bearing: str | None) -> list[_Mark]:
-    """The lines to draw."""
+    """Return the lines to draw."""
     shaft = [_Mark(f"{n}X", n, _SHAFT) for n in range(1, 4)]
     if bearing is not None:
         orders = fault_orders(BEARINGS[bearing])
@@ -295,44 +302,44 @@ def _marks(recording: Recording, bearing: str | None) -> list[_Mark]:
         rates |= {f"{n}x{name}": n * rates[name] for n in (2, 3) for name in ("BPFO", "BPFI")}
         return [*(_Mark(name, order, _FAULT) for name, order in rates.items()), *shaft]
     known = signature(recording.label) if recording.label else None
-    # Classes at high frequencies may have no lines: cavitation, and faults of a rolling bearing that nobody has named.
-    is_told = known is not None and (known.lines or known.needs_high_frequency)
-    lines = known.lines if known is not None and is_told else _journal_lines()
+    # Classes at high frequencies may have no lines: cavitation, and rolling-bearing faults without a given bearing.
+    has_signature = known is not None and (known.lines or known.needs_high_frequency)
+    lines = known.lines if known is not None and has_signature else _journal_lines()
     faults = [_Mark(line.name, line.order, _FAULT) for line in lines if line.spectrum == "raw"]
     return faults + [mark for mark in shaft if mark.name not in {each.name for each in faults}]
 
 
 def _journal_lines() -> tuple[Line, ...]:
-    """What tells a rotor's faults apart: whirl, and the sub-harmonic of looseness."""
+    """Return the lines that identify faults of rotors in journal bearings: whirl, and the subharmonic of looseness."""
     lines = [line for label in ("oil_whirl", "clearance") for line in getattr(signature(label), "lines", ())]
     return tuple(line for line in lines if line.name in ("whirl", "1/2X"))
 
 
-def _draw_marks(axes: Axes, marks: Sequence[_Mark], times_s: np.ndarray, turning: np.ndarray) -> None:
-    """Each line over the map, and beside it its name; names that would lie on one another move apart."""
+def _draw_marks(axes: Axes, marks: Sequence[_Mark], times_s: np.ndarray, scale: np.ndarray) -> None:
+    """Draw each line over the map with its name on the right, moving names apart so that they do not overlap."""
     to_axes = axes.transData + axes.transAxes.inverted()
     low, high = axes.get_ylim()
-    drawn = sorted((mark for mark in marks if low < mark.order * turning[-1] <= high), key=lambda mark: mark.order)
-    ends = [float(to_axes.transform((times_s[-1], mark.order * turning[-1]))[1]) for mark in drawn]
-    for mark, end, place in zip(drawn, ends, _apart(ends, _LABEL_ROOM), strict=True):
+    drawn = sorted((mark for mark in marks if low < mark.order * scale[-1] <= high), key=lambda mark: mark.order)
+    ends = [float(to_axes.transform((times_s[-1], mark.order * scale[-1]))[1]) for mark in drawn]
+    for mark, end, position in zip(drawn, ends, _move_apart(ends, _LABEL_SPACING), strict=True):
         dashes = (0, (1, 3)) if mark.color == _SHAFT else (0, (6, 4))
         axes.plot(
-            times_s, mark.order * turning, color=mark.color, linewidth=0.8, alpha=0.75, linestyle=dashes,
+            times_s, mark.order * scale, color=mark.color, linewidth=0.8, alpha=0.75, linestyle=dashes,
             gid=f"line {mark.name}",
         )  # fmt: skip
-        beside = {"transform": axes.transAxes, "clip_on": False}
-        axes.plot((1, 1.004, 1.016, 1.018), (end, end, place, place), color="0.6", linewidth=0.6, **beside)
-        axes.text(1.021, place, mark.name, va="center", fontsize=8, **beside)
+        options = {"transform": axes.transAxes, "clip_on": False}
+        axes.plot((1, 1.004, 1.016, 1.018), (end, end, position, position), color="0.6", linewidth=0.6, **options)
+        axes.text(1.021, position, mark.name, va="center", fontsize=8, **options)
 
 
-def _apart(places: Sequence[float], room: float) -> list[float]:
-    """Rising places within 0 to 1, moved as little as may be (least squares) so that there is room between each two."""
+def _move_apart(positions: Sequence[float], spacing: float) -> list[float]:
+    """Move increasing positions in [0, 1] to a minimum spacing, with the smallest squared displacement."""
     from scipy.optimize import isotonic_regression
 
-    if not places:
+    if not positions:
         return []
-    offsets = room * np.arange(len(places))
-    moved = isotonic_regression(np.asarray(places) - offsets).x
+    offsets = spacing * np.arange(len(positions))
+    moved = isotonic_regression(np.asarray(positions) - offsets).x
     return list(np.clip(moved, 0, max(0.0, 1 - offsets[-1])) + offsets)
 
 
@@ -350,7 +357,7 @@ def _subtitle(
         parts[0] += f"{of_envelope}, {band_hz[0] / 1000:.3g} to {band_hz[1] / 1000:.3g} kHz"
     parts.append(f"{recording.sampling_rate_hz:g} Hz")
     if speed is None:
-        parts.append("speed not known, so no orders drawn")
+        parts.append("speed unknown, no orders drawn")
     elif np.ptp(speed) == 0:
         parts.append(f"{speed[0]:.4g} rpm")
     else:
@@ -358,18 +365,18 @@ def _subtitle(
     if bearing is not None:
         parts.append(f"bearing {bearing}")
     if recording.label:
-        parts.append(f"labelled {recording.label}")
+        parts.append(f"label {recording.label}")
     return "  ·  ".join(parts)
 
 
 def _style() -> Any:
     from matplotlib import rc_context
 
-    # text stays text in an SVG, and a dollar sign in a file's name a dollar sign
+    # Text stays text in an SVG, and file names may contain dollar signs.
     return rc_context({"font.size": 10, "text.parse_math": False, "text.usetex": False, "svg.fonttype": "none"})
 
 
-def _canvas() -> tuple[Figure, Axes]:
+def _new_figure() -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 5.6), dpi=150)
@@ -378,12 +385,12 @@ def _canvas() -> tuple[Figure, Axes]:
 
 def _color_bar(figure: Figure, image: Any) -> None:
     bar = figure.colorbar(image, cax=figure.add_axes((0.915, 0.1, 0.014, 0.755)), extend="min")
-    bar.set_label("dB below the strongest")
+    bar.set_label("dB relative to maximum")
     bar.outline.set_visible(False)  # type: ignore[operator]
 
 
 def _logarithmic(axes: Axes, frequencies_hz: np.ndarray) -> None:
-    """An axis in equal ratios, with ticks at 1, 2 and 5 of each decade, written out."""
+    """Set a logarithmic axis with labelled ticks at 1, 2 and 5 of each decade."""
     axes.set_yscale("log")
     decades = range(math.floor(math.log10(frequencies_hz[0])), math.ceil(math.log10(frequencies_hz[-1])) + 1)
     ticks = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]

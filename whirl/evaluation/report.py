@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that needs no network, no script and no explanation."""
+"""The report of a run: one self-contained HTML page without scripts or external resources."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ import numpy as np
 from torch import nn
 
 from whirl.data.recording import Recording
-from whirl.engine.files import write_text
 from whirl.evaluation import figures
-from whirl.evaluation.hard_cases import HardCase, evidence, hardest, physics_verdict
+from whirl.evaluation.hard_cases import HardCase, annotated_spectrum, hardest_recordings, physics_verdict
 from whirl.evaluation.prediction import Predictions
 from whirl.physics.faults import ROLLING_CLASSES
 from whirl.physics.rolling_bearing import FaultOrders
 
 TEMPLATES = Path(__file__).parent / "templates"
-# Parts of a physics-informed training's loss, and how far physics and the network agree.
+# Terms of the loss of a physics-informed training, and the agreement between physics and network.
 _PHYSICS_CURVES = {
-    "classification_loss": "loss of classification",
-    "freq_loss": "loss against lines",
-    "sommerfeld_loss": "loss against load ranking",
-    "temporal_loss": "loss of steadiness",
+    "classification_loss": "classification loss",
+    "freq_loss": "frequency loss",
+    "sommerfeld_loss": "Sommerfeld (load ranking) loss",
+    "temporal_loss": "temporal smoothness loss",
     "physics_agreement": "agreement with physics",
 }
 _PART_NAMES = {"train": "training", "val": "validation", "test": "test"}
@@ -32,32 +31,32 @@ _PART_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Report:
-    """All that a report tells; labels, names and messages may hold anything, they are escaped.
+    """Content of a report. Labels, names and messages may contain any text; they are escaped.
 
     Attributes:
-        title: heading.
-        data: what the recordings are, in a few words.
-        command: what to type to get the same result.
-        config: all settings, by name, possibly nested.
+        title: title of the page.
+        data: short description of the recordings.
+        command: command that reproduces the result.
+        config: all settings by name, possibly nested.
         classes: names of the K classes.
         model: name of the network.
-        n_parameters: number of its trainable weights.
-        history: values per epoch of `train_loss`, `val_loss`, `train_accuracy`, `val_accuracy`, `lr`, and of what a
-            physics-informed training logs; any may be absent.
-        metrics: from `metrics.evaluate`.
-        predictions: of the test recordings, after the vote; they point into `parts["test"]`.
-        parts: recordings of `"train"`, `"val"` and `"test"`; only the last must be there.
+        n_parameters: number of trainable parameters.
+        history: values per epoch of `train_loss`, `val_loss`, `train_accuracy`, `val_accuracy`, `lr`, and of the terms
+            that a physics-informed training logs; all optional.
+        metrics: metrics from `metrics.evaluate_predictions`.
+        predictions: predictions for the test recordings, see `aggregate_by_recording`; they index `parts["test"]`.
+        parts: recordings of `"train"`, `"val"` and `"test"`; only the last is required.
         split_by: what the parts do not share: `"specimen"`, `"recording"` or `"time"`.
         window: samples in a window.
-        hops: samples from one window to the next, by part; a part not named takes windows side by side.
-        window_reason: why the window is that long.
-        notes: choices and warnings to be read with the result.
-        leaks: leaks from training into test data that were allowed; they stamp the report.
-        orders: kinematics of the rolling bearing, if there is one.
-        physics: judges windows by the evidence alone, see `hard_cases.physics_verdict`; None where physics does
-            not know the classes.
-        timings_s: seconds, by what they were spent on.
-        versions: of software, by name.
+        hops: samples between the starts of consecutive windows, by part; by default windows do not overlap.
+        window_reason: explanation of the window length.
+        notes: choices and warnings that are relevant for the interpretation.
+        leaks: accepted leaks from training into test data; they are shown prominently.
+        orders: kinematics of the rolling bearing; None if there is none.
+        physics: module that classifies windows by physical evidence, see `hard_cases.physics_verdict`; None if the
+            classes have no known signatures.
+        timings_s: duration in seconds by step.
+        versions: software versions by name.
 
     Raises:
         ValueError: there is no test part.
@@ -87,16 +86,11 @@ class Report:
 
     def __post_init__(self) -> None:
         if not self.parts.get("test"):
-            raise ValueError(f"a report needs a test part, got {list(self.parts)}")
-
-
-def write_report(path: str | Path, report: Report) -> None:
-    """Write the report as one HTML file, whole or not at all."""
-    write_text(path, render(report))
+            raise ValueError(f"parts are {list(self.parts)}, expected a non-empty test part")
 
 
 def page_template(name: str, **filters: Callable[..., str]) -> Any:
-    """A template of a page, in which text of strangers is escaped, and what is missing is an error."""
+    """Load a page template with HTML escaping; undefined variables raise an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -110,11 +104,11 @@ def page_template(name: str, **filters: Callable[..., str]) -> Any:
     return environment.get_template(name)
 
 
-def render(report: Report) -> str:
-    """The report as an HTML page."""
+def render_report(report: Report) -> str:
+    """Render a report as an HTML page."""
     page = page_template("report.html", percent=_percent, number=_number, quantity=_quantity).render(
         report=report,
-        verdict=verdict(report),
+        summary=summarize(report),
         levels=[(name, report.metrics[name]) for name in ("recording", "window")],
         figures=_figures(report),
         per_class=list(_per_class(report)),
@@ -124,12 +118,12 @@ def render(report: Report) -> str:
         class_counts=_class_counts(report),
         settings=list(_flatten(report.config)),
     )
-    # File names may hold bytes that are no text; they must not keep the report from being written.
+    # File names may contain surrogates of undecodable bytes, which UTF-8 cannot encode.
     return page.encode("utf-8", "replace").decode("utf-8")
 
 
 def _percent(share: float | None, digits: int = 0) -> str:
-    """A share as text, never rounded up to a perfection that is none."""
+    """Format a share as percentage; values below 1 are never rounded to 100 %."""
     if share is None:
         return "–"
     text = f"{100 * share:.{digits}f}"
@@ -139,28 +133,28 @@ def _percent(share: float | None, digits: int = 0) -> str:
 
 
 def _number(count: int) -> str:
-    """A count with thin spaces between thousands."""
+    """Format a count with thin spaces between thousands."""
     return f"{count:,}".replace(",", "\u202f")
 
 
 def _quantity(value: float, unit: str = "") -> str:
-    """Three significant digits and a unit."""
+    """Format a value with three significant digits and a unit."""
     text = f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
     return f"{text} {unit}".strip()
 
 
-def verdict(report: Report) -> dict[str, str]:
-    """The result in plain sentences: what was `tested`, the `interval`, and what it all `means`.
+def summarize(report: Report) -> dict[str, str]:
+    """Summarize the result in sentences: `accuracy`, `interval` and `interpretation`.
 
-    Whether the test specimens are new to the network is read off the recordings, not off the settings.
+    Whether the test specimens occur in the training data is derived from the recordings, not from the settings.
     """
     metrics = report.metrics["recording"]
     n_specimens = metrics["n_specimens"]
     of_specimens = f" from {_counted(n_specimens, 'specimen')}" if n_specimens else ""
     return {
-        "tested": f"of {_counted(metrics['n'], 'test recording')}{of_specimens} were diagnosed correctly",
+        "accuracy": f"of {_counted(metrics['n'], 'test recording')}{of_specimens} were classified correctly",
         "interval": _interval_sentence(metrics["intervals"]["accuracy"]),
-        "means": _meaning(report, metrics["intervals"]["accuracy"]),
+        "interpretation": _interpretation(report, metrics["intervals"]["accuracy"]),
     }
 
 
@@ -170,54 +164,54 @@ def _counted(n: int, noun: str) -> str:
 
 def _interval_sentence(interval: Mapping[str, Any]) -> str:
     if interval["low"] is None:
-        return f"No interval: {interval['reason']}."
-    within = ", each class by itself" if interval["stratified"] else ""
+        return f"No confidence interval: {interval['reason']}."
+    stratified = ", stratified by class" if interval["stratified"] else ""
     return (
-        f"95 % interval {_percent(interval['low'], 1)} to {_percent(interval['high'], 1)}, "
-        f"by bootstrap over {interval['n_specimens']} specimens{within}."
+        f"95 % confidence interval {_percent(interval['low'], 1)} to {_percent(interval['high'], 1)}, "
+        f"by bootstrap over {interval['n_specimens']} specimens{stratified}."
     )
 
 
-def _meaning(report: Report, interval: Mapping[str, Any]) -> str:
+def _interpretation(report: Report, interval: Mapping[str, Any]) -> str:
     if report.leaks:
-        return "Test data were seen in training. The figure says nothing about other machines."
+        return "Training and test data overlap. The accuracy is not an estimate for other machines."
     test = {recording.specimen for recording in report.parts["test"]}
     if "train" not in report.parts:
-        return "Whether the network was trained on these specimens is not on record here."
+        return "It is unknown whether the network was trained on these specimens."
     if None in test:
         return (
-            "The specimens of some recordings are not known, so the network may have been trained on the very machines "
-            "it is tested on. Expect less on a new machine."
+            "The specimens of some recordings are unknown, so training and test data may contain the same machines. "
+            "Expect a lower accuracy on new machines."
         )
     trained = {recording.specimen for name in ("train", "val") for recording in report.parts.get(name, ())}
     seen = test & trained
     if seen:
         return (
-            f"{len(seen)} of the {_counted(len(test), 'specimen')} also stand in training, at other times. The figure "
-            "says how well known machines are recognised again; expect less on a new one."
+            f"{len(seen)} of the {_counted(len(test), 'specimen')} also occur in the training data, at other times. "
+            "The accuracy applies to known machines; expect a lower one on new machines."
         )
     expected = ""
     if interval["low"] is not None:
         expected = (
-            f" Over new specimens like these, in the same conditions, expect {_percent(interval['low'])} to "
-            f"{_percent(interval['high'])} of recordings to be diagnosed correctly."
+            f" On new specimens of this kind under the same conditions, expect an accuracy of "
+            f"{_percent(interval['low'])} to {_percent(interval['high'])}."
         )
-    return f"The network has seen none of these specimens before.{expected}"
+    return f"The test specimens do not occur in the training data.{expected}"
 
 
 def _figures(report: Report) -> dict[str, Any]:
-    """All SVG of the report but the spectra."""
+    """Draw all figures of the report except the spectra."""
     from markupsafe import Markup
 
     levels = {name: report.metrics[name] for name in ("recording", "window")}
     return {
         "learning": [Markup(svg) for svg in _learning_curves(report.history)],
         "confusion": {
-            name: Markup(figures.confusion_matrix(level["confusion"], report.classes, f"confusion of {name}s"))
+            name: Markup(figures.confusion_matrix(level["confusion"], report.classes, f"confusion matrix of {name}s"))
             for name, level in levels.items()
         },
         "reliability": {
-            name: Markup(figures.reliability_diagram(level["reliability"], f"reliability of {name}s"))
+            name: Markup(figures.reliability_diagram(level["reliability"], f"reliability diagram of {name}s"))
             for name, level in levels.items()
         },
     }
@@ -227,17 +221,17 @@ def _learning_curves(history: Mapping[str, Sequence[float | None]]) -> Iterator[
     val_loss = np.array(history.get("val_loss", ()), dtype=float)
     best = int(np.nanargmin(val_loss)) if np.isfinite(val_loss).any() else None
     for quantity in ("loss", "accuracy"):
-        if curves := _in_both_parts(history, quantity):
+        if curves := _train_and_val(history, quantity):
             yield figures.learning_curve(curves, quantity, best)
     if _has_values(history.get("lr")):
-        yield figures.learning_curve({"rate": history["lr"]}, "learning rate", best)
+        yield figures.learning_curve({"lr": history["lr"]}, "learning rate", best)
     for quantity, label in _PHYSICS_CURVES.items():
-        curves = _in_both_parts(history, quantity)
-        if any(any(values) for values in curves.values()):  # a term that is turned off is 0
+        curves = _train_and_val(history, quantity)
+        if any(any(values) for values in curves.values()):  # disabled terms are 0
             yield figures.learning_curve(curves, label, best)
 
 
-def _in_both_parts(history: Mapping[str, Sequence[float | None]], quantity: str) -> dict[str, Sequence[float | None]]:
+def _train_and_val(history: Mapping[str, Sequence[float | None]], quantity: str) -> dict[str, Sequence[float | None]]:
     names = {"training": f"train_{quantity}", "validation": f"val_{quantity}"}
     return {name: history[key] for name, key in names.items() if _has_values(history.get(key))}
 
@@ -247,39 +241,43 @@ def _has_values(values: Sequence[float | None] | None) -> bool:
 
 
 def _per_class(report: Report) -> Iterator[dict[str, Any]]:
-    """Rows of the table per class, with the class it is most often taken for."""
+    """Yield the rows of the table per class, with the class it is most often confused with."""
     recording, window = report.metrics["recording"], report.metrics["window"]
     confusion = np.array(recording["confusion"])
     np.fill_diagonal(confusion, 0)
     for index, name in enumerate(report.classes):
-        rival = int(confusion[index].argmax())
+        confused_with = int(confusion[index].argmax())
+        n_confused = int(confusion[index, confused_with])
         yield {
             "name": name,
             "recording": recording["per_class"][name],
             "window": window["per_class"][name],
-            "rival": report.classes[rival] if confusion[index, rival] else None,
-            "n_rival": int(confusion[index, rival]),
+            "confused_with": report.classes[confused_with] if n_confused else None,
+            "n_confused": n_confused,
         }
 
 
 def _hard_cases(report: Report) -> list[tuple[HardCase, Any, Any, list[tuple[str, float]]]]:
-    """The hardest recordings with their spectra and what physics says, as (case, evidence, svg, classes)."""
+    """Return the hardest recordings as (case, spectrum, svg, classes by physical evidence)."""
     from markupsafe import Markup
 
-    cases = hardest(report.predictions, report.parts["test"], report.classes)
-    seen = [(case, evidence(case, report.classes, report.orders)) for case in cases]
-    said = _physics_says(cases, report)
-    return [(case, proof, Markup(proof.svg), classes) for (case, proof), classes in zip(seen, said, strict=True)]
+    cases = hardest_recordings(report.predictions, report.parts["test"], report.classes)
+    spectra = [annotated_spectrum(case, report.classes, report.orders) for case in cases]
+    verdicts = _physics_verdicts(cases, report)
+    return [
+        (case, spectrum, Markup(spectrum.svg), verdict)
+        for case, spectrum, verdict in zip(cases, spectra, verdicts, strict=True)
+    ]
 
 
-def _physics_says(cases: Sequence[HardCase], report: Report) -> list[list[tuple[str, float]]]:
+def _physics_verdicts(cases: Sequence[HardCase], report: Report) -> list[list[tuple[str, float]]]:
     if report.physics is None:
         return [[] for _ in cases]
     return physics_verdict(cases, report.classes, report.physics, report.window)
 
 
 def _part(report: Report, name: str) -> dict[str, Any]:
-    """What one part of the split holds."""
+    """Describe one part of the split."""
     recordings = report.parts[name]
     specimens = {recording.specimen for recording in recordings}
     return {
@@ -303,18 +301,18 @@ def _n_windows(report: Report, part: str, recording: Recording) -> int:
 
 
 def _span(values: Sequence[float | None], unit: str) -> str:
-    """Range of the known values, and how many are not known."""
+    """Format the range of the known values, and the number of unknown ones."""
     known = [value for value in values if value is not None]
     n_unknown = len(values) - len(known)
     if not known:
-        return "not known"
+        return "unknown"
     low, high = _quantity(min(known)), _quantity(max(known))
     span = low if low == high else f"{low} to {high}"
-    return f"{span} {unit}".rstrip() + (f", {n_unknown} not known" if n_unknown else "")
+    return f"{span} {unit}".rstrip() + (f", {n_unknown} unknown" if n_unknown else "")
 
 
 def _class_counts(report: Report) -> list[tuple[str, list[tuple[int, int]]]]:
-    """Recordings and windows of each class in each part."""
+    """Count recordings and windows of each class in each part."""
     return [
         (
             label,
@@ -331,7 +329,7 @@ def _class_counts(report: Report) -> list[tuple[str, list[tuple[int, int]]]]:
 
 
 def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Settings with dotted names, as text."""
+    """Yield settings with dotted names and text values."""
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from _flatten(value, f"{prefix}{name}.")

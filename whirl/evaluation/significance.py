@@ -1,4 +1,4 @@
-"""Do two diagnosers differ in what they get right, or is it chance?"""
+"""Significance tests for the comparison of two classifiers."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 LEVEL = 0.05
-"""Of significance, below which a p-value speaks against chance."""
+"""Significance level: a smaller p-value counts as significant."""
 
 
 @dataclass(frozen=True)
 class McNemar:
-    """Where two diagnosers of the same cases disagree about being right.
+    """Result of McNemar's exact test.
 
     Attributes:
-        n_only_a: cases that only the first got right.
-        n_only_b: cases that only the second got right.
-        p_value: probability of a split at least as uneven if both are equally good, two-sided, exact.
+        n_only_a: number of cases that only classifier a predicted correctly.
+        n_only_b: number of cases that only classifier b predicted correctly.
+        p_value: two-sided exact p-value: probability of a split at least as uneven if both are equally accurate.
     """
 
     n_only_a: int
@@ -28,32 +28,33 @@ class McNemar:
 
     @property
     def verdict(self) -> str:
-        """What the p-value says at `LEVEL`, and how many cases it would take where there are too few.
+        """Interpretation of the p-value at `LEVEL`, with the required number of cases if there are too few.
 
         Example:
             >>> McNemar(3, 1, 0.625).verdict
-            'decides nothing: one alone is right on 4 cases, and it takes 6 at least, all in favour of one'
+            'not significant: the two differ in 4 cases, and significance requires at least 6'
         """
         if self.p_value < LEVEL:
-            return f"speaks for the {'first' if self.n_only_a > self.n_only_b else 'second'}"
-        n, fewest = self.n_only_a + self.n_only_b, 1 + math.ceil(math.log2(1 / LEVEL))  # 2 / 2^n < LEVEL
-        if n >= fewest:
-            return f"decides nothing: chance explains {max(self.n_only_a, self.n_only_b)} of {n}"
-        return f"decides nothing: one alone is right on {n} cases, and it takes {fewest} at least, all in favour of one"
+            return f"significant: the {'first' if self.n_only_a > self.n_only_b else 'second'} is more accurate"
+        n, required = self.n_only_a + self.n_only_b, 1 + math.ceil(math.log2(1 / LEVEL))  # 2 / 2^n < LEVEL
+        if n >= required:
+            return f"not significant: {max(self.n_only_a, self.n_only_b)} of {n} differing cases may be due to chance"
+        return f"not significant: the two differ in {n} cases, and significance requires at least {required}"
 
 
-def mcnemar(right_a: ArrayLike, right_b: ArrayLike) -> McNemar:
-    """McNemar's exact test (McNemar 1947): of the cases that one alone got right, either has half by chance.
+def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> McNemar:
+    """Perform McNemar's exact test (McNemar 1947) on two classifiers evaluated on the same cases.
 
-    It takes the cases for independent. Recordings of one machine are not, so where there are several of each, the
-    p-value is too small.
+    Under the null hypothesis, each of the cases that only one classifier predicts correctly is equally likely to be
+    correct for either. The test assumes independent cases. Recordings of one machine are dependent, so the p-value is
+    too small if there are several per machine.
 
     Args:
-        right_a: whether the first got each case right, bool `[N]`.
-        right_b: the same of the second, for the same cases in the same order.
+        correct_a: whether classifier a is correct for each case, bool `[N]`.
+        correct_b: whether classifier b is correct for the same cases, in the same order.
 
     Raises:
-        ValueError: they are not of one length, or not `[N]` with N >= 1.
+        ValueError: the shapes differ, or are not `[N]` with N >= 1.
 
     Example:
         >>> mcnemar([True] * 6 + [False, True], [False] * 6 + [True, True])  # 2 (1 + 7) / 2⁷
@@ -61,9 +62,9 @@ def mcnemar(right_a: ArrayLike, right_b: ArrayLike) -> McNemar:
     """
     from scipy.stats import binomtest
 
-    a, b = np.asarray(right_a, dtype=bool), np.asarray(right_b, dtype=bool)
+    a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
     if a.shape != b.shape or a.ndim != 1 or not a.size:
-        raise ValueError(f"the answers have the shapes {a.shape} and {b.shape}, expected [N] twice")
+        raise ValueError(f"correct_a has shape {a.shape} and correct_b {b.shape}, expected [N] for both")
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     p_value = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
     return McNemar(only_a, only_b, p_value)
