@@ -1,4 +1,4 @@
-"""Predictions and the vote, with real windows and real networks."""
+"""Tests of predictions for windows and their aggregation to recordings."""
 
 from __future__ import annotations
 
@@ -27,16 +27,14 @@ def dataset() -> WindowDataset:
 
 @pytest.fixture
 def network() -> nn.Sequential:
-    """Dropout and batch statistics make the mode visible in the outputs."""
+    """A network with dropout and batch normalization, whose outputs depend on the mode."""
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv1d(2, 4, 9), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(4, 3)
     )
 
 
-def test_every_window_is_judged_in_order_as_the_network_alone_would(
-    dataset: WindowDataset, network: nn.Sequential
-) -> None:
+def test_predictions_match_the_network_in_order(dataset: WindowDataset, network: nn.Sequential) -> None:
     predictions = predict_windows(network, dataset, batch_size=5)
     signals, targets, metadata = dataset[:]
     with torch.no_grad():
@@ -48,23 +46,26 @@ def test_every_window_is_judged_in_order_as_the_network_alone_would(
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 1000])
-def test_batch_size_changes_nothing(dataset: WindowDataset, network: nn.Sequential, batch_size: int) -> None:
+def test_batch_size_does_not_change_predictions(
+    dataset: WindowDataset, network: nn.Sequential, batch_size: int
+) -> None:
     expected = predict_windows(network, dataset, batch_size=4).probabilities
     np.testing.assert_allclose(
         predict_windows(network, dataset, batch_size=batch_size).probabilities, expected, atol=1e-6
     )
 
 
-def test_a_loader_is_as_good_as_a_data_set(dataset: WindowDataset, network: nn.Sequential) -> None:
+def test_loader_gives_same_predictions_as_data_set(dataset: WindowDataset, network: nn.Sequential) -> None:
     expected = predict_windows(network, dataset)
     predictions = predict_windows(network, make_loader(dataset, 6, shuffle=True, seed=3), "cpu")
     assert sorted(predictions.recording) == sorted(expected.recording)
+    # The order of windows differs, but not the means over recordings.
     np.testing.assert_allclose(
         aggregate_by_recording(predictions).probabilities, aggregate_by_recording(expected).probabilities, atol=1e-6
-    )  # the order of windows is another, their recordings get the same
+    )
 
 
-def test_each_module_gets_its_own_mode_back(dataset: WindowDataset, network: nn.Sequential) -> None:
+def test_restores_mode_of_each_module(dataset: WindowDataset, network: nn.Sequential) -> None:
     network.train()
     network[1].eval()  # a frozen batch norm
     modes = [module.training for module in network.modules()]
@@ -75,7 +76,7 @@ def test_each_module_gets_its_own_mode_back(dataset: WindowDataset, network: nn.
         assert torch.equal(value, before[name]), name
 
 
-def test_modes_come_back_after_a_failure_too(network: nn.Sequential) -> None:
+def test_restores_modes_after_an_error(network: nn.Sequential) -> None:
     network.train()
     batch = (torch.randn(2, 5, 128), torch.tensor([0, 1]), {"recording": torch.tensor([0, 1])})
     with pytest.raises(RuntimeError):
@@ -83,17 +84,17 @@ def test_modes_come_back_after_a_failure_too(network: nn.Sequential) -> None:
     assert all(module.training for module in network.modules())
 
 
-def test_an_output_that_is_not_finite_names_the_recording(dataset: WindowDataset, network: nn.Sequential) -> None:
+def test_non_finite_output_names_the_recording(dataset: WindowDataset, network: nn.Sequential) -> None:
     with torch.no_grad():
         network[5].bias.fill_(torch.nan)  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
     with pytest.raises(ValueError, match="recording 0 and 3 others"):
         predict_windows(network, dataset)
 
 
-def test_batches_must_name_their_recordings(network: nn.Sequential) -> None:
-    with pytest.raises(ValueError, match="does not name its recordings"):
+def test_rejects_batches_without_recording_indices(network: nn.Sequential) -> None:
+    with pytest.raises(ValueError, match="has no recording indices"):
         predict_windows(network, [(torch.randn(2, 2, 128), torch.tensor([0, 1]))])
-    with pytest.raises(ValueError, match="no window"):
+    with pytest.raises(ValueError, match="at least one window"):
         predict_windows(network, [])
 
 
@@ -110,14 +111,12 @@ def test_batches_must_name_their_recordings(network: nn.Sequential) -> None:
         (np.zeros((0, 2)), [], [], "not empty"),
     ],
 )
-def test_predictions_that_make_no_sense_are_refused(
-    probabilities: list, targets: list, recording: list, message: str
-) -> None:
+def test_rejects_invalid_predictions(probabilities: list, targets: list, recording: list, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Predictions(np.array(probabilities), np.array(targets), np.array(recording))
 
 
-def test_vote_is_the_mean_over_a_recordings_windows() -> None:
+def test_aggregation_is_mean_over_windows_of_a_recording() -> None:
     rng = np.random.default_rng(1)
     probabilities = rng.dirichlet(np.ones(4), size=40)
     recording = rng.integers(0, 6, 40) * 10
@@ -128,16 +127,16 @@ def test_vote_is_the_mean_over_a_recordings_windows() -> None:
         np.testing.assert_allclose(row, probabilities[recording == index].mean(0))
 
 
-def test_one_window_that_is_certain_and_wrong_has_no_veto() -> None:
+def test_one_confidently_wrong_window_does_not_decide() -> None:
     windows = Predictions(np.array([[0.9, 0.1]] * 3 + [[0.0, 1.0]]), np.zeros(4), np.zeros(4))
     assert aggregate_by_recording(windows).predicted.tolist() == [0]
 
 
-def test_vote_of_single_windows_changes_nothing() -> None:
+def test_aggregation_of_single_windows_is_identity() -> None:
     windows = Predictions(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 1]), np.array([0, 1]))
     assert np.array_equal(aggregate_by_recording(windows).probabilities, windows.probabilities)
 
 
-def test_a_recording_has_one_class() -> None:
+def test_rejects_recording_with_different_targets() -> None:
     with pytest.raises(ValueError, match="different targets"):
         aggregate_by_recording(Predictions(np.full((2, 2), 0.5), np.array([0, 1]), np.array([4, 4])))
