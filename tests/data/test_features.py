@@ -1,4 +1,4 @@
-"""Features of windows: against SciPy and closed forms, and what they must not depend on."""
+"""Features of windows: comparison with NumPy, SciPy and closed forms, and invariances."""
 
 import itertools
 import math
@@ -30,15 +30,15 @@ ORDERS = fault_orders(BEARINGS["6205"])
 
 
 def batch(n: int = 4096) -> torch.Tensor:
-    """Noise, impacts, and sums of the two, on an offset, `[2, 2, n]`."""
+    """Return noise, and noise with impacts, with an offset, `[2, 2, n]`."""
     generator = torch.Generator().manual_seed(0)
     signals = torch.randn(2, 2, n, generator=generator, dtype=torch.float64)
     signals[1, :, 64::128] += 8
     return signals + 3
 
 
-def named(features: torch.Tensor, names: list[str] = NAMES) -> dict[str, np.ndarray]:
-    """Columns by name."""
+def by_name(features: torch.Tensor, names: list[str] = NAMES) -> dict[str, np.ndarray]:
+    """Return the columns by name."""
     return dict(zip(names, features.movedim(-1, 0).numpy(), strict=False))
 
 
@@ -47,9 +47,9 @@ def sine(frequency_hz: float, amplitude: float = 1.0, n: int = 4096) -> torch.Te
     return amplitude * torch.sin(2 * torch.pi * frequency_hz * time_s)[None, None]
 
 
-def test_features_of_samples_are_those_of_numpy_and_scipy():
+def test_time_features_equal_numpy_and_scipy():
     signals = batch()
-    found = named(time_features(signals), [feature.name for feature in TIME_FEATURES])
+    found = by_name(time_features(signals), [feature.name for feature in TIME_FEATURES])
     x = (signals - signals.mean(-1, keepdim=True)).numpy()
     rms, peak, mean = np.sqrt((x**2).mean(-1)), np.abs(x).max(-1), np.abs(x).mean(-1)
     expected = {
@@ -69,9 +69,9 @@ def test_features_of_samples_are_those_of_numpy_and_scipy():
 
 
 @pytest.mark.parametrize("n", [4096, 4095, 16, 17])
-def test_features_of_the_spectrum_are_those_of_scipys_periodogram(n):
+def test_spectral_features_equal_scipy_periodogram(n):
     signals = batch(n)
-    found = named(spectral_features(signals, RATE_HZ), NAMES[9:25])
+    found = by_name(spectral_features(signals, RATE_HZ), NAMES[9:25])
     f, power = scipy.signal.periodogram(signals.numpy(), RATE_HZ, "hann", detrend="constant")
     inner = (f > 0) & (f < RATE_HZ / 2)
     f, power = f[inner], power[..., inner]
@@ -97,9 +97,9 @@ def test_features_of_the_spectrum_are_those_of_scipys_periodogram(n):
         np.testing.assert_allclose(found[f"power_{low:g}_{high:g}_hz"], expected_share, rtol=1e-9, atol=1e-15)
 
 
-def test_features_of_the_envelope_are_those_of_numpy():
+def test_envelope_features_equal_numpy():
     signals = batch()
-    found = named(envelope_features(signals, RATE_HZ), NAMES[25:32])
+    found = by_name(envelope_features(signals, RATE_HZ), NAMES[25:32])
     x = (signals - signals.mean(-1, keepdim=True)).numpy()
 
     def envelope(low: float, high: float) -> np.ndarray:
@@ -114,15 +114,15 @@ def test_features_of_the_envelope_are_those_of_numpy():
         assert name == f"envelope_kurtosis_{low * RATE_HZ / 2:g}_{high * RATE_HZ / 2:g}_hz"
         np.testing.assert_allclose(found[name], (e**2).mean(-1), rtol=1e-9)
     f, power = scipy.signal.periodogram(envelope(0.25, 0.95), RATE_HZ, "hann", detrend="constant", scaling="spectrum")
-    f, power = f[3:256], power[..., 3:256]  # up to an eighth of half the rate
+    f, power = f[3:256], power[..., 3:256]  # up to an eighth of the Nyquist frequency
     np.testing.assert_allclose(found["modulation_peak"], f[power.argmax(-1)])
     np.testing.assert_allclose(found["modulation_depth"], np.sqrt(2 * power.max(-1)), rtol=1e-9)
     np.testing.assert_allclose(found["modulation_entropy"], scipy.stats.entropy(power, axis=-1) / np.log(253))
 
 
 @pytest.mark.parametrize("frequency_hz", [500.7, 700.3])
-def test_a_sine_has_the_numbers_every_textbook_gives(frequency_hz):
-    found = {name: value.item() for name, value in named(signal_features(sine(frequency_hz, 3.0), RATE_HZ)).items()}
+def test_sine_has_textbook_values(frequency_hz):
+    found = {name: value.item() for name, value in by_name(signal_features(sine(frequency_hz, 3.0), RATE_HZ)).items()}
     assert found["rms"] == pytest.approx(3 / math.sqrt(2), rel=1e-3)
     assert found["peak_to_peak"] == pytest.approx(6, rel=2e-2)
     assert found["crest_factor"] == pytest.approx(math.sqrt(2), rel=2e-2)
@@ -135,9 +135,9 @@ def test_a_sine_has_the_numbers_every_textbook_gives(frequency_hz):
     assert found["power_512_1024_hz" if frequency_hz > 600 else "power_256_512_hz"] > 0.8
 
 
-def test_white_noise_has_the_numbers_of_its_distribution():
+def test_white_noise_has_expected_values():
     noise = torch.randn(64, 1, 8192, generator=torch.Generator().manual_seed(0))
-    found = {name: value.mean() for name, value in named(signal_features(noise, RATE_HZ)).items()}
+    found = {name: value.mean() for name, value in by_name(signal_features(noise, RATE_HZ)).items()}
     assert found["kurtosis"] == pytest.approx(3, abs=0.03)
     assert found["shape_factor"] == pytest.approx(math.sqrt(math.pi / 2), rel=2e-3)
     assert found["spectral_centroid"] == pytest.approx(RATE_HZ / 4, rel=5e-3)
@@ -148,52 +148,52 @@ def test_white_noise_has_the_numbers_of_its_distribution():
         assert found[name] == pytest.approx(2, rel=0.02)
 
 
-def test_impacts_are_found_in_the_band_that_rings_and_at_their_rate():
+def test_impacts_show_in_the_resonance_band_at_their_rate():
     time_s = torch.arange(8192, dtype=torch.float64) / RATE_HZ
     ring = torch.exp(-600 * (time_s % (1 / 64))) * torch.sin(2 * torch.pi * 3000 * time_s)
     signal = (ring + 0.1 * torch.randn(8192, generator=torch.Generator().manual_seed(0)))[None, None]
-    found = {name: value.item() for name, value in named(signal_features(signal, RATE_HZ)).items()}
+    found = {name: value.item() for name, value in by_name(signal_features(signal, RATE_HZ)).items()}
     assert found["modulation_peak"] == 64
     assert found["modulation_depth"] > 1
     assert max(NAMES[25:29], key=lambda name: found[name]) == "envelope_kurtosis_2662.4_3891.2_hz"
 
 
 @pytest.mark.parametrize("order", [0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0])
-def test_a_line_of_the_shaft_has_the_amplitude_of_its_sinusoid(order):
+def test_shaft_line_has_the_amplitude_of_its_sinusoid(order):
     shaft_hz = 47.3
     noise = 0.01 * torch.randn(1, 1, 32768, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     signal = sine(order * shaft_hz, 0.7, 32768) + noise
-    rpm = torch.tensor([60 * shaft_hz * 1.004])  # a speed that is not quite right
-    found = named(speed_features(signal, RATE_HZ, rpm), NAMES[32:])
+    rpm = torch.tensor([60 * shaft_hz * 1.004])  # a slightly wrong speed
+    found = by_name(speed_features(signal, RATE_HZ, rpm), NAMES[32:])
     for name, value in found.items():
         expected = 0.7 if name == f"line_{order:g}x" else 0
         if name.startswith("line"):
             assert value.item() == pytest.approx(expected, abs=0.01), name
 
 
-def test_oil_whirl_is_no_sub_harmonic_and_the_carrier_swings_with_the_shaft():
+def test_separates_oil_whirl_from_half_order_and_finds_modulation():
     shaft_hz = 64.0
     time_s = torch.arange(32768, dtype=torch.float64) / RATE_HZ
-    swell = 1 + 0.3 * torch.cos(2 * torch.pi * shaft_hz * time_s)
-    carrier = swell.sqrt() * torch.sin(2 * torch.pi * 2500 * time_s)
+    modulation = 1 + 0.3 * torch.cos(2 * torch.pi * shaft_hz * time_s)
+    carrier = modulation.sqrt() * torch.sin(2 * torch.pi * 2500 * time_s)
     signal = sine(0.46 * shaft_hz, 2.0, n=32768) + carrier
-    found = named(speed_features(signal, RATE_HZ, torch.tensor([60 * shaft_hz])), NAMES[32:])
+    found = by_name(speed_features(signal, RATE_HZ, torch.tensor([60 * shaft_hz])), NAMES[32:])
     assert found["line_whirl"].item() == pytest.approx(2, rel=0.01)
     assert found["line_0.5x"].item() < 0.05
     assert found["envelope_1x"].item() == pytest.approx(0.3, rel=0.02)
     assert found["envelope_2x"].item() < 0.02
 
 
-def test_unknown_speeds_leave_speed_features_unknown_and_high_orders_silent():
+def test_unknown_speed_gives_nan_and_lines_above_nyquist_are_zero():
     features = signal_features(batch(), RATE_HZ, torch.tensor([math.nan, 120_000.0]))
     assert features[0, :, 32:].isnan().all()
     assert features[0, :, :32].isfinite().all()
-    found = named(features[1])
+    found = by_name(features[1])
     assert (found["line_3x"] == 0).all()  # 6000 Hz
     assert (found["line_2x"] > 0).all()
 
 
-def test_evidence_of_a_bearing_is_that_of_each_channel():
+def test_evidence_is_computed_per_channel():
     signals = batch(16384).float()
     features = signal_features(signals, RATE_HZ, torch.tensor([1800.0, math.nan]), ORDERS)
     names = [feature.name for feature in feature_table(RATE_HZ, True, ORDERS)]
@@ -203,46 +203,46 @@ def test_evidence_of_a_bearing_is_that_of_each_channel():
     for channel in range(2):
         expected = OrderEvidence.rolling(RATE_HZ, ORDERS)(signals[:1, channel], 1800.0)
         torch.testing.assert_close(features[:1, channel, -5:], expected)
-    assert (features[1, :, -5:-2] == 0).all()  # nothing is known without the speed
+    assert (features[1, :, -5:-2] == 0).all()  # unknown without the speed
     with pytest.raises(ValueError, match="rpm is None, expected the speed"):
         signal_features(signals, RATE_HZ, None, ORDERS)
 
 
 @pytest.mark.parametrize("gain", [1e-12, 0.3, -5.0, 1e12])
-def test_gain_sign_and_offset_leave_all_but_the_unit_and_the_skewness_alone(gain):
+def test_invariance_to_gain_sign_and_offset(gain):
     signals = batch().float() - 3
-    plain, other = (signal_features(x, RATE_HZ, RPM) for x in (signals, gain * (signals + 1)))
+    original, changed = (signal_features(x, RATE_HZ, RPM) for x in (signals, gain * (signals + 1)))
     unit = torch.tensor([abs(gain) if feature.unit == SIGNAL else 1 for feature in feature_table(RATE_HZ, True)])
     unit[NAMES.index("skewness")] = math.copysign(1, gain)
-    torch.testing.assert_close(other, plain * unit, rtol=2e-3, atol=1e-4 * min(abs(gain), 1))
+    torch.testing.assert_close(changed, original * unit, rtol=2e-3, atol=1e-4 * min(abs(gain), 1))
 
 
-def test_shifts_in_time_leave_features_alone():
+def test_invariance_to_time_shift():
     signals = batch()
-    plain, shifted = (signal_features(x, RATE_HZ) for x in (signals, signals.roll(640, -1)))
-    torch.testing.assert_close(shifted[..., :9], plain[..., :9])
+    original, shifted = (signal_features(x, RATE_HZ) for x in (signals, signals.roll(640, -1)))
+    torch.testing.assert_close(shifted[..., :9], original[..., :9])
     stationary = [i for i, name in enumerate(NAMES[:32]) if "peak" not in name and "depth" not in name]
-    torch.testing.assert_close(shifted[..., stationary], plain[..., stationary], rtol=0.1, atol=0.05)
+    torch.testing.assert_close(shifted[..., stationary], original[..., stationary], rtol=0.1, atol=0.05)
 
 
-def test_windows_and_channels_do_not_know_of_each_other():
+def test_windows_and_channels_are_independent():
     signals = batch()
     together = signal_features(signals, RATE_HZ, RPM)
     for i in range(2):
         for channel in range(2):
-            alone = signal_features(signals[i : i + 1, channel : channel + 1], RATE_HZ, RPM[i : i + 1])
-            torch.testing.assert_close(together[i, channel], alone[0, 0])
+            single = signal_features(signals[i : i + 1, channel : channel + 1], RATE_HZ, RPM[i : i + 1])
+            torch.testing.assert_close(together[i, channel], single[0, 0])
 
 
 @pytest.mark.parametrize("constant", [0.0, 0.1, -1e20, 1e-30])
 @pytest.mark.parametrize("n", [16, 2048])
-def test_a_constant_window_is_zero_in_all(constant, n):
+def test_constant_window_has_zero_features(constant, n):
     assert not signal_features(torch.full((2, 1, n), constant), RATE_HZ, RPM).any()
 
 
 @pytest.mark.parametrize("n", [16, 17, 31, 2048])
 @pytest.mark.parametrize("exponent", [-18, 0, 18])
-def test_features_are_finite_in_single_precision_at_any_scale(n, exponent):
+def test_features_are_finite_at_any_scale(n, exponent):
     impulse = torch.zeros(n)
     impulse[n // 2] = 1
     noise = torch.randn(n, generator=torch.Generator().manual_seed(0))
@@ -252,7 +252,7 @@ def test_features_are_finite_in_single_precision_at_any_scale(n, exponent):
     assert (features[:, 0, 0] > 0).all()
 
 
-def test_single_precision_is_as_good_as_double():
+def test_single_precision_equals_double():
     single, double = (signal_features(x, RATE_HZ, RPM) for x in (batch().float(), batch()))
     torch.testing.assert_close(single.double(), double, rtol=1e-3, atol=1e-5)
     half = signal_features(batch().bfloat16(), RATE_HZ)
@@ -260,7 +260,7 @@ def test_single_precision_is_as_good_as_double():
 
 
 @pytest.mark.parametrize("with_speed", [False, True])
-def test_names_are_different_and_as_many_as_columns(with_speed):
+def test_names_are_unique_and_match_the_columns(with_speed):
     table = feature_table(25_600, with_speed)
     features = signal_features(batch(), 25_600, RPM if with_speed else None)
     assert len({feature.name for feature in table}) == len(table) == features.shape[-1]
@@ -277,11 +277,11 @@ def test_names_are_different_and_as_many_as_columns(with_speed):
         (torch.ones(2, 1, 64), RATE_HZ, torch.tensor([1800.0, -1.0]), "rpm is -1"),
     ],
 )
-def test_what_makes_no_sense_is_refused(signals, rate_hz, rpm, message):
+def test_rejects_invalid_input(signals, rate_hz, rpm, message):
     with pytest.raises(ValueError, match=message):
         signal_features(signals, rate_hz, rpm)
 
 
-def test_whole_numbers_are_refused():
+def test_rejects_integer_signals():
     with pytest.raises(TypeError, match="floating-point"):
         signal_features(torch.ones(2, 1, 64, dtype=torch.int64), RATE_HZ)

@@ -180,7 +180,7 @@ def test_workers_ignore_sigint_to_the_process_group(context, tmp_path):
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         os.killpg(process.pid, signal.SIGINT)
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=240)
     assert (process.returncode, output) == (0, "100\n"), errors
 
 

@@ -1,3 +1,5 @@
+"""MapDataset: equality with maps computed on the fly, reuse of files, and killed processes."""
+
 import os
 import pickle
 import signal
@@ -18,18 +20,18 @@ from whirl.data.windows import WindowDataset
 from whirl.dsp.time_frequency import KINDS, TimeFrequency
 
 
-def some_windows(seed: int = 0, rpm: float = 1800.0, n_samples: int = 20 * 1024) -> WindowDataset:
+def make_windows(seed: int = 0, rpm: float = 1800.0, n_samples: int = 20 * 1024) -> WindowDataset:
     noise = np.random.default_rng(seed).normal(size=(2, n_samples))
     return WindowDataset([Recording(noise, 2048, label=label, rpm=rpm) for label in "ab"], "ab", window=1024)
 
 
-def small(kind: str = "stft", **others) -> TimeFrequency:
+def make_representation(kind: str = "stft", **others) -> TimeFrequency:
     return TimeFrequency(kind, 2048, 16, 8, **others)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_maps_from_the_file_are_those_computed_on_the_fly(tmp_path, kind):
-    windows, representation = some_windows(), small(kind)
+def test_maps_equal_those_computed_on_the_fly(tmp_path, kind):
+    windows, representation = make_windows(), make_representation(kind)
     stored = MapDataset(windows, representation, tmp_path, batch_size=7)
     index = torch.tensor([31, 4, 4])
     signals, targets, metadata = windows[index]
@@ -44,41 +46,41 @@ def test_maps_from_the_file_are_those_computed_on_the_fly(tmp_path, kind):
     assert torch.equal(stored[4:5][0], maps[1:2])
 
 
-def test_a_second_time_nothing_is_computed(tmp_path, monkeypatch):
-    first = MapDataset(some_windows(), small(), tmp_path)
+def test_reuses_existing_maps(tmp_path, monkeypatch):
+    first = MapDataset(make_windows(), make_representation(), tmp_path)
     monkeypatch.setattr(MapDataset, "_compute", None)
-    again = MapDataset(some_windows(), small(), tmp_path)
-    assert again.path == first.path
-    assert torch.equal(again[:][0], first[:][0])
+    second = MapDataset(make_windows(), make_representation(), tmp_path)
+    assert second.path == first.path
+    assert torch.equal(second[:][0], first[:][0])
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        lambda folder: MapDataset(some_windows(seed=1), small(), folder),
-        lambda folder: MapDataset(some_windows(rpm=1801), small(), folder),
-        lambda folder: MapDataset(some_windows(n_samples=19 * 1024), small(), folder),
-        lambda folder: MapDataset(some_windows(), small(window="boxcar"), folder),
-        lambda folder: MapDataset(some_windows(), small("cwt"), folder),
+        lambda folder: MapDataset(make_windows(seed=1), make_representation(), folder),
+        lambda folder: MapDataset(make_windows(rpm=1801), make_representation(), folder),
+        lambda folder: MapDataset(make_windows(n_samples=19 * 1024), make_representation(), folder),
+        lambda folder: MapDataset(make_windows(), make_representation(window="boxcar"), folder),
+        lambda folder: MapDataset(make_windows(), make_representation("cwt"), folder),
     ],
     ids=["signals", "speed", "length", "parameters", "kind"],
 )
-def test_other_contents_or_parameters_have_another_file(tmp_path, other):
-    assert other(tmp_path).path != MapDataset(some_windows(), small(), tmp_path).path
+def test_file_depends_on_windows_and_parameters(tmp_path, other):
+    assert other(tmp_path).path != MapDataset(make_windows(), make_representation(), tmp_path).path
 
 
-def test_other_code_has_another_file(tmp_path, monkeypatch):
-    first = MapDataset(some_windows(), small(), tmp_path)
-    monkeypatch.setattr(map_store, "_CODE", ("envelope",))
-    assert MapDataset(some_windows(), small(), tmp_path).path != first.path
+def test_file_depends_on_the_code(tmp_path, monkeypatch):
+    first = MapDataset(make_windows(), make_representation(), tmp_path)
+    monkeypatch.setattr(map_store, "_DSP_MODULES", ("envelope",))
+    assert MapDataset(make_windows(), make_representation(), tmp_path).path != first.path
 
 
-def test_a_loader_takes_it_and_workers_map_the_file(tmp_path):
-    stored = MapDataset(some_windows(), small(), tmp_path)
-    assert len(pickle.dumps(stored)) < 2 * stored.windows[:][0].nbytes  # the windows, not the maps
+def test_works_in_a_loader_with_workers(tmp_path):
+    stored = MapDataset(make_windows(), make_representation(), tmp_path)
+    assert len(pickle.dumps(stored)) < 2 * stored.windows[:][0].nbytes  # contains the windows, but not the maps
     maps = torch.cat([batch[0] for batch in make_loader(stored, 16, num_workers=1)])
     assert torch.equal(maps, stored[:][0])
-    maps += 1  # a batch may be written into
+    maps += 1  # batches are writable
     assert torch.equal(maps - 1, stored[:][0] + 1 - 1)
 
 
@@ -86,19 +88,19 @@ WRITER = """
 import sys, time, torch
 from whirl.data import map_store
 sys.path.insert(0, sys.argv[1])
-from test_map_store import MapDataset, small, some_windows
-map_store._FLUSH_BYTES = 16 * 8 * 2 * 4 * 4  # four maps
+from test_map_store import MapDataset, make_representation, make_windows
+map_store._FLUSH_BYTES = 16 * 8 * 2 * 4 * 4  # flush after four maps
 compute = MapDataset._compute
-def slowly(self, rows):
+def compute_slowly(self, rows):
     time.sleep(0.02)
     return compute(self, rows)
-MapDataset._compute = slowly
-print("begins", flush=True)
-MapDataset(some_windows(), small(), sys.argv[2], batch_size=2)
+MapDataset._compute = compute_slowly
+print("started", flush=True)
+MapDataset(make_windows(), make_representation(), sys.argv[2], batch_size=2)
 """
 
 
-def test_a_killed_writer_leaves_only_whole_rows_and_the_next_goes_on(tmp_path, monkeypatch):
+def test_killed_process_leaves_complete_rows_and_the_next_one_continues(tmp_path, monkeypatch):
     arguments = [sys.executable, "-c", WRITER, str(Path(__file__).parent), str(tmp_path)]
     writer = subprocess.Popen(arguments, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])
     try:
@@ -112,23 +114,23 @@ def test_a_killed_writer_leaves_only_whole_rows_and_the_next_goes_on(tmp_path, m
     computed = []
     compute = MapDataset._compute
     monkeypatch.setattr(MapDataset, "_compute", lambda self, rows: computed.extend(rows) or compute(self, rows))
-    stored = MapDataset(some_windows(), small(), tmp_path)
+    stored = MapDataset(make_windows(), make_representation(), tmp_path)
     assert 0 < len(computed) <= 32
     signals, _, metadata = stored.windows[:]
-    torch.testing.assert_close(stored[:][0], small()(signals, metadata), atol=1e-6, rtol=0)
+    torch.testing.assert_close(stored[:][0], make_representation()(signals, metadata), atol=1e-6, rtol=0)
 
 
 def wait_until(condition) -> None:
-    give_up = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not condition():
-        assert time.monotonic() < give_up
+        assert time.monotonic() < deadline
         time.sleep(0.005)
 
 
-def test_a_full_disk_is_an_error_that_names_the_file(tmp_path, monkeypatch):
-    def full(*_):
+def test_error_on_full_disk_names_the_file(tmp_path, monkeypatch):
+    def raise_disk_full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr(os, "posix_fallocate", raise_disk_full)
     with pytest.raises(OSError, match=r"No space left.*\.maps"):
-        MapDataset(some_windows(), small(), tmp_path)
+        MapDataset(make_windows(), make_representation(), tmp_path)

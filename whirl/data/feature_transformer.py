@@ -1,4 +1,4 @@
-"""Features of windows as a step of a scikit-learn pipeline."""
+"""A scikit-learn transformer that computes features of windows."""
 
 from __future__ import annotations
 
@@ -22,26 +22,27 @@ from whirl.validation import check_count, check_name, check_number
 
 
 class SignalFeatures(TransformerMixin, BaseEstimator):
-    """Windows to features that have names and units, see `features.signal_features`.
+    """Transformer from windows to named features with units, see `whirl.data.signal_features`.
 
-    Nothing is learned from the windows but their shape. So where a search fits many candidates, features may as well be
-    made once, in front of it: no window sees another.
+    `fit` only stores the shape of the windows, and each window is transformed independently. In a hyper-parameter
+    search, the features can therefore be computed once before the search without leakage.
 
-    Speeds are one for each window and so come with `X`, not with the constructor: `fit_transform(X, rpm=rpm)`. Within a
-    pipeline scikit-learn hands them on where metadata routing is enabled and asked for, `set_fit_request(rpm=True)` and
+    Shaft speeds differ between windows and are passed with `X`, not to the constructor: `fit_transform(X, rpm=rpm)`. In
+    a pipeline, enable scikit-learn's metadata routing and request them with `set_fit_request(rpm=True)` and
     `set_transform_request(rpm=True)`.
 
     Args:
-        sampling_rate_hz: of the windows, > 0.
-        channels: a name for each channel, all different; None names them ch0, ch1, ...
-        unit: of the windows, such as `"g"`; empty where it is not known or they were standardised. A name only.
-        bearing: name in `rolling_bearing.BEARINGS` of the bearing on the shaft, for evidence of its faults, the only
-            features that tell faults of bearings not trained on; it needs speeds and should get windows of a second.
-        batch_size: windows at once, >= 1.
+        sampling_rate_hz: sampling rate of the windows, > 0.
+        channels: unique name of each channel; None names them ch0, ch1, ...
+        unit: unit of the windows, e.g. `"g"`; empty if unknown or if the windows are standardized. Only used as a name.
+        bearing: name of the bearing on the shaft, a key of `whirl.physics.rolling_bearing.BEARINGS`, to add evidence of
+            its faults. These are the only features that generalize to unseen bearings; they require speeds and should
+            be computed from windows of about a second.
+        batch_size: number of windows processed at once, >= 1.
 
     Attributes:
-        feature_units_: unit of each column, `[F]` strings; `""` is a pure number.
-        n_features_in_: what scikit-learn calls the second axis of `X`: samples of `[n, T]`, channels of `[n, C, T]`.
+        feature_units_: unit of each column, `[F]` strings; `""` for dimensionless features.
+        n_features_in_: size of the second axis of `X`: samples of `[n, T]`, channels of `[n, C, T]`.
 
     Example:
         >>> from sklearn.ensemble import RandomForestClassifier
@@ -75,17 +76,18 @@ class SignalFeatures(TransformerMixin, BaseEstimator):
         self.batch_size = batch_size
 
     def fit(self, X: Any, y: Any = None, rpm: Any = None) -> SignalFeatures:
-        """Notes the shape of the windows, and whether speeds come with them.
+        """Store the shape of the windows and whether speeds are given.
 
         Args:
             X: windows, `[n, T]` or `[n, C, T]`, T >= 16, finite.
             y: not used.
-            rpm: speed of the shaft, rev/min, > 0, of each window, `[n]`, or one for all; None leaves out what needs it.
+            rpm: shaft speed of each window, `[n]`, or one speed for all, rev/min, > 0; None omits features that require
+                it.
 
         Raises:
-            ValueError: the windows are not finite or too short, or a parameter or speed makes no sense.
+            ValueError: the windows are not finite or too short, or a parameter or speed is invalid.
         """
-        windows = self._checked(X, fit=True)
+        windows = self._validate(X, fit=True)
         rate_hz = check_number("sampling_rate_hz", self.sampling_rate_hz, 0, open_ends=True)
         check_count("batch_size", self.batch_size)
         self._speeds(rpm, len(windows))
@@ -93,7 +95,7 @@ class SignalFeatures(TransformerMixin, BaseEstimator):
         n_channels = windows.shape[1]
         channels = [f"ch{i}" for i in range(n_channels)] if self.channels is None else list(self.channels)
         if len(channels) != n_channels or len(set(channels)) < n_channels:
-            raise ValueError(f"channels are {channels}, expected {n_channels} different names, one for each of X")
+            raise ValueError(f"channels are {channels}, expected {n_channels} unique names, one per channel of X")
         self._window_shape, self._with_speed = windows.shape[1:], rpm is not None
         table = feature_table(rate_hz, self._with_speed, self._orders)
         self._names = np.array([f"{channel}_{name}" for channel in channels for name, _ in table], dtype=object)
@@ -102,48 +104,53 @@ class SignalFeatures(TransformerMixin, BaseEstimator):
         return self
 
     def fit_transform(self, X: Any, y: Any = None, rpm: Any = None) -> np.ndarray:
-        """`fit`, then `transform` of the same; scikit-learn's own would leave the speeds out at the second."""
+        """Fit and transform; unlike the inherited method, this passes the speeds to `transform`."""
         return self.fit(X, y, rpm=rpm).transform(X, rpm=rpm)
 
     def transform(self, X: Any, rpm: Any = None) -> np.ndarray:
-        """Features of windows.
+        """Compute the features of windows.
 
         Args:
-            X: as at `fit`, with as many channels and samples.
-            rpm: as at `fit`; needed if there were speeds then, and refused if not.
+            X: windows with as many channels and samples as in `fit`.
+            rpm: as in `fit`; required if speeds were passed to `fit`, otherwise not allowed.
 
         Returns:
-            `[n, C F]`, channel by channel, float32 for float32 windows, else float64.
+            Features `[n, C F]`, channel by channel, float32 for float32 windows, otherwise float64.
 
         Raises:
-            ValueError: windows or speeds are not as at `fit`.
+            ValueError: windows or speeds do not match those of `fit`.
         """
         check_is_fitted(self)
-        windows = self._checked(X, fit=False)
+        windows = self._validate(X, fit=False)
         if windows.shape[1:] != self._window_shape:
-            raise ValueError(f"X has {_shaped(windows.shape[1:])}, expected {_shaped(self._window_shape)} as at fit")
-        if (rpm is not None) != self._with_speed:
-            given = ("not given", "given")
             raise ValueError(
-                f"rpm is {given[rpm is not None]}, at fit it was {given[self._with_speed]}: expected alike"
+                f"X has {_describe(windows.shape[1:])}, expected {_describe(self._window_shape)} as in fit"
+            )
+        if (rpm is not None) != self._with_speed:
+            raise ValueError(
+                "rpm is required, since it was passed to fit"
+                if self._with_speed
+                else "rpm is not supported, since it was not passed to fit"
             )
         speeds = self._speeds(rpm, len(windows))
         starts = range(0, len(windows), self.batch_size)
-        return np.concatenate([self._of(windows, speeds, slice(start, start + self.batch_size)) for start in starts])
+        return np.concatenate(
+            [self._transform_batch(windows, speeds, slice(start, start + self.batch_size)) for start in starts]
+        )
 
-    def _of(self, windows: np.ndarray, speeds: torch.Tensor | None, rows: slice) -> np.ndarray:
+    def _transform_batch(self, windows: np.ndarray, speeds: torch.Tensor | None, rows: slice) -> np.ndarray:
         rpm = None if speeds is None else speeds[rows]
         features = signal_features(torch.tensor(windows[rows]), float(self.sampling_rate_hz), rpm, self._orders)
         return features.flatten(1).numpy()
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Names of the columns, channel and feature, such as `"DE_kurtosis"`; their units are `feature_units_`.
+        """Return the names of the columns, channel and feature, e.g. `"DE_kurtosis"`; units are in `feature_units_`.
 
         Args:
-            input_features: for scikit-learn's sake; names of the second axis of `X`.
+            input_features: names of the second axis of `X`, as required by scikit-learn; only validated.
 
         Raises:
-            ValueError: there are more or fewer of them, or others than at `fit`.
+            ValueError: the input names do not match those of `fit`.
         """
         check_is_fitted(self)
         if input_features is not None:
@@ -159,8 +166,8 @@ class SignalFeatures(TransformerMixin, BaseEstimator):
         if list(names) != list(getattr(self, "feature_names_in_", names)):
             raise ValueError("input_features is not equal to feature_names_in_")
 
-    def _checked(self, X: Any, fit: bool) -> np.ndarray:
-        """Windows `[n, C, T]`, finite, float32 or float64."""
+    def _validate(self, X: Any, fit: bool) -> np.ndarray:
+        """Return windows as `[n, C, T]`, finite, float32 or float64."""
         values = validate_data(self, X, reset=fit, dtype=(np.float64, np.float32), allow_nd=True)
         return self._windows(np.asarray(values))
 
@@ -184,13 +191,11 @@ class SignalFeatures(TransformerMixin, BaseEstimator):
             return None
         speeds = np.asarray(rpm, dtype=np.float64)
         if speeds.shape not in ((), (n_windows,)):
-            raise ValueError(
-                f"rpm has shape {speeds.shape}, expected one speed, or one for each of {n_windows} windows"
-            )
+            raise ValueError(f"rpm has shape {speeds.shape}, expected one speed, or one per window ({n_windows})")
         speeds = np.broadcast_to(speeds, n_windows)
-        if (wrong := ~((speeds > 0) & np.isfinite(speeds))).any():
-            first = int(wrong.argmax())
-            raise ValueError(f"rpm of window {first} is {speeds[first]:g}, expected the speed of every window, > 0")
+        if (invalid := ~((speeds > 0) & np.isfinite(speeds))).any():
+            first = int(invalid.argmax())
+            raise ValueError(f"rpm of window {first} is {speeds[first]:g}, expected a finite number > 0")
         return torch.tensor(speeds)
 
     def __sklearn_tags__(self) -> Any:
@@ -201,5 +206,5 @@ class SignalFeatures(TransformerMixin, BaseEstimator):
         return tags
 
 
-def _shaped(shape: tuple[int, ...]) -> str:
+def _describe(shape: tuple[int, ...]) -> str:
     return f"{shape[0]} channel(s) of {shape[1]} samples"

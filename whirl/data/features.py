@@ -1,9 +1,9 @@
-"""Features of windows, for models that are no networks: of a window's samples, its spectrum and its envelope.
+"""Features of windows for classical models, computed from the samples, the spectrum and the envelope.
 
-Everything is of the signal less its mean, the sensor's offset. What has the signal's unit, the unit `SIGNAL` in the
-tables, is kept in it: of windows that were standardised, it is in standard deviations, `rms` is 1 everywhere, and how
-strongly a machine vibrates is gone. Pure numbers and Hz do not depend on gain. A window that is constant is 0 in all
-but dB.
+All features are computed after subtracting the mean, the offset of the sensor. Features with the unit `SIGNAL` have the
+unit of the signal. For standardized windows they are in standard deviations: `rms` is always 1, and the vibration level
+of the machine is lost. Dimensionless features and those in Hz do not depend on gain. All features of a constant window
+are 0, except those in dB.
 """
 
 from __future__ import annotations
@@ -24,41 +24,41 @@ from whirl.physics.rolling_bearing import FaultOrders
 from whirl.validation import check_batch, check_number
 
 SIGNAL = "signal"
-"""Stands for the unit of the signals themselves."""
+"""Placeholder for the unit of the signals."""
 
 MIN_SAMPLES = 16
-"""Samples in the shortest window that has features."""
+"""Shortest window for which features are defined, in samples."""
 
 SPECTRUM_BANDS = (0, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)
-"""Edges of the bands that share the power, fractions of half the sampling rate."""
+"""Edges of the bands for the distribution of power, as fractions of the Nyquist frequency."""
 
 RESONANCES = (0.25, 0.95)
-"""Band whose envelope spectrum is looked at, fractions of half the sampling rate: where structure rings."""
+"""Band for the envelope spectrum, as fractions of the Nyquist frequency; contains structural resonances."""
 
 MODULATIONS = 1 / 8
-"""Highest modulation looked at, a fraction of half the sampling rate."""
+"""Highest modulation frequency, as a fraction of the Nyquist frequency."""
 
 SPEED_LINES = {"whirl": 0.44, "0.5x": 0.5, "1x": 1.0, "1.5x": 1.5, "2x": 2.0, "3x": 3.0, "4x": 4.0, "5x": 5.0}
-"""Orders of the shaft whose amplitude is a feature; oil whirl is what stands from 0.40 to 0.48."""
+"""Shaft orders whose amplitude is a feature; oil whirl covers orders 0.40 to 0.48."""
 
 ENVELOPE_LINES = {"1x": 1.0, "2x": 2.0}
-"""Orders of the shaft at which the envelope's modulation is a feature."""
+"""Shaft orders at which the modulation of the envelope is a feature."""
 
-_SPEED_TOLERANCE = 0.01  # share by which the speed may be wrong: slip, or a rounded nameplate
-_WHIRL_TOLERANCE = 0.09  # 0.40 to 0.48 about 0.44
+_SPEED_TOLERANCE = 0.01  # relative error of the speed, due to slip or a rounded nameplate value
+_WHIRL_TOLERANCE = 0.09  # orders 0.40 to 0.48 around 0.44
 _ROLLOFF = 0.85
-_FLOOR = 1e-10  # of the mean power, -100 dB: an empty bin has no logarithm
-_ROUNDING = 1e-6  # what varies by a smaller share of its mean is constant
-_HANN_BINS = 1.5  # a sinusoid's squared amplitude appears so often in the sum over its bins, under a Hann window
-_MAIN_LOBE = 2  # bins to either side
+_FLOOR = 1e-10  # relative to the mean power, -100 dB; avoids the logarithm of an empty bin
+_ROUNDING = 1e-6  # a signal with a smaller peak, relative to its mean, is constant
+_HANN_BINS = 1.5  # sum of squared amplitudes over the bins of a unit sinusoid under a Hann window
+_MAIN_LOBE = 2  # bins on either side
 
 
 class Feature(NamedTuple):
-    """What a column holds.
+    """Description of a feature.
 
     Attributes:
-        name: e.g. `"rms"`.
-        unit: `"Hz"`, `"dB"`; `SIGNAL`, that of the signals; or `""`, a pure number.
+        name: name, e.g. `"rms"`.
+        unit: `"Hz"`, `"dB"`, `SIGNAL` for the unit of the signals, or `""` for dimensionless features.
     """
 
     name: str
@@ -96,12 +96,12 @@ _MODULATION = (
 def feature_table(
     sampling_rate_hz: float, with_speed: bool = False, orders: FaultOrders | None = None
 ) -> tuple[Feature, ...]:
-    """Names and units of the features of one channel, in the order of `signal_features`.
+    """Return names and units of the features of one channel, in the order of `signal_features`.
 
     Args:
-        sampling_rate_hz: of the signals, > 0; bands are named by it.
-        with_speed: whether the speed of the shaft is known.
-        orders: fault orders of a rolling bearing, for which the speed must be known too.
+        sampling_rate_hz: sampling rate of the signals, > 0; determines the names of the bands.
+        with_speed: whether the shaft speed is known.
+        orders: fault orders of a rolling bearing; require a known speed.
 
     Example:
         >>> features = feature_table(12_000, with_speed=True)
@@ -112,17 +112,17 @@ def feature_table(
     """
     nyquist_hz = check_number("sampling_rate_hz", sampling_rate_hz, 0, open_ends=True) / 2
     edges = itertools.pairwise(SPECTRUM_BANDS)
-    shares = [Feature(f"power_{_named(low, high, nyquist_hz)}", "") for low, high in edges]
-    impacts = [Feature(f"envelope_kurtosis_{_named(*band, nyquist_hz)}", "") for band in DEMODULATION_BANDS]
+    shares = [Feature(f"power_{_band_name(low, high, nyquist_hz)}", "") for low, high in edges]
+    impacts = [Feature(f"envelope_kurtosis_{_band_name(*band, nyquist_hz)}", "") for band in DEMODULATION_BANDS]
     lines = [Feature(f"line_{name}", SIGNAL) for name in SPEED_LINES]
-    swings = [Feature(f"envelope_{name}", "") for name in ENVELOPE_LINES]
+    modulations = [Feature(f"envelope_{name}", "") for name in ENVELOPE_LINES]
     always = (*TIME_FEATURES, *_SPECTRUM_SHAPE, *shares, *impacts, *_MODULATION)
-    found = _evidence(orders, sampling_rate_hz).names if orders is not None else ()
-    evidence = [Feature(f"evidence_{name.lower().replace(' ', '_')}", "dB") for name in found]
-    return (*always, *lines, *swings, *evidence) if with_speed else always
+    names = _evidence(orders, sampling_rate_hz).names if orders is not None else ()
+    evidence = [Feature(f"evidence_{name.lower().replace(' ', '_')}", "dB") for name in names]
+    return (*always, *lines, *modulations, *evidence) if with_speed else always
 
 
-def _named(low: float, high: float, nyquist_hz: float) -> str:
+def _band_name(low: float, high: float, nyquist_hz: float) -> str:
     return f"{low * nyquist_hz:.6g}_{high * nyquist_hz:.6g}_hz"
 
 
@@ -130,27 +130,29 @@ def _named(low: float, high: float, nyquist_hz: float) -> str:
 def signal_features(
     signals: Tensor, sampling_rate_hz: float, rpm: Tensor | None = None, orders: FaultOrders | None = None
 ) -> Tensor:
-    """Features of every window and channel: `time_features`, `spectral_features`, `envelope_features`; where the speed
-    of the shaft is given, `speed_features`; and where a rolling bearing's fault orders are, the evidence of its faults.
+    """Compute the features of every window and channel.
 
-    Computed in float32 at least.
+    The features are `time_features`, `spectral_features` and `envelope_features`; with a known shaft speed also
+    `speed_features`; with fault orders of a rolling bearing also the evidence of its faults. They are computed in
+    float32 or float64.
 
     Args:
-        signals: float `[B, C, T]`, T >= 16, finite, in any unit, standardised or not (see above).
-        sampling_rate_hz: of the signals, > 0.
-        rpm: speed of the shaft, `[B]`, rev/min, > 0; NaN where it is not known.
-        orders: fault orders of a rolling bearing on it, for `physics.evidence.OrderEvidence.rolling` of each channel,
-            in dB; 0 dB, half present, where nothing can be known. Of a real rig's bearings that a forest has not
-            seen, it tells the fault from all other features hardly better than chance, with these in three of four
-            windows; they should last a second.
+        signals: float `[B, C, T]`, T >= 16, finite, in any unit, standardized or not.
+        sampling_rate_hz: sampling rate of the signals, > 0.
+        rpm: shaft speed, `[B]`, rev/min, > 0; NaN where unknown.
+        orders: fault orders of a rolling bearing on the shaft, for the evidence of
+            `physics.evidence.OrderEvidence.rolling` in each channel, in dB; 0 dB (half present) where unknown. On a
+            real test rig, a random forest classified unseen bearings hardly better than chance with all other features,
+            and three of four windows correctly with these. They need windows of about a second.
 
     Returns:
-        `[B, C, F]`, columns as in `feature_table`; finite but for the speed features of windows whose speed is NaN.
+        Features `[B, C, F]` with the columns of `feature_table`, finite except for the speed features of windows of
+        unknown speed, which are NaN.
 
     Raises:
         TypeError: the signals are not floating point.
-        ValueError: a shape or number is another, there are orders without speeds; on a CPU also a speed that is not
-            positive, or with orders, one that `OrderEvidence` refuses.
+        ValueError: a shape or number is invalid, or there are orders without speeds; on a CPU also a speed that is not
+            positive or, with orders, not supported by `OrderEvidence`.
 
     Example:
         >>> time_s = torch.arange(4096) / 4096
@@ -165,17 +167,21 @@ def signal_features(
         raise ValueError(f"windows have {signals.shape[-1]} samples, expected at least {MIN_SAMPLES}")
     check_number("sampling_rate_hz", sampling_rate_hz, 0, open_ends=True)
     work = signals if signals.dtype == torch.float64 else signals.float()
-    parts = [function(work, sampling_rate_hz) for function in (_timed, spectral_features, envelope_features)]
+    blocks = [
+        time_features(work),
+        spectral_features(work, sampling_rate_hz),
+        envelope_features(work, sampling_rate_hz),
+    ]
     if rpm is not None:
-        parts.append(speed_features(work, sampling_rate_hz, rpm))
+        blocks.append(speed_features(work, sampling_rate_hz, rpm))
     if orders is not None:
-        parts.append(_evidence_of_channels(work, sampling_rate_hz, rpm, orders))
-    return torch.cat(parts, -1)
+        blocks.append(_evidence_of_channels(work, sampling_rate_hz, rpm, orders))
+    return torch.cat(blocks, -1)
 
 
 def _evidence_of_channels(signals: Tensor, sampling_rate_hz: float, rpm: Tensor | None, orders: FaultOrders) -> Tensor:
     if rpm is None:
-        raise ValueError("rpm is None, expected the speed of every window: fault orders are multiples of it")
+        raise ValueError("rpm is None, expected the speed of every window; fault orders are multiples of it")
     rows = _evidence(orders, sampling_rate_hz)(signals.flatten(0, 1), rpm.repeat_interleave(signals.shape[1]))
     return rows.nan_to_num(0.0).view(*signals.shape[:2], -1).to(signals)
 
@@ -186,7 +192,7 @@ def _evidence(orders: FaultOrders, sampling_rate_hz: float) -> OrderEvidence:
 
 
 def time_features(signals: Tensor) -> Tensor:
-    """Features of the samples x, less their mean: level, and how impulsive they are.
+    """Compute features of the samples x after subtracting their mean: level and impulsiveness.
 
     | name | formula | sine | noise |
     |---|---|---|---|
@@ -200,21 +206,21 @@ def time_features(signals: Tensor) -> Tensor:
     | skewness | `mean x^3 / rms^3` | 0 | 0 |
     | kurtosis | `mean x^4 / rms^4` | 1.5 | 3 |
 
-    Impacts of a damaged rolling bearing raise all factors and the kurtosis (Dyer & Stewart 1978, J. Mech. Design
+    Impacts of a damaged rolling bearing increase all factors and the kurtosis (Dyer & Stewart 1978, J. Mech. Design
     100:229; Lei et al. 2008, Expert Systems with Applications 35:1593).
 
     Args:
         signals: float32 or float64 `[B, C, T]`.
 
     Returns:
-        `[B, C, 9]`, as `TIME_FEATURES`.
+        Features `[B, C, 9]` in the order of `TIME_FEATURES`.
 
     Example:
         >>> square_wave = torch.tensor([1.0, -1.0]).repeat(8)[None, None]
         >>> time_features(square_wave)
         tensor([[[1., 1., 2., 1., 1., 1., 1., 0., 1.]]])
     """
-    unit, rms = _of_unit_power(signals)
+    unit, rms = _normalize_power(signals)
     size = unit.abs()
     peak, mean, root = size.amax(-1), size.mean(-1), size.sqrt().mean(-1).square()
     square = unit.square()
@@ -224,15 +230,11 @@ def time_features(signals: Tensor) -> Tensor:
     return torch.stack((rms, rms * peak, rms * range_, *factors, *moments), -1)
 
 
-def _timed(signals: Tensor, sampling_rate_hz: float) -> Tensor:
-    return time_features(signals)
-
-
 def spectral_features(signals: Tensor, sampling_rate_hz: float) -> Tensor:
-    """Features of the power spectrum: where the power lies, and how it is spread.
+    """Compute features of the power spectrum: location and spread of the power.
 
-    p is the share of the power in a bin, by one Hann window over all samples; the bins, F of them, lie between 0 and
-    half the sampling rate, both excluded.
+    p is the share of the power in a bin, from one Hann window over all samples. The F bins are those between 0 and the
+    Nyquist frequency, both excluded.
 
     | name | formula |
     |---|---|
@@ -240,26 +242,26 @@ def spectral_features(signals: Tensor, sampling_rate_hz: float) -> Tensor:
     | spectral_spread, s | `sqrt(sum (f - c)^2 p)`, Hz |
     | spectral_skewness | `sum (f - c)^3 p / s^3` |
     | spectral_kurtosis | `sum (f - c)^4 p / s^4`; 1.8 for white noise |
-    | spectral_rolloff | lowest f up to which 85 % of the power lie, Hz |
+    | spectral_rolloff | lowest f below which 85 % of the power is, Hz |
     | spectral_peak | f of the strongest bin, Hz |
-    | spectral_entropy | `-sum p ln p / ln F`, 0 to 1; 1 where all bins are equal |
+    | spectral_entropy | `-sum p ln p / ln F`, 0 to 1; 1 if all bins are equal |
     | spectral_flatness | `geometric mean p / mean p`, 0 to 1; 0.56 for white noise |
-    | power_low_high_hz | share of the power above low, up to high; over the bands of `SPECTRUM_BANDS` they sum to 1 |
+    | power_low_high_hz | share of the power in (low, high]; the bands of `SPECTRUM_BANDS` sum to 1 |
 
     Moments, rolloff and flatness: Peeters 2004, "A large set of audio features for sound description", IRCAM; for
     machines Lei et al. 2008, Expert Systems with Applications 35:1593. Entropy: Inouye et al. 1991,
-    Electroencephalogr. Clin. Neurophysiol. 79:204. The kurtosis is the one of the spectrum's shape, not that over time
-    of Antoni 2006.
+    Electroencephalogr. Clin. Neurophysiol. 79:204. The kurtosis describes the shape of the spectrum, unlike
+    the spectral kurtosis over time of Antoni 2006.
 
     Args:
         signals: float32 or float64 `[B, C, T]`, T >= 4.
-        sampling_rate_hz: > 0.
+        sampling_rate_hz: sampling rate, > 0.
 
     Returns:
-        `[B, C, 16]`.
+        Features `[B, C, 16]`.
     """
     share, frequency = _power_shares(signals, sampling_rate_hz)
-    frequency = frequency / (sampling_rate_hz / 2)  # 0 to 1: powers of Hz leave float32
+    frequency = frequency / (sampling_rate_hz / 2)  # 0 to 1: powers of Hz would exceed the range of float32
     centroid = share @ frequency
     off = frequency - centroid[..., None]
     spread = (share * off.square()).sum(-1).sqrt()
@@ -276,27 +278,27 @@ def spectral_features(signals: Tensor, sampling_rate_hz: float) -> Tensor:
 
 
 def envelope_features(signals: Tensor, sampling_rate_hz: float) -> Tensor:
-    """Features of the squared envelope e of bands: whether impacts ring, how regularly, and how often.
+    """Compute features of the squared envelope e of frequency bands: strength, regularity and rate of impacts.
 
     | name | formula |
     |---|---|
     | envelope_kurtosis_low_high_hz | `mean e^2 / (mean e)^2`, for each of `DEMODULATION_BANDS`: 1 tone, 2 noise |
     | modulation_peak | frequency of the strongest modulation of the band `RESONANCES`, Hz |
-    | modulation_depth | amplitude of that modulation, a share of the band's mean power |
-    | modulation_entropy | `-sum q ln q / ln Q` of the Q modulations' shares q of the power |
+    | modulation_depth | amplitude of that modulation, as a fraction of the mean power of the band |
+    | modulation_entropy | `-sum q ln q / ln Q` with the shares q of the Q modulations in their power |
 
-    Modulations are those in `envelope.envelope_spectrum` from its third bin on, where the window's own length no longer
-    shows, up to `MODULATIONS`. The kurtosis of the complex envelope: Antoni 2007, Mechanical Systems and Signal
-    Processing 21:108; the squared envelope's spectrum: Randall & Antoni 2011, ibid. 25:485.
+    Modulations are the bins of `whirl.dsp.envelope.envelope_spectrum` from the third one, above the main lobe of the
+    window function, up to `MODULATIONS`. Kurtosis of the complex envelope: Antoni 2007, Mechanical Systems and Signal
+    Processing 21:108; spectrum of the squared envelope: Randall & Antoni 2011, ibid. 25:485.
 
     Args:
         signals: float32 or float64 `[B, C, T]`, T >= 4.
-        sampling_rate_hz: > 0.
+        sampling_rate_hz: sampling rate, > 0.
 
     Returns:
-        `[B, C, 7]`.
+        Features `[B, C, 7]`.
     """
-    unit, _ = _of_unit_power(signals)
+    unit, _ = _normalize_power(signals)
     bands_hz = [(low * sampling_rate_hz / 2, high * sampling_rate_hz / 2) for low, high in DEMODULATION_BANDS]
     kurtosis = [squared_envelope(unit, sampling_rate_hz, band).square().mean(-1) for band in bands_hz]
     amplitude, frequency_hz = _modulations(unit, sampling_rate_hz)
@@ -309,43 +311,43 @@ def envelope_features(signals: Tensor, sampling_rate_hz: float) -> Tensor:
 
 
 def speed_features(signals: Tensor, sampling_rate_hz: float, rpm: Tensor) -> Tensor:
-    """Features on the orders of the shaft: amplitudes of lines, and of the envelope's modulation.
+    """Compute features at shaft orders: amplitudes of spectral lines and of modulations of the envelope.
 
     | name | formula |
     |---|---|
-    | line_whirl | amplitude of what stands from 0.40 to 0.48 of the shaft's rate: oil whirl |
+    | line_whirl | amplitude at orders 0.40 to 0.48: oil whirl |
     | line_0.5x, line_1x, ... | amplitude of the sinusoid at that order: `rms sqrt(2 sum p)` over the line's bins |
-    | envelope_1x, envelope_2x | modulation at that order of the power in the band `RESONANCES`, a share of its mean |
+    | envelope_1x, envelope_2x | modulation of the power in the band `RESONANCES` at that order, relative to its mean |
 
-    p as in `spectral_features`; a line's bins are those within 1 % of its frequency, at least two to either side, which
-    hold a sinusoid's whole power. Lines half an order apart flow together in windows of fewer than 8 turns, oil whirl
-    and 0.5x in those of fewer than 100. A line above half the sampling rate is 0. Which fault shows in which line:
-    `physics.faults`.
+    p is defined as in `spectral_features`. The bins of a line are those within 1 % of its frequency, at least two on
+    either side, which contain the total power of a sinusoid. Lines half an order apart are not resolved by windows of
+    fewer than 8 revolutions, oil whirl and 0.5x not by those of fewer than 100. A line above the Nyquist frequency is
+    0. For the lines of each fault see `whirl.physics.faults`.
 
     Args:
         signals: float32 or float64 `[B, C, T]`, T >= 4.
-        sampling_rate_hz: > 0.
-        rpm: `[B]`, rev/min, > 0; NaN where it is not known.
+        sampling_rate_hz: sampling rate, > 0.
+        rpm: shaft speed, `[B]`, rev/min, > 0; NaN where unknown.
 
     Returns:
-        `[B, C, 10]`; NaN where the speed is not known.
+        Features `[B, C, 10]`; NaN where the speed is unknown.
 
     Raises:
-        ValueError: on a CPU, a speed is not positive.
+        ValueError: a speed is not positive (checked on CPU only).
     """
     if rpm.device.type == "cpu" and bool((wrong := (rpm <= 0) | rpm.isinf()).any()):
-        raise ValueError(f"rpm is {rpm[wrong][0].item():g}, expected a finite number > 0, or NaN if it is not known")
+        raise ValueError(f"rpm is {rpm[wrong][0].item():g}, expected a finite number > 0, or NaN if unknown")
     share, frequency_hz = _power_shares(signals, sampling_rate_hz)
-    unit, rms = _of_unit_power(signals)
+    unit, rms = _normalize_power(signals)
     amplitude, modulation_hz = _modulations(unit, sampling_rate_hz)
     rate_hz = rpm.to(share) / 60
-    lines = rms[..., None] * (2 * _in_lines(share, frequency_hz, rate_hz, SPEED_LINES)).sqrt()
-    swings = (_in_lines(amplitude.square(), modulation_hz, rate_hz, ENVELOPE_LINES) / _HANN_BINS).sqrt()
-    return torch.cat((lines, swings), -1).masked_fill(rate_hz.isnan()[:, None, None], torch.nan)
+    lines = rms[..., None] * (2 * _line_power(share, frequency_hz, rate_hz, SPEED_LINES)).sqrt()
+    modulations = (_line_power(amplitude.square(), modulation_hz, rate_hz, ENVELOPE_LINES) / _HANN_BINS).sqrt()
+    return torch.cat((lines, modulations), -1).masked_fill(rate_hz.isnan()[:, None, None], torch.nan)
 
 
-def _in_lines(power: Tensor, frequency_hz: Tensor, rate_hz: Tensor, orders: dict[str, float]) -> Tensor:
-    """`[B, C, L]` sum of the power `[B, C, F]` in the bins of each line."""
+def _line_power(power: Tensor, frequency_hz: Tensor, rate_hz: Tensor, orders: dict[str, float]) -> Tensor:
+    """Sum the power `[B, C, F]` in the bins of each line, `[B, C, L]`."""
     tolerance = [_WHIRL_TOLERANCE if name == "whirl" else _SPEED_TOLERANCE for name in orders]
     centres_hz = rate_hz[:, None] * power.new_tensor(list(orders.values()))
     reach_hz = (centres_hz * power.new_tensor(tolerance)).clamp_min(
@@ -356,8 +358,8 @@ def _in_lines(power: Tensor, frequency_hz: Tensor, rate_hz: Tensor, orders: dict
 
 
 def _power_shares(signals: Tensor, sampling_rate_hz: float) -> tuple[Tensor, Tensor]:
-    """Share of the power `[B, C, F]` in each bin between 0 and half the sampling rate, and their frequencies, Hz."""
-    unit, _ = _of_unit_power(signals)
+    """Return the share of the power in each bin, `[B, C, F]`, without 0 and Nyquist, and the frequencies in Hz."""
+    unit, _ = _normalize_power(signals)
     amplitude, frequency_hz = amplitude_spectrum(unit, sampling_rate_hz)
     inner = slice(1, (signals.shape[-1] + 1) // 2)
     power = amplitude[..., inner].square()
@@ -369,24 +371,24 @@ def _modulations(unit: Tensor, sampling_rate_hz: float) -> tuple[Tensor, Tensor]
     return envelope_spectrum(unit, sampling_rate_hz, (low * sampling_rate_hz / 2, high * sampling_rate_hz / 2))
 
 
-def _of_unit_power(signals: Tensor) -> tuple[Tensor, Tensor]:
-    """Signals less their mean, of RMS 1, and their RMS `[B, C]`; zeros where they are constant but for rounding."""
+def _normalize_power(signals: Tensor) -> tuple[Tensor, Tensor]:
+    """Return signals with mean 0 and RMS 1, and their RMS `[B, C]`; zeros for constant signals."""
     mean = signals.mean(-1, keepdim=True)
     centred = signals - mean
     peak = centred.abs().amax(-1, keepdim=True)
     peak = peak * (peak > _ROUNDING * mean.abs())
-    scaled = torch.where(peak > 0, centred / peak, 0)  # at most 1, so that no square leaves the range of float32
+    scaled = torch.where(peak > 0, centred / peak, 0)  # at most 1, so that squares stay in the range of float32
     rms = scaled.square().mean(-1, keepdim=True).sqrt()
     return _ratio(scaled, rms), (rms * peak).squeeze(-1)
 
 
 def _entropy(shares: Tensor) -> Tensor:
-    """Shannon's, 0 to 1, of shares `[..., F]` that sum to 1."""
+    """Return the normalized Shannon entropy, 0 to 1, of shares `[..., F]` that sum to 1."""
     return torch.special.entr(shares).sum(-1) / math.log(max(shares.shape[-1], 2))
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """0 where both are."""
+    """Divide by a non-negative tensor; 0 / 0 is 0."""
     return numerator / denominator.clamp_min(_tiny(denominator))
 
 
@@ -397,16 +399,16 @@ def _tiny(values: Tensor) -> float:
 def evidence_features(
     windows: Windows, evidence: Callable[[Tensor, Tensor], Tensor], batch_size: int = 256, unknown_db: float = 0.0
 ) -> Tensor:
-    """Evidence of faults in every window, a row each, e.g. for scikit-learn.
+    """Compute the evidence of faults in every window, e.g. for scikit-learn.
 
     Args:
-        windows: a `WindowDataset`, or some of it.
+        windows: a `WindowDataset` or a subset of one.
         evidence: a `whirl.physics.evidence.OrderEvidence`, whose `names` are the columns.
-        batch_size: windows at once, >= 1.
-        unknown_db: what stands for NaN, where nothing can be known; at 0 dB a line is half present.
+        batch_size: number of windows processed at once, >= 1.
+        unknown_db: value that replaces NaN, where the evidence is unknown; 0 dB means half present.
 
     Returns:
-        `[W, L]` in dB, float32.
+        Evidence `[W, L]` in dB, float32.
 
     Example:
         >>> import numpy as np
@@ -422,9 +424,9 @@ def evidence_features(
         (torch.Size([5, 11]), '2X')
     """
     rows = torch.arange(len(windows)).split(batch_size)
-    return torch.cat([_of_batch(windows[row], evidence) for row in rows]).nan_to_num(unknown_db)
+    return torch.cat([_batch_evidence(windows[row], evidence) for row in rows]).nan_to_num(unknown_db)
 
 
-def _of_batch(batch: Any, evidence: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def _batch_evidence(batch: Any, evidence: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     signals, _, metadata = batch
     return evidence(signals, metadata["rpm"])

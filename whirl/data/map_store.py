@@ -1,4 +1,4 @@
-"""Time-frequency maps computed once and kept on the disk, for data sets that many trainings go through."""
+"""Disk cache of time-frequency maps, for data sets that are used in many training runs."""
 
 from __future__ import annotations
 
@@ -21,32 +21,41 @@ from whirl.data.windows import Sample, WindowDataset
 from whirl.dsp.time_frequency import TimeFrequency
 
 _PAGE = 4096
-_FLUSH_BYTES = 2**25  # of maps written between two waits for the disk: what a killed writer may have to do again
-_CODE = ("time_frequency", "short_time_fourier", "wavelets", "wigner", "envelope", "shaft_angle", "interpolation")
+_FLUSH_BYTES = 2**25  # maps written between two flushes, which are recomputed if the process is killed
+_DSP_MODULES = (
+    "time_frequency",
+    "short_time_fourier",
+    "wavelets",
+    "wigner",
+    "envelope",
+    "shaft_angle",
+    "interpolation",
+)
 
 logger = logging.getLogger(__name__)
 
 
 class MapDataset(Dataset[Sample]):
-    """The windows of a data set as maps, read from a memory-mapped file: `(maps [B, C, F, T'], targets, metadata)`.
+    """Data set of the time-frequency maps of windows, read from a memory-mapped file.
 
-    Takes what `WindowDataset` takes as an index, and goes into `make_loader` in its place. The file is named by a hash
-    of the windows, the representation's configuration and the code that computes it, so that it never gives maps of
-    anything else. Where it is missing or incomplete, the maps that lack are computed on construction. A row is marked
-    as there only after it has reached the disk, so a writer killed at any moment, or a power failure, costs the rows of
-    the last second; another writer at the same time writes the same.
+    Indexing returns `(maps [B, C, F, T'], targets, metadata)`, with the same kinds of indices as `WindowDataset`, which
+    it can replace in `make_loader`. The file name is a hash of the windows, the configuration of the representation and
+    the code that computes it, so that a file never contains maps of other data. Missing maps are computed on
+    construction. A row is marked as complete only after it was written to disk, so that a killed process or a power
+    failure loses at most the rows since the last flush. Several processes may write the same file, since they write
+    identical rows.
 
-    Maps are float32 and equal those computed on the fly but for rounding. They are of the windows as they stand in the
-    data set: augmentation of signals comes too late for them.
+    Maps are float32 and equal those computed on the fly, except for rounding errors. They are computed from the windows
+    in the data set, so augmentation of signals has no effect on them.
 
-    Reading a batch costs about as much as cutting its windows once more, computing it 10 to 300 times that; the file
-    takes `4 C F T'` bytes a window.
+    Reading a batch takes about as long as cutting its windows; computing it takes 10 to 300 times as long. The file
+    size is `4 C F T'` bytes per window.
 
     Args:
         windows: the data set.
-        representation: makes the maps.
-        folder: where files are kept; made if need be. Nothing in it is ever deleted.
-        batch_size: windows mapped at once, >= 1.
+        representation: the transform that computes the maps.
+        folder: folder for the files, created if missing. Files are never deleted.
+        batch_size: number of windows transformed at once, >= 1.
 
     Attributes:
         windows: as given.
@@ -54,8 +63,8 @@ class MapDataset(Dataset[Sample]):
         path: the file.
 
     Raises:
-        OSError: the disk is full, or the folder cannot be written to.
-        ValueError: as the representation.
+        OSError: the disk is full, or the folder is not writable.
+        ValueError: as for the representation.
 
     Example:
         >>> import tempfile
@@ -85,8 +94,8 @@ class MapDataset(Dataset[Sample]):
 
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Sample:
         _, targets, metadata = self.windows[index]
-        chosen = index.numpy() if isinstance(index, Tensor) else index
-        maps = np.array(self._maps[chosen])  # a copy: nobody writes into the file
+        rows = index.numpy() if isinstance(index, Tensor) else index
+        maps = np.array(self._maps[rows])  # a copy, so that changes do not affect the file
         return torch.from_numpy(maps), targets, metadata
 
     @property
@@ -96,7 +105,7 @@ class MapDataset(Dataset[Sample]):
 
     @property
     def class_counts(self) -> Tensor:
-        """Windows of each class, int64 `[K]`."""
+        """Number of windows of each class, int64 `[K]`."""
         return self.windows.class_counts
 
     def __getstate__(self) -> dict[str, Any]:
@@ -104,26 +113,26 @@ class MapDataset(Dataset[Sample]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._maps = self._open("r")[1]  # a worker maps the file, it does not carry it
+        self._maps = self._open("r")[1]  # a worker process maps the file instead of unpickling the maps
 
     def _open(self, mode: str) -> tuple[np.memmap, np.memmap]:
-        """Which rows are there, uint8 `[W]`, and the rows, float32 `[W, C, F, T']`; both within one file."""
+        """Map the completion flags, uint8 `[W]`, and the rows, float32 `[W, C, F, T']`, of the file."""
         done = np.memmap(self.path, np.uint8, mode, 0, self._shape[:1])  # type: ignore[call-overload]
-        return done, np.memmap(self.path, np.float32, mode, _after_marks(len(self)), self._shape)  # type: ignore[call-overload]
+        return done, np.memmap(self.path, np.float32, mode, _data_offset(len(self)), self._shape)  # type: ignore[call-overload]
 
     def _fill(self, batch_size: int) -> None:
-        _allocate(self.path, _after_marks(len(self)) + 4 * int(np.prod(self._shape)))
+        _allocate(self.path, _data_offset(len(self)) + 4 * int(np.prod(self._shape)))
         done, maps = self._open("r+")
         missing = torch.from_numpy(np.flatnonzero(done == 0))
         if not len(missing):
             return
         logger.info("computing %d maps into %s", len(missing), self.path)
         per_flush = max(1, _FLUSH_BYTES // maps[0].nbytes)
-        for stretch in missing.split(per_flush):
-            for rows in stretch.split(batch_size):
+        for chunk in missing.split(per_flush):
+            for rows in chunk.split(batch_size):
                 maps[rows.numpy()] = self._compute(rows).numpy()
-            maps.flush()  # the rows are on the disk before anything says so
-            done[stretch.numpy()] = 1
+            maps.flush()  # before the rows are marked as complete
+            done[chunk.numpy()] = 1
             done.flush()
 
     @torch.inference_mode()
@@ -132,12 +141,13 @@ class MapDataset(Dataset[Sample]):
         return self.representation(signals, metadata)
 
 
-def _after_marks(n_rows: int) -> int:
+def _data_offset(n_rows: int) -> int:
+    """Return the offset of the rows in the file: the flags, one byte per row, padded to a page."""
     return -(-n_rows // _PAGE) * _PAGE
 
 
 def _allocate(path: Path, n_bytes: int) -> None:
-    """A file of that size, of zeros where it is new. A full disk shows here, not as a crash when memory is written."""
+    """Allocate a file of zeros, or extend it, so that a full disk gives an error here instead of a crash later."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -153,7 +163,7 @@ def _allocate(path: Path, n_bytes: int) -> None:
 
 
 def _key(windows: WindowDataset, representation: TimeFrequency) -> str:
-    """Hash of all that decides the maps."""
+    """Return a hash of everything that determines the maps."""
     digest = hashlib.blake2b(json.dumps(representation.config, sort_keys=True).encode(), digest_size=16)
     digest.update(_code_version())
     digest.update(repr((len(windows), windows.n_channels, windows.window)).encode())
@@ -165,5 +175,5 @@ def _key(windows: WindowDataset, representation: TimeFrequency) -> str:
 
 
 def _code_version() -> bytes:
-    modules = (sys.modules[f"whirl.dsp.{name}"] for name in _CODE)
+    modules = (sys.modules[f"whirl.dsp.{name}"] for name in _DSP_MODULES)
     return hashlib.blake2b("".join(map(inspect.getsource, modules)).encode()).digest()
