@@ -36,19 +36,19 @@ def by_sklearn(predictions, targets, average):
 
 @quick
 @given(pair=label_pairs, num_classes=st.sampled_from([None, N_CLASSES, N_CLASSES + 5]), data=st.data())
-def test_tracker_counts_as_scikit_learn_does_however_the_batches_are_cut(pair, num_classes, data):
+def test_tracker_matches_scikit_learn_for_any_batch_split(pair, num_classes, data):
     predictions, targets = pair
-    cut = data.draw(st.integers(0, len(targets)))
+    split = data.draw(st.integers(0, len(targets)))
     tracker = MetricsTracker(num_classes)
-    tracker.update(predictions[:cut], targets[:cut])
-    tracker.update(predictions[cut:], targets[cut:])
+    tracker.update(predictions[:split], targets[:split])
+    tracker.update(predictions[split:], targets[split:])
     for average in AVERAGES:
         assert tracker.compute(average) == pytest.approx(by_sklearn(predictions, targets, average), abs=1e-12)
 
 
 @quick
 @given(pair=label_pairs)
-def test_functions_agree_with_scikit_learn(pair):
+def test_functions_match_scikit_learn(pair):
     predictions, targets = pair
     labels = range(N_CLASSES)
     assert compute_accuracy(predictions, targets) == sklearn_metrics.accuracy_score(targets, predictions)
@@ -60,9 +60,9 @@ def test_functions_agree_with_scikit_learn(pair):
         expected = sklearn_metrics.f1_score(targets, predictions, average=average, zero_division=0)
         assert compute_f1_score(predictions, targets, average) == pytest.approx(expected, abs=1e-12)
     expected = sklearn_metrics.precision_recall_fscore_support(targets, predictions, labels=labels, zero_division=0)
-    found = compute_per_class_metrics(predictions, targets, N_CLASSES)
+    metrics = compute_per_class_metrics(predictions, targets, N_CLASSES)
     for column, name in enumerate(("precision", "recall", "f1_score", "support")):
-        assert [found[label][name] for label in labels] == pytest.approx(expected[column], abs=1e-12)
+        assert [metrics[label][name] for label in labels] == pytest.approx(expected[column], abs=1e-12)
 
 
 @quick
@@ -71,29 +71,29 @@ def test_functions_agree_with_scikit_learn(pair):
     targets=arrays(np.int64, 20, elements=st.integers(0, N_CLASSES - 1)),
     k=st.integers(1, N_CLASSES),
 )
-def test_top_k_agrees_with_scikit_learn(logits, targets, k):
-    if k < N_CLASSES:  # scikit-learn warns where the answer is trivially 1
+def test_top_k_matches_scikit_learn(logits, targets, k):
+    if k < N_CLASSES:  # scikit-learn warns if the result is trivially 1
         expected = sklearn_metrics.top_k_accuracy_score(targets, logits, k=k, labels=range(N_CLASSES))
         assert compute_top_k_accuracy(logits, targets, k) == pytest.approx(expected)
     else:
         assert compute_top_k_accuracy(logits, targets, k) == 1.0
 
 
-def test_k_beyond_the_classes_counts_as_all_and_k_of_one_is_accuracy():
+def test_top_k_with_all_classes_is_one_and_with_k_of_one_is_accuracy():
     logits, targets = torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.7, 0.3]]), torch.tensor([1, 1, 0])
     assert compute_top_k_accuracy(logits, targets, k=100) == 1.0
     assert compute_top_k_accuracy(logits, targets, k=1) == compute_accuracy(logits, targets) == pytest.approx(2 / 3)
 
 
-def test_macro_over_a_class_that_is_only_predicted_counts_it_and_one_in_neither_is_left_out():
-    # Class 0: precision 1, recall 1/2. Class 1: never a target, so 0 for all. Class 2 occurs nowhere.
+def test_macro_includes_classes_in_predictions_only_but_not_absent_ones():
+    # Class 0: precision 1, recall 1/2. Class 1: never a target, so all are 0. Class 2 is absent.
     tracker = MetricsTracker(num_classes=3)
     tracker.update([0, 1], [0, 0])
     assert tracker.compute() == {"accuracy": 0.5, "precision": 0.5, "recall": 0.25, "f1_score": pytest.approx(1 / 3)}
 
 
 @pytest.mark.parametrize("num_classes", [None, 4])
-def test_every_form_of_input_gives_the_same_numbers(num_classes):
+def test_all_input_types_give_equal_metrics(num_classes):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(50, 4, generator=generator)
     targets = torch.randint(0, 4, (50,), generator=generator)
@@ -115,7 +115,7 @@ def test_every_form_of_input_gives_the_same_numbers(num_classes):
     assert results[0] == pytest.approx(by_sklearn(logits.detach().argmax(1), targets, "macro"))
 
 
-def test_labels_need_not_be_dense_without_num_classes():
+def test_labels_may_be_any_integers_without_num_classes():
     tracker = MetricsTracker()
     tracker.update([-1, 10**12, 7], [-1, 7, 7])
     assert tracker.compute() == pytest.approx(by_sklearn([-1, 10**12, 7], [-1, 7, 7], "macro"))
@@ -123,7 +123,7 @@ def test_labels_need_not_be_dense_without_num_classes():
 
 
 @pytest.mark.parametrize("num_classes", [None, 3])
-def test_a_batch_changed_afterwards_does_not_change_what_was_counted(num_classes):
+def test_modifying_a_batch_after_update_has_no_effect(num_classes):
     predictions, targets = torch.tensor([0, 1, 2]), torch.tensor([0, 1, 2])
     tracker = MetricsTracker(num_classes)
     tracker.update(predictions, targets)
@@ -132,7 +132,7 @@ def test_a_batch_changed_afterwards_does_not_change_what_was_counted(num_classes
 
 
 @pytest.mark.parametrize("num_classes", [None, 3])
-def test_reset_forgets_and_compute_repeats(num_classes):
+def test_reset_discards_counts_and_compute_is_repeatable(num_classes):
     tracker = MetricsTracker(num_classes)
     tracker.update([0, 1], [1, 0])
     assert tracker.compute() == tracker.compute()
@@ -141,14 +141,14 @@ def test_reset_forgets_and_compute_repeats(num_classes):
     assert tracker.compute()["accuracy"] == 1.0
 
 
-def test_read_only_arrays_are_taken():
+def test_accepts_read_only_arrays():
     targets = np.array([0, 1])
     targets.setflags(write=False)
     assert compute_accuracy(targets, targets) == 1.0
 
 
 @pytest.mark.parametrize("num_classes", [None, 3])
-def test_nothing_added_has_no_metrics(num_classes):
+def test_compute_rejects_empty_input(num_classes):
     tracker = MetricsTracker(num_classes)
     with pytest.raises(ValueError, match="at least one"):
         tracker.compute()
@@ -158,7 +158,7 @@ def test_nothing_added_has_no_metrics(num_classes):
 
 
 @pytest.mark.parametrize(
-    "judge",
+    "compute",
     [
         compute_accuracy,
         compute_f1_score,
@@ -168,31 +168,33 @@ def test_nothing_added_has_no_metrics(num_classes):
         MetricsTracker(3).update,
     ],
 )
-def test_unfit_input_is_named(judge):
-    with pytest.raises(ValueError, match="3 predictions but 2 targets"):
-        judge([0, 1, 2], [0, 1])
+def test_rejects_invalid_input(compute):
+    with pytest.raises(ValueError, match="3 predictions, but 2 targets"):
+        compute([0, 1, 2], [0, 1])
     with pytest.raises(ValueError, match=r"\[1, 1, 2\]"):
-        judge([[[0, 1]]], [0])
-    with pytest.raises(ValueError, match=r"\[2, 1\]"):  # a column of labels would be read as logits of one class
-        judge([[0], [1]], [0, 1])
+        compute([[[0, 1]]], [0])
+    with pytest.raises(
+        ValueError, match=r"\[2, 1\]"
+    ):  # a column of labels would be interpreted as logits of a single class
+        compute([[0], [1]], [0, 1])
     with pytest.raises(TypeError, match="float64"):
-        judge([0.2, 0.9], [0, 1])
+        compute([0.2, 0.9], [0, 1])
 
 
 @pytest.mark.parametrize("wrong", [-1, 3, 2**40])
-def test_labels_out_of_range_are_refused_and_not_counted(wrong):
+def test_rejects_labels_out_of_range_and_does_not_count_them(wrong):
     tracker = MetricsTracker(num_classes=3)
-    with pytest.raises(ValueError, match=r"1 targets and 0 predictions lie outside 0..2"):
+    with pytest.raises(ValueError, match=r"1 targets and 0 predictions are outside 0..2"):
         tracker.update([0, 1], [0, wrong])
-    with pytest.raises(ValueError, match=r"0 targets and 1 predictions lie outside 0..2"):
+    with pytest.raises(ValueError, match=r"0 targets and 1 predictions are outside 0..2"):
         compute_confusion_matrix([0, wrong], [0, 1], 3)
-    with pytest.raises(ValueError, match=r"1 targets and 1 predictions lie outside 0..2"):
+    with pytest.raises(ValueError, match=r"1 targets and 1 predictions are outside 0..2"):
         compute_per_class_metrics([0, wrong], [0, wrong], 3)
     tracker.update([0, 2], [0, 2])
     assert tracker.compute()["accuracy"] == 1.0
 
 
-def test_top_k_names_what_is_wrong():
+def test_top_k_rejects_invalid_input():
     logits = torch.eye(3)
     with pytest.raises(ValueError, match="from 0 to 3"):
         compute_top_k_accuracy(logits, [0, 1, 3])
@@ -200,13 +202,13 @@ def test_top_k_names_what_is_wrong():
         compute_top_k_accuracy(logits, [0, 1, 2], k=0)
     with pytest.raises(ValueError, match=r"\[3\]"):
         compute_top_k_accuracy([0, 1, 2], [0, 1, 2])
-    with pytest.raises(ValueError, match="3 predictions but 2"):
+    with pytest.raises(ValueError, match="3 predictions, but 2"):
         compute_top_k_accuracy(logits, [0, 1])
     with pytest.raises(ValueError, match="at least one"):
         compute_top_k_accuracy(torch.zeros(0, 3), [])
 
 
-def test_unknown_average_and_number_of_classes_are_named():
+def test_rejects_unknown_average_and_invalid_num_classes():
     with pytest.raises(ValueError, match="'binary'"):
         compute_f1_score([0, 1], [0, 1], average="binary")
     with pytest.raises(ValueError, match="num_classes is 0"):
@@ -216,7 +218,7 @@ def test_unknown_average_and_number_of_classes_are_named():
 
 
 class DeviceCopies(TorchDispatchMode):
-    """Notes where tensors are copied to, and whether without waiting."""
+    """Records the target devices of copies, and whether they are non-blocking."""
 
     def __init__(self):
         super().__init__()
@@ -229,37 +231,39 @@ class DeviceCopies(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
-@pytest.mark.parametrize(("there", "other", "waits_not"), [("cpu", "cuda", False), ("cuda", "cpu", True)])
-def test_a_copy_that_the_cpu_reads_is_waited_for_and_one_that_the_device_reads_is_not(there, other, waits_not):
-    with FakeTensorMode():  # needs no device
-        predictions = torch.zeros(4, dtype=torch.int64, device=there)
-        targets = torch.zeros(4, dtype=torch.int64, device=other)
+@pytest.mark.parametrize(("device", "other_device", "non_blocking"), [("cpu", "cuda", False), ("cuda", "cpu", True)])
+def test_copies_to_the_cpu_are_blocking_and_copies_to_gpu_are_not(device, other_device, non_blocking):
+    with FakeTensorMode():  # requires no GPU
+        predictions = torch.zeros(4, dtype=torch.int64, device=device)
+        targets = torch.zeros(4, dtype=torch.int64, device=other_device)
         with DeviceCopies() as copies:
             MetricsTracker().update(predictions, targets)
-    assert copies.copies == [(there, waits_not)]
+    assert copies.copies == [(device, non_blocking)]
 
 
 @pytest.mark.gpu
-def test_targets_still_to_be_computed_on_the_device_are_waited_for():
+def test_waits_for_targets_that_are_still_being_computed_on_gpu():
     predictions = torch.randint(0, 3, (1000,))
     targets = predictions.cuda()
-    torch.cuda._sleep(10**9)  # cycles; what follows waits in the queue for about half a second
+    torch.cuda._sleep(10**9)  # in cycles; delays the following operations by about half a second
     targets = targets + 0
     assert compute_accuracy(predictions, targets) == 1
 
 
 @pytest.mark.gpu
-def test_updates_never_wait_for_the_device_and_wrong_labels_show_in_compute():
+def test_updates_on_gpu_do_not_synchronize_and_compute_checks_labels():
     predictions, targets = torch.randint(0, 3, (2, 1000), device="cuda")
-    tracker, free = MetricsTracker(num_classes=3), MetricsTracker()
+    tracker, unlimited = MetricsTracker(num_classes=3), MetricsTracker()
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(3):
             tracker.update(predictions, targets)
-            free.update(predictions, targets)
+            unlimited.update(predictions, targets)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert tracker.compute() == free.compute() == pytest.approx(by_sklearn(predictions.cpu(), targets.cpu(), "macro"))
+    assert (
+        tracker.compute() == unlimited.compute() == pytest.approx(by_sklearn(predictions.cpu(), targets.cpu(), "macro"))
+    )
     tracker.update(predictions, targets + 1)
-    with pytest.raises(ValueError, match="lie outside"):
+    with pytest.raises(ValueError, match="are outside"):
         tracker.compute()

@@ -1,16 +1,15 @@
-"""Classification metrics, counted on the device and read once; they agree with scikit-learn.
+"""Classification metrics, accumulated on the device; they agree with scikit-learn.
 
-Predictions are labels `[B]` or logits `[B, K]`; targets are labels `[B]` or class weights `[B, K]`
-(soft targets). Whatever has a class axis counts by its argmax. Torch tensors, NumPy arrays and lists are
-taken alike.
+Predictions are labels `[B]` or logits `[B, K]`; targets are labels `[B]` or class weights `[B, K]` (soft targets).
+Inputs with a class axis are reduced by argmax. Torch tensors, NumPy arrays and lists are accepted.
 
-With TP, FP and FN the true positives, false positives and false negatives of a class:
+With the true positives TP, false positives FP and false negatives FN of a class:
 
     precision = TP / (TP + FP)    recall = TP / (TP + FN)    F1 = 2 TP / (2 TP + FP + FN)
 
-and 0 where the denominator is 0. `'macro'` is the plain mean over the classes that occur in predictions or
-targets, `'weighted'` the mean weighted by the number of targets of each class, `'micro'` counts all classes
-together, which makes all three equal to the accuracy where each sample has one label.
+and 0 if the denominator is 0. `'macro'` is the unweighted mean over the classes that occur in predictions or targets,
+`'weighted'` is the mean weighted by the number of targets of each class, and `'micro'` aggregates the counts of all
+classes, so that all three metrics equal the accuracy.
 """
 
 from __future__ import annotations
@@ -21,17 +20,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from whirl.validation import check_count, check_name
+
 Average = Literal["macro", "micro", "weighted"]
 
 
 class MetricsTracker:
-    """Accuracy, precision, recall and F1 over batches.
+    """Accumulates accuracy, precision, recall and F1 score over batches.
 
-    Counts stay on the device of the predictions: an update never waits for an accelerator, `compute` reads
-    once. With `num_classes` the memory is K² counts; without, the labels themselves are kept.
+    Counts are kept on the device of the predictions: `update` never synchronizes with an accelerator, `compute` does
+    once. With `num_classes` the memory is K² counts; without it, all labels are stored.
 
     Args:
-        num_classes: number of classes K, with labels in 0..K-1; None takes any integers as labels.
+        num_classes: number of classes K, with labels in 0..K-1. None accepts any integers as labels.
 
     Raises:
         ValueError: `num_classes` is below 1.
@@ -45,15 +46,13 @@ class MetricsTracker:
     """
 
     def __init__(self, num_classes: int | None = None) -> None:
-        if num_classes is not None and num_classes < 1:
-            raise ValueError(f"num_classes is {num_classes!r}, expected an integer >= 1, or None")
-        self.num_classes = num_classes
+        self.num_classes = None if num_classes is None else check_count("num_classes", num_classes)
         self.reset()
 
     def reset(self) -> None:
-        """Forget all batches."""
-        self._cells: torch.Tensor | None = None
-        self._pairs: list[torch.Tensor] = []
+        """Discard all accumulated batches."""
+        self._counts: torch.Tensor | None = None
+        self._label_pairs: list[torch.Tensor] = []
 
     def update(self, predictions: Any, targets: Any) -> None:
         """Add one batch.
@@ -63,87 +62,88 @@ class MetricsTracker:
             targets: labels `[B]` or class weights `[B, K]`.
 
         Raises:
-            TypeError: one-dimensional input that is not integers.
-            ValueError: lengths differ, the shape is another, or a label lies outside 0..K-1 (labels on an
-                accelerator are judged in `compute`, as looking at them would wait for it).
+            TypeError: one-dimensional input is not of integers.
+            ValueError: the lengths differ, a shape is invalid, or a label is outside 0..K-1. Labels on an accelerator
+                are checked in `compute` only, to avoid a synchronization.
         """
         predicted, true = _label_pair(predictions, targets)
         if self.num_classes is None:
-            self._pairs.append(torch.stack((true, predicted)))
+            self._label_pairs.append(torch.stack((true, predicted)))
             return
-        cells = _bordered_counts(predicted, true, self.num_classes)
-        if cells.is_cpu:
-            _strip_border(cells.numpy())
-        self._cells = cells if self._cells is None else self._cells.to(cells.device).add_(cells)
+        counts = _padded_counts(predicted, true, self.num_classes)
+        if counts.is_cpu:
+            _remove_padding(counts.numpy())
+        self._counts = counts if self._counts is None else self._counts.to(counts.device).add_(counts)
 
     def compute(self, average: Average = "macro") -> dict[str, float]:
-        """Metrics over all batches since the last reset.
+        """Compute the metrics over all batches since the last reset.
 
         Args:
-            average: how classes are put together.
+            average: how to average over classes: `'macro'`, `'micro'` or `'weighted'`.
 
         Returns:
             `accuracy`, `precision`, `recall`, `f1_score`, each in [0, 1].
 
         Raises:
-            ValueError: nothing was added, a label lies outside 0..K-1, or `average` is unknown.
+            ValueError: there are no samples, a label is outside 0..K-1, or `average` is unknown.
         """
         counts = _ClassCounts(self.confusion_matrix())
         precision, recall, f1_score = counts.averaged(average)
         return {"accuracy": counts.accuracy, "precision": precision, "recall": recall, "f1_score": f1_score}
 
     def confusion_matrix(self) -> NDArray[np.int64]:
-        """Counts so far, rows true classes, columns predicted ones.
+        """Return the confusion matrix of all batches since the last reset.
 
         Returns:
-            `[K, K]`; without `num_classes`, K is the number of labels that occur, in rising order.
+            `[K, K]`, with true classes as rows and predicted classes as columns. Without `num_classes`, K is the number
+            of labels that occur, in ascending order.
 
         Raises:
-            ValueError: nothing was added, or a label lies outside 0..K-1.
+            ValueError: there are no samples, or a label is outside 0..K-1.
         """
-        if self._cells is not None:
-            confusion = _strip_border(self._cells.cpu().numpy())
-        elif self._pairs:
-            labels, ranks = torch.unique(torch.cat(self._pairs, dim=1).cpu(), return_inverse=True)
-            confusion = _strip_border(_bordered_counts(ranks[1], ranks[0], len(labels)).numpy())
+        if self._counts is not None:
+            confusion = _remove_padding(self._counts.cpu().numpy())
+        elif self._label_pairs:
+            labels, ranks = torch.unique(torch.cat(self._label_pairs, dim=1).cpu(), return_inverse=True)
+            confusion = _remove_padding(_padded_counts(ranks[1], ranks[0], len(labels)).numpy())
         else:
             confusion = np.zeros((0, 0), dtype=np.int64)
         if not confusion.any():
-            raise ValueError("there are no predictions to judge: expected at least one")
+            raise ValueError("there are no predictions, expected at least one")
         return confusion
 
 
 def compute_accuracy(predictions: Any, targets: Any) -> float:
-    """Share of right predictions, in [0, 1].
+    """Compute the fraction of correct predictions, in [0, 1].
 
     Args:
         predictions: labels `[B]` or logits `[B, K]`.
         targets: labels `[B]` or class weights `[B, K]`.
 
     Raises:
-        TypeError: one-dimensional input that is not integers.
-        ValueError: lengths differ, the shape is another, or there is no sample.
+        TypeError: one-dimensional input is not of integers.
+        ValueError: the lengths differ, a shape is invalid, or there are no samples.
 
     Example:
         >>> compute_accuracy([0, 1, 2, 2], [0, 1, 2, 1])
         0.75
     """
     predicted, true = _label_pair(predictions, targets)
-    _reject_empty(true)
+    _check_not_empty(true)
     return float((predicted == true).double().mean())
 
 
 def compute_f1_score(predictions: Any, targets: Any, average: Average = "macro") -> float:
-    """F1 score over the classes, in [0, 1].
+    """Compute the F1 score, averaged over classes, in [0, 1].
 
     Args:
         predictions: labels `[B]` or logits `[B, K]`.
         targets: labels `[B]` or class weights `[B, K]`.
-        average: how classes are put together.
+        average: how to average over classes: `'macro'`, `'micro'` or `'weighted'`.
 
     Raises:
-        TypeError: one-dimensional input that is not integers.
-        ValueError: lengths differ, the shape is another, there is no sample, or `average` is unknown.
+        TypeError: one-dimensional input is not of integers.
+        ValueError: the lengths differ, a shape is invalid, there are no samples, or `average` is unknown.
 
     Example:
         >>> round(compute_f1_score([0, 1, 1], [0, 1, 2]), 3)  # (1 + 2/3 + 0) / 3
@@ -155,7 +155,7 @@ def compute_f1_score(predictions: Any, targets: Any, average: Average = "macro")
 
 
 def compute_confusion_matrix(predictions: Any, targets: Any, num_classes: int) -> NDArray[np.int64]:
-    """Counts of (true class, predicted class).
+    """Compute the confusion matrix.
 
     Args:
         predictions: labels `[B]` or logits `[B, K]`.
@@ -163,33 +163,32 @@ def compute_confusion_matrix(predictions: Any, targets: Any, num_classes: int) -
         num_classes: number of classes K, >= 1.
 
     Returns:
-        `[K, K]`, rows true classes, columns predicted ones; all zero without a sample.
+        `[K, K]`, with true classes as rows and predicted classes as columns; all zero without samples.
 
     Raises:
-        TypeError: one-dimensional input that is not integers.
-        ValueError: lengths differ, the shape is another, or a label lies outside 0..K-1.
+        TypeError: one-dimensional input is not of integers.
+        ValueError: the lengths differ, a shape is invalid, or a label is outside 0..K-1.
 
     Example:
         >>> compute_confusion_matrix([0, 1, 1], [0, 1, 0], num_classes=2)
         array([[1, 1],
                [0, 1]])
     """
-    if num_classes < 1:
-        raise ValueError(f"num_classes is {num_classes!r}, expected an integer >= 1")
-    return _strip_border(_bordered_counts(*_label_pair(predictions, targets), num_classes).cpu().numpy())
+    num_classes = check_count("num_classes", num_classes)
+    return _remove_padding(_padded_counts(*_label_pair(predictions, targets), num_classes).cpu().numpy())
 
 
 def compute_top_k_accuracy(logits: Any, targets: Any, k: int = 5) -> float:
-    """Share of samples whose true class is among the k largest logits, in [0, 1].
+    """Compute the fraction of samples whose true class is among the k largest logits, in [0, 1].
 
     Args:
         logits: `[B, K]`.
         targets: labels `[B]` or class weights `[B, K]`.
-        k: >= 1; more than the K classes count as all.
+        k: number of logits to consider, >= 1; limited to the number of classes.
 
     Raises:
-        ValueError: `logits` is not `[B, K]`, lengths differ, a target lies outside 0..K-1, there is no
-            sample, or `k` is below 1.
+        ValueError: `logits` is not `[B, K]`, the lengths differ, a target is outside 0..K-1, there are no samples, or
+            `k` is not an integer >= 1.
 
     Example:
         >>> compute_top_k_accuracy([[0.1, 0.2, 0.7], [0.6, 0.3, 0.1]], [1, 2], k=2)
@@ -197,21 +196,20 @@ def compute_top_k_accuracy(logits: Any, targets: Any, k: int = 5) -> float:
     """
     scores = _tensor(logits)
     if scores.ndim != 2:
-        raise ValueError(f"logits have the shape {list(scores.shape)}, expected [B, K]")
-    if k < 1:
-        raise ValueError(f"k is {k!r}, expected an integer >= 1")
+        raise ValueError(f"logits have shape {list(scores.shape)}, expected [B, K]")
+    k = check_count("k", k)
     true = _labels(targets, "targets").to(scores.device)
-    _reject_other_length(scores, true)
-    _reject_empty(true)
+    _check_same_length(scores, true)
+    _check_not_empty(true)
     n_classes = scores.shape[1]
     if not 0 <= int(true.min()) <= int(true.max()) < n_classes:
-        raise ValueError(f"targets reach from {int(true.min())} to {int(true.max())}, expected 0..{n_classes - 1}")
+        raise ValueError(f"targets range from {int(true.min())} to {int(true.max())}, expected 0..{n_classes - 1}")
     top = scores.topk(min(k, n_classes), dim=1).indices
     return float((top == true[:, None]).any(dim=1).double().mean())
 
 
 def compute_per_class_metrics(predictions: Any, targets: Any, num_classes: int) -> dict[int, dict[str, float]]:
-    """Precision, recall and F1 of each class, and how many targets it has.
+    """Compute precision, recall, F1 score and the number of targets of each class.
 
     Args:
         predictions: labels `[B]` or logits `[B, K]`.
@@ -219,12 +217,12 @@ def compute_per_class_metrics(predictions: Any, targets: Any, num_classes: int) 
         num_classes: number of classes K, >= 1.
 
     Returns:
-        `{class: {'precision', 'recall', 'f1_score', 'support'}}` for every class 0..K-1; the first three in
-        [0, 1], `support` an integer.
+        `{class: {'precision', 'recall', 'f1_score', 'support'}}` for every class 0..K-1; the first three are in
+        [0, 1], `support` is an integer.
 
     Raises:
-        TypeError: one-dimensional input that is not integers.
-        ValueError: lengths differ, the shape is another, or a label lies outside 0..K-1.
+        TypeError: one-dimensional input is not of integers.
+        ValueError: the lengths differ, a shape is invalid, or a label is outside 0..K-1.
 
     Example:
         >>> compute_per_class_metrics([0, 0], [0, 1], num_classes=2)[0]
@@ -238,30 +236,26 @@ def compute_per_class_metrics(predictions: Any, targets: Any, num_classes: int) 
 
 
 class _ClassCounts:
-    """Per-class metrics of a confusion matrix `[K, K]`, and their averages."""
+    """Metrics per class of a confusion matrix `[K, K]`, and their averages."""
 
     def __init__(self, confusion: NDArray[np.int64]) -> None:
-        self.hits = confusion.diagonal()
+        self.true_positives = confusion.diagonal()
         self.true = confusion.sum(axis=1)
         self.predicted = confusion.sum(axis=0)
-        self.precision = _ratio(self.hits, self.predicted)
-        self.recall = _ratio(self.hits, self.true)
-        self.f1_score = _ratio(2 * self.hits, self.true + self.predicted)
+        self.precision = _ratio(self.true_positives, self.predicted)
+        self.recall = _ratio(self.true_positives, self.true)
+        self.f1_score = _ratio(2 * self.true_positives, self.true + self.predicted)
 
     @property
     def accuracy(self) -> float:
-        return float(self.hits.sum() / self.true.sum())
+        return float(self.true_positives.sum() / self.true.sum())
 
     def averaged(self, average: str) -> tuple[float, float, float]:
-        """Precision, recall and F1 over the classes."""
+        """Return precision, recall and F1 score, averaged over classes."""
+        check_name("average", average, ("macro", "micro", "weighted"))
         if average == "micro":
             return self.accuracy, self.accuracy, self.accuracy
-        if average == "macro":
-            weights = (self.true + self.predicted) > 0
-        elif average == "weighted":
-            weights = self.true
-        else:
-            raise ValueError(f"average is {average!r}, expected 'macro', 'micro' or 'weighted'")
+        weights = self.true if average == "weighted" else (self.true + self.predicted) > 0
         precision, recall, f1_score = (
             float(np.average(values, weights=weights)) for values in (self.precision, self.recall, self.f1_score)
         )
@@ -273,11 +267,11 @@ def _ratio(numerator: NDArray[np.int64], denominator: NDArray[np.int64]) -> NDAr
 
 
 def _label_pair(predictions: Any, targets: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Predicted and true labels, int64 `[B]` each, on the device of the predictions."""
+    """Return predicted and true labels, int64 `[B]` each, on the device of the predictions."""
     predicted = _labels(predictions, "predictions")
-    # a copy to the CPU is read at once, so it has to be complete; a device keeps the order by itself
+    # A copy to the CPU must be complete before it is read; operations on an accelerator are ordered.
     true = _labels(targets, "targets").to(predicted.device, non_blocking=not predicted.is_cpu)
-    _reject_other_length(predicted, true)
+    _check_same_length(predicted, true)
     return predicted, true
 
 
@@ -290,46 +284,46 @@ def _labels(values: Any, name: str) -> torch.Tensor:
     if labels.ndim == 2 and labels.shape[1] > 1:
         return labels.argmax(dim=1)
     if labels.ndim != 1:
-        raise ValueError(f"{name} have the shape {list(labels.shape)}, expected [B], or [B, K] with K >= 2")
+        raise ValueError(f"{name} have shape {list(labels.shape)}, expected [B], or [B, K] with K >= 2")
     if labels.numel() and (labels.is_floating_point() or labels.is_complex()):
-        raise TypeError(f"{name} of the shape [B] are {labels.dtype}, expected integers")
+        raise TypeError(f"{name} of shape [B] have dtype {labels.dtype}, expected integers")
     return labels.long()
 
 
-def _reject_other_length(predicted: torch.Tensor, true: torch.Tensor) -> None:
+def _check_same_length(predicted: torch.Tensor, true: torch.Tensor) -> None:
     if len(predicted) != len(true):
-        raise ValueError(f"there are {len(predicted)} predictions but {len(true)} targets")
+        raise ValueError(f"there are {len(predicted)} predictions, but {len(true)} targets")
 
 
-def _reject_empty(labels: torch.Tensor) -> None:
+def _check_not_empty(labels: torch.Tensor) -> None:
     if not labels.numel():
-        raise ValueError("there are no predictions to judge: expected at least one")
+        raise ValueError("there are no predictions, expected at least one")
 
 
-def _bordered_counts(predicted: torch.Tensor, true: torch.Tensor, num_classes: int) -> torch.Tensor:
-    """Confusion counts `[K+2, K+2]`, whose outer rows and columns hold the labels outside 0..K-1.
+def _padded_counts(predicted: torch.Tensor, true: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """Compute confusion counts `[K+2, K+2]`, whose outer rows and columns count labels outside 0..K-1.
 
-    So a wrong label neither has to be looked at here nor lands in another class's cell. `bincount` would
-    wait for the device to tell the largest index; adding into cells of a known number does not.
+    Out-of-range labels are thus detected without reading them here, and not counted for another class. In contrast to
+    `bincount`, which needs the largest index, `scatter_add_` does not force a synchronization.
     """
-    side = num_classes + 2
-    index = torch.add(predicted.clamp(-1, num_classes), true.clamp(-1, num_classes), alpha=side).add_(side + 1)
-    cells = torch.zeros(side * side, dtype=torch.int64, device=index.device)
-    return cells.scatter_add_(0, index, torch.ones_like(index)).view(side, side)
+    size = num_classes + 2
+    index = torch.add(predicted.clamp(-1, num_classes), true.clamp(-1, num_classes), alpha=size).add_(size + 1)
+    counts = torch.zeros(size * size, dtype=torch.int64, device=index.device)
+    return counts.scatter_add_(0, index, torch.ones_like(index)).view(size, size)
 
 
-def _strip_border(cells: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Counts `[K, K]` of bordered ones.
+def _remove_padding(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the inner counts `[K, K]`.
 
     Raises:
-        ValueError: the border holds something.
+        ValueError: labels outside 0..K-1 were counted.
     """
-    confusion = cells[1:-1, 1:-1]
-    if confusion.sum() != cells.sum():
-        wrong_targets = cells.sum() - cells[1:-1].sum()
-        wrong_predictions = cells.sum() - cells[:, 1:-1].sum()
+    confusion = counts[1:-1, 1:-1]
+    if confusion.sum() != counts.sum():
+        wrong_targets = counts.sum() - counts[1:-1].sum()
+        wrong_predictions = counts.sum() - counts[:, 1:-1].sum()
         raise ValueError(
-            f"{wrong_targets} targets and {wrong_predictions} predictions lie outside 0..{len(confusion) - 1} "
+            f"{wrong_targets} targets and {wrong_predictions} predictions are outside 0..{len(confusion) - 1} "
             f"(num_classes={len(confusion)})"
         )
     return confusion
