@@ -55,9 +55,7 @@ def test_equals_sinusoid_evaluated_at_angles(order):
 @pytest.mark.parametrize("samples_per_revolution", [100, 64, 57])
 def test_agrees_with_scipy(samples_per_revolution):
     # 2000 samples are 25 revolutions; SciPy treats the window as one period, so the signal must vanish at its ends
-    low_pass = scipy_signal.butter(
-        12, 0.5, output="sos"
-    )  # relative to half the input rate; at most 0.7 of half the output rate
+    low_pass = scipy_signal.butter(12, 0.5, output="sos")  # 0.5 of half the input rate, <= 0.7 of half the output rate
     noise = scipy_signal.sosfiltfilt(low_pass, np.random.default_rng(0).normal(size=2000))
     burst = noise * np.kaiser(2000, 20)
     n_samples_out = 25 * samples_per_revolution

@@ -182,8 +182,8 @@ def _outside(starts: Tensor, widths: Tensor, length: int) -> Tensor:
     # length + i is 1 from position length - i on.
     table = _edges(length, starts.device)
     before = table.index_select(0, (length - starts).view(-1))
-    behind = table.index_select(0, (2 * length - starts - widths).view(-1))
-    outside = before.bitwise_or_(behind)
+    after = table.index_select(0, (2 * length - starts - widths).view(-1))
+    outside = before.bitwise_or_(after)
     return outside if n_spans == 1 else outside.view(n, n_spans, length).amin(1)
 
 

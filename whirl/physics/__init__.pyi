@@ -14,10 +14,16 @@ from .compatibility import (
     class_probabilities as class_probabilities,
 )
 from .compatibility import (
+    expectation_table as expectation_table,
+)
+from .compatibility import (
     fit_calibration as fit_calibration,
 )
 from .compatibility import (
     log_compatibility as log_compatibility,
+)
+from .compatibility import (
+    presence_probability as presence_probability,
 )
 from .envelope_rule import EnvelopeRule as EnvelopeRule
 from .evidence import OrderEvidence as OrderEvidence
@@ -25,6 +31,9 @@ from .expected_lines import expectations as expectations
 from .faults import signature as signature
 from .features import (
     Feature as Feature,
+)
+from .features import (
+    LateralInhibition as LateralInhibition,
 )
 from .features import (
     journal_features as journal_features,

@@ -42,8 +42,9 @@ def estimate_rpm(signals: Tensor, sample_rate: float, rpm_range: tuple[float, fl
             f"so that {n_harmonics} harmonics lie below half the sampling rate"
         )
     n = signals.shape[-1]
-    centred = signals.float() - signals.float().mean(-1, keepdim=True)
-    spectrum = torch.fft.rfft(centred * torch.hann_window(n, device=signals.device)).view(len(signals), -1, n // 2 + 1)
+    zero_mean = signals.float() - signals.float().mean(-1, keepdim=True)
+    spectrum = torch.fft.rfft(zero_mean * torch.hann_window(n, device=signals.device))
+    spectrum = spectrum.view(len(signals), -1, n // 2 + 1)
     level = spectrum.abs().clamp_min(torch.finfo(torch.float32).tiny).log()
     level = level - F.avg_pool1d(level, _FLOOR_BINS, 1, _FLOOR_BINS // 2, count_include_pad=False)
     rate_hz = torch.arange(low_hz, high_hz, sample_rate / n / 8, device=signals.device)
