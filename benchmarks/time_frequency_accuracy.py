@@ -49,7 +49,7 @@ from whirl.evaluation.metrics import scores
 from whirl.evaluation.paired import compare_arms
 from whirl.evaluation.prediction import Predictions, aggregate_by_recording, predict_windows
 from whirl.models.cnn2d import CNN2d
-from whirl.models.multi_tfr import KINDS_TOGETHER, MultiTFR
+from whirl.models.multi_tfr import DEFAULT_KINDS, MultiTFR
 from whirl.models.registry import create_model
 from whirl.models.resnet18_2d import ResNet18Maps
 from whirl.optim.cnn_optimizer import create_optimizer
@@ -129,11 +129,11 @@ def representation_of(kind: str, config: RunConfig) -> TimeFrequency:
 
 def kinds_of(arm: str) -> tuple[str, ...]:
     kind = arm.removesuffix(MASKED).removesuffix(LONGER)
-    return KINDS_TOGETHER if kind in TOGETHER else (kind,)
+    return DEFAULT_KINDS if kind in TOGETHER else (kind,)
 
 
 def epochs_of(arm: str, config: RunConfig) -> int:
-    return (config.epochs or 1) * (len(KINDS_TOGETHER) if LONGER in arm else 1)
+    return (config.epochs or 1) * (len(DEFAULT_KINDS) if LONGER in arm else 1)
 
 
 def new_network(arm: str, arguments: argparse.Namespace, config: RunConfig) -> torch.nn.Module:

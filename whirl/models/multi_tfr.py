@@ -1,4 +1,4 @@
-"""One network for several time-frequency representations."""
+"""Ensemble of networks on several time-frequency representations."""
 
 from __future__ import annotations
 
@@ -12,32 +12,33 @@ from torch import Tensor, nn
 from whirl.dsp.time_frequency import TimeFrequency
 from whirl.models.registry import create_model, register_model
 from whirl.models.time_frequency import TimeFrequencyNetwork
-from whirl.validation import unknown_name
+from whirl.validation import check_name
 
-KINDS_TOGETHER = ("stft", "cwt", "wvd", "order")
-"""Kinds of `multi_tfr`: two that trade time for frequency, one that does not, and one that follows the shaft."""
+DEFAULT_KINDS = ("stft", "cwt", "wvd", "order")
+"""Default kinds of `multi_tfr`: two with a trade-off between time and frequency resolution, one without, and one that
+is synchronous with the shaft."""
 
 
 class MultiTFR(nn.Module):
-    """Several representations of the same signals, each with a network, and their common opinion.
+    """Ensemble of networks, each on its own representation of the same signals.
 
-    The opinion is the mean of the representations' class probabilities (a linear opinion pool), given as its logarithm,
-    so that softmax returns it. Unlike the mean of logits, it lets no representation that is certain and wrong
+    The class probabilities of the members are averaged (a linear opinion pool). The result is returned as log
+    probabilities, so that softmax restores it. Unlike an average of logits, a member that is confident and wrong cannot
     veto a class.
 
-    Each representation has weights of its own, for the rows of its maps mean other things, hertz in equal steps
-    or in equal ratios, or orders of the shaft; batch normalisation, above all, would learn the statistics of a mixture
-    that no batch has. The same network under several names shares its weights.
+    Each member has its own weights, since the rows of its maps have a different meaning: frequencies on a linear or
+    logarithmic scale, or orders of the shaft. In particular, shared batch normalization would estimate statistics of a
+    mixture that does not occur in any batch. A network that is passed under several names shares its weights.
 
     Args:
-        representations: what makes the maps, by name.
-        networks: `[B, C, F, T']` to logits `[B, K]`, by the same names.
+        representations: representations by name.
+        networks: networks from maps `[B, C, F, T']` to logits `[B, K]`, by the same names.
 
     Attributes:
-        members: a `TimeFrequencyNetwork` of each name.
+        members: a `TimeFrequencyNetwork` for each name.
 
     Raises:
-        ValueError: no representation, or other names for the networks.
+        ValueError: there is no representation, or the names differ.
 
     Example:
         >>> from whirl.models.cnn2d import CNN2d
@@ -53,40 +54,39 @@ class MultiTFR(nn.Module):
         if not representations or set(representations) != set(networks):
             raise ValueError(
                 f"representations are {sorted(representations)} and networks {sorted(networks)}, expected the same "
-                "names, at least one"
+                "names and at least one"
             )
         self.members = nn.ModuleDict(
-            {name: TimeFrequencyNetwork(made, networks[name]) for name, made in representations.items()}
+            {name: TimeFrequencyNetwork(each, networks[name]) for name, each in representations.items()}
         )
 
     @property
     def representation(self) -> dict[str, TimeFrequency]:
-        """What makes the maps, by name."""
+        """Representations by name."""
         return {name: member.representation for name, member in self.members.items()}  # pyright: ignore[reportReturnType]
 
     def forward(
         self, signals: Tensor, metadata: Mapping[str, Tensor] | None = None, representation: str | None = None
     ) -> Tensor:
-        """Logits of signals by all representations, or by one of them.
+        """Compute the logits of signals, by all members or by one of them.
 
         Args:
-            signals: `[B, C, T]`; for a named representation, its maps `[B, C, F, T']` as well.
-            metadata: `"rpm"`, `[B]`, rev/min, for order maps.
-            representation: its name; None takes all.
+            signals: `[B, C, T]`; if a representation is named, also its maps `[B, C, F, T']`.
+            metadata: must contain `"rpm"` for order maps, the shaft speed in rev/min, `[B]`.
+            representation: name of the member to use; None uses all.
 
         Returns:
-            `[B, K]`; of all representations, logarithms of probabilities, in float32 at least.
+            `[B, K]`; for all members log probabilities, in float32 or higher precision.
 
         Raises:
-            ValueError: an unknown name.
+            ValueError: the name is unknown.
         """
         if representation is not None:
-            if representation not in self.members:
-                raise ValueError(unknown_name("representation", representation, list(self.members)))
+            check_name("representation", representation, list(self.members))
             return self.members[representation](signals, metadata)
-        opinions = torch.stack([member(signals, metadata) for member in self.members.values()])
-        opinions = opinions.to(torch.promote_types(opinions.dtype, torch.float32))
-        return opinions.log_softmax(-1).logsumexp(0) - math.log(len(opinions))
+        logits = torch.stack([member(signals, metadata) for member in self.members.values()])
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return logits.log_softmax(-1).logsumexp(0) - math.log(len(logits))
 
 
 @register_model("multi_tfr")
@@ -95,21 +95,21 @@ def multi_tfr(
     in_channels: int = 1,
     *,
     sampling_rate_hz: float = 20480,
-    kinds: Sequence[str] | Mapping[str, Mapping[str, Any]] = KINDS_TOGETHER,
+    kinds: Sequence[str] | Mapping[str, Mapping[str, Any]] = DEFAULT_KINDS,
     network: str = "cnn2d",
 ) -> MultiTFR:
-    """A `MultiTFR` with one network for each kind of representation.
+    """Create a `MultiTFR` with one network for each kind of representation.
 
     Args:
         num_classes: number of classes K, >= 1.
         in_channels: number of signal channels C, >= 1.
-        sampling_rate_hz: of the signals, > 0.
-        kinds: of representations, in their usual form, or with other arguments of `TimeFrequency` by kind:
+        sampling_rate_hz: sampling rate of the signals, > 0.
+        kinds: kinds of representations with default settings, or a mapping from kinds to arguments of `TimeFrequency`:
             `{"stft": {"n_frequencies": 32}, "cwt": {}}`.
-        network: name of the networks behind, see `list_models`.
+        network: name of the networks for maps, see `list_models`.
 
     Raises:
-        ValueError: an unknown kind or network, or a number out of range.
+        ValueError: a kind or network is unknown, or a number is out of range.
     """
     arguments = kinds if isinstance(kinds, Mapping) else {kind: {} for kind in kinds}
     return MultiTFR(

@@ -13,7 +13,7 @@ from whirl.dsp.time_frequency import TimeFrequency
 from whirl.engine.checkpoint import SaveInterval
 from whirl.engine.files import write_text
 from whirl.losses.balancing import LAMBDA_SCHEDULES
-from whirl.models.multi_tfr import KINDS_TOGETHER
+from whirl.models.multi_tfr import DEFAULT_KINDS
 from whirl.models.registry import check_model_name, list_models
 from whirl.optim.cnn_optimizer import optimizer_names
 from whirl.optim.scheduler_factory import schedule_names
@@ -203,7 +203,7 @@ class RunConfig(BaseModel):
         if self.representation is None:
             return []
         if self.representation == "multi":
-            return list(KINDS_TOGETHER)
+            return list(DEFAULT_KINDS)
         return [self.representation] if isinstance(self.representation, str) else list(self.representation)
 
     @model_validator(mode="before")
