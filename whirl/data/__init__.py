@@ -1,4 +1,4 @@
-"""Recordings: readers, data sets, the simulator, windows, splits, leakage checks and loaders."""
+"""Recordings: readers, data sets, simulation, quality checks, splits, leakage checks, windows, loaders, features."""
 
 import lazy_loader
 

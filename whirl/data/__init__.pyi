@@ -1,3 +1,9 @@
+from .arrays import (
+    WindowArrays as WindowArrays,
+)
+from .arrays import (
+    window_arrays as window_arrays,
+)
 from .dataset import (
     list_dataset as list_dataset,
 )
@@ -9,10 +15,19 @@ from .dataset import (
 )
 from .feature_transformer import SignalFeatures as SignalFeatures
 from .features import (
+    Feature as Feature,
+)
+from .features import (
+    evidence_features as evidence_features,
+)
+from .features import (
     feature_table as feature_table,
 )
 from .features import (
     signal_features as signal_features,
+)
+from .inspection import (
+    ClassSummary as ClassSummary,
 )
 from .inspection import (
     Inspection as Inspection,
@@ -40,6 +55,12 @@ from .loaders import (
 )
 from .loaders import (
     make_loader as make_loader,
+)
+from .manifest import (
+    Entry as Entry,
+)
+from .manifest import (
+    read_listed as read_listed,
 )
 from .manifest import (
     read_manifest as read_manifest,
@@ -75,6 +96,9 @@ from .resampling import (
     band_limit as band_limit,
 )
 from .resampling import (
+    common_band_hz as common_band_hz,
+)
+from .resampling import (
     resample as resample,
 )
 from .resampling import (
@@ -99,7 +123,13 @@ from .windows import (
     WindowDataset as WindowDataset,
 )
 from .windows import (
+    Windows as Windows,
+)
+from .windows import (
     choose_window as choose_window,
+)
+from .windows import (
+    known_quantities as known_quantities,
 )
 from .windows import (
     standardize as standardize,
