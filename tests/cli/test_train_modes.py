@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-import yaml
 from matplotlib import image
 from typer.testing import CliRunner
 
@@ -16,9 +15,10 @@ from whirl.evaluation.prediction import aggregate_by_recording, predict_windows
 from whirl.runs.config import make_config
 from whirl.runs.data import prepare
 from whirl.runs.factory import new_model
+from whirl.runs.flat import to_flat
 from whirl.runs.prediction import predict
 from whirl.runs.run_folder import RunFolder
-from whirl.runs.training import make_trainer
+from whirl.runs.trainers import make_trainer
 from whirl.training.knowledge_distillation import DistillationTrainer
 from whirl.training.progressive_resizing import ProgressiveResizingTrainer
 from whirl.training.spectrogram_trainer import MultiTFRTrainer, SpectrogramTrainer, load_representation
@@ -58,7 +58,7 @@ def test_a_network_for_maps_trains_and_makes_its_own_maps_afterwards(data, tmp_p
     out = tmp_path / "run"
     done = whirl("train", data, "--representation", kind, "--out", out, *QUICK)
     assert done.exit_code == 0, done.output
-    settings = yaml.safe_load((out / "config.yaml").read_text())
+    settings = to_flat(RunFolder(out).read_config())
     assert settings["model"] == ("multi_tfr" if kind == "multi" else "cnn2d")
     files = sorted(data.glob("*.npz"))[:3]
     said = predict(out, files)
@@ -113,11 +113,12 @@ def test_a_teacher_cannot_hide_behind_another_name(data, teacher, tmp_path):
 
 
 def test_maps_are_settled_in_the_run_and_may_be_set(data, tmp_path):
-    (tmp_path / "maps.yaml").write_text("representation: stft\nmaps: {stft: {n_frequencies: 32, n_times: 48}}\n")
+    maps = "{stft: {n_frequencies: 32, n_times: 48}}"
+    (tmp_path / "maps.yaml").write_text(f"training: {{method: {{kind: maps, representation: stft, maps: {maps}}}}}\n")
     out = tmp_path / "run"
     done = whirl("train", data, "--config", tmp_path / "maps.yaml", "--out", out, *QUICK)
     assert done.exit_code == 0, done.output
-    settings = yaml.safe_load((out / "config.yaml").read_text())
+    settings = to_flat(RunFolder(out).read_config())
     assert settings["maps"]["stft"]["n_times"] == 48
     assert settings["maps"]["stft"]["scale"] == "db"  # all of them, so that other defaults change no old run
     network, made = new_model(RunFolder(out).read_config()), load_representation(out / "checkpoints" / "best.pt")
@@ -128,7 +129,7 @@ def test_maps_are_settled_in_the_run_and_may_be_set(data, tmp_path):
     "maps", ["{cwt: {}}", "{stft: {rows: 3}}", "{stft: {n_frequencies: 100000}}", "{stft: {frequency_range: [3, 1]}}"]
 )
 def test_maps_that_make_no_sense(data, tmp_path, maps):
-    (tmp_path / "maps.yaml").write_text(f"representation: stft\nmaps: {maps}\n")
+    (tmp_path / "maps.yaml").write_text(f"training: {{method: {{kind: maps, representation: stft, maps: {maps}}}}}\n")
     refused(whirl("train", data, "--config", tmp_path / "maps.yaml", "--out", tmp_path / "run"), "maps.yaml", "")
     assert not (tmp_path / "run").exists()
 
@@ -140,7 +141,7 @@ def test_stages_of_growing_length(data, tmp_path):
     assert done.exit_code == 0, done.output
     history = json.loads((out / "history.json").read_text())
     assert history["length"] == [1024, 2048, 2048]
-    assert yaml.safe_load((out / "config.yaml").read_text())["window"] == 2048
+    assert to_flat(RunFolder(out).read_config())["window"] == 2048
 
 
 @pytest.mark.parametrize(
@@ -154,13 +155,13 @@ def test_stages_of_growing_length(data, tmp_path):
             ("--progressive", "1024:1,2048:1", "--progressive-method", "interpolate", "--model", "order_cnn"),
             ("sampling rate", "order_cnn"),
         ),
-        (("--progressive-method", "truncate"), ("progressive_method belongs to progressive",)),
-        (("--alpha", "0.5"), ("alpha belongs to teacher",)),
-        (("--no-specaugment",), ("specaugment belongs to representation",)),
+        (("--progressive-method", "truncate"), ("progressive is required",)),
+        (("--alpha", "0.5"), ("teacher is required",)),
+        (("--no-specaugment",), ("representation is required",)),
         (("--representation", "stft", "--model", "wdcnn"), ("wdcnn", "cnn2d")),
         (("--model", "cnn2d"), ("cnn2d", "waveforms")),
         (("--representation", "wavelet"), ("representation", "wavelet")),
-        (("--representation", "stft", "--trainer", "pinn"), ("two ways of training",)),
+        (("--representation", "stft", "--trainer", "pinn"), ("representation requires trainer 'maps'", "pinn")),
         (("--teacher", "nowhere"), ("nowhere", "not a run folder")),
         (("--width", "0.5", "--model", "patch_transformer"), ("width", "wdcnn")),
         (("--precision", "fp8"), ("precision", "fp8")),

@@ -15,7 +15,7 @@ import torch
 
 from whirl.data.dataset import load_dataset, save_dataset
 from whirl.data.simulation import simulate
-from whirl.evaluation.export import FACTS_FILE
+from whirl.evaluation.export import METADATA_FILE
 from whirl.runs.config import make_config
 from whirl.runs.data import prepare
 from whirl.runs.export import OperatingRange, export_bundle, export_run, load_bundle
@@ -161,9 +161,9 @@ def test_an_exported_program_agrees_with_the_run(run, recordings, tmp_path):
     path = tmp_path / "model.pt2"
     lines = export_run(run, path, "torch")
     assert lines[0] == str(path)
-    facts = {FACTS_FILE: ""}
+    facts = {METADATA_FILE: ""}
     program = torch.export.load(path, extra_files=facts).module()
-    told = json.loads(facts[FACTS_FILE])
+    told = json.loads(facts[METADATA_FILE])
     assert json.loads(told["classes"]) == RunFolder(run).read_config().classes
     assert (told["window"], told["sampling_rate_hz"]) == ("2048", "2560")
     data = prepare(RunFolder(run).read_config())
@@ -317,7 +317,7 @@ EDITS = {
     "no classes": (put("settings", "classes", value=[]), "classes"),
     "classes objects": (put("settings", "classes", value=[{"a": 1}, {"b": 2}]), "classes"),
     "class that steers a terminal": (put("settings", "classes", value=["a", "b", "\x1b[2J"]), "cannot be printed"),
-    "another number of classes": (put("settings", "classes", value=["a", "b"]), "holds another network"),
+    "another number of classes": (put("settings", "classes", value=["a", "b"]), "another network"),
     "unknown bearing": (put("settings", "bearing", value="../6205"), "bearing"),
     "checksum no text": (put("weights_sha256", value=0), "weights_sha256"),
     "checksum a path": (put("weights_sha256", value="../../x"), "weights_sha256"),
@@ -344,10 +344,10 @@ def test_what_is_no_description_is_refused(bundle, text):
 def test_a_network_that_the_description_does_not_describe_is_not_bundled(run, tmp_path):
     """The settings of the run lost, after training, what the network was built with."""
     config = RunFolder(run).read_config()
-    assert config.model == "wdcnn"
+    assert config.model_name == "wdcnn"
     copy = shutil.copytree(run, tmp_path / "run")
     (copy / "config.yaml").write_text((copy / "config.yaml").read_text().replace("model: wdcnn", "model: cnn1d"))
-    with pytest.raises(ValueError, match="holds another network"):
+    with pytest.raises(ValueError, match="another network"):
         export_bundle(copy, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from typer.testing import CliRunner
 
@@ -23,6 +22,7 @@ from whirl.runs.config import make_config
 from whirl.runs.data import prepare, with_speeds
 from whirl.runs.evaluation import evaluate
 from whirl.runs.factory import physics_baseline
+from whirl.runs.flat import to_flat
 from whirl.runs.prediction import predict
 from whirl.runs.run_folder import RunFolder
 from whirl.runs.training import train_run
@@ -92,14 +92,14 @@ def test_the_parts_of_the_loss_are_in_history_tensorboard_and_report(data, tmp_p
     assert min(history["train_freq_loss"] + history["train_sommerfeld_loss"]) > 0
     page = (run / "report.html").read_text()
     for shown in (
-        "loss against lines",
-        "loss against load ranking",
+        "frequency loss",
+        "load ranking",
         "agreement with physics",
-        "<th>physics alone</th>",
+        "<th>physics only</th>",
     ):
         assert shown in page
-    assert "loss of steadiness" not in page  # a term that is turned off
-    assert yaml.safe_load((run / "config.yaml").read_text())["lambda_sommerfeld"] == 0.5
+    assert "temporal smoothness loss" not in page  # a term that is turned off
+    assert to_flat(RunFolder(run).read_config())["lambda_sommerfeld"] == 0.5
 
 
 class StopIn(Callback):
@@ -126,11 +126,11 @@ def test_without_weights_it_is_the_plain_training(data, tmp_path):
     plain = make_config({"data": str(data), **QUICK})
     train_run(plain, tmp_path / "b")
     assert same(tmp_path / "a", tmp_path / "b")
-    settings = yaml.safe_load((tmp_path / "b" / "config.yaml").read_text())
+    settings = to_flat(RunFolder(tmp_path / "b").read_config())
     assert not [name for name in settings if name.startswith("lambda") or name == "unlabeled"]
     report = (tmp_path / "b" / "report.html").read_text()
-    assert "loss against lines" not in report
-    assert "<th>physics alone</th>" in report
+    assert "frequency loss" not in report
+    assert "<th>physics only</th>" in report
 
 
 @pytest.mark.parametrize("model", ["hybrid_pinn", "order_cnn"])
@@ -240,7 +240,7 @@ def test_terms_without_a_gradient_are_named_before_anything_is_written(recording
     silent, out = without_speed(of_machines(recordings, 0, 4), tmp_path / "silent"), tmp_path / "out"
     options = ["--trainer", "pinn", "--model", "wdcnn", "--epochs", 1, "--out", out]
     refused(whirl("train", silent, *options), out, "freq_loss", "rpm")
-    (tmp_path / "c.yaml").write_text("lambda_sommerfeld: 1\n")
+    (tmp_path / "c.yaml").write_text("training: {method: {kind: pinn, lambda_sommerfeld: 1}}\n")
     bare = tmp_path / "bare"
     save_dataset((replace(r, metadata={}, load=None) for r in of_machines(recordings, 0, 4)), bare)
     refused(whirl("train", bare, *options, "--config", tmp_path / "c.yaml"), out, "sommerfeld_loss", "'load'")
@@ -254,7 +254,7 @@ def test_faults_of_a_rolling_bearing_need_its_geometry(tmp_path):
     options = ["--trainer", "pinn", "--model", "wdcnn", "--epochs", 1, "--out", out]
     done = whirl("train", folder, *options, "--bearing", "6205", "--lambda-freq", 0.3)
     assert done.exit_code == 0, done.output
-    assert yaml.safe_load((out / "config.yaml").read_text())["lambda_freq"] == 0.3
+    assert to_flat(RunFolder(out).read_config())["lambda_freq"] == 0.3
 
 
 def test_unlabelled_recordings_of_a_test_machine_are_a_leak(recordings, data, tmp_path):

@@ -18,14 +18,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from typer.testing import CliRunner
 
 from whirl.cli.main import app
 from whirl.data.dataset import load_dataset, save_dataset
 from whirl.data.simulation import simulate
-from whirl.runs.config import RunConfig
+from whirl.runs.config import make_config
 from whirl.runs.data import prepare
+from whirl.runs.flat import to_flat
+from whirl.runs.run_folder import RunFolder
 from whirl.runs.search import without_test
 from whirl.runs.search_report import SearchReport, Tried, render
 from whirl.runs.search_space import check_space, count, preset_space
@@ -96,7 +97,7 @@ def test_train_takes_the_best_and_comes_to_its_score(searched, tmp_path):
     history = json.loads((tmp_path / "run" / "history.json").read_text())
     kept = int(np.argmin(history["val_loss"]))
     assert history["val_accuracy"][kept] == pytest.approx(best["mean_score"], abs=1e-12)
-    settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    settings = to_flat(RunFolder(tmp_path / "run").read_config())
     assert settings["lr"] == best["lr"]
     assert settings["optimizer"] == best["optimizer"]
     assert f"whirl train --config {folder / 'best.yaml'}" in printed
@@ -129,7 +130,7 @@ def test_a_score_on_specimens_that_were_trained_on_says_so(searched, recordings,
 
 
 def test_what_the_test_part_holds_changes_no_score(recordings, data, space, searched, tmp_path):
-    split = prepare(RunConfig(data=str(data), model="wdcnn", window=1024, bearing="6205")).split
+    split = prepare(make_config({"data": str(data), "model": "wdcnn", "window": 1024, "bearing": "6205"})).split
     tested = {recording.specimen for recording in split.test}
     assert tested
     noise = np.random.default_rng(0)
@@ -147,7 +148,7 @@ def test_what_the_test_part_holds_changes_no_score(recordings, data, space, sear
 
 
 def test_trials_are_given_no_test_part(data):
-    prepared = prepare(RunConfig(data=str(data), window=1024, bearing="6205"))
+    prepared = prepare(make_config({"data": str(data), "window": 1024, "bearing": "6205"}))
     assert prepared.split.test
     assert without_test(prepared).split.test == []
     assert without_test(prepared).split.train == prepared.split.train
@@ -207,10 +208,10 @@ def test_the_best_is_held_against_the_usual_settings(tried, lowest_lr, says):
 
 
 def test_a_setting_that_is_given_is_not_searched():
-    config = RunConfig(model="wdcnn", lr=0.01)
+    config = make_config({"model": "wdcnn", "lr": 0.01})
     assert "lr" in preset_space(config)
     assert "lr" not in preset_space(config, {"lr"})
-    assert "label_smoothing" not in preset_space(RunConfig(model="wdcnn", loss="focal"))
+    assert "label_smoothing" not in preset_space(make_config({"model": "wdcnn", "loss": "focal"}))
 
 
 @pytest.mark.parametrize(
@@ -243,7 +244,7 @@ def test_a_setting_that_is_given_is_not_searched():
 )
 def test_a_bad_space_is_named(space, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        check_space(space, RunConfig(model="wdcnn"))
+        check_space(space, make_config({"model": "wdcnn"}))
 
 
 def test_candidates_are_counted():

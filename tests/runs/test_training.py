@@ -6,20 +6,21 @@ import pytest
 
 from whirl.augment.policies import AutoAugment
 from whirl.augment.transformer_augmentation import get_heavy_augmentation
-from whirl.runs.config import RunConfig, SimulationConfig
+from whirl.runs.config import make_config, with_settings
 from whirl.runs.data import prepare
 from whirl.runs.run_folder import RunFolder
-from whirl.runs.training import make_trainer
+from whirl.runs.sections import SimulationSection
+from whirl.runs.trainers import make_trainer
 
 
 @pytest.fixture(scope="module")
 def data():
-    simulation = SimulationConfig(n_machines=4, recordings_per_class=1, duration_s=0.5)
-    return prepare(RunConfig(simulation=simulation, epochs=1, device="cpu", threads=1))
+    simulation = SimulationSection(n_machines=4, recordings_per_class=1, duration_s=0.5)
+    return prepare(make_config({"simulation": simulation, "epochs": 1, "device": "cpu", "threads": 1}))
 
 
 def trainer_for(data, folder, **settings):
-    return make_trainer(replace(data, config=data.config.model_copy(update=settings)), RunFolder(folder))
+    return make_trainer(replace(data, config=with_settings(data.config, **settings)), RunFolder(folder))
 
 
 def test_a_preset_reaches_signals_and_patches(data, tmp_path):

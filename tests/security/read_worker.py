@@ -29,13 +29,13 @@ def readers() -> dict[str, Callable[[Path], Any]]:
     from whirl.data.dataset import load_dataset
     from whirl.data.reading import read
     from whirl.engine.files import load_checkpoint_file
-    from whirl.runs.config import make_config, read_settings
+    from whirl.runs.config_files import load_config
 
     return {
         "recording": lambda path: read(path, sampling_rate_hz=100.0),
         "dataset": load_dataset,
         "checkpoint": load_checkpoint_file,
-        "settings": lambda path: make_config(read_settings(path), str(path)),
+        "settings": lambda path: load_config(path, {}),
     }
 
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from whirl.runs.config import make_config
+from whirl.runs.config import make_config, resolve
 from whirl.runs.run_folder import RunFolder, resolve_run
 from whirl.runs.training import train_run
 
@@ -40,8 +40,12 @@ def test_an_output_folder_is_not_made_by_looking_at_it(tmp_path):
 
 def test_only_what_nothing_depends_on_may_change_on_resume(tmp_path):
     folder = RunFolder(tmp_path)
-    folder.initialize(make_config({"epochs": 3, "num_workers": 2}), {})
+    choices = {
+        "model": "wdcnn", "window": 1024, "hop": 512, "classes": ["a", "b"], "channels": ["DE"], "sampling_rate_hz": 12_000,
+        "band_limit_hz": "off", "rpm_range": "unknown", "precision": "32", "bearing": "unknown", "threads": 1,
+    }  # fmt: skip
+    folder.initialize(resolve(make_config({"epochs": 3, "num_workers": 2}), **choices), {})
     config, _ = resolve_run({"num_workers": 0}, None, tmp_path, resume=True)
-    assert (config.num_workers, config.epochs) == (0, 3)
-    with pytest.raises(ValueError, match="began with epochs = 3, not 4"):
+    assert (config.run.num_workers, config.training.epochs) == (0, 3)
+    with pytest.raises(ValueError, match="was started with epochs=3, but epochs=4 was given"):
         resolve_run({"epochs": 4}, None, tmp_path, resume=True)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from whirl.augment import signals as raw
 from whirl.augment import vibration
-from whirl.augment.base import Augmentation, Compose, RandomApply
+from whirl.augment.base import Augmentation, Compose, RandomApply, as_augmentation
 from whirl.augment.label_mixing import invalidate_mixed_metadata
 from whirl.augment.signal_mixing import MixupAugmentation, cutmix_batch
 from whirl.engine.batch import Batch
+from whirl.registry import Registry
 from whirl.validation import check_name, check_number
 
 Step = tuple[str, float, float]
@@ -206,11 +207,24 @@ class AutoAugment(Augmentation):
         return f"AutoAugment({self.policy!r})"
 
 
+AUGMENTATIONS: Registry[Callable[[], Any]] = Registry("augmentation", group="whirl.augmentations")
+
+
+def register_augmentation(name: str) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
+    """Add an augmentation to those that `whirl train --augment` knows.
+
+    Decorates a class or function that is called without arguments and returns an `Augmentation`, or a function
+    `(signals, targets) -> (signals, targets)`.
+    """
+    return AUGMENTATIONS.register(name)
+
+
 def make_augmentation(setting: str | Policy) -> Augmentation:
     """Create an augmentation from a preset or a policy.
 
     Args:
-        setting: `'light'`, `'medium'`, `'heavy'`, or a policy as accepted by `AutoAugment`.
+        setting: `'light'`, `'medium'`, `'heavy'`, a name given to `register_augmentation`, or a policy as accepted by
+            `AutoAugment`.
 
     Raises:
         ValueError: the preset is unknown, or the policy is invalid.
@@ -221,5 +235,7 @@ def make_augmentation(setting: str | Policy) -> Augmentation:
     """
     if not isinstance(setting, str):
         return AutoAugment(setting)
-    check_name("preset", setting, PRESETS)
-    return compose_policy(PRESETS[setting])
+    if setting in PRESETS:
+        return compose_policy(PRESETS[setting])
+    check_name("preset", setting, [*PRESETS, *AUGMENTATIONS.names()])
+    return as_augmentation(AUGMENTATIONS.get(setting)())

@@ -88,7 +88,7 @@ def allowed_bytes(path: Path) -> int:
 
 Reader = Callable[[Path], Content]
 
-READERS: Registry[Reader] = Registry("file type")
+READERS: Registry[Reader] = Registry("file type", group="whirl.readers")
 
 
 def register_reader(*suffixes: str) -> Callable[[Reader], Reader]:

@@ -26,7 +26,9 @@ _BUILT_IN = (
     "resnet18_2d",
     "wdcnn",
 )
-MODELS: Registry[Callable[..., Any]] = Registry("model", {name: f"{__package__}.{name}" for name in _BUILT_IN})
+MODELS: Registry[Callable[..., Any]] = Registry(
+    "model", {name: f"{__package__}.{name}" for name in _BUILT_IN}, group="whirl.models"
+)
 
 Factory = TypeVar("Factory", bound="Callable[..., nn.Module]")
 

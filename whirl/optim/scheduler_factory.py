@@ -12,29 +12,37 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from whirl.optim import schedulers, warmup_schedulers
 from whirl.optim.scheduler_base import MIN_ONECYCLE_STEPS, get_learning_rates
+from whirl.registry import Registry
 from whirl.validation import check_count, check_name
 
+SCHEDULES: Registry[Callable[..., LRScheduler]] = Registry("schedule", group="whirl.schedules")
+"""Schedules by name; an entry is called as `factory(optimizer, **settings)`, its parameters are the settings."""
 
-def _factories() -> dict[str, Callable[..., LRScheduler]]:
-    return {
-        "step": schedulers.create_step_scheduler,
-        "exponential": schedulers.create_exponential_scheduler,
-        "polynomial": schedulers.PolynomialLRScheduler,
-        "cosine": schedulers.create_cosine_scheduler,
-        "cosine_restarts": schedulers.create_cosine_warmrestarts_scheduler,
-        "cosine_warmrestarts": schedulers.create_cosine_warmrestarts_scheduler,
-        "onecycle": schedulers.create_onecycle_scheduler,
-        "plateau": schedulers.create_plateau_scheduler,
-        "warmup": schedulers.WarmupScheduler,
-        "warmup_cosine": warmup_schedulers.create_warmup_cosine_schedule,
-        "warmup_linear": warmup_schedulers.create_warmup_linear_schedule,
-        "noam": warmup_schedulers.create_noam_schedule,
-    }
+SCHEDULES.register("step")(schedulers.create_step_scheduler)
+SCHEDULES.register("exponential")(schedulers.create_exponential_scheduler)
+SCHEDULES.register("polynomial")(schedulers.PolynomialLRScheduler)
+SCHEDULES.register("cosine")(schedulers.create_cosine_scheduler)
+SCHEDULES.register("cosine_restarts", "cosine_warmrestarts")(schedulers.create_cosine_warmrestarts_scheduler)
+SCHEDULES.register("onecycle")(schedulers.create_onecycle_scheduler)
+SCHEDULES.register("plateau")(schedulers.create_plateau_scheduler)
+SCHEDULES.register("warmup")(schedulers.WarmupScheduler)
+SCHEDULES.register("warmup_cosine")(warmup_schedulers.create_warmup_cosine_schedule)
+SCHEDULES.register("warmup_linear")(warmup_schedulers.create_warmup_linear_schedule)
+SCHEDULES.register("noam")(warmup_schedulers.create_noam_schedule)
+
+
+def register_schedule(name: str) -> Callable[[Callable[..., LRScheduler]], Callable[..., LRScheduler]]:
+    """Add a schedule to those that `whirl train --schedule` and the factories by name know.
+
+    Decorates a class or function that is called as `factory(optimizer, **settings)` and returns a scheduler. Parameters
+    named as those of `create_training_scheduler`'s derived settings, e.g. `total_steps`, follow the training's length.
+    """
+    return SCHEDULES.register(name)
 
 
 def schedule_names() -> list[str]:
     """Return the names of all schedules, sorted."""
-    return sorted(_factories())
+    return SCHEDULES.names()
 
 
 def make_scheduler(name: str, optimizer: Optimizer, settings: Mapping[str, Any], other_factory: str) -> LRScheduler:
@@ -60,7 +68,7 @@ def make_scheduler(name: str, optimizer: Optimizer, settings: Mapping[str, Any],
     missing = [key for key, value in _parameters(name).items() if value.default is value.empty and key not in settings]
     if missing:
         raise TypeError(f"schedule {name!r} needs {', '.join(missing)}; its settings are {_signature(name)}")
-    return _factories()[name](optimizer, **settings)
+    return SCHEDULES.get(name)(optimizer, **settings)
 
 
 def check_settings(name: str, settings: Iterable[str]) -> None:
@@ -83,7 +91,7 @@ def _signature(name: str) -> str:
 def _parameters(name: str) -> dict[str, inspect.Parameter]:
     """Return the settings of a schedule by name."""
     check_name("schedule", name, schedule_names())
-    parameters = dict(inspect.signature(_factories()[name]).parameters)
+    parameters = dict(inspect.signature(SCHEDULES.get(name)).parameters)
     del parameters["optimizer"]
     return parameters
 

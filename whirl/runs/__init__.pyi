@@ -1,6 +1,9 @@
 from .comparison import compare_runs as compare_runs
 from .config import (
-    RunConfig as RunConfig,
+    Config as Config,
+)
+from .config import (
+    ResolvedConfig as ResolvedConfig,
 )
 from .config import (
     make_config as make_config,

@@ -16,7 +16,7 @@ from whirl.engine.batch import Batch, call_model
 from whirl.engine.checkpoint import load_weights
 from whirl.engine.device import resolve_device
 from whirl.evaluation.significance import McNemar, mcnemar
-from whirl.runs.config import RunConfig
+from whirl.runs.config import Config
 from whirl.runs.factory import new_model
 from whirl.runs.run_folder import RunFolder
 from whirl.training.model_cost import ROUNDS, count_parameters, size_bytes, times_s
@@ -96,7 +96,7 @@ class Comparison:
                 f"agreement on {self.n_recordings} recordings: {self.agreement:.3f}",
                 f"only the first is right on {test.n_only_a}, only the second on {test.n_only_b}; "
                 f"McNemar's exact test: p = {test.p_value:.3g}, {self._caution()}",
-                f"the test {test.verdict}",
+                test.verdict,
                 f"latency: batch of one, {self.device}, {self.threads} thread{'s' * (self.threads > 1)}; medians and "
                 f"quartiles of {ROUNDS} rounds in turns{noise}",
             ]
@@ -155,12 +155,12 @@ def compare_runs(run_a: str | Path, run_b: str | Path, device: str | torch.devic
     cards = [
         RunCard(
             run=str(folder.path),
-            model=config.model,
+            model=config.model_name,
             accuracy=float((said == labels).mean()),
             parameters=count_parameters(network),
             latency_s=middle,
             latency_quartiles_s=(low, high),
-            window_s=(config.window or 0) / (config.sampling_rate_hz or 1),
+            window_s=config.input.window / config.data.sampling_rate_hz,
             size_bytes=size_bytes(network),
         )
         for folder, config, network, said, (low, middle, high) in zip(
@@ -184,8 +184,8 @@ Answers = tuple[list[str], np.ndarray, np.ndarray, list[str]]
 """Files, true labels and predicted ones `[N]`, specimens, empty where they are not known."""
 
 
-def _check_classes(folders: Folders, configs: tuple[RunConfig, RunConfig]) -> None:
-    of_a, of_b = (set(config.classes or ()) for config in configs)
+def _check_classes(folders: Folders, configs: tuple[Config, Config]) -> None:
+    of_a, of_b = (set(config.data.classes) for config in configs)
     if of_a != of_b:
         raise ValueError(
             f"{folders[0].path} and {folders[1].path} do not tell the same classes: "
@@ -233,16 +233,16 @@ def _check_answers(folders: Folders, answers: list[Answers]) -> None:
         )
 
 
-def _network(folder: RunFolder, config: RunConfig, device: torch.device) -> torch.nn.Module:
+def _network(folder: RunFolder, config: Config, device: torch.device) -> torch.nn.Module:
     network = new_model(config)
     load_weights(network, folder.best_checkpoint)
     return network.to(device).eval()
 
 
-def _call(network: torch.nn.Module, config: RunConfig, device: torch.device) -> Callable[[], object]:
+def _call(network: torch.nn.Module, config: Config, device: torch.device) -> Callable[[], object]:
     """One window of noise through the network."""
     generator = torch.Generator().manual_seed(0)
-    signals = torch.randn(1, len(config.channels or ()), config.window or 0, generator=generator).to(device)
-    rpm = torch.tensor([config.rpm_range[1] if config.rpm_range else FALLBACK_RPM]).to(device)
+    signals = torch.randn(1, len(config.data.channels), config.input.window, generator=generator).to(device)
+    rpm = torch.tensor([config.speed_range[1] if config.speed_range else FALLBACK_RPM]).to(device)
     batch = Batch(signals, torch.zeros(1, dtype=torch.int64, device=device), {"rpm": rpm})
     return lambda: call_model(network, batch)

@@ -24,11 +24,13 @@ from whirl.engine.checkpoint import load_weights
 from whirl.engine.files import write_json, write_text
 from whirl.evaluation.metrics import evaluate_predictions
 from whirl.evaluation.prediction import Predictions, aggregate_by_recording, predict_windows
-from whirl.evaluation.report import Report, render
-from whirl.runs.config import RunConfig, unused_settings
+from whirl.evaluation.report import Report, render_report
+from whirl.runs.config import Config
 from whirl.runs.data import PreparedData, check_same_recordings, prepare, with_speeds
 from whirl.runs.factory import bearing_orders, new_model, physics_baseline
+from whirl.runs.flat import to_flat
 from whirl.runs.run_folder import RunFolder
+from whirl.runs.sections import SearchSection
 
 Metrics = dict[str, dict[str, Any]]
 
@@ -80,20 +82,20 @@ def evaluate_task(model: nn.Module, task: EvaluationTask, folder: RunFolder) -> 
     metrics = evaluate_predictions(windows, task.test, data.classes)
     by_recording = aggregate_by_recording(windows)
     report = Report(
-        title=f"{config.model} on {task.source}",
+        title=f"{config.model_name} on {task.source}",
         data=task.source,
         command=task.command,
-        config=config.model_dump(exclude=unused_settings(config)),
+        config=_shown_settings(config),
         classes=data.classes,
-        model=config.model,
+        model=config.model_name,
         n_parameters=sum(parameter.numel() for parameter in model.parameters()),
         history=task.history,
         metrics=metrics,
         predictions=by_recording,
         parts=data.parts() | {"test": task.test},
-        split_by=config.split,
-        window=config.window or 0,
-        hops=dict.fromkeys(("train", "unlabelled"), config.hop or config.window or 0),
+        split_by=config.split.by,
+        window=config.input.window,
+        hops=dict.fromkeys(("train", "unlabelled"), config.input.hop),
         window_reason=data.window_reason,
         notes=[*task.warnings, *task.notes],
         leaks=task.leaks,
@@ -102,11 +104,17 @@ def evaluate_task(model: nn.Module, task: EvaluationTask, folder: RunFolder) -> 
         timings_s=task.timings_s,
         versions=_versions(),
     )
-    page = render(report)
+    page = render_report(report)
     write_json(folder.metrics_file, metrics)
     write_text(folder.predictions_file, predictions_table(by_recording, task.test, data.classes))
     write_text(folder.report_file, page)
     return metrics
+
+
+def _shown_settings(config: Config) -> dict[str, Any]:
+    """Return the settings by flat name, without those of a simulation or search that did not happen."""
+    hidden = {*SearchSection.model_fields} | (set() if config.data.is_simulated else {"simulation"})
+    return {name: value for name, value in to_flat(config).items() if name not in hidden}
 
 
 def _versions() -> dict[str, str]:
@@ -174,14 +182,14 @@ def evaluate_test_split(data: PreparedData, folder: RunFolder) -> EvaluationTask
 def evaluate_other_data(data: PreparedData, folder: RunFolder, path: str | Path) -> EvaluationTask:
     """An task on other recordings, with whatever they share with the run's training part."""
     config = data.config
-    found = load_dataset(path, channels=config.channels, sampling_rate_hz=config.sampling_rate_hz)
+    found = load_dataset(path, channels=config.data.channels, sampling_rate_hz=config.data.sampling_rate_hz)
     unknown = next((r for r in found if r.label not in data.classes), None)
     if unknown is not None:
         raise ValueError(
             f"{unknown.name}: label {unknown.label!r} does not occur in training; "
             f"expected one of: {', '.join(data.classes)}"
         )
-    test = to_common_rate(with_speeds(found, config), config.sampling_rate_hz, config.band_limit_hz)
+    test = to_common_rate(with_speeds(found, config), config.data.sampling_rate_hz, config.band_hz)
     seen = [*data.split.train, *data.unlabelled]
     split = Split(seen, data.split.val, test, by=data.split.by, val_by=data.split.val_by)
     return EvaluationTask(
@@ -196,11 +204,11 @@ def evaluate_other_data(data: PreparedData, folder: RunFolder, path: str | Path)
     )
 
 
-def describe(config: RunConfig) -> str:
+def describe(config: Config) -> str:
     """What the recordings of a run are, in a few words."""
-    if config.data is not None:
-        return Path(config.data).name
-    return f"simulated {config.simulation.family} bearings"
+    if config.data.is_simulated:
+        return f"simulated {config.data.simulation.family} bearings"
+    return Path(config.data.path).name
 
 
 def format_summary(metrics: Metrics, folder: RunFolder, warnings: Sequence[str] = ()) -> list[str]:

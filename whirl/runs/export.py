@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,25 +18,26 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 from torch import nn
 
 from whirl._distribution import installed_version
-from whirl.data.recording import Recording
 from whirl.engine.batch import Batch
 from whirl.engine.checkpoint import load_weights
 from whirl.engine.files import atomic_write, to_json_safe, write_text
 from whirl.evaluation.export import (
     export_onnx,
     export_program,
-    most_weight_bytes,
+    max_weight_bytes,
     weights_from_bytes,
     weights_to_bytes,
 )
 from whirl.evaluation.prediction import predict_windows
-from whirl.runs.config import RunConfig, make_config
+from whirl.runs.config import Config, make_config
 from whirl.runs.data import PreparedData, check_same_recordings, prepare
 from whirl.runs.factory import model_arguments, new_model
+from whirl.runs.flat import get_setting, to_flat
+from whirl.runs.operating_range import OperatingRange, PlainModel, load_operating_range
 from whirl.runs.run_folder import RunFolder
 
 DESCRIPTION, WEIGHTS = "bundle.json", "model.safetensors"
@@ -48,10 +49,10 @@ SETTINGS = (
     "classes",
     "sampling_rate_hz",
     "band_limit_hz",
+    "trainer",
     "representation",
     "maps",
     "width",
-    "trainer",
     "rpm_from",
     "rpm_range",
     "bearing",
@@ -61,9 +62,6 @@ SETTINGS = (
 """Settings of a run that say what its network is, what it takes, and how it was judged; the folders are nobody's."""
 
 Range = tuple[float, float]
-
-TOLERANCE = 0.05
-"""Relative distance from what a network was trained on that is not worth a warning."""
 
 _LIMITS: dict[str, Range] = {
     "classes": (1, 10_000),
@@ -79,69 +77,7 @@ _MAX_DESCRIPTION_BYTES = 2**20
 _MAX_COMPARED = 28  # windows: whole batches of 1 and of 7
 
 
-class _Plain(BaseModel):
-    """Checked data: nothing unknown, nothing converted, no number that is not finite."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True, frozen=True)
-
-
-class OperatingRange(_Plain):
-    """The states of the machines that a network was trained on; outside, its word is an extrapolation.
-
-    Attributes:
-        rpm: lowest and highest speed of the shaft, rev/min; None where no speed was known.
-        load: lowest and highest load by unit.
-
-    Example:
-        >>> slow, fast = (Recording(np.zeros(8), 12_000, rpm=rpm, load=2, load_unit="hp") for rpm in (1730, 1797))
-        >>> seen = OperatingRange.of([fast, slow])
-        >>> seen
-        OperatingRange(rpm=(1730.0, 1797.0), load={'hp': (2.0, 2.0)})
-        >>> seen.out_of_range(Recording(np.zeros(8), 12_000, rpm=3600))
-        ['3600 rpm (trained on 1730 to 1797 rpm)']
-    """
-
-    rpm: Range | None = None
-    load: dict[str, Range] = {}
-
-    @classmethod
-    def of(cls, recordings: Iterable[Recording]) -> OperatingRange:
-        """That of these recordings, as far as they tell."""
-        known = list(recordings)
-        loads: dict[str, list[float]] = {}
-        for recording in known:
-            if recording.load is not None and math.isfinite(recording.load):
-                loads.setdefault(recording.load_unit, []).append(recording.load)
-        return cls(
-            rpm=_range([recording.rpm for recording in known if recording.rpm is not None]),
-            load={unit: (float(min(values)), float(max(values))) for unit, values in sorted(loads.items())},
-        )
-
-    def out_of_range(self, recording: Recording) -> list[str]:
-        """In which quantities a recording lies outside, in words; what is not known on either side is not compared.
-
-        `TOLERANCE` is allowed beside the range: a motor's slip alone is more than nothing.
-        """
-        pairs = [
-            (recording.rpm, self.rpm, "rpm"),
-            (recording.load, self.load.get(recording.load_unit), recording.load_unit),
-        ]
-        return [
-            f"{value:g} {unit} (trained on {known[0]:g} to {known[1]:g} {unit})"
-            for value, known, unit in pairs
-            if value is not None and known is not None and _is_outside(value, known)
-        ]
-
-
-def _is_outside(value: float, known: Range) -> bool:
-    return not known[0] * (1 - TOLERANCE) <= value <= known[1] * (1 + TOLERANCE)
-
-
-def _range(values: list[float]) -> Range | None:
-    return (float(min(values)), float(max(values))) if values else None
-
-
-class NetworkDescription(_Plain):
+class NetworkDescription(PlainModel):
     """What was built.
 
     Attributes:
@@ -153,7 +89,7 @@ class NetworkDescription(_Plain):
     arguments: dict[str, JsonValue]
 
 
-class Scores(_Plain):
+class Scores(PlainModel):
     """How the run did on its own test part, by recording.
 
     Attributes:
@@ -169,7 +105,7 @@ class Scores(_Plain):
     macro_f1: float | None = Field(ge=0, le=1)
 
 
-class Description(_Plain):
+class Description(PlainModel):
     """What `bundle.json` holds.
 
     Attributes:
@@ -196,7 +132,7 @@ class Description(_Plain):
     scores: Scores | None
     weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
-    def config(self) -> RunConfig:
+    def config(self) -> Config:
         """The settings, checked, with everything else at its default.
 
         Raises:
@@ -221,7 +157,7 @@ class Bundle:
     """
 
     description: Description
-    config: RunConfig
+    config: Config
     network: nn.Module
 
 
@@ -255,7 +191,7 @@ def export_bundle(run: str | Path, out: str | Path) -> Bundle:
     return bundle
 
 
-def read_run(folder: RunFolder) -> tuple[RunConfig, nn.Module]:
+def read_run(folder: RunFolder) -> tuple[Config, nn.Module]:
     """The configuration of a run and its network with the best weights.
 
     Raises:
@@ -282,7 +218,7 @@ def load_bundle(path: str | Path) -> Bundle:
     """
     folder = Path(path)
     bundle = _build(_read(folder / DESCRIPTION, _MAX_DESCRIPTION_BYTES), folder / DESCRIPTION)
-    _fill(bundle, _read(folder / WEIGHTS, most_weight_bytes(bundle.network)), folder / WEIGHTS)
+    _fill(bundle, _read(folder / WEIGHTS, max_weight_bytes(bundle.network)), folder / WEIGHTS)
     return bundle
 
 
@@ -294,7 +230,7 @@ def _build(text: bytes, file: Path) -> Bundle:
         arguments = _plain_arguments(config)
         if arguments != description.network.arguments:
             raise ValueError(
-                f"this whirl builds {config.model!r} with {arguments}, the bundle's was built with "
+                f"this whirl builds {config.model_name!r} with {arguments}, the bundle's was built with "
                 f"{description.network.arguments}"
             )
         return Bundle(description, config, new_model(config))
@@ -332,45 +268,45 @@ def _read(file: Path, most: int) -> bytes:
     return data
 
 
-def _check_settled(config: RunConfig) -> None:
+def _check_settled(config: Config) -> None:
     """Refuse what a bundle must say and does not, and sizes that nothing real has."""
     for name in ("classes", "channels", "window", "sampling_rate_hz"):
-        if getattr(config, name) is None:
-            raise ValueError(f"setting {name!r} is not told")
+        if get_setting(config, name) is None:
+            raise ValueError(f"setting {name!r} is missing")
     for name, values in _extents(config).items():
         low, high = _LIMITS[name]
         if values and not low <= min(values) <= max(values) <= high:
             raise ValueError(f"{name} is {values}, expected {low:g} to {high:g}")
-    for name in (*(config.classes or ()), *(config.channels or ())):
+    for name in (*config.data.classes, *config.data.channels):
         if not name.isprintable():  # it will be printed, and could steer a terminal
             raise ValueError(f"the name {name!r} holds characters that cannot be printed")
 
 
-def _extents(config: RunConfig) -> dict[str, tuple[float, ...]]:
+def _extents(config: Config) -> dict[str, tuple[float, ...]]:
     """Sizes by the names of `_LIMITS`; nothing where there is none."""
-    rate_hz, band_hz = config.sampling_rate_hz or 0, config.band_limit_hz
+    rate_hz, band_hz = config.data.sampling_rate_hz, config.band_hz
     return {
-        "classes": (len(config.classes or ()),),
-        "channels": (len(config.channels or ()),),
-        "window": (config.window or 0,),
+        "classes": (len(config.data.classes),),
+        "channels": (len(config.data.channels),),
+        "window": (config.input.window,),
         "sampling_rate_hz": (rate_hz,),
-        "rpm_range": config.rpm_range or (),
+        "rpm_range": config.speed_range or (),
         "band_share": () if band_hz is None else (band_hz / rate_hz,),
     }
 
 
-def _plain_arguments(config: RunConfig) -> dict[str, Any]:
+def _plain_arguments(config: Config) -> dict[str, Any]:
     """The network's arguments as JSON gives them back."""
     return json.loads(json.dumps(to_json_safe(model_arguments(config))))
 
 
-def _describe(folder: RunFolder, config: RunConfig, weights_sha256: str) -> Description:
-    settings = config.model_dump(mode="json", include=set(SETTINGS))
+def _describe(folder: RunFolder, config: Config, weights_sha256: str) -> Description:
+    settings = to_flat(config)
     return Description(
         whirl=installed_version(),
         torch=torch.__version__,
-        network=NetworkDescription(name=config.model, arguments=_plain_arguments(config)),
-        settings={name: settings[name] for name in SETTINGS},
+        network=NetworkDescription(name=config.model_name, arguments=_plain_arguments(config)),
+        settings={name: settings[name] for name in SETTINGS if name in settings},
         operating_range=_training_operating_range(folder, config),
         fingerprint=folder.read_data()["fingerprint"],
         scores=_scores(folder),
@@ -378,17 +314,11 @@ def _describe(folder: RunFolder, config: RunConfig, weights_sha256: str) -> Desc
     )
 
 
-def load_operating_range(folder: RunFolder) -> OperatingRange | None:
-    """What the run noted of its training recordings' states."""
-    noted = folder.read_data().get("operating_range")
-    return None if noted is None else OperatingRange.model_validate_json(json.dumps(noted))
-
-
-def _training_operating_range(folder: RunFolder, config: RunConfig) -> OperatingRange:
+def _training_operating_range(folder: RunFolder, config: Config) -> OperatingRange:
     return load_operating_range(folder) or OperatingRange.of(_recordings_of(folder, config).split.train)
 
 
-def _recordings_of(folder: RunFolder, config: RunConfig) -> PreparedData:
+def _recordings_of(folder: RunFolder, config: Config) -> PreparedData:
     data = prepare(config)
     check_same_recordings(config, data.fingerprint, folder.read_data()["fingerprint"])
     return data
@@ -417,7 +347,7 @@ def _check_free(target: Path) -> None:
 def _check_same(network: nn.Module, bundle: Bundle, folder: RunFolder) -> None:
     """Refuse a bundle whose network answers otherwise than the run's: then its description lacks something."""
     config = bundle.config
-    noise = torch.randn(2, len(config.channels or ()), config.window or 0, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(2, len(config.data.channels), config.input.window, generator=torch.Generator().manual_seed(0))
     rpm = torch.tensor(bundle.description.operating_range.rpm or (math.nan, math.nan))
     batch = (noise, torch.zeros(2, dtype=torch.int64), {"recording": torch.arange(2), "rpm": rpm})
     one, other = (predict_windows(model, [batch], "cpu").probabilities for model in (network, bundle.network))
@@ -444,9 +374,9 @@ def export_graph(run: str | Path, out: str | Path, kind: Literal["onnx", "torch"
     """
     folder = RunFolder(run)
     config, network = read_run(folder)
-    if config.model_copy(update={"trainer": "cnn"}).uses_speed:  # the network, that is, not its training
+    if config.network_uses_speed:
         raise ValueError(
-            f"{folder.path}: {config.model!r} is computed differently for each speed of the shaft, "
+            f"{folder.path}: {config.model_name!r} is computed differently for each speed of the shaft, "
             "and a fixed graph cannot hold that; export a bundle"
         )
     data = _recordings_of(folder, config)
@@ -460,16 +390,16 @@ def _some_windows(data: PreparedData) -> Batch:
     return Batch(*windows[torch.linspace(0, len(windows) - 1, _MAX_COMPARED).long()])
 
 
-def _facts(config: RunConfig, operating_range: OperatingRange) -> dict[str, str]:
+def _facts(config: Config, operating_range: OperatingRange) -> dict[str, str]:
     """What somebody with nothing but the graph must know."""
     return {
         "whirl": installed_version(),
-        "network": config.model,
-        "classes": json.dumps(config.classes),
-        "channels": json.dumps(config.channels),
-        "sampling_rate_hz": f"{config.sampling_rate_hz:g}",
-        "band_limit_hz": "" if config.band_limit_hz is None else f"{config.band_limit_hz:g}",
-        "window": str(config.window),
+        "network": config.model_name,
+        "classes": json.dumps(config.data.classes),
+        "channels": json.dumps(config.data.channels),
+        "sampling_rate_hz": f"{config.data.sampling_rate_hz:g}",
+        "band_limit_hz": "" if config.band_hz is None else f"{config.band_hz:g}",
+        "window": str(config.input.window),
         "input": "signals [batch, channels, window]: of each window and channel (x - mean) / standard deviation",
         "output": "logits [batch, classes]; softmax gives probabilities",
         "operating_range": operating_range.model_dump_json(),
@@ -505,7 +435,10 @@ def export_run(run: str | Path, out: str | Path | None, kind: Kind) -> list[str]
             if operating_range.rpm is None
             else f"trained on {operating_range.rpm[0]:g} to {operating_range.rpm[1]:g} rpm"
         )
-        return [f"bundle: {target}", f"  {bundle.config.model}, {len(bundle.config.classes or ())} classes, {speeds}"]
+        return [
+            f"bundle: {target}",
+            f"  {bundle.config.model_name}, {len(bundle.config.data.classes)} classes, {speeds}",
+        ]
     difference = export_graph(run, target, kind)
     return [
         f"{target}",

@@ -1,4 +1,4 @@
-"""What a resolved configuration builds: its network, and the physics of its classes."""
+"""From a configuration to its network and the physics of its classes."""
 
 from __future__ import annotations
 
@@ -17,66 +17,72 @@ from whirl.models.registry import create_model
 from whirl.models.time_frequency import TimeFrequencyNetwork
 from whirl.physics.faults import signature
 from whirl.physics.rolling_bearing import BEARINGS, FaultOrders, fault_orders
-from whirl.runs.config import PHYSICAL_MODELS, RunConfig, make_time_frequency
+from whirl.runs.config import PHYSICAL_MODELS, Config
 from whirl.runs.data import PreparedData
+from whirl.runs.maps import make_time_frequency
+from whirl.runs.sections import MapsMethod, PhysicsMethod
 
-MIN_WINDOWS, MAX_WINDOWS = 3, 512  # windows from which the normal level of a line is told
+MIN_WINDOWS, MAX_WINDOWS = 3, 512  # windows from which the normal level of a line is estimated
 
 _USUAL_MAX_RPM = 6000.0
 _HEADROOM = 1.1  # augmentation changes the speed by up to a tenth
 
 
-def new_model(config: RunConfig) -> nn.Module:
-    """The configured network with fresh weights, drawn from torch's global generator."""
+def new_model(config: Config) -> nn.Module:
+    """Create the configured network; weights are drawn from torch's global generator."""
     network = create_model(
-        config.model, len(config.classes or ()), len(config.channels or ()), **model_arguments(config)
+        config.model_name, len(config.data.classes), len(config.data.channels), **model_arguments(config)
     )
-    if isinstance(config.representation, str):
-        return TimeFrequencyNetwork(make_time_frequency(config, config.representation), network)
+    kinds = config.representations
+    if len(kinds) == 1 and not config.has_several_maps:
+        return TimeFrequencyNetwork(make_time_frequency(config, kinds[0]), network)
     return network
 
 
-def model_arguments(config: RunConfig) -> dict[str, Any]:
-    """What the configured network is told besides its numbers of classes and channels, as plain data."""
+def model_arguments(config: Config) -> dict[str, Any]:
+    """Return the network's arguments besides its numbers of classes and channels, as plain data."""
     arguments: dict[str, Any] = {}
-    if config.model in (*PHYSICAL_MODELS, "multi_tfr"):
-        arguments["sampling_rate_hz"] = config.sampling_rate_hz
-    if config.model == "multi_tfr":
-        arguments["kinds"] = {kind: (config.maps or {}).get(kind, {}) for kind in config.representations}
-    if config.width != 1:
-        arguments["width"] = config.width
-    if config.model == "hybrid_pinn":
+    method = config.training.method
+    if config.model_name in (*PHYSICAL_MODELS, "multi_tfr"):
+        arguments["sampling_rate_hz"] = config.data.sampling_rate_hz
+    if config.model_name == "multi_tfr" and isinstance(method, MapsMethod):
+        maps: Any = method.maps or {}
+        arguments["kinds"] = {kind: maps.get(kind, {}) for kind in method.kinds}
+    if config.model.width != 1:
+        arguments["width"] = config.model.width
+    if config.model_name == "hybrid_pinn":
         arguments |= {"bearing": config.bearing, "max_rpm": max_rpm(config)}
-    if config.model == "order_cnn" and config.rpm_range:
-        # The speed at which resampling changes nothing is the slowest: nothing is cut off, nothing mirrored.
-        arguments["samples_per_revolution"] = 60 * (config.sampling_rate_hz or 0) / config.rpm_range[0]
+    if config.model_name == "order_cnn" and config.speed_range:
+        # At the slowest speed resampling changes nothing: nothing is cut off or aliased.
+        arguments["samples_per_revolution"] = 60 * config.data.sampling_rate_hz / config.speed_range[0]
     return arguments
 
 
-def max_rpm(config: RunConfig) -> float:
-    """Fastest speed of the shaft that physics looks for."""
-    return max(_USUAL_MAX_RPM, _HEADROOM * config.rpm_range[1] if config.rpm_range else 0.0)
+def max_rpm(config: Config) -> float:
+    """Return the highest shaft speed, rpm, that physics looks for."""
+    return max(_USUAL_MAX_RPM, _HEADROOM * config.speed_range[1] if config.speed_range else 0.0)
 
 
-def bearing_orders(config: RunConfig) -> FaultOrders | None:
-    """Kinematics of the configured rolling bearing."""
+def bearing_orders(config: Config) -> FaultOrders | None:
+    """Return the fault orders of the configured rolling bearing; None where it is unknown."""
     return None if config.bearing is None else fault_orders(BEARINGS[config.bearing])
 
 
 def new_physics_loss(data: PreparedData, trust: bool = False) -> PhysicalConstraintLoss:
-    """The physics terms for the classes of a run; healthy training windows, if there are any, say what is normal.
+    """Make the physics terms for the classes of a run; healthy training windows, if any, calibrate them.
 
     Args:
         data: recordings of the run.
-        trust: correct the physics by what the training windows say of it.
+        trust: correct the physics by how well it agrees with the labels of the training windows.
     """
-    config = data.config
+    config, method = data.config, data.config.training.method
+    terms = method if isinstance(method, PhysicsMethod) else PhysicsMethod()
     loss = PhysicalConstraintLoss(
-        config.lambda_freq,
-        config.lambda_sommerfeld,
-        config.lambda_temporal,
+        terms.lambda_freq,
+        terms.lambda_sommerfeld,
+        terms.lambda_temporal,
         classes=data.classes,
-        sample_rate=config.sampling_rate_hz or 0,
+        sample_rate=config.data.sampling_rate_hz,
         orders=bearing_orders(config),
         max_rpm=max_rpm(config),
     )
@@ -84,7 +90,7 @@ def new_physics_loss(data: PreparedData, trust: bool = False) -> PhysicalConstra
     if healthy is not None:
         signals, _, rpm = healthy
         loss.fit_calibration(signals, rpm)
-    labelled = _some_windows(data, data.split.train) if trust and config.lambda_freq > 0 else None
+    labelled = _some_windows(data, data.split.train) if trust and terms.lambda_freq > 0 else None
     if labelled is not None:
         signals, targets, rpm = labelled
         loss.fit_trust(signals, targets, {"rpm": rpm})
@@ -92,8 +98,8 @@ def new_physics_loss(data: PreparedData, trust: bool = False) -> PhysicalConstra
 
 
 def _some_windows(data: PreparedData, recordings: Sequence[Recording]) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Signals `[M, C, T]`, targets `[M]` and speeds `[M]`, where a window holds a turn of the shaft."""
-    duration_s = (data.config.window or 0) / (data.config.sampling_rate_hz or 1)
+    """Return signals `[M, C, T]`, targets `[M]` and speeds `[M]` of windows that hold a revolution of the shaft."""
+    duration_s = data.config.input.window / data.config.data.sampling_rate_hz
     usable = [recording for recording in recordings if (recording.rpm or 0) * duration_s >= 60]
     if not usable:
         return None
@@ -105,10 +111,10 @@ def _some_windows(data: PreparedData, recordings: Sequence[Recording]) -> tuple[
 
 
 class PhysicsBaseline(nn.Module):
-    """Judges windows by the evidence in them, as if physics were a network.
+    """Classifies windows by their physical evidence, with the interface of a network.
 
     Args:
-        loss: whose distribution over the judged classes it gives; the other classes get none of the probability.
+        loss: gives the distribution over the classes with expected lines; the others get probability 0.
     """
 
     def __init__(self, loss: EvidenceConsistencyLoss) -> None:
@@ -116,28 +122,28 @@ class PhysicsBaseline(nn.Module):
         self.loss = loss
 
     def forward(self, signals: Tensor, metadata: Mapping[str, Tensor]) -> Tensor:
-        """Logits `[B, K]` of signals `[B, C, T]`; equal ones where the evidence cannot be had at the speed `rpm`."""
+        """Return logits `[B, K]` of signals `[B, C, T]`; equal ones where the speed `rpm` allows no evidence."""
         search = self.loss.search
         if search is None:
-            raise ValueError("no class has expected lines to judge by")
+            raise ValueError("no class has expected lines")
         rpm, slowest = metadata["rpm"], 60 * search.sampling_rate_hz / signals.shape[-1]
         rpm = rpm.masked_fill((rpm < slowest) | (rpm > search.max_rpm), torch.nan)
         logits = signals.new_full((len(signals), self.loss.n_classes), -torch.inf)
         with suppress_user_warnings():
-            logits[:, self.loss.judged] = self.loss.probabilities(signals, {"rpm": rpm}).log()
+            logits[:, self.loss.constrained] = self.loss.probabilities(signals, {"rpm": rpm}).log()
         return logits
 
 
 def physics_baseline(data: PreparedData) -> PhysicsBaseline | None:
-    """Physics as a judge of the run's classes; None where it can tell none of them from another."""
+    """Make the physics baseline for a run's classes; None where physics cannot distinguish any of them."""
     with suppress_user_warnings():
         loss = new_physics_loss(data).frequency
-    return PhysicsBaseline(loss) if loss.search is not None and len(loss.judged) > 1 else None
+    return PhysicsBaseline(loss) if loss.search is not None and len(loss.constrained) > 1 else None
 
 
 @contextmanager
 def suppress_user_warnings() -> Iterator[None]:
-    """Which lines the windows are too short for concerns who trains with physics, and is said there."""
+    """Silence warnings about lines that the windows are too short for: training with physics reports them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield

@@ -16,9 +16,10 @@ from whirl.data.resampling import to_common_rate
 from whirl.data.windows import WindowDataset
 from whirl.engine.device import resolve_device
 from whirl.evaluation.prediction import aggregate_by_recording, predict_windows
-from whirl.runs.config import RunConfig
+from whirl.runs.config import Config
 from whirl.runs.data import with_speeds
-from whirl.runs.export import OperatingRange, is_bundle, load_bundle, load_operating_range, read_run
+from whirl.runs.export import is_bundle, load_bundle, read_run
+from whirl.runs.operating_range import OperatingRange, load_operating_range
 from whirl.runs.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ class Diagnoser:
         operating_range: states of the machines it was trained on; outside of them a warning is logged.
     """
 
-    config: RunConfig
+    config: Config
     network: nn.Module
     operating_range: OperatingRange
 
@@ -82,12 +83,12 @@ class Diagnoser:
         Raises:
             ValueError: a recording is shorter than a window.
         """
-        classes, window = self.config.classes or [], self.config.window or 0
+        classes, window = self.config.data.classes, self.config.input.window
         for recording, file in zip(recordings, files, strict=True):
             for strange in self.operating_range.out_of_range(recording):
                 logger.warning("%s: %s: the diagnosis is an extrapolation", file, strange)
         data = WindowDataset(recordings, None, window, window)
-        windows = predict_windows(self.network, data, resolve_device(self.config.device))
+        windows = predict_windows(self.network, data, resolve_device(self.config.run.device))
         by_recording = aggregate_by_recording(windows)
         return [
             Diagnosis(
@@ -189,9 +190,9 @@ def _read_each(
             yield files[place - 1], error
 
 
-def _as_trained(recording: Recording, config: RunConfig, channels: Sequence[str] | None) -> Recording:
+def _as_trained(recording: Recording, config: Config, channels: Sequence[str] | None) -> Recording:
     """Channels by name, then rate and band. A single channel without a name can only be the one that is wanted."""
-    wanted = config.channels or []
+    wanted = config.data.channels or []
     if channels is None and len(wanted) == recording.n_channels == 1 and recording.channels == ("ch0",):
         channels = wanted
     if channels is not None:
@@ -202,6 +203,6 @@ def _as_trained(recording: Recording, config: RunConfig, channels: Sequence[str]
             f"{', '.join(wanted)}; name the file's with --channels"
         )
     recordings = with_speeds([recording.select_channels(wanted)], config)
-    (recording,) = to_common_rate(recordings, config.sampling_rate_hz, config.band_limit_hz)
-    WindowDataset([recording], None, config.window or 0)  # refuses what is too short, or not finite
+    (recording,) = to_common_rate(recordings, config.data.sampling_rate_hz, config.band_hz)
+    WindowDataset([recording], None, config.input.window)  # refuses what is too short, or not finite
     return recording

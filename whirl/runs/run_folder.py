@@ -11,7 +11,9 @@ from typing import Any
 
 from whirl.engine.checkpoint import BEST, LAST, PREVIOUS
 from whirl.engine.files import write_json
-from whirl.runs.config import RunConfig, make_config, read_settings, write_config
+from whirl.runs.config import Config, ResolvedConfig, parse_config, with_settings
+from whirl.runs.config_files import load_config, read_yaml, stated_settings, write_config
+from whirl.runs.flat import get_setting
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +93,7 @@ class RunFolder:
             error.filename = str(self.path)
             raise
 
-    def initialize(self, config: RunConfig, data: dict[str, Any]) -> None:
+    def initialize(self, config: Config, data: dict[str, Any]) -> None:
         """Write down what the run is about to do, or nothing at all.
 
         Raises:
@@ -109,7 +111,7 @@ class RunFolder:
         """Add to what `initialize` noted."""
         write_json(self.data_file, self.read_data() | facts)
 
-    def read_config(self) -> RunConfig:
+    def read_config(self) -> ResolvedConfig:
         """The run's configuration.
 
         Raises:
@@ -117,7 +119,7 @@ class RunFolder:
         """
         if not self.config_file.is_file():
             raise ValueError(f"{self.path}: not a run folder (it has no config.yaml)")
-        return make_config(read_settings(self.config_file), str(self.config_file))
+        return parse_config(read_yaml(self.config_file), str(self.config_file), ResolvedConfig)
 
     def read_data(self) -> dict[str, Any]:
         """What `initialize` noted about the recordings."""
@@ -137,7 +139,7 @@ def _read_json(path: Path) -> Any:
 
 def resolve_run(
     options: dict[str, Any], config_file: str | Path | None, out: str | Path | None, resume: bool
-) -> tuple[RunConfig, Path]:
+) -> tuple[Config, Path]:
     """The configuration and the run folder that a command line means.
 
     Args:
@@ -151,25 +153,28 @@ def resolve_run(
         ValueError: a bad setting, or a resumed run that was configured otherwise.
         OSError: the run to resume cannot be written to.
     """
-    settings = ({} if config_file is None else read_settings(config_file)) | options
-    given = make_config(settings, str(config_file) if config_file else "options")
+    given = load_config(config_file, options)
     if not resume:
-        return given, Path(out or _new_folder(given.model))
+        return given, Path(out or _new_folder(given.model_name))
     if out is None:
         raise ValueError("--resume needs --out, the folder of the run to go on with")
     folder = RunFolder(out)
     config = folder.read_config()
     folder.check_writable()
-    config = config.model_copy(update={name: getattr(given, name) for name in settings if name in RESUME_OVERRIDABLE})
-    for name in settings:
-        if getattr(given, name) != getattr(config, name):
-            was, asked = getattr(config, name), getattr(given, name)
-            raise ValueError(f"{out}: began with {name} = {was!r}, not {asked!r}; resume without it or start a new run")
+    stated = stated_settings(config_file, options)
+    config = with_settings(config, **{name: get_setting(given, name) for name in stated if name in RESUME_OVERRIDABLE})
+    for name in stated:
+        was, wanted = get_setting(config, name), get_setting(given, name)
+        if wanted != was:
+            raise ValueError(
+                f"{out}: was started with {name}={was!r}, but {name}={wanted!r} was given; resume without it or start "
+                "a new run"
+            )
     if folder.is_finished:
         logger.info(
             "%s: is finished after its %s epochs: nothing is left to train, it is judged again; to train longer, start "
             "a new run with more --epochs and another --out, because the learning rate has followed these to its end",
-            out, config.epochs,
+            out, config.training.epochs,
         )  # fmt: skip
     return config, Path(out)
 

@@ -32,9 +32,11 @@ from whirl.engine.device import resolve_device
 from whirl.engine.distributed import gather, is_launched, is_main_process, job_id, process_group, rank
 from whirl.engine.files import write_text
 from whirl.engine.interrupt import finish_batch_on_interrupt
-from whirl.runs.config import RunConfig, make_config, read_settings, unused_settings, write_config
+from whirl.runs.config import Config, ResolvedConfig, make_config, with_settings
+from whirl.runs.config_files import load_config, read_yaml, stated_settings, write_config
 from whirl.runs.data import PreparedData, prepare
 from whirl.runs.evaluation import describe as describe_data
+from whirl.runs.flat import get_setting, to_flat
 from whirl.runs.search_report import (
     SCORE,
     SearchReport,
@@ -56,7 +58,8 @@ from whirl.runs.search_space import (
     outside,
     preset_space,
 )
-from whirl.runs.training import make_trainer, tune_num_threads, validate_physics_terms
+from whirl.runs.sections import SearchSection
+from whirl.runs.trainers import make_trainer, tune_num_threads, validate_physics_terms
 from whirl.training.pinn_trainer import PINNTrainer
 from whirl.tuning.attempts import best_trial, candidates
 from whirl.tuning.storage import HIDDEN, open_storage, redact_password
@@ -99,7 +102,7 @@ class Search:
         study: name within the storage.
     """
 
-    config: RunConfig
+    config: Config
     space: Space
     trials: int = 50
     pruner: str = "median"
@@ -172,7 +175,7 @@ class SearchFolder:
         """Whether another worker of the same study, or the same job before torchrun started it again, has begun it."""
         if not self.settings_file.is_file():
             return False
-        noted = read_settings(self.settings_file)
+        noted = read_yaml(self.settings_file)
         is_shared = search.storage is not None and noted.get("storage") == redact_password(search.storage)
         is_this_job = job_id() is not None and noted.get("job") == job_id()
         return (is_shared and noted.get("study") == search.study) or is_this_job
@@ -186,7 +189,7 @@ class SearchFolder:
             "study": search.study,
             "job": job_id(),
             "space": search.space,
-            "settings": search.config.model_dump(mode="json", exclude=unused_settings(search.config)),
+            "settings": _settings_of_training(search.config),
         }
         write_text(self.settings_file, yaml.safe_dump(noted, sort_keys=False))
 
@@ -198,7 +201,7 @@ class SearchFolder:
         """
         if not self.settings_file.is_file():
             raise ValueError(f"{self.path}: not the folder of a search (it has no {self.settings_file.name})")
-        noted = read_settings(self.settings_file)
+        noted = read_yaml(self.settings_file)
         for name, kind in _SAVED_FIELDS.items():
             if not isinstance(noted.get(name), kind):
                 raise ValueError(f"{self.settings_file}: {name} is {noted.get(name)!r}; the file is damaged")
@@ -252,22 +255,23 @@ def resolve_search(
     Raises:
         ValueError: a bad setting, or a search that was begun otherwise.
     """
-    chosen = {name: value for name, value in choices.items() if value is not None}
+    section = make_config(choices, "options").search
+    chosen = {name: getattr(section, name) for name, value in choices.items() if value is not None}
     if "storage" in chosen:
         chosen["storage"] = _absolute(chosen["storage"])
-    settings = ({} if config_file is None else read_settings(config_file)) | dict(options)
-    config = make_config(settings, str(config_file) if config_file else "options")
+    config = load_config(config_file, options)
+    stated = stated_settings(config_file, options)
     if resume:
         if out is None:
             raise ValueError("--resume needs --out, the folder of the search to go on with")
-        return _resumed(SearchFolder(Path(out)), settings, config, space_file, chosen)
+        return _resumed(SearchFolder(Path(out)), stated, config, space_file, chosen)
     if space_file is None:
-        space = preset_space(config, settings)
+        space = preset_space(config, stated)
         source = "preset"
     else:
-        space, source = read_settings(space_file), str(space_file)
+        space, source = read_yaml(space_file), str(space_file)
     search = Search(config, check_space(space, config, source), **chosen)
-    return search, SearchFolder(Path(out or _new_folder(config.model)))
+    return search, SearchFolder(Path(out or _new_folder(config.model_name)))
 
 
 def _new_folder(model: str) -> str:
@@ -277,17 +281,19 @@ def _new_folder(model: str) -> str:
 
 def _resumed(
     folder: SearchFolder,
-    settings: Mapping[str, Any],
-    given: RunConfig,
+    stated: Sequence[str],
+    given: Config,
     space_file: str | Path | None,
     chosen: dict[str, Any],
 ) -> tuple[Search, SearchFolder]:
     search = folder.read()
     begun: dict[str, tuple[Any, Any]] = {
-        name: (getattr(search.config, name), getattr(given, name)) for name in settings if name not in MACHINE_SETTINGS
+        name: (get_setting(search.config, name), get_setting(given, name))
+        for name in stated
+        if name not in MACHINE_SETTINGS
     }
     if space_file is not None:
-        begun["space"] = search.space, check_space(read_settings(space_file), search.config, str(space_file))
+        begun["space"] = search.space, check_space(read_yaml(space_file), search.config, str(space_file))
     begun |= {name: (getattr(search, name), chosen[name]) for name in ("pruner", "study") if name in chosen}
     for name, (was, asked) in begun.items():
         if was != asked:
@@ -296,8 +302,8 @@ def _resumed(
             )
     if HIDDEN in (search.storage or "") and "storage" not in chosen:
         raise ValueError(f"{folder.path}: the password of its storage is not kept: name it with --storage again")
-    local = {name: getattr(given, name) for name in settings if name in MACHINE_SETTINGS}
-    return replace(search, config=search.config.model_copy(update=local), **chosen), folder
+    local = {name: get_setting(given, name) for name in stated if name in MACHINE_SETTINGS}
+    return replace(search, config=with_settings(search.config, **local), **chosen), folder
 
 
 def _absolute(storage: str) -> str:
@@ -322,9 +328,9 @@ def search_run(search: Search, folder: SearchFolder, resume: bool = False) -> Se
     """
     if not is_launched():
         return _search_run(search, folder, resume)
-    with process_group(resolve_device(search.config.device)) as device:
+    with process_group(resolve_device(search.config.run.device)) as device:
         folder = SearchFolder(Path(gather(str(folder.path))[0]))  # names by the clock differ between processes
-        search = replace(search, config=search.config.model_copy(update={"device": str(device)}))
+        search = replace(search, config=with_settings(search.config, device=str(device)))
         return _search_run(search, folder, resume)
 
 
@@ -347,7 +353,7 @@ def _search_run(search: Search, folder: SearchFolder, resume: bool) -> SearchRes
                 folder.storage_of(search),
                 search.study,
                 pruner=None if search.pruner == NO_PRUNER else search.pruner,
-                seed=search.config.seed,
+                seed=search.config.run.seed,
                 fingerprint=_facts(search, data),
             )
             assert study is not None
@@ -401,14 +407,19 @@ def without_test(data: PreparedData) -> PreparedData:
 
 def _facts(search: Search, data: PreparedData) -> dict[str, Any]:
     """What makes scores comparable."""
-    settings = search.config.model_dump(
-        mode="json", exclude={*MACHINE_SETTINGS, *search.space, *unused_settings(search.config)}
-    )
+    own = {*MACHINE_SETTINGS, *search.space}
+    settings = {name: value for name, value in _settings_of_training(search.config).items() if name not in own}
     return {
         "recordings": data.fingerprint,
         "space": search.space,
-        "settings": settings | {"epochs": data.config.epochs},
+        "settings": settings | {"epochs": data.config.training.epochs},
     }
+
+
+def _settings_of_training(config: Config) -> dict[str, Any]:
+    """Return the settings by flat name, without those of a search, and of a simulation that does not happen."""
+    hidden = {*SearchSection.model_fields} | (set() if config.data.is_simulated else {"simulation"})
+    return {name: value for name, value in to_flat(config).items() if name not in hidden}
 
 
 def _enqueue_defaults(study: Any, search: Search) -> None:
@@ -437,15 +448,15 @@ class _Objective:
 
     def __init__(self, data: PreparedData, study: Any) -> None:
         self.data, self.study = data, study
-        self.n_windows = len(data.windows(data.split.train, data.config.hop))
+        self.n_windows = len(data.windows(data.split.train, data.config.input.hop))
 
     def __call__(self, trial: Trial) -> float:
         config = candidate_config(self.data.config, trial.params, self.n_windows)
         trainer = make_trainer(replace(self.data, config=config), None, [_ReportKept(trial)])
         if rank():  # each process draws its own augmentations
-            torch.manual_seed(config.seed + rank())
+            torch.manual_seed(config.run.seed + rank())
         with finish_batch_on_interrupt(trainer.state):
-            trainer.fit(config.epochs or 1)
+            trainer.fit(config.training.epochs)
         if trial.interrupted_by is not None:
             return math.nan
         score = accuracy_at_best_loss(trainer.state.history)
@@ -480,7 +491,7 @@ def accuracy_at_best_loss(history: Mapping[str, Sequence[float]]) -> float:
     return history["val_accuracy"][best] if losses[best] < math.inf else math.nan
 
 
-def candidate_config(config: RunConfig, candidate: Mapping[str, Any], n_windows: int) -> RunConfig:
+def candidate_config(config: ResolvedConfig, candidate: Mapping[str, Any], n_windows: int) -> ResolvedConfig:
     """The settings of a trial.
 
     Args:
@@ -488,9 +499,9 @@ def candidate_config(config: RunConfig, candidate: Mapping[str, Any], n_windows:
         candidate: values of what is searched.
         n_windows: training windows, more than which no batch holds.
     """
-    settings = config.model_dump() | candidate_settings(config, candidate)
+    settings = to_flat(config) | candidate_settings(config, candidate)
     settings["batch_size"] = max(2, min(settings["batch_size"], n_windows))
-    return make_config(settings, "candidate")
+    return make_config(settings, "candidate", ResolvedConfig)
 
 
 def _finish(study: Any, search: Search, folder: SearchFolder, data: PreparedData) -> SearchReport | None:
@@ -502,7 +513,7 @@ def _finish(study: Any, search: Search, folder: SearchFolder, data: PreparedData
         except ValueError:  # it was interrupted before the first score
             return None
         report = _report(trials, search, folder, data)
-        n_windows = len(data.windows(data.split.train, data.config.hop))
+        n_windows = len(data.windows(data.split.train, data.config.input.hop))
         write_config(folder.best_file, candidate_config(data.config, best.params, n_windows))
         write_text(folder.trials_file, table_of(report.trials).to_csv(index=False))
         write_text(folder.report_file, render(report))
@@ -517,13 +528,13 @@ def _report(trials: Sequence[Any], search: Search, folder: SearchFolder, data: P
     n_windows = len(data.windows(val))
     n_finished = sum(each.score is not None for each in tried)
     return SearchReport(
-        title=f"Search for settings of {search.config.model} on {describe_data(search.config)}",
+        title=f"Search for settings of {search.config.model_name} on {describe_data(search.config)}",
         data=f"{describe_data(search.config)}: trained on {_counts(data.split.train)}, judged on {_counts(val)}",
         trials=tried,
         space=search.space,
         usual=usual,
-        epochs=data.config.epochs or 1,
-        seed=search.config.seed,
+        epochs=data.config.training.epochs,
+        seed=search.config.run.seed,
         n_windows=n_windows,
         importances=_importances(trials),
         train_command=shlex.join(["whirl", "train", "--config", str(folder.best_file)]),
@@ -556,7 +567,7 @@ def _how(search: Search, data: PreparedData) -> list[str]:
     pruned = "no trial is ended early" if search.pruner == NO_PRUNER else f"bad trials are pruned ({search.pruner})"
     shared = {"specimen": "specimen", "recording": "recording", "time": "stretch of time"}[data.split.val_by]
     return [
-        f"candidates are drawn by TPE, seed {search.config.seed}; {pruned}",
+        f"candidates are drawn by TPE, seed {search.config.run.seed}; {pruned}",
         f"the score is the {SCORE} in the epoch of the lowest validation loss",
         f"training and validation share no {shared}",
         "all trials have the same seed of weights and order; another seed may rank close ones otherwise",

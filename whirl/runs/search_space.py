@@ -7,7 +7,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from whirl.runs.config import RunConfig, make_config, unused_settings
+from whirl.runs.config import Config, make_config
+from whirl.runs.flat import flat_settings, get_setting, to_flat, unknown_setting, walk
+from whirl.runs.sections import OFF
 from whirl.tuning.spaces import Choice, preset
 from whirl.tuning.storage import import_optuna
 
@@ -34,7 +36,7 @@ SEARCHABLE = (
     "lambda_temporal",
     "lambda_schedule",
 )
-"""Settings of `RunConfig` by which one training on the same windows differs from another."""
+"""Settings of `Config` by which one training on the same windows differs from another."""
 
 _OTHER_WAY = ("model", "trainer", "representation", "maps", "teacher", "progressive")
 _MACHINE = ("device", "threads", "num_workers", "precision", "mmap_dir", "checkpoint_every", "on_nonfinite")
@@ -48,33 +50,35 @@ _OF_THE_DATA = "it changes which windows there are, and scores on other windows 
 _KEYS = ("low", "high", "log")
 
 
-def preset_space(config: RunConfig, given: Collection[str] = ()) -> Space:
+def preset_space(config: Config, given: Collection[str] = ()) -> Space:
     """The preset of the configured network, without the settings that the user gave and those without meaning here.
 
     Raises:
         ValueError: nothing is left to search.
 
     Example:
-        >>> preset_space(RunConfig(model="wdcnn"), given=["lr", "width", "batch_size", "weight_decay"])
+        >>> preset_space(make_config({"model": "wdcnn"}), given=["lr", "width", "batch_size", "weight_decay"])
         {'label_smoothing': {'low': 0.0, 'high': 0.2, 'log': False}}
     """
     space: Space = {}
-    for name, values in preset(config.model).items():
-        if name in given or (name == "label_smoothing" and config.loss == "focal"):
+    for name, values in preset(config.model_name).items():
+        if name in given or (name == "label_smoothing" and config.training.loss == "focal"):
             continue
         bounds = asdict(values)
         space[name] = (
-            list(values.values) if isinstance(values, Choice) else {k: bounds[k] for k in _KEYS if k in bounds}
+            [OFF if value is None else value for value in values.values]
+            if isinstance(values, Choice)
+            else {key: bounds[key] for key in _KEYS if key in bounds}
         )
     if not space:
         raise ValueError(
-            f"every setting of the preset of {config.model!r} is given, so nothing is left to search; what to search "
-            "all the same goes into a file for --space"
+            f"every setting of the preset of {config.model_name!r} is given, so nothing is left to search; name "
+            "settings to search all the same in a file for --space"
         )
     return space
 
 
-def check_space(space: Mapping[str, Any], config: RunConfig, source: str = "space") -> Space:
+def check_space(space: Mapping[str, Any], config: Config, source: str = "space") -> Space:
     """A space as the user wrote it, with every value checked against the rest of the configuration.
 
     Args:
@@ -86,9 +90,9 @@ def check_space(space: Mapping[str, Any], config: RunConfig, source: str = "spac
         ValueError: no setting, one that is unknown or cannot be searched, an empty range, a value out of bounds.
 
     Example:
-        >>> check_space({"lr": {"low": "1e-4", "high": 0.1, "log": True}, "batch_size": [32, 64]}, RunConfig())
+        >>> check_space({"lr": {"low": "1e-4", "high": 0.1, "log": True}, "batch_size": [32, 64]}, Config())
         {'lr': {'low': 0.0001, 'high': 0.1, 'log': True}, 'batch_size': [32, 64]}
-        >>> check_space({"device": ["cpu"]}, RunConfig())
+        >>> check_space({"device": ["cpu"]}, Config())
         Traceback (most recent call last):
         ...
         ValueError: space: device cannot be searched: it is about the machine, not about what is learned
@@ -98,7 +102,7 @@ def check_space(space: Mapping[str, Any], config: RunConfig, source: str = "spac
             f"{source}: names no setting to search; expected e.g. 'lr: {{low: 1e-4, high: 0.1, log: true}}'"
         )
     checked: Space = {}
-    settled = config.model_dump(exclude_unset=True) | ({"loss": "ce"} if "loss" in space else {})
+    others = to_flat(config) | ({"loss": "ce"} if "loss" in space else {})
     for name, values in space.items():
         _check_searchable(name, config, source)
         where = f"{source}: {name}"
@@ -106,17 +110,18 @@ def check_space(space: Mapping[str, Any], config: RunConfig, source: str = "spac
             _checked_range(name, values, where) if isinstance(values, dict) else _checked_choice(values, where)
         )
         for value in _extremes(checked[name]):
-            make_config(settled | candidate_settings(config, {name: value}), source)
+            make_config(others | candidate_settings(config, {name: value}), source)
     return checked
 
 
-def _check_searchable(name: str, config: RunConfig, source: str) -> None:
-    if name not in RunConfig.model_fields:
-        make_config({name: None}, source)  # says which setting may have been meant
+def _check_searchable(name: str, config: Config, source: str) -> None:
+    known = flat_settings(Config)
+    if name not in known:
+        raise ValueError(f"{source}: {unknown_setting(name, Config)}")
     if name not in SEARCHABLE:
         raise ValueError(f"{source}: {name} cannot be searched: {_REASONS.get(name, _OF_THE_DATA)}")
-    if name in unused_settings(config):
-        raise ValueError(f"{source}: {name} means nothing for the configured way of training: leave it out")
+    if name not in {flat.name for flat, _ in walk(config)}:
+        raise ValueError(f"{source}: {name} requires trainer {known[name].method!r}; leave it out")
 
 
 def _checked_range(name: str, bounds: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -126,13 +131,13 @@ def _checked_range(name: str, bounds: Mapping[str, Any], where: str) -> dict[str
     low, high, log = _number(bounds["low"], where), _number(bounds["high"], where), bounds.get("log", False)
     if not isinstance(log, bool):
         raise ValueError(f"{where}: log is {log!r}, expected true or false")
-    if RunConfig.model_fields[name].annotation not in (int, float):
+    if flat_settings(Config)[name].info.annotation not in (int, float):
         raise ValueError(f"{where}: is no number; list its values instead, e.g. [a, b]")
     if not low < high:
         raise ValueError(f"{where}: the range from {low:g} to {high:g} is empty; expected low < high")
     if log and low <= 0:
         raise ValueError(f"{where}: low is {low:g}, and a range spread by ratios (log) needs low > 0")
-    if RunConfig.model_fields[name].annotation is int:
+    if flat_settings(Config)[name].info.annotation is int:
         if not (low.is_integer() and high.is_integer()):
             raise ValueError(f"{where}: {low:g} to {high:g}, expected integers")
         low, high = int(low), int(high)
@@ -145,7 +150,7 @@ def _checked_choice(values: Any, where: str) -> list[Any]:
     for value in values:
         if not (value is None or isinstance(value, (bool, int, float, str))):
             raise ValueError(f"{where}: got {value!r}; values to choose from are numbers, words, true, false and null")
-    values = [_number(value, where) if _is_numeral(value) else value for value in values]
+    values = [_number(value, where) if _is_numeral(value) else OFF if value is None else value for value in values]
     if len(set(map(repr, values))) < len(values):
         raise ValueError(f"{where}: a value stands twice in {values!r}")
     return values
@@ -211,9 +216,9 @@ def count(space: Space) -> int | None:
     return math.prod(sizes) if all(isinstance(size, int) for size in sizes) else None
 
 
-def default_candidate(space: Space, config: RunConfig) -> dict[str, Any]:
+def default_candidate(space: Space, config: Config) -> dict[str, Any]:
     """The configured value of every setting that is searched."""
-    return {name: getattr(config, name) for name in space}
+    return {name: get_setting(config, name) for name in space}
 
 
 def outside(space: Space, candidate: Mapping[str, Any]) -> list[str]:
@@ -230,11 +235,11 @@ def _holds(values: dict[str, Any] | list[Any], value: Any) -> bool:
     return value in values if isinstance(values, list) else values["low"] <= value <= values["high"]
 
 
-def candidate_settings(config: RunConfig, candidate: Mapping[str, Any]) -> dict[str, Any]:
+def candidate_settings(config: Config, candidate: Mapping[str, Any]) -> dict[str, Any]:
     """The candidate's values as settings; focal loss knows no label smoothing, so beside it there is none.
 
     Example:
-        >>> candidate_settings(RunConfig(), {"loss": "focal", "label_smoothing": 0.1})
+        >>> candidate_settings(Config(), {"loss": "focal", "label_smoothing": 0.1})
         {'loss': 'focal', 'label_smoothing': 0.0}
     """
     return {**candidate, **({"label_smoothing": 0.0} if candidate.get("loss") == "focal" else {})}

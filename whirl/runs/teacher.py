@@ -9,31 +9,34 @@ from typing import Any
 from torch import nn
 
 from whirl.engine.checkpoint import load_weights
-from whirl.runs.config import RunConfig
+from whirl.runs.config import Config, ResolvedConfig
 from whirl.runs.data import PreparedData, content_of
 from whirl.runs.factory import new_model
+from whirl.runs.flat import get_setting
 from whirl.runs.run_folder import RunFolder
+from whirl.runs.sections import DistilledMethod
 from whirl.training.knowledge_distillation import DistillationLoss, DistillationTrainer
 
 MATCHING_SETTINGS = ("classes", "channels", "sampling_rate_hz", "band_limit_hz", "window")
 """Settings that decide what a network sees and says."""
 
 
-def check_teacher(config: RunConfig) -> None:
+def check_teacher(config: Config) -> None:
     """Refuse a teacher of which the settings alone tell that it cannot teach, before any recording is read.
 
     Raises:
         ValueError: its folder is no run's or has no checkpoint; it was trained with other classes, channels, rate, band
             or window than the student's configuration names. What that leaves to the data is checked by `load_teacher`.
     """
-    if config.teacher is None:
+    method = config.training.method
+    if not isinstance(method, DistilledMethod):
         return
-    folder = RunFolder(config.teacher)
-    taught = folder.read_config()
-    asked = [name for name in MATCHING_SETTINGS if getattr(config, name) is not None]
-    if config.classes is not None and set(config.classes) == set(taught.classes or ()):
-        asked.remove("classes")  # their order is settled with the data
-    _check_fit(folder, taught, config, asked)
+    folder = RunFolder(method.teacher)
+    teacher = folder.read_config()
+    stated = [name for name in MATCHING_SETTINGS if get_setting(config, name) is not None]
+    if config.data.classes is not None and set(config.data.classes) == set(teacher.data.classes):
+        stated.remove("classes")  # their order is resolved with the data
+    _check_fit(folder, teacher, config, stated)
     if not folder.best_checkpoint.is_file():
         raise ValueError(f"{folder.path}: this teacher has no checkpoint yet; finish its run with whirl train --resume")
 
@@ -56,7 +59,7 @@ def load_teacher(run: str | Path, data: PreparedData) -> nn.Module:
     config = folder.read_config()
     _check_fit(folder, config, data.config, MATCHING_SETTINGS)
     seen = test_items_seen_by_teacher(folder, config, data)
-    if seen and not data.config.allow_leakage:
+    if seen and not data.config.split.allow_leakage:
         raise ValueError(
             f"{folder.path}: this teacher was trained on {seen[0]} and {len(seen) - 1} others on which the student "
             "would be tested; train both with one split (the same seed and fractions), or allow_leakage"
@@ -66,9 +69,9 @@ def load_teacher(run: str | Path, data: PreparedData) -> nn.Module:
     return model
 
 
-def _check_fit(folder: RunFolder, teacher: RunConfig, student: RunConfig, names: Iterable[str]) -> None:
+def _check_fit(folder: RunFolder, teacher: Config, student: Config, names: Iterable[str]) -> None:
     for name in names:
-        was, wanted = getattr(teacher, name), getattr(student, name)
+        was, wanted = get_setting(teacher, name), get_setting(student, name)
         if was != wanted:
             raise ValueError(
                 f"{folder.path}: this teacher was trained with {name} = {was!r}, the student's run has {wanted!r}; "
@@ -76,29 +79,30 @@ def _check_fit(folder: RunFolder, teacher: RunConfig, student: RunConfig, names:
             )
 
 
-def test_items_seen_by_teacher(folder: RunFolder, config: RunConfig, data: PreparedData) -> list[str]:
+def test_items_seen_by_teacher(folder: RunFolder, config: ResolvedConfig, data: PreparedData) -> list[str]:
     """Test recordings, and test specimens, that a teacher's run has not kept for its own test.
 
     Recordings are known by their samples, whatever they are called and wherever they lie; specimens by name, in the
     same folder or the same simulation. Of a split by time within recordings nothing can be said: none.
     """
-    if data.config.split == "time":
+    if data.config.split.by == "time":
         return []
     noted = folder.read_data()
     rows = [row for part, rows in noted["parts"].items() if part != "test" for row in rows]
     contents = {row.get("content") for row in rows}
     seen = [recording.name for recording in data.split.test if content_of(recording) in contents]
-    if data.config.split == "specimen" and _same_place(config, data.config):
+    if data.config.split.by == "specimen" and _same_place(config, data.config):
         specimens = {row["specimen"] for row in rows if row["specimen"] is not None}
         seen += sorted({str(r.specimen) for r in data.split.test if r.specimen in specimens})
     return seen
 
 
-def _same_place(a: RunConfig, b: RunConfig) -> bool:
+def _same_place(a: ResolvedConfig, b: ResolvedConfig) -> bool:
     """Whether equal names of specimens mean the same one; simulated machines follow from family, seed and number."""
-    if a.data is not None or b.data is not None:
-        return a.data == b.data
-    return (a.simulation.family, a.simulation.seed) == (b.simulation.family, b.simulation.seed)
+    if not (a.data.is_simulated and b.data.is_simulated):
+        return a.data.path == b.data.path
+    one, other = a.data.simulation, b.data.simulation
+    return (one.family, one.seed) == (other.family, other.seed)
 
 
 def make_distillation_trainer(

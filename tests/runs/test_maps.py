@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from whirl.runs.config import make_config
+from whirl.runs.config import make_config, with_settings
 from whirl.runs.data import prepare
-from whirl.runs.map_cache import maybe_cache_maps
-from whirl.runs.training import make_trainer
+from whirl.runs.maps import maybe_cache_maps
+from whirl.runs.trainers import make_trainer
 
 BASE = {
     "simulation": {"n_machines": 4, "recordings_per_class": 1, "duration_s": 0.5},
@@ -25,7 +25,7 @@ def test_only_what_sees_maps_is_cached(tmp_path):
     data = prepare(settings(representation="stft", map_cache=str(tmp_path / "maps")))
     windows = data.windows(data.split.val)
     assert maybe_cache_maps(windows, data.config, "") is windows
-    assert maybe_cache_maps(windows, data.config.model_copy(update={"map_cache": None}), "stft") is windows
+    assert maybe_cache_maps(windows, with_settings(data.config, map_cache="off"), "stft") is windows
     maps = maybe_cache_maps(windows, data.config, "stft")[torch.arange(3)][0]
     torch.testing.assert_close(maps, make_trainer(data, None).representation(windows[torch.arange(3)][0]))
 
@@ -33,7 +33,7 @@ def test_only_what_sees_maps_is_cached(tmp_path):
 @pytest.mark.parametrize("representation", ["stft", ["cwt", "order"]], ids=["one", "several"])
 def test_cached_maps_train_to_the_same_weights(tmp_path, representation):
     trained = []
-    for cache in (None, str(tmp_path / "maps")):
+    for cache in ("off", str(tmp_path / "maps")):
         trainer = make_trainer(prepare(settings(representation=representation, map_cache=cache)), None)
         trainer.fit(2)
         trained.append(trainer.model.state_dict())
@@ -42,7 +42,7 @@ def test_cached_maps_train_to_the_same_weights(tmp_path, representation):
 
 
 def test_what_changes_windows_cannot_go_with_a_cache():
-    with pytest.raises(ValueError, match="map_cache keeps maps of windows as they are, and augment changes"):
+    with pytest.raises(ValueError, match="map_cache stores maps of unchanged windows"):
         settings(representation="stft", map_cache="maps", augment="light")
-    with pytest.raises(ValueError, match="map_cache belongs to representation"):
-        settings(map_cache="maps")
+    with pytest.raises(ValueError, match="map_cache requires trainer 'maps'"):
+        settings(trainer="pinn", map_cache="maps")

@@ -1,0 +1,41 @@
+"""Experiment loggers by name, for `whirl train --log`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from whirl.engine.callbacks import Callback
+from whirl.registry import Registry
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a logger is told of a run.
+
+    Attributes:
+        folder: the run folder.
+        name: name of the run.
+        settings: every setting by flat name.
+        tags: further facts, e.g. `git_commit`, `data_fingerprint`, `user`.
+        parent: name of the search or comparison that the run belongs to; empty: none.
+    """
+
+    folder: Path
+    name: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    parent: str = ""
+
+
+LOGGERS: Registry[Callable[[RunFacts], Callback]] = Registry("logger", group="whirl.loggers")
+
+
+def register_logger(name: str) -> Callable[[Callable[[RunFacts], Callback]], Callable[[RunFacts], Callback]]:
+    """Add a logger to those that `whirl train --log` knows.
+
+    Decorates a function that is called with the facts of the run and returns a callback.
+    """
+    return LOGGERS.register(name)

@@ -1,0 +1,33 @@
+"""Losses by name, for `whirl train --loss` and `create_criterion`'s users who add their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from whirl.registry import Registry
+
+LOSSES: Registry[Callable[..., Any]] = Registry("loss", group="whirl.losses")
+
+
+def register_loss(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add a loss to those that `whirl train --loss` knows.
+
+    Decorates a class or function that is called as `factory(weight=..., label_smoothing=...)`, with `weight` the class
+    weights `[K]` or None, and returns a criterion: a callable of `(logits [B, K], targets)` that gives the mean loss.
+    """
+    return LOSSES.register(name)
+
+
+@LOSSES.register("ce")
+def _cross_entropy(weight: Any = None, label_smoothing: float = 0.0) -> Any:
+    from whirl.losses.cnn_losses import create_criterion
+
+    return create_criterion("ce", weight=weight, label_smoothing=label_smoothing)
+
+
+@LOSSES.register("focal")
+def _focal(weight: Any = None, label_smoothing: float = 0.0) -> Any:
+    from whirl.losses.losses import FocalLoss
+
+    return FocalLoss(weight)

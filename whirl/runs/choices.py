@@ -1,0 +1,151 @@
+"""What a run leaves to the data: sampling rate, window, epochs, representation, precision."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+
+from whirl.data.manifest import MANIFEST
+from whirl.data.recording import Recording
+from whirl.data.resampling import ANALYSER_RATIO
+from whirl.data.windows import MIN_REVOLUTIONS, MIN_WINDOW, choose_window
+from whirl.engine.precision import cpu_has_bfloat16
+from whirl.physics.faults import JOURNAL_CLASSES, ROLLING_CLASSES, required_band_hz
+from whirl.runs.config import Config
+from whirl.runs.sections import UNKNOWN, MapsMethod, ProgressiveMethod
+
+WANTED_STEPS, MIN_EPOCHS, MAX_EPOCHS = 1000, 6, 40
+
+
+def order_classes(recordings: Sequence[Recording]) -> tuple[str, ...]:
+    """Return the labels that occur: those known to physics in its order, then the others by name.
+
+    Raises:
+        ValueError: a recording has no label, or there are fewer than two classes.
+    """
+    labels = Counter(recording.label for recording in recordings)
+    if None in labels:
+        unlabelled = next(recording for recording in recordings if recording.label is None)
+        raise ValueError(f"{unlabelled.name}: has no label, and training needs one for every recording")
+    if len(labels) < 2:
+        raise ValueError(f"only one class, {next(iter(labels))!r}: training needs at least two")
+    known = [label for label in dict.fromkeys((*JOURNAL_CLASSES, *ROLLING_CLASSES)) if label in labels]
+    return (*known, *sorted(label for label in labels if label not in known))  # type: ignore[type-var]
+
+
+def choose_sampling_rate(
+    recordings: Sequence[Recording], classes: Sequence[str], stated_hz: float | None = None
+) -> tuple[float, str]:
+    """Choose the sampling rate for all recordings, and give the reason.
+
+    It is the lowest rate that occurs. Where the classes differ in the lines of the shaft alone, it is only as high as
+    these lines need.
+
+    Args:
+        recordings: the recordings.
+        classes: labels to tell apart.
+        stated_hz: the rate that the user states; it wins.
+    """
+    if stated_hz is not None:
+        return stated_hz, "as stated"
+    lowest = min(recording.sampling_rate_hz for recording in recordings)
+    speeds = [recording.rpm for recording in recordings if recording.rpm is not None]
+    band_hz = required_band_hz(classes, max(speeds)) if len(speeds) == len(recordings) else None
+    if band_hz is None or ANALYSER_RATIO * band_hz >= lowest:
+        return lowest, "the lowest of the recordings; the classes need the whole band"
+    # Not so low that the revolutions in a window give a network too few samples.
+    floor = MIN_WINDOW / (MIN_REVOLUTIONS * 60 / min(speeds))
+    rate_hz = _integer_fraction(lowest, max(ANALYSER_RATIO * band_hz, floor)) if floor < lowest else lowest
+    return rate_hz, f"the classes differ below {band_hz:.0f} Hz; --sampling-rate keeps more"
+
+
+def _integer_fraction(rate_hz: float, at_least_hz: float) -> float:
+    """Return the lowest rate >= `at_least_hz` that divides `rate_hz`, so that resampling is exact."""
+    return rate_hz / max(1, int(rate_hz // at_least_hz))
+
+
+def resolve_window(config: Config, recordings: Sequence[Recording], rate_hz: float) -> tuple[int, str]:
+    """Choose the length of a window in samples, and give the reason."""
+    method = config.training.method
+    stated = method.stages[-1][0] if isinstance(method, ProgressiveMethod) else config.input.window
+    if stated is None:
+        return choose_window(recordings, rate_hz)
+    return stated, _stated_window(stated, rate_hz, recordings)
+
+
+def _stated_window(window: int, rate_hz: float, recordings: Sequence[Recording]) -> str:
+    speeds = [recording.rpm for recording in recordings if recording.rpm is not None]
+    if not speeds:
+        return f"{window} samples, as stated"
+    turns = window / rate_hz * min(speeds) / 60
+    return f"{window} samples, as stated: {turns:.1f} revolutions of the slowest recording (advised: {MIN_REVOLUTIONS})"
+
+
+def check_revolution(recordings: Sequence[Recording], window: int) -> None:
+    """Validate that the slowest shaft turns at least once within a window.
+
+    Raises:
+        ValueError: it does not.
+    """
+    for recording in recordings:
+        minimum = math.ceil(60 * recording.sampling_rate_hz / recording.rpm) if recording.rpm else 0
+        if window < minimum:
+            raise ValueError(
+                f"windows of {window} samples are shorter than one revolution of {recording.name} at "
+                f"{recording.rpm:g} rpm: expected --window {minimum} or more"
+            )
+
+
+def resolve_epochs(config: Config, n_windows: int) -> int:
+    """Choose the number of epochs for that many training windows."""
+    method = config.training.method
+    if isinstance(method, ProgressiveMethod):
+        return sum(n_epochs for _, n_epochs in method.stages)
+    return config.training.epochs or choose_epochs(math.ceil(n_windows / config.training.batch_size))
+
+
+def choose_epochs(steps_per_epoch: int) -> int:
+    """Return a number of epochs that amounts to about 1000 optimizer steps, from 6 to 40.
+
+    Example:
+        >>> [choose_epochs(steps) for steps in (1, 50, 1000)]
+        [40, 20, 6]
+    """
+    return min(max(round(WANTED_STEPS / max(1, steps_per_epoch)), MIN_EPOCHS), MAX_EPOCHS)
+
+
+def choose_representation(config: Config, recordings: Sequence[Recording]) -> Any:
+    """Resolve the kinds of maps; order maps need the speed of every recording, and `multi` goes without them.
+
+    Raises:
+        ValueError: order maps are stated, and a speed is unknown.
+    """
+    method = config.training.method
+    if not isinstance(method, MapsMethod):
+        return None
+    unknown = next((recording for recording in recordings if not recording.rpm), None)
+    if unknown is None or "order" not in method.kinds:
+        return method.kinds if method.representation == "multi" else method.representation
+    if method.representation == "multi":
+        return [kind for kind in method.kinds if kind != "order"]
+    raise ValueError(
+        f"{unknown.name}: its speed is unknown, and order maps need it: add a column rpm to {MANIFEST}, estimate it "
+        "with --rpm-from signal, or choose another --representation"
+    )
+
+
+def span_of_speeds(recordings: Sequence[Recording]) -> Any:
+    """Return the lowest and highest speed that recordings state, or `"unknown"`."""
+    speeds = [recording.rpm for recording in recordings if recording.rpm is not None]
+    return (min(speeds), max(speeds)) if speeds else UNKNOWN
+
+
+def fastest_precision(device: torch.device) -> Literal["32", "bf16", "fp16"]:
+    """Return the lowest precision that the device has instructions for."""
+    if device.type == "cuda":
+        return "fp16"
+    return "bf16" if device.type == "cpu" and cpu_has_bfloat16() else "32"

@@ -1,0 +1,198 @@
+"""Settings by flat name, as the command line and Python keywords spell them, and where they stand in sections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+
+from whirl.runs.sections import METHODS, About, RegisteredMethod, about
+from whirl.validation import nearest_name, unknown_name
+
+
+@dataclass(frozen=True)
+class FlatSetting:
+    """A setting under the name that the command line and Python keywords use.
+
+    Attributes:
+        name: flat name, e.g. `lr`.
+        path: where it stands, e.g. `("training", "lr")`.
+        info: pydantic's field.
+        about: our description of it.
+        method: the way of training that it belongs to; empty: any.
+    """
+
+    name: str
+    path: tuple[str, ...]
+    info: Any
+    about: About
+    method: str = ""
+
+    @property
+    def flag(self) -> str:
+        """Its option on the command line; empty where there is none."""
+        return f"--{self.name.replace('_', '-')}" if self.about.flag is None else self.about.flag
+
+    @property
+    def text(self) -> str:
+        """What it is, in one sentence, with its unit and the trainer that it belongs to."""
+        text = self.info.description or "Way of training."
+        unit = f" ({self.about.unit})" if self.about.unit else ""
+        owner = f" For trainer {self.method}." if self.method not in ("", "registered") else ""
+        return f"{text.rstrip('.')}{unit}.{owner}"
+
+    @property
+    def default_text(self) -> str:
+        """Its value if none is given, in brackets; empty where one is required."""
+        if self.name == "trainer":
+            return "[default: plain]"
+        if self.info.is_required() or isinstance(self.info.default, BaseModel):
+            return ""
+        default = self.info.default
+        shown = {True: "on", False: "off"}[default] if isinstance(default, bool) else default
+        return f"[default: {self.about.auto if default is None else shown}]"
+
+    @property
+    def metavar(self) -> str:
+        """The form of its value, e.g. FLOAT or ce|focal."""
+        annotation = self.info.annotation
+        if self.about.kind:
+            return self.about.kind.upper() if self.about.kind.islower() else self.about.kind
+        if get_origin(annotation) is Literal:
+            return "|".join(map(str, get_args(annotation)))
+        if self.about.choices is not None:
+            return "NAME"
+        kinds = (annotation, *get_args(annotation))
+        return next(
+            (name for kind, name in ((bool, "on|off"), (int, "INT"), (float, "FLOAT")) if kind in kinds), "TEXT"
+        )
+
+
+def flat_settings(config_class: type[Any]) -> dict[str, FlatSetting]:
+    """List every setting by its flat name, in the order of the sections.
+
+    Example:
+        >>> from whirl.runs.config import Config
+        >>> flat_settings(Config)["lr"].path
+        ('training', 'lr')
+    """
+    found = [flat for name, info in config_class.model_fields.items() for flat in _of_section(name, info.annotation)]
+    return {flat.name: flat for flat in found}
+
+
+def _of_section(section: str, model: Any) -> Iterator[FlatSetting]:
+    for name, info in model.model_fields.items():
+        facts = about(info)
+        if facts.kind == "method":
+            yield from _of_methods((section, name), info)
+        else:
+            yield FlatSetting(facts.name or name, (section, name), info, facts)
+
+
+def _of_methods(path: tuple[str, ...], info: Any) -> Iterator[FlatSetting]:
+    facts = About("trainer", choices=lambda: list(METHODS), kind="name", synonyms=("method",))
+    yield FlatSetting("trainer", (*path, "kind"), info, facts)
+    for kind, model in (*METHODS.items(), ("registered", RegisteredMethod)):
+        for name, inner in model.model_fields.items():
+            if name != "kind":
+                facts = about(inner)
+                yield FlatSetting(facts.name or name, (*path, name), inner, facts, kind)
+
+
+def walk(config: Any) -> Iterator[tuple[FlatSetting, Any]]:
+    """Go through the settings that apply to a configuration, with their values."""
+    kind = config.training.method.kind
+    kind = kind if kind in METHODS else "registered"
+    for flat in flat_settings(type(config)).values():
+        if flat.method in ("", kind):
+            value: Any = config
+            for name in flat.path:
+                value = getattr(value, name)
+            yield flat, value
+
+
+def to_flat(config: Any) -> dict[str, Any]:
+    """Return the settings by flat name, as plain data, without those that are not set.
+
+    Example:
+        >>> from whirl.runs.config import make_config
+        >>> to_flat(make_config({"lr": 0.01}))["lr"]
+        0.01
+    """
+    nested = config.model_dump(mode="json", exclude_none=True)
+    return {flat.name: get_nested(nested, flat.path) for flat, value in walk(config) if value is not None}
+
+
+def get_setting(config: Any, name: str) -> Any:
+    """Return a setting by its flat name; None where it is not set or does not apply."""
+    return next((value for flat, value in walk(config) if flat.name == name), None)
+
+
+def get_nested(nested: Any, path: tuple[str, ...]) -> Any:
+    """Follow a path through nested mappings."""
+    for name in path:
+        nested = nested[name]
+    return nested
+
+
+def from_flat(settings: Mapping[str, Any], config_class: type[Any]) -> dict[str, Any]:
+    """Sort settings by flat name into sections; values of None are left out.
+
+    Raises:
+        ValueError: a name is unknown, or settings of two ways of training are given.
+
+    Example:
+        >>> from whirl.runs.config import Config
+        >>> from_flat({"lr": 0.1, "teacher": "runs/a"}, Config)
+        {'training': {'lr': 0.1, 'method': {'teacher': 'runs/a', 'kind': 'distilled'}}}
+    """
+    known = flat_settings(config_class)
+    given = {name: value for name, value in settings.items() if value is not None}
+    nested: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in known:
+            raise ValueError(unknown_setting(name, config_class))
+        if name != "trainer":
+            _set(nested, known[name].path, value)
+    kind = _method_of(given, known)
+    if kind is not None:
+        _set(nested, known["trainer"].path, kind)
+    return nested
+
+
+def _set(nested: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    for name in path[:-1]:
+        nested = nested.setdefault(name, {})
+    nested[path[-1]] = value
+
+
+def _method_of(given: Mapping[str, Any], known: Mapping[str, FlatSetting]) -> str | None:
+    """The way of training that the settings imply, if any."""
+    owners = {known[name].method: name for name in reversed(list(given)) if known[name].method}
+    stated = given.get("trainer")
+    if len(owners) > 1:
+        first, second = list(owners.values())[-1], list(owners.values())[-2]
+        raise ValueError(f"{first} and {second} are mutually exclusive: they are two ways of training")
+    for owner, name in owners.items():
+        if stated is not None and owner not in (stated, "registered"):
+            raise ValueError(f"{name} requires trainer {owner!r} (got {stated!r})")
+        return stated or owner
+    return stated
+
+
+def unknown_setting(name: str, config_class: type[Any]) -> str:
+    """Format the message for an unknown setting; the nearest one is found by meaning as well as by spelling.
+
+    Example:
+        >>> from whirl.runs.config import Config
+        >>> unknown_setting("learning_rate", Config)
+        "unknown setting 'learning_rate'; did you mean 'lr'?"
+    """
+    known = flat_settings(config_class)
+    words = {word: flat.name for flat in known.values() for word in (flat.name, *flat.about.synonyms)}
+    close = words.get(name) or words.get(nearest_name(name, list(words)) or "")
+    if close is None:
+        return unknown_name("setting", name, list(known))
+    return f"unknown setting {name!r}; did you mean {close!r}?"

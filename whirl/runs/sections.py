@@ -1,0 +1,593 @@
+"""The settings of a run, each described once, in sections.
+
+A field is made by `setting`, which holds its default, description, unit, bounds and synonyms. The command line, the
+YAML form, the JSON schema and the page of settings are made from these descriptions. A field whose default is None is
+chosen from the data when a run is prepared; `"off"`, `"unknown"` and the like are values.
+
+Nothing heavy is imported here, so that `whirl --help` is fast: checks that need torch import it when they run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+
+from whirl.models.registry import list_models
+from whirl.validation import unknown_name
+
+OFF = "off"
+UNKNOWN = "unknown"
+MAX_WINDOW = 2**28
+Kind = Literal["stft", "cwt", "wvd", "envelope", "order"]
+
+
+@dataclass(frozen=True)
+class About:
+    """What a setting's field says beyond pydantic's own facts.
+
+    Attributes:
+        name: flat name, as the command line and Python keywords spell it; empty: the field's name.
+        flag: option of the command line, e.g. `"--lr"`; None: made of the flat name; empty: no option.
+        unit: unit of the value.
+        auto: how the value is chosen where the default is None.
+        choices: function that lists the names to choose from.
+        synonyms: other words for the setting, for "did you mean".
+        kind: type as shown in `--help` and the docs; empty: that of the annotation.
+    """
+
+    name: str = ""
+    flag: str | None = None
+    unit: str = ""
+    auto: str = ""
+    choices: Callable[[], Sequence[str]] | None = None
+    synonyms: tuple[str, ...] = ()
+    kind: str = ""
+
+
+def setting(default: Any, description: str, about: About = About(), **bounds: Any) -> Any:
+    """Describe one setting.
+
+    Args:
+        default: value if none is given; None: chosen from the data.
+        description: one sentence, for `--help`, the schema and the docs.
+        about: what else is known of it.
+        **bounds: `ge`, `gt`, `le` and `lt` of pydantic's `Field`.
+    """
+    extra: Any = {"unit": about.unit} if about.unit else None
+    info: Any = Field(default, description=description, json_schema_extra=extra, **bounds)
+    info.metadata.append(about)
+    return info
+
+
+def about(info: Any) -> About:
+    """Return the `About` of a field."""
+    return next((item for item in info.metadata if isinstance(item, About)), About())
+
+
+class Section(BaseModel):
+    """A group of settings; immutable, closed to unknown names and to numbers that are not finite."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+
+
+def _absolute(folder: Any) -> Any:
+    """A run folder can then be evaluated from any working directory."""
+    return str(Path(folder).resolve()) if isinstance(folder, (str, Path)) and folder not in (OFF, SIMULATED) else folder
+
+
+def _not_empty(names: Any) -> Any:
+    if isinstance(names, (list, tuple)) and (not names or len(set(names)) < len(names)):
+        raise ValueError("expected at least one name and none twice")
+    return names
+
+
+SIMULATED = "simulated"
+Folder = Annotated[str, BeforeValidator(_absolute)]
+Names = Annotated[list[str], BeforeValidator(_not_empty)]
+
+
+class SimulationSection(Section):
+    """Recordings to simulate where no folder is given."""
+
+    family: Literal["journal", "rolling"] = setting("journal", "Machines: journal (11 classes) or rolling (4 classes).")
+    n_machines: int = setting(80, "Machines (specimens), each recorded in every class.", ge=3, le=100_000)
+    recordings_per_class: int = setting(2, "Recordings of each class on each machine.", ge=1, le=100_000)
+    duration_s: float = setting(5.0, "Length of a recording.", About(unit="s"), gt=0, le=3600)
+    sampling_rate_hz: float = setting(20480.0, "Samples per second.", About(unit="Hz"), gt=0, le=1e6)
+    seed: int = setting(0, "Random seed; the same seed gives the same bits.", ge=0, lt=2**63)
+    snr_db_range: tuple[float, float] = setting(
+        (5.0, 20.0), "Lowest and highest signal-to-noise ratio, drawn for each recording.", About(unit="dB")
+    )
+
+
+class DataSection(Section):
+    """Recordings."""
+
+    path: Folder = setting(SIMULATED, "Folder of recordings; simulated machines by default.", About("data", flag=""))
+    simulation: SimulationSection = setting(
+        SimulationSection(), "Recordings to simulate where no folder is given.", About(flag="", kind="section")
+    )
+    channels: Names = setting(
+        None, "Channels to use, e.g. DE,FE.", About(auto="all", synonyms=("sensors", "columns"), kind="names")
+    )
+    classes: Names = setting(
+        None, "Classes to use, e.g. inner_race,ball.", About(auto="all", synonyms=("labels",), kind="names")
+    )
+    sampling_rate_hz: float = setting(
+        None,
+        "Resample to this rate; assumed for files that state none.",
+        About(
+            flag="--sampling-rate",
+            unit="Hz",
+            auto="the lowest rate that holds the band in which the classes differ",
+            synonyms=("sample_rate", "fs", "rate"),
+        ),
+        gt=0,
+        le=1e9,
+    )
+    band_limit_hz: float | Literal["off"] = setting(
+        None,
+        "Low-pass filter for all recordings.",
+        About(unit="Hz", auto="set where the recordings' own rates differ", synonyms=("lowpass", "cutoff_hz")),
+    )
+    mmap_dir: str = setting(
+        OFF, "Store samples in memory-mapped files in this folder instead of in memory.", About(kind="folder")
+    )
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether the recordings are simulated."""
+        return self.path == SIMULATED
+
+    @field_validator("band_limit_hz")
+    @classmethod
+    def _positive(cls, band_hz: Any) -> Any:
+        if isinstance(band_hz, float) and not 0 < band_hz <= 1e9:
+            raise ValueError("expected a frequency > 0 or off")
+        return band_hz
+
+
+class SplitSection(Section):
+    """Training, validation and test parts."""
+
+    by: Literal["specimen", "recording", "time"] = setting(
+        "specimen", "What the test part must not share with training.", About("split")
+    )
+    test_specimens: Names | Literal["drawn"] = setting(
+        "drawn", "Specimens to test on, e.g. X,Y.", About(kind="names", synonyms=("holdout", "test_machines"))
+    )
+    test_fraction: float = setting(
+        0.25, "Fraction of the data for testing.", About(synonyms=("test_size",)), gt=0, lt=1
+    )
+    val_fraction: float = setting(
+        0.15, "Fraction of the data for validation.", About(synonyms=("val_size", "validation_split")), gt=0, lt=1
+    )
+    allow_leakage: bool = setting(False, "Train although test data leak into training; stamped on the report.")
+
+
+class ModelSection(Section):
+    """Network."""
+
+    name: str = setting(
+        None,
+        "Network, e.g. cnn1d, wdcnn, hybrid_pinn.",
+        About(
+            "model",
+            auto="cnn1d; cnn2d for maps, multi_tfr for several kinds of maps",
+            choices=list_models,
+            synonyms=("network", "architecture", "backbone"),
+        ),
+    )
+    width: float = setting(
+        1.0, "Number of channels relative to the network's default.", About(synonyms=("width_multiplier",)), gt=0, le=4
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return _one_of("model", name, list_models())
+
+
+class InputSection(Section):
+    """Windows, as the network sees them."""
+
+    window: int = setting(
+        None,
+        "Samples per window.",
+        About(
+            unit="samples",
+            auto="at least 16 revolutions of the slowest recording",
+            synonyms=("window_size", "window_length", "segment_length"),
+        ),
+        ge=16,
+        le=MAX_WINDOW,
+    )
+    hop: int = setting(
+        None,
+        "Samples from one training window to the next.",
+        About(unit="samples", auto="half a window", synonyms=("stride", "step", "overlap")),
+        ge=1,
+        le=MAX_WINDOW,
+    )
+    augment: Any = setting(
+        OFF,
+        "Augmentation of training windows: light, medium, heavy, or a policy of [operation, probability, magnitude].",
+        About(synonyms=("augmentation", "transforms"), kind="name or policy"),
+    )
+
+    @field_validator("augment")
+    @classmethod
+    def _known_augmentation(cls, value: Any) -> Any:
+        if value != OFF:
+            from whirl.augment.policies import make_augmentation
+
+            make_augmentation(value)
+        return value
+
+
+class PlainMethod(Section):
+    """Training on the labels alone."""
+
+    kind: Literal["plain"] = "plain"
+
+
+class PhysicsMethod(Section):
+    """Training with a physics-informed loss."""
+
+    kind: Literal["pinn"] = "pinn"
+    lambda_freq: float = setting(1.0, "Weight of the expected fault lines in the loss.", ge=0, le=1e6)
+    lambda_sommerfeld: float = setting(0.0, "Weight of ranking severities by Sommerfeld number.", ge=0, le=1e6)
+    lambda_temporal: float = setting(0.0, "Weight of steady predictions within a recording.", ge=0, le=1e6)
+    lambda_schedule: str = setting(
+        "constant",
+        "How these weights rise over the epochs.",
+        About(choices=lambda: ("linear", "cosine", "exponential", "step", "constant")),
+    )
+    unlabeled: Folder = setting(OFF, "Folder of unlabeled recordings for the physics terms.", About(kind="folder"))
+
+    @field_validator("lambda_schedule")
+    @classmethod
+    def _known_schedule(cls, name: str) -> str:
+        from whirl.losses.balancing import LAMBDA_SCHEDULES
+
+        return _one_of("lambda_schedule", name, LAMBDA_SCHEDULES)
+
+
+class MapsMethod(Section):
+    """Training on time-frequency maps."""
+
+    kind: Literal["maps"] = "maps"
+    representation: Kind | Literal["multi"] | list[Kind] = setting(
+        ...,
+        "Maps that the network sees: stft, cwt, wvd, envelope, order, several, or multi.",
+        About(synonyms=("spectrogram", "tfr", "transform"), kind="names"),
+    )
+    maps: dict[Kind, dict[str, Any]] = setting(
+        None, "Arguments of the maps by kind, e.g. {stft: {n_frequencies: 128}}.", About(auto="defaults", kind="YAML")
+    )
+    specaugment: bool = setting(True, "Mask bands of time and of frequency in training.")
+    map_cache: Folder = setting(
+        OFF,
+        "Store the maps in this folder, for all runs on the same windows.",
+        About(flag="--cache-maps", kind="folder"),
+    )
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of maps."""
+        if self.representation == "multi":
+            from whirl.models.multi_tfr import DEFAULT_KINDS
+
+            return list(DEFAULT_KINDS)
+        return [self.representation] if isinstance(self.representation, str) else list(self.representation)
+
+    @field_validator("representation", mode="before")
+    @classmethod
+    def _known_kinds(cls, kinds: Any) -> Any:
+        for kind in kinds if isinstance(kinds, list) else [kinds]:
+            _one_of("representation", kind, (*Kind.__args__, "multi"))  # type: ignore[attr-defined]
+        return _not_empty(kinds)
+
+
+class DistilledMethod(Section):
+    """Training with a teacher network."""
+
+    kind: Literal["distilled"] = "distilled"
+    teacher: Folder = setting(..., "Run folder of the teacher network.", About(kind="folder"))
+    temperature: float = setting(4.0, "Divisor of teacher's and student's logits.", gt=0, le=1e3)
+    alpha: float = setting(0.7, "Weight of the distillation term; the labels have the rest.", ge=0, le=1)
+
+
+def _stages(stages: Any) -> Any:
+    if isinstance(stages, str):
+        from whirl.training.progressive_resizing import parse_schedule
+
+        return parse_schedule(stages)
+    return stages
+
+
+class ProgressiveMethod(Section):
+    """Training on windows that grow."""
+
+    kind: Literal["progressive"] = "progressive"
+    stages: Annotated[list[tuple[int, int]], BeforeValidator(_stages)] = setting(
+        ..., "Stages LENGTH:EPOCHS, e.g. 512:5,1024:5,2048:10.", About("progressive", kind="stages")
+    )
+    resize: Literal["crop", "interpolate", "truncate"] = setting(
+        "crop", "How windows become shorter in early stages.", About("progressive_method")
+    )
+
+    @field_validator("stages")
+    @classmethod
+    def _growing(cls, stages: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        lengths = [length for length, _ in stages]
+        is_growing = stages and min(lengths) >= 16 and lengths == sorted(set(lengths)) and lengths[-1] <= MAX_WINDOW
+        if not is_growing or min(n for _, n in stages) < 1:
+            raise ValueError("expected stages (length, epochs) of growing length >= 16, each of at least 1 epoch")
+        return stages
+
+
+METHODS = {
+    "plain": PlainMethod,
+    "pinn": PhysicsMethod,
+    "maps": MapsMethod,
+    "distilled": DistilledMethod,
+    "progressive": ProgressiveMethod,
+}
+
+
+class RegisteredMethod(Section):
+    """Training with a trainer that a plug-in has registered."""
+
+    kind: str
+    options: dict[str, Any] = setting(
+        {}, "Keyword arguments of the registered trainer.", About("trainer_options", kind="YAML")
+    )
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        from whirl.training.registry import TRAINERS
+
+        return _one_of("trainer", name, [*METHODS, *TRAINERS.names()])
+
+
+def _tag(method: Any) -> str:
+    kind = method.get("kind", "plain") if isinstance(method, dict) else getattr(method, "kind", "plain")
+    return kind if kind in METHODS else "registered"
+
+
+Method = Annotated[
+    Annotated[PlainMethod, Tag("plain")]
+    | Annotated[PhysicsMethod, Tag("pinn")]
+    | Annotated[MapsMethod, Tag("maps")]
+    | Annotated[DistilledMethod, Tag("distilled")]
+    | Annotated[ProgressiveMethod, Tag("progressive")]
+    | Annotated[RegisteredMethod, Tag("registered")],
+    Discriminator(_tag),
+]
+
+
+def _losses() -> Sequence[str]:
+    from whirl.losses.registry import LOSSES
+
+    return LOSSES.names()
+
+
+def _optimizers() -> Sequence[str]:
+    from whirl.optim.cnn_optimizer import optimizer_names
+
+    return [name for name in optimizer_names() if name != "muon"]  # which takes matrices only, not biases
+
+
+def _schedules() -> Sequence[str]:
+    from whirl.optim.scheduler_factory import schedule_names
+
+    return [name for name in schedule_names() if name != "warmup"]  # which needs another schedule to warm up for
+
+
+class TrainingSection(Section):
+    """Training."""
+
+    method: Method = setting(PlainMethod(), "Way of training.", About(flag="", kind="method"))
+    epochs: int = setting(
+        None,
+        "Passes over the training windows.",
+        About(auto="about 1000 steps, at least 6 and at most 40 epochs", synonyms=("n_epochs", "num_epochs")),
+        ge=1,
+        le=1_000_000,
+    )
+    batch_size: int = setting(64, "Windows per step.", About(synonyms=("batch", "bs")), ge=2, le=2**20)
+    loss: str = setting("ce", "Loss function, e.g. ce or focal.", About(choices=_losses, synonyms=("criterion",)))
+    class_weights: bool = setting(False, "Weigh each class by the inverse of its number of training windows.")
+    label_smoothing: float = setting(0.0, "Probability spread over all classes, for cross entropy.", ge=0, lt=1)
+    optimizer: str = setting("adamw", "Optimizer, e.g. adamw, sgd, rmsprop.", About(choices=_optimizers))
+    lr: float = setting(
+        3e-3, "Peak learning rate.", About(synonyms=("learning_rate", "step_size", "eta", "max_lr")), gt=0, le=1e3
+    )
+    weight_decay: float = setting(1e-2, "Weight decay of the optimizer.", About(synonyms=("l2", "wd")), ge=0, le=1e3)
+    schedule: str = setting(
+        "onecycle",
+        "Learning-rate schedule; see whirl schedule.",
+        About(choices=_schedules, synonyms=("scheduler", "lr_scheduler")),
+    )
+
+    @field_validator("loss")
+    @classmethod
+    def _known_loss(cls, name: str) -> str:
+        return _one_of("loss", name, _losses())
+
+    @field_validator("optimizer")
+    @classmethod
+    def _known_optimizer(cls, name: str) -> str:
+        return _one_of("optimizer", name.lower(), _optimizers())
+
+    @field_validator("schedule")
+    @classmethod
+    def _known_schedule(cls, name: str) -> str:
+        return _one_of("schedule", name, _schedules())
+
+    @model_validator(mode="after")
+    def _smoothing_fits(self) -> TrainingSection:
+        if self.label_smoothing and self.loss != "ce":
+            raise ValueError(f"label_smoothing requires loss 'ce' (got {self.loss!r})")
+        return self
+
+
+def _bearing(name: Any) -> Any:
+    if name not in (None, UNKNOWN):
+        from whirl.physics.rolling_bearing import BEARINGS
+
+        return _one_of("bearing", str(name), BEARINGS)
+    return name
+
+
+class PhysicsSection(Section):
+    """Speed and bearing."""
+
+    bearing: Annotated[str, BeforeValidator(_bearing)] = setting(
+        None,
+        "Rolling bearing, for its fault orders, e.g. 6205.",
+        About(auto="that of the simulation, else unknown", kind="designation"),
+    )
+    rpm_from: Literal["manifest", "signal"] = setting(
+        "manifest", "Shaft speed: as stated, or estimated from the signal where it is not stated."
+    )
+    rpm_range: tuple[float, float] | Literal["unknown"] = setting(
+        None,
+        "Lowest and highest shaft speed, for estimating it; not a speed and its double.",
+        About(unit="rpm", auto="what the recordings state", synonyms=("rpm", "speed_range"), kind="LOW,HIGH"),
+    )
+
+    @field_validator("rpm_range")
+    @classmethod
+    def _in_order(cls, speeds: Any) -> Any:
+        if isinstance(speeds, tuple) and not 0.01 <= speeds[0] <= speeds[1] <= 1e6:
+            raise ValueError("expected 0.01 <= lowest <= highest <= 1e6")
+        return speeds
+
+    @model_validator(mode="after")
+    def _range_for_the_signal(self) -> PhysicsSection:
+        if self.rpm_from == "signal" and self.rpm_range is None:
+            raise ValueError("rpm_from 'signal' requires rpm_range, e.g. --rpm-range 1200,2300")
+        return self
+
+
+def _pruners() -> Sequence[str]:
+    return ("median", "hyperband", "none")
+
+
+class SearchSection(Section):
+    """Search for settings."""
+
+    trials: int = setting(50, "Candidates in all, those of other workers included.", ge=1, le=1_000_000)
+    pruner: str = setting(
+        "median", "Pruner for unpromising trials: median, hyperband or none.", About(choices=_pruners)
+    )
+    storage: str = setting(
+        "own", "File or URL that workers share; a file in --out by default.", About(kind="file or URL")
+    )
+    study: str = setting("search", "Name of the study within the storage.")
+    space: dict[str, Any] = setting(
+        None,
+        "Settings to search, with ranges or lists of values.",
+        About(flag="", auto="the network's preset", kind="YAML"),
+    )
+
+    @field_validator("pruner")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return _one_of("pruner", name, _pruners())
+
+
+def _metrics() -> Sequence[str]:
+    from whirl.evaluation.registry import METRICS
+
+    return METRICS.names()
+
+
+class EvaluationSection(Section):
+    """Evaluation."""
+
+    metrics: list[str] = setting(
+        [], "Further test metrics, which plug-ins have registered.", About(kind="names", choices=_metrics)
+    )
+
+    @field_validator("metrics")
+    @classmethod
+    def _known(cls, names: list[str]) -> list[str]:
+        return [_one_of("metric", name, _metrics()) for name in names]
+
+
+def _loggers() -> Sequence[str]:
+    from whirl.callbacks.registry import LOGGERS
+
+    return LOGGERS.names()
+
+
+def _interval(interval: Any) -> Any:
+    """A number of batches comes as text from the command line."""
+    interval = int(interval) if isinstance(interval, str) and interval.isdigit() else interval
+    if interval != OFF:
+        from whirl.engine.checkpoint import SaveInterval
+
+        SaveInterval(interval)
+    return interval
+
+
+class RunSection(Section):
+    """Execution."""
+
+    imports: list[str] = setting(
+        [],
+        "Modules to import first; their networks, losses, trainers and so on are known by name then.",
+        About(flag="--import", kind="names", synonyms=("plugins", "modules", "import")),
+    )
+
+    log: list[str] = setting(
+        [],
+        "Experiment loggers, e.g. tensorboard,mlflow,csv,wandb.",
+        About(kind="names", choices=_loggers, synonyms=("loggers", "tracker", "logger")),
+    )
+    seed: int = setting(
+        0, "Random seed for weights, data order and split.", About(synonyms=("random_state",)), ge=0, lt=2**63
+    )
+    device: str = setting("auto", "Device: auto, cpu, cuda, cuda:1, mps.", About(synonyms=("gpu", "accelerator")))
+    precision: Literal["32", "bf16", "fp16"] = setting(
+        None,
+        "Arithmetic of a training step.",
+        About(auto="the fastest that the device has instructions for", synonyms=("mixed_precision", "amp")),
+    )
+    threads: int = setting(
+        None,
+        "CPU threads of a training step.",
+        About(auto="measured", synonyms=("n_jobs", "num_threads")),
+        ge=1,
+        le=1024,
+    )
+    num_workers: int = setting(0, "Loader processes.", About(flag="--workers"), ge=0, le=256)
+    sync_batchnorm: bool = setting(False, "Batch normalization over all processes, under torchrun.")
+    checkpoint_every: Annotated[int | str, BeforeValidator(_interval)] = setting(
+        OFF, "Save within epochs too: a number of batches, or a time such as 90s or 10min.", About(kind="INT or TIME")
+    )
+    on_nonfinite: Literal["raise", "skip"] = setting("raise", "What to do on a NaN or infinite loss: raise or skip.")
+
+    @field_validator("log")
+    @classmethod
+    def _known_loggers(cls, names: list[str]) -> list[str]:
+        return [_one_of("logger", name, _loggers()) for name in names]
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _as_text(cls, precision: Any) -> Any:
+        return "32" if precision == 32 else precision  # YAML reads 32 as a number
+
+
+def _one_of(kind: str, name: str, known: Any) -> str:
+    if name not in known:
+        raise ValueError(unknown_name(kind, name, list(known)))
+    return name

@@ -1,0 +1,19 @@
+"""Trainers by name, for `whirl train --trainer`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from whirl.registry import Registry
+
+TRAINERS: Registry[Callable[..., Any]] = Registry("trainer", group="whirl.trainers")
+
+
+def register_trainer(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add a trainer to those that `whirl train --trainer` knows.
+
+    Decorates a subclass of `Trainer`; it is called with the keyword arguments of `Trainer` and those given as
+    `--trainer-options`.
+    """
+    return TRAINERS.register(name)
