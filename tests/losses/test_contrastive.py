@@ -221,9 +221,8 @@ def test_ranks_match_one_process_on_concatenated_batch(tmp_path):
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(8, 2, 4, generator=generator, dtype=torch.float64)
     weight = torch.randn(3, 4, generator=generator, dtype=torch.float64, requires_grad=True)
-    labels = torch.tensor(
-        [0, 1, 2, 0, 3, 1, 1, 4]
-    )  # the ranks hold 5 and 3 samples; some classes are on one rank, some on both
+    # the ranks have 5 and 3 samples; some classes are on one rank, some on both
+    labels = torch.tensor([0, 1, 2, 0, 3, 1, 1, 4])
     torch.save((inputs, labels, weight.detach()), tmp_path / "batch.pt")
     command = [sys.executable, "-c", RANK]
     ranks = [subprocess.Popen([*command, str(rank), str(tmp_path)], stderr=subprocess.PIPE) for rank in range(2)]

@@ -193,9 +193,9 @@ class EvidenceConsistencyLoss(nn.Module):
         if len(self.constrained) < self.n_classes:
             logits = logits.index_select(1, self.constrained)
         with torch.autocast(predictions.device.type, enabled=False):
-            q, known = self._cached_probabilities(predictions, signal, metadata or {})
+            q, has_evidence = self._cached_probabilities(predictions, signal, metadata or {})
             q = q.to(logits.dtype)
-            weights = known * _certainty(q) if self.form == "kl" else known.to(logits.dtype)
+            weights = has_evidence * _certainty(q) if self.form == "kl" else has_evidence.to(logits.dtype)
             losses = FORMS[self.form](logits, q)
             return weights @ losses / weights.sum().clamp_min(torch.finfo(logits.dtype).tiny)
 
@@ -218,11 +218,11 @@ class EvidenceConsistencyLoss(nn.Module):
         if self._missing_input(metadata or {}):
             zero = torch.zeros((), device=predictions.device)
             return {"physics_agreement": zero, "evidence_coverage": zero}
-        q, known = self._cached_probabilities(predictions, signal, metadata or {})
+        q, has_evidence = self._cached_probabilities(predictions, signal, metadata or {})
         conclusive = torch.special.entr(q).sum(1) < _MAX_ENTROPY_RATIO * math.log(q.shape[1])
         agrees = self.constrained[q.argmax(1)] == predictions.argmax(1)
-        agreement = (agrees & known).sum() / known.sum().clamp_min(1)
-        return {"physics_agreement": agreement, "evidence_coverage": (conclusive & known).float().mean()}
+        agreement = (agrees & has_evidence).sum() / has_evidence.sum().clamp_min(1)
+        return {"physics_agreement": agreement, "evidence_coverage": (conclusive & has_evidence).float().mean()}
 
     def explain_zero_gradient(self, signal: Tensor | None, metadata: Metadata | None = None) -> str:
         """Return the reason why the loss has no gradient on a batch, as text."""
@@ -279,10 +279,10 @@ class EvidenceConsistencyLoss(nn.Module):
             targets: their classes `[M]`.
             metadata: see `forward`.
         """
-        q, known = self._uncorrected_probabilities(signals, metadata or {})
-        hits = targets[:, None] == self.constrained
-        usable = known & hits.any(1)
-        self.trust = trust_matrix(q[usable], hits[usable].long().argmax(1), len(self.constrained))
+        q, has_evidence = self._uncorrected_probabilities(signals, metadata or {})
+        matches = targets[:, None] == self.constrained
+        usable = has_evidence & matches.any(1)
+        self.trust = trust_matrix(q[usable], matches[usable].long().argmax(1), len(self.constrained))
 
     def _set_calibration(self, calibration: Calibration) -> None:
         if calibration.offset.shape != self.table.shape[1:]:
@@ -337,8 +337,8 @@ class EvidenceConsistencyLoss(nn.Module):
         return self._cache(inputs, lambda: self._probabilities(signal, metadata))
 
     def _probabilities(self, signal: Tensor | None, metadata: Metadata) -> tuple[Tensor, Tensor]:
-        q, known = self._uncorrected_probabilities(signal, metadata)
-        return q @ self.trust, known
+        q, has_evidence = self._uncorrected_probabilities(signal, metadata)
+        return q @ self.trust, has_evidence
 
     @torch.no_grad()
     def _uncorrected_probabilities(self, signal: Tensor | None, metadata: Metadata) -> tuple[Tensor, Tensor]:
