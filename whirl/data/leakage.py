@@ -248,7 +248,7 @@ def _equal_content(a: Sequence[Recording], b: Sequence[Recording]) -> Iterator[_
         for i, other in by_excerpt[_excerpt(channel)]:
             if (i, j) not in seen and not _have_same_source(a[i], b[j]) and np.array_equal(channel, other):
                 seen.add((i, j))
-                yield "content", i, j, f"a signal: {b[j].name} holds the samples of {a[i].name}"
+                yield "content", i, j, f"a signal: {b[j].name} contains the samples of {a[i].name}"
 
 
 def _channels(recordings: Sequence[Recording]) -> Iterator[tuple[int, np.ndarray]]:
