@@ -24,6 +24,7 @@ from whirl.engine.checkpoint import load_weights
 from whirl.engine.files import write_json, write_text
 from whirl.evaluation.metrics import evaluate_predictions
 from whirl.evaluation.prediction import Predictions, aggregate_by_recording, predict_windows
+from whirl.evaluation.registry import METRICS
 from whirl.evaluation.report import Report, render_report
 from whirl.runs.config import Config
 from whirl.runs.data import PreparedData, check_same_recordings, prepare, with_speeds
@@ -81,6 +82,7 @@ def evaluate_task(model: nn.Module, task: EvaluationTask, folder: RunFolder) -> 
     windows = predict_windows(model, data.windows(task.test), data.device)
     metrics = evaluate_predictions(windows, task.test, data.classes)
     by_recording = aggregate_by_recording(windows)
+    _add_registered(metrics, {"window": windows, "recording": by_recording}, task)
     report = Report(
         title=f"{config.model_name} on {task.source}",
         data=task.source,
@@ -109,6 +111,14 @@ def evaluate_task(model: nn.Module, task: EvaluationTask, folder: RunFolder) -> 
     write_text(folder.predictions_file, predictions_table(by_recording, task.test, data.classes))
     write_text(folder.report_file, page)
     return metrics
+
+
+def _add_registered(metrics: Metrics, predictions: Mapping[str, Predictions], task: EvaluationTask) -> None:
+    """Add the metrics that plug-ins have registered and the settings name."""
+    for name in task.data.config.evaluation.metrics:
+        for level, found in predictions.items():
+            value = float(METRICS.get(name)(found, task.test, task.data.classes))
+            metrics[level].setdefault("registered", {})[name] = value
 
 
 def _shown_settings(config: Config) -> dict[str, Any]:

@@ -1,0 +1,177 @@
+"""Settings are described once: option, YAML, schema and page follow from the description."""
+
+import json
+
+import pytest
+import typer
+import yaml
+from typer.testing import CliRunner
+
+from whirl.cli.main import app
+from whirl.cli.options import with_settings_options
+from whirl.runs.config import Config, ResolvedConfig, make_config, parse_config, resolve, with_settings
+from whirl.runs.config_files import load_config, to_yaml
+from whirl.runs.flat import flat_settings, from_flat, to_flat, walk
+from whirl.runs.sections import About, TrainingSection, setting
+from whirl.runs.settings_page import json_schema, settings_page
+
+
+class _MoreTraining(TrainingSection):
+    """Training."""
+
+    momentum_decay: float = setting(0.9, "Decay of the momentum.", About(unit="1/step", synonyms=("mu",)), ge=0, lt=1)
+
+
+class _MoreSettings(Config):
+    training: _MoreTraining = _MoreTraining()
+
+
+def test_a_setting_is_added_in_one_place():
+    made = []
+    grown = typer.Typer()
+
+    @grown.command()
+    @with_settings_options("training", config_class=_MoreSettings)
+    def train(settings: dict) -> None:
+        """Train."""
+        made.append(make_config(settings, config_class=_MoreSettings))
+
+    shown = CliRunner().invoke(grown, ["--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
+    assert "--momentum-decay" in shown
+    assert "Decay of the momentum (1/step). [default: 0.9]" in " ".join(shown.replace("│", "").split())
+    assert CliRunner().invoke(grown, ["--momentum-decay", "0.5"]).exit_code == 0
+    (config,) = made
+    assert config.training.momentum_decay == 0.5
+    assert yaml.safe_load(to_yaml(config))["training"]["momentum_decay"] == 0.5
+    described = json_schema(_MoreSettings)["$defs"]["_MoreTraining"]["properties"]["momentum_decay"]
+    assert (described["default"], described["exclusiveMaximum"], described["unit"]) == (0.9, 1, "1/step")
+    assert "| `--momentum-decay` | `momentum_decay` | `training.momentum_decay` | FLOAT |" in settings_page(
+        _MoreSettings
+    )
+    with pytest.raises(ValueError, match="did you mean 'momentum_decay'"):
+        make_config({"mu": 0.5}, config_class=_MoreSettings)
+
+
+def test_every_setting_is_described():
+    for flat in flat_settings(Config).values():
+        assert flat.name == "trainer" or flat.info.description.endswith("."), flat.name
+        if flat.info.default is None:
+            assert flat.about.auto, f"{flat.name}: how is it chosen?"
+
+
+def test_the_page_of_settings_is_current(request):
+    page = request.config.rootpath / "docs" / "settings.md"
+    assert page.read_text(encoding="utf-8") == settings_page(), "run: whirl config page > docs/settings.md"
+
+
+def test_flat_and_nested_forms_are_one():
+    config = make_config(
+        {"lr": 0.1, "representation": ["stft", "cwt"], "channels": ["DE"], "log": ["csv"]} | {"log": []}
+    )
+    assert parse_config(config.model_dump(exclude_none=True)) == config
+    assert make_config(to_flat(config)) == config
+
+
+def test_the_schema_accepts_what_is_written():
+    schema = json_schema()
+    assert None not in [info.get("default", 0) for info in schema["$defs"]["InputSection"]["properties"].values()]
+    json.dumps(schema)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("learning_rate", "lr"), ("n_epochs", "epochs"), ("network", "model"), ("fs", "sampling_rate_hz"),
+        ("stride", "hop"), ("random_state", "seed"), ("epoch", "epochs"), ("criterion", "loss"),
+    ],
+)  # fmt: skip
+def test_an_unknown_setting_names_the_nearest_by_meaning_or_spelling(given, meant):
+    with pytest.raises(ValueError, match=f"unknown setting '{given}'; did you mean '{meant}'"):
+        make_config({given: 1})
+
+
+def test_a_misplaced_key_names_its_section():
+    with pytest.raises(ValueError, match="unknown key 'lr'; it belongs in section training"):
+        parse_config({"lr": 1})
+    with pytest.raises(ValueError, match="unknown section 'trainin'; did you mean 'training'"):
+        parse_config({"trainin": {}})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"teacher": "a", "representation": "stft"}, "mutually exclusive"),
+        ({"alpha": 0.3, "trainer": "pinn"}, "alpha requires trainer 'distilled' (got 'pinn')"),
+        ({"alpha": 0.3}, "teacher is required"),
+        ({"trainer": "plian"}, "unknown trainer 'plian'; did you mean 'plain'"),
+    ],
+)
+def test_ways_of_training_do_not_mix(settings, message):
+    with pytest.raises(ValueError) as caught:
+        make_config(settings)
+    assert message in str(caught.value)
+
+
+def test_an_option_changes_the_way_of_training_of_a_file(tmp_path):
+    (tmp_path / "c.yaml").write_text("training: {lr: 0.5, method: {kind: pinn, lambda_freq: 2}}\n")
+    assert load_config(tmp_path / "c.yaml", {}).training.method.kind == "pinn"
+    changed = load_config(tmp_path / "c.yaml", {"representation": "stft"})
+    assert (changed.training.method.kind, changed.training.lr) == ("maps", 0.5)
+
+
+CHOICES = {
+    "model": "wdcnn", "window": 1024, "hop": 512, "epochs": 1, "classes": ["a", "b"], "channels": ["DE"],
+    "sampling_rate_hz": 12_000, "band_limit_hz": "off", "rpm_range": "unknown", "precision": "32", "bearing": "unknown",
+    "threads": 1,
+}  # fmt: skip
+
+
+def test_a_resolved_configuration_leaves_nothing_unset_and_is_frozen():
+    resolved = resolve(make_config({}), **CHOICES)
+    assert isinstance(resolved, ResolvedConfig)
+    assert not [flat.name for flat, value in walk(resolved) if value is None and flat.path[0] != "search"]
+    with pytest.raises(Exception, match="frozen"):
+        resolved.training.lr = 1.0
+    with pytest.raises(ValueError, match="window is not set"):
+        resolve(make_config({}), **{name: value for name, value in CHOICES.items() if name != "window"})
+
+
+def test_changes_are_validated():
+    resolved = resolve(make_config({}), **CHOICES)
+    assert with_settings(resolved, lr=0.5).training.lr == 0.5
+    with pytest.raises(ValueError, match="lr: Input should be greater than 0"):
+        with_settings(resolved, lr=-1)
+    with pytest.raises(ValueError, match="unknown setting 'nonsense'"):
+        from_flat({"nonsense": 1}, Config)
+
+
+ABSURD = {
+    "hop": "input: {hop: 1e30}",
+    "n_machines": "data: {simulation: {n_machines: 1e12}}",
+    "threads": "run: {threads: 100000}",
+    "num_workers": "run: {num_workers: 100000}",
+    "temperature": "training: {method: {kind: distilled, teacher: x, temperature: 1e300}}",
+    "maps": "training: {method: {kind: maps, representation: stft, maps: {stft: {n_frequencies: x}}}}",
+    "rpm_range": "physics: {rpm_range: [1e-300, 1e300]}",
+    "lr": "training: {lr: .nan}",
+    "seed": "run: {seed: -1}",
+    "epochs": "training: {epochs: 1e400}",
+    "window": "input: {window: 99999999999}",
+    "classes": "data: {classes: []}",
+    "imports": "run: {imports: [no.such.module]}",
+    "log": "run: {log: [nothing]}",
+    "checkpoint_every": "run: {checkpoint_every: -3}",
+    "sampling_rate_hz": "data: {sampling_rate_hz: 1e300}",
+    "stages": "training: {method: {kind: progressive, stages: [[1e9, 1]]}}",
+}
+
+
+@pytest.mark.parametrize(("name", "text"), ABSURD.items(), ids=ABSURD)
+def test_absurd_settings_end_in_one_line_before_any_work(name, text, tmp_path):
+    (tmp_path / "c.yaml").write_text(text)
+    done = CliRunner().invoke(app, ["train", "--config", str(tmp_path / "c.yaml"), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 2, done.output
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("whirl: ")
+    assert "Traceback" not in done.output
+    assert not (tmp_path / "out").exists()
