@@ -8,6 +8,15 @@ from .envelope import (
 from .envelope import (
     squared_envelope as squared_envelope,
 )
+from .envelope_orders import (
+    above_floor as above_floor,
+)
+from .envelope_orders import (
+    modulation_power as modulation_power,
+)
+from .envelope_orders import (
+    running_median as running_median,
+)
 from .interpolation import interpolate as interpolate
 from .masks import (
     draw_spans as draw_spans,
@@ -20,6 +29,12 @@ from .masks import (
 )
 from .masks import (
     span_mask as span_mask,
+)
+from .prewhitening import (
+    prewhiten as prewhiten,
+)
+from .prewhitening import (
+    prewhitened_envelope as prewhitened_envelope,
 )
 from .resizing import resize as resize
 from .shaft_angle import (
@@ -45,6 +60,12 @@ from .spectra import (
     squared_envelope_spectrum as squared_envelope_spectrum,
 )
 from .time_frequency import TimeFrequency as TimeFrequency
+from .turn_segments import (
+    overlapping_segments as overlapping_segments,
+)
+from .turn_segments import (
+    segment_length as segment_length,
+)
 from .wavelets import (
     cwt as cwt,
 )

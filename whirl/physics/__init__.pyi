@@ -10,6 +10,18 @@ from .bearings import (
 from .bearings import (
     parse_bearings as parse_bearings,
 )
+from .chance_combs import (
+    chance_of as chance_of,
+)
+from .chance_combs import (
+    chance_scores as chance_scores,
+)
+from .comb_search import (
+    Comb as Comb,
+)
+from .comb_search import (
+    comb_search as comb_search,
+)
 from .compatibility import (
     class_probabilities as class_probabilities,
 )
@@ -25,9 +37,17 @@ from .compatibility import (
 from .compatibility import (
     presence_probability as presence_probability,
 )
-from .envelope_rule import EnvelopeRule as EnvelopeRule
 from .evidence import OrderEvidence as OrderEvidence
 from .expected_lines import expectations as expectations
+from .fault_families import (
+    FaultFamily as FaultFamily,
+)
+from .fault_families import (
+    fault_families as fault_families,
+)
+from .fault_families import (
+    usable_lines as usable_lines,
+)
 from .faults import signature as signature
 from .features import (
     Feature as Feature,

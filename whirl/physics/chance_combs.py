@@ -1,0 +1,212 @@
+"""What the search for a family of lines finds by chance: the same search at fundamentals that belong to no family."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from whirl.physics.comb_search import (
+    MAX_LEVEL_DB,
+    N_SLIPS,
+    SEARCHED_BINS,
+    SLIP_RANGE,
+    harmonic_levels,
+    mean_over_usable,
+)
+from whirl.physics.fault_families import HARMONICS, HIDDEN_BINS
+
+MIN_DRAWS = 4
+"""Fewer independent combs of no family say nothing about chance."""
+
+_RANGE = (1.6, 13.0)  # orders of the fundamentals; bearings beyond widen it
+_STEP = 0.008  # relative
+_RELATED = (1 / 3, 1 / 2, 1.0, 3 / 2, 2.0, 3.0)  # fundamentals whose combs share lines with a family
+_RELATED_SHARE = 0.035  # a little more than the width of the slip range
+_RELATED_ORDERS = 0.1  # of sidebands
+_N_SIDEBANDS = 3  # on each side of a line
+_SIDEBAND_BINS = 2.0  # half-width
+
+
+def chance_fundamentals(max_order: float) -> Tensor:
+    """Return fundamentals of combs to search for by chance: 0.8 % apart, their lines off whole orders.
+
+    Args:
+        max_order: highest order in the spectrum.
+
+    Returns:
+        `[G]`, float64, rising from 1.6.
+
+    Example:
+        >>> chance_fundamentals(40)[:3]
+        tensor([1.6000, 1.6129, 1.6258], dtype=torch.float64)
+    """
+    low, high = _RANGE
+    top = max(high, max_order / HARMONICS[-1]) / (1 + SLIP_RANGE[1])
+    return low * torch.exp(_STEP * torch.arange(int(math.log(top / low) / _STEP), dtype=torch.float64))
+
+
+def belongs_to_no_family(
+    fundamentals: Tensor, orders: Tensor, sidebands: Tensor, usable: Tensor, bins_per_order: Tensor, max_order: Tensor
+) -> Tensor:
+    """Return which combs share no lines with any family of a bearing, nor with the family's own sidebands.
+
+    Left out are fundamentals within 3.5 % of 1/3, 1/2, 1, 3/2, 2 and 3 times that of any family; within 0.1 order of a
+    fundamental of the family compared with, plus or minus whole orders, or its mirror image at zero (combs that lie on
+    sidebands of the shaft); likewise plus or minus one and two sideband distances; and those with a line on a whole
+    order or beyond the spectrum.
+
+    Args:
+        fundamentals: `[G]`.
+        orders: fundamentals of the bearing's families, `[B, F]`.
+        sidebands: their sideband distances, `[B, F]`, 0 for none.
+        usable: harmonics that count, bool `[B, F, H]`.
+        bins_per_order: resolution, `[B]`.
+        max_order: highest order of each spectrum, `[B]`.
+
+    Returns:
+        bool `[B, F, G]`.
+
+    Example:
+        >>> one = torch.ones(1)
+        >>> found = belongs_to_no_family(
+        ...     torch.tensor([2.7, 3.6, 4.6, 3.2]), torch.tensor([[3.58]]), torch.zeros(1, 1),
+        ...     torch.ones(1, 1, 3, dtype=torch.bool), 40 * one, 40 * one,
+        ... )
+        >>> found  # 3.6 is the family, 4.6 its sideband
+        tensor([[[ True, False, False,  True]]])
+    """
+    harmonics = torch.tensor(HARMONICS, dtype=fundamentals.dtype, device=fundamentals.device)
+    lines = fundamentals[:, None] * harmonics  # [G, H]
+    off_shaft = _distance(lines) * bins_per_order[:, None, None] > HIDDEN_BINS  # [B, G, H]
+    in_band = lines * (1 + SLIP_RANGE[1]) <= max_order[:, None, None]
+    clear = ((off_shaft & in_band)[:, None] | ~usable[:, :, None]).all(-1)  # [B, F, G]
+    ratios = torch.tensor(_RELATED, dtype=fundamentals.dtype, device=fundamentals.device)
+    related = (fundamentals / (orders[:, :, None, None] * ratios[:, None]) - 1).abs() < _RELATED_SHARE
+    clear &= ~related.any(2).any(1, keepdim=True)
+    own = orders[:, :, None]
+    for image in (fundamentals - own, fundamentals + own):
+        clear &= _distance(image) > _RELATED_ORDERS
+    for multiple in (1, 2):
+        distance = ((fundamentals - own).abs() - multiple * sidebands[:, :, None]).abs()
+        clear &= (distance > _RELATED_ORDERS) | (sidebands[:, :, None] == 0)
+    return clear
+
+
+def without_sidebands(level_db: Tensor, lines: Tensor, sidebands: Tensor, bins_per_order: Tensor) -> Tensor:
+    """Set the levels at the sidebands of each family to 0: they belong to the family, and are no chance.
+
+    Args:
+        level_db: levels above the noise, `[B, K]`.
+        lines: fundamentals as found, slip included, `[B, F]`.
+        sidebands: sideband distances, `[B, F]`; a family with 0 has none.
+        bins_per_order: resolution, `[B]`.
+
+    Returns:
+        A spectrum for each family, `[B, F, K]`, 0 within 2 bins of `h f + k q`, k = -3 to 3 except 0.
+
+    Example:
+        >>> levels = torch.ones(1, 400)
+        >>> found = without_sidebands(levels, torch.tensor([[4.5]]), torch.tensor([[1.0]]), torch.tensor([40.0]))
+        >>> found[0, 0, [180, 220, 230, 360, 400 - 1]]  # orders 4.5, 5.5, 5.75, 9 and 9.975
+        tensor([1., 0., 1., 1., 0.])
+    """
+    order = torch.arange(level_db.shape[-1], device=level_db.device) / bins_per_order[:, None]
+    multiples = torch.tensor([k for k in range(-_N_SIDEBANDS, _N_SIDEBANDS + 1) if k], device=level_db.device)
+    shifted = order[:, None, None] - sidebands[:, :, None, None] * multiples[:, None]  # [B, F, 2 k, K]
+    harmonic = (shifted / lines[:, :, None, None]).round()
+    distance = (shifted - harmonic * lines[:, :, None, None]).abs() * bins_per_order[:, None, None, None]
+    covered = ((harmonic >= 1) & (distance <= _SIDEBAND_BINS)).any(2) & (sidebands[:, :, None] > 0)
+    return level_db[:, None].masked_fill(covered, 0.0)
+
+
+def chance_scores(
+    level_db: Tensor, orders: Tensor, usable: Tensor, bins_per_order: Tensor, fundamentals: Tensor
+) -> Tensor:
+    """Compute the scores of combs at other fundamentals, each searched over as many bins as the family is.
+
+    Args:
+        level_db: levels above the noise for each family, `[B, F, K]`, as from `without_sidebands`.
+        orders: fundamentals of the families, `[B, F]`.
+        usable: harmonics that count, bool `[B, F, H]`.
+        bins_per_order: `[B]`.
+        fundamentals: `[G]`.
+
+    Returns:
+        Scores in dB, `[B, F, G]`.
+
+    Example:
+        >>> usable = torch.ones(1, 1, 3, dtype=torch.bool)
+        >>> level_db = torch.full((1, 1, 800), 2.0)
+        >>> chance_scores(level_db, torch.tensor([[3.5]]), usable, torch.tensor([40.0]), torch.tensor([2.2, 2.7]))
+        tensor([[[2., 2.]]])
+    """
+    slips = torch.linspace(*SLIP_RANGE, N_SLIPS, device=level_db.device, dtype=orders.dtype)
+    places = fundamentals[:, None] + orders.flatten()[:, None, None] * slips  # [B F, G, D]
+    resolution = bins_per_order.repeat_interleave(orders.shape[1])
+    heights = harmonic_levels(level_db.flatten(0, 1), places, resolution).clamp(max=MAX_LEVEL_DB)
+    counted = usable.flatten(0, 1)[:, None].expand(-1, len(fundamentals), -1)
+    return mean_over_usable(heights, counted).amax(-1).unflatten(0, orders.shape)
+
+
+def independent_draws(fundamentals: Tensor, is_chance: Tensor, orders: Tensor, bins_per_order: Tensor) -> Tensor:
+    """Return how many independent combs a set of overlapping ones amounts to.
+
+    Neighbouring combs are 0.8 % apart and search a range of 3.2 % of the family's order and 3 bins, so each holds only
+    a share of an independent draw: its own distance over that range.
+
+    Args:
+        fundamentals: `[G]`.
+        is_chance: which are used, bool `[B, F, G]`.
+        orders: `[B, F]`.
+        bins_per_order: `[B]`.
+
+    Returns:
+        `[B, F]`.
+
+    Example:
+        >>> fundamentals = chance_fundamentals(40)
+        >>> used = torch.ones(1, 1, len(fundamentals), dtype=torch.bool)
+        >>> independent_draws(fundamentals, used, torch.tensor([[5.0]]), torch.tensor([40.0])).round()
+        tensor([[49.]], dtype=torch.float64)
+    """
+    apart = (fundamentals * is_chance).sum(-1) * _STEP
+    return apart / (orders * (SLIP_RANGE[1] - SLIP_RANGE[0]) + SEARCHED_BINS / bins_per_order[:, None])
+
+
+def chance_of(scores: np.ndarray, by_chance: np.ndarray, is_chance: np.ndarray, n_draws: np.ndarray) -> np.ndarray:
+    """Compute the probability that chance gives such a score, from the scores of combs that belong to no family.
+
+    The scores of chance are close to normal, so the probability is that of Student's t for a new draw from a normal
+    population whose mean and spread are estimated from n independent draws.
+
+    Args:
+        scores: `[...]`, dB.
+        by_chance: scores of combs, `[..., G]`.
+        is_chance: which of them belong to no family, bool `[..., G]`.
+        n_draws: independent draws n among them, `[...]`.
+
+    Returns:
+        Probabilities `[...]`; NaN where there are fewer than 4 independent draws, or the score is NaN.
+
+    Example:
+        >>> draws = np.random.default_rng(0).normal(3, 1, size=40)
+        >>> chance_of(np.array([3.0, 7.0]), draws, np.ones(40, dtype=bool), np.array(40)).round(3)
+        array([0.47, 0.  ])
+    """
+    from scipy.special import stdtr
+
+    n = np.maximum(is_chance.sum(-1), 1)
+    mean = np.where(is_chance, by_chance, 0).sum(-1) / n
+    variance = np.square(np.where(is_chance, by_chance - mean[..., None], 0)).sum(-1) / n
+    k = np.clip(n_draws, MIN_DRAWS, n)
+    spread = np.sqrt(variance * (k / (k - 1)) * (1 + 1 / k))
+    t = (scores - mean) / np.maximum(spread, np.finfo(np.float32).tiny)
+    return np.where(np.minimum(n_draws, n) < MIN_DRAWS, np.nan, stdtr(k - 1, -t))
+
+
+def _distance(orders: Tensor) -> Tensor:
+    """Return the distance to the nearest whole order."""
+    return (orders - orders.round()).abs()
