@@ -227,7 +227,7 @@ def test_warmup_before_plateau_has_its_mode_and_unit(mode):
         ("warmup_linear", {"warmup_epochs": 0, "total_epochs": 0}, ValueError, ["total_epochs is 0"]),
         ("noam", {"warmup_steps": 0}, ValueError, ["warmup_steps is 0"]),
         ("noam", {"d_model": 0}, ValueError, ["d_model is 0"]),
-        ("warmup", {"warmup_epochs": 1, "base_scheduler": "cosine"}, TypeError, ["'cosine' is not"]),
+        ("warmup", {"warmup_epochs": 1, "base_scheduler": "cosine"}, TypeError, ["scheduler is 'cosine'"]),
     ],
 )
 def test_rejects_invalid_settings(name, settings, error, parts):

@@ -41,7 +41,12 @@ from .base import (
     as_augmentation as as_augmentation,
 )
 from .label_mixing import mix_labels as mix_labels
-from .policies import make_augmentation as make_augmentation
+from .policies import (
+    make_augmentation as make_augmentation,
+)
+from .policies import (
+    register_augmentation as register_augmentation,
+)
 from .transformer_augmentation import (
     PatchAugmentation as PatchAugmentation,
 )

@@ -211,9 +211,9 @@ AUGMENTATIONS: Registry[Callable[[], Any]] = Registry("augmentation", group="whi
 
 
 def register_augmentation(name: str) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
-    """Add an augmentation to those that `whirl train --augment` knows.
+    """Return a decorator that registers an augmentation for `whirl train --augment`.
 
-    Decorates a class or function that is called without arguments and returns an `Augmentation`, or a function
+    The decorated class or function is called without arguments and returns an `Augmentation`, or a function
     `(signals, targets) -> (signals, targets)`.
     """
     return AUGMENTATIONS.register(name)

@@ -48,3 +48,4 @@ from .physics_loss_functions import (
 from .physics_loss_functions import (
     TemporalSmoothnessLoss as TemporalSmoothnessLoss,
 )
+from .registry import register_loss as register_loss

@@ -1,4 +1,4 @@
-"""Losses by name, for `whirl train --loss` and `create_criterion`'s users who add their own."""
+"""Registry of the losses of `whirl train --loss`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ LOSSES: Registry[Callable[..., Any]] = Registry("loss", group="whirl.losses")
 
 
 def register_loss(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add a loss to those that `whirl train --loss` knows.
+    """Return a decorator that registers a loss for `whirl train --loss`.
 
-    Decorates a class or function that is called as `factory(weight=..., label_smoothing=...)`, with `weight` the class
-    weights `[K]` or None, and returns a criterion: a callable of `(logits [B, K], targets)` that gives the mean loss.
+    The decorated class or function is called as `factory(weight=..., label_smoothing=...)`, where `weight` are class
+    weights `[K]` or None. It returns a criterion: a callable of `(logits [B, K], targets)` that returns the mean loss.
     """
     return LOSSES.register(name)
 

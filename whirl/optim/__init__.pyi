@@ -59,6 +59,9 @@ from .scheduler_factory import (
     create_training_scheduler as create_training_scheduler,
 )
 from .scheduler_factory import (
+    register_schedule as register_schedule,
+)
+from .scheduler_factory import (
     schedule_names as schedule_names,
 )
 from .transformer_schedulers import (

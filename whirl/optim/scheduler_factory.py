@@ -32,10 +32,10 @@ SCHEDULES.register("noam")(warmup_schedulers.create_noam_schedule)
 
 
 def register_schedule(name: str) -> Callable[[Callable[..., LRScheduler]], Callable[..., LRScheduler]]:
-    """Add a schedule to those that `whirl train --schedule` and the factories by name know.
+    """Return a decorator that registers a schedule for `whirl train --schedule` and all factories by name.
 
-    Decorates a class or function that is called as `factory(optimizer, **settings)` and returns a scheduler. Parameters
-    named as those of `create_training_scheduler`'s derived settings, e.g. `total_steps`, follow the training's length.
+    The decorated class or function is called as `factory(optimizer, **settings)` and returns a scheduler. Parameters
+    with a default in `create_training_scheduler`, e.g. `total_steps`, are derived from the length of the training.
     """
     return SCHEDULES.register(name)
 
