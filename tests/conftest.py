@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures and settings for all tests."""
 
 import logging
 import os
@@ -8,20 +8,39 @@ from pathlib import Path
 import pytest
 import torch
 
+from whirl.engine.precision import BF16_CAPABILITIES
+
 REAL_DATA = Path(os.environ.get("WHIRL_REAL_DATA", "absent"))
+FORCED_BF16 = os.environ.get("WHIRL_TEST_BF16")
+
+
+def force_bf16(setting: str) -> None:
+    """Let `torch.cpu.get_capabilities` report instructions for bfloat16 ("on"), or none ("off"), in this process.
+
+    The suite must pass on any CPU. This is done on import, because skip conditions are evaluated when tests are
+    collected.
+    """
+    if setting not in ("on", "off"):
+        raise pytest.UsageError(f"WHIRL_TEST_BF16 is {setting!r}, expected 'on' or 'off'")
+    capabilities = torch.cpu.get_capabilities() | dict.fromkeys(BF16_CAPABILITIES, setting == "on")
+    torch.cpu.get_capabilities = lambda: capabilities
+
+
+if FORCED_BF16 is not None:
+    force_bf16(FORCED_BF16)
 
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real recordings; the test is skipped where it is absent."""
+    """Return the folder of real recordings; skip the test if it is absent."""
     if not REAL_DATA.is_dir():
-        pytest.skip("WHIRL_REAL_DATA names no folder of real recordings (they have no licence to be shipped)")
+        pytest.skip("WHIRL_REAL_DATA is not a folder of real recordings (their licence does not allow shipping them)")
     return REAL_DATA
 
 
 @pytest.fixture(autouse=True)
-def settings_of_the_process():
-    """The command sets up logging, warnings and threads for its process; one test's must not be the next one's."""
+def restore_process_settings():
+    """Restore logging, warnings and threads, which the command line sets for its process."""
     formatwarning, threads = warnings.formatwarning, torch.get_num_threads()
     yield
     logging.getLogger("whirl").setLevel(logging.NOTSET)

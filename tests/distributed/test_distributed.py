@@ -128,7 +128,7 @@ def test_another_number_of_processes_goes_on_from_an_epochs_end_alone(found):
     assert found["one_to_two"] == [["finished", 4]] * 2
     outcome, why = found["two_to_one"]["open"]
     assert outcome == "refused"
-    assert "by 2 processes, and here are 1" in why
+    assert "by 2 processes, but 1 are running" in why
 
 
 # ---------------------------------------------------------------------------------------------------- from the command

@@ -1,4 +1,4 @@
-"""Checkpoint files: damage is found, the one before takes over, the background loses nothing."""
+"""Checkpoint files: damage is detected, previous.pt is the fallback, background writes lose nothing."""
 
 import collections
 import errno
@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import pathlib
 import sys
+import threading
 import time
 import zipfile
 
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from whirl.engine import checkpoint as checkpoint_module
 from whirl.engine.callbacks import Callback
 from whirl.engine.checkpoint import (
     CheckpointWriter,
@@ -35,6 +37,8 @@ from whirl.engine.files import (
 from whirl.engine.precision import Float16
 from whirl.training.trainer import Trainer
 
+TIMEOUT_S = 240
+
 
 def state(value, size=200):
     return {"model": {"weight": torch.full((size,), float(value))}, "precision": {}, "history": {"lr": [0.1, value]}}
@@ -44,8 +48,8 @@ def saved_value(path):
     return float(load_training(path)[0]["model"]["weight"][0])
 
 
-def test_every_flipped_bit_and_every_cut_is_found(tmp_path):
-    """One bit in every 37th byte, and in each of the last 200; cuts at as many places, and bytes too many."""
+def test_detects_every_flipped_bit_and_every_truncation(tmp_path):
+    """One bit in every 37th byte and in each of the last 200; truncations at the same places; trailing bytes."""
     path = tmp_path / "last.pt"
     save_training(tmp_path, state(1), {}, is_best=False)
     whole = path.read_bytes()
@@ -64,7 +68,7 @@ def test_every_flipped_bit_and_every_cut_is_found(tmp_path):
             load_checkpoint_file(path)
 
 
-def test_torch_and_zip_read_the_file_as_it_is(tmp_path):
+def test_torch_and_zipfile_can_read_the_file(tmp_path):
     save_checkpoint_file(tmp_path / "c.pt", {"weights": torch.arange(5)})
     assert torch.equal(torch.load(tmp_path / "c.pt", weights_only=True)["weights"], torch.arange(5))
     with zipfile.ZipFile(tmp_path / "c.pt") as archive:
@@ -72,7 +76,7 @@ def test_torch_and_zip_read_the_file_as_it_is(tmp_path):
         assert archive.comment.startswith(b"sha256:")
 
 
-def test_a_file_of_the_first_format_still_loads(tmp_path):
+def test_loads_format_1(tmp_path):
     scaler = torch.amp.GradScaler("cpu").state_dict()
     old = {"format": 1, "metadata": {"epoch": 3}, "training": state(2) | {"precision": scaler}}
     torch.save(old, tmp_path / "last.pt")
@@ -86,7 +90,7 @@ def test_a_file_of_the_first_format_still_loads(tmp_path):
         load_training(tmp_path / "last.pt")
 
 
-def test_a_compressed_archive_is_refused_unread(tmp_path):
+def test_rejects_a_compressed_archive(tmp_path):
     buffer = io.BytesIO()
     torch.save({"weights": torch.zeros(1000)}, buffer)
     with zipfile.ZipFile(buffer) as plain, zipfile.ZipFile(tmp_path / "b.pt", "w", zipfile.ZIP_DEFLATED) as bomb:
@@ -97,7 +101,7 @@ def test_a_compressed_archive_is_refused_unread(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "missing"])
-def test_the_one_before_takes_the_place_of_a_broken_last(tmp_path, caplog, damage):
+def test_falls_back_to_previous_if_last_is_damaged(tmp_path, caplog, damage):
     last, previous = tmp_path / "last.pt", tmp_path / "previous.pt"
     with CheckpointWriter(tmp_path) as writer:
         for value in (1, 2, 3):
@@ -118,30 +122,30 @@ def test_the_one_before_takes_the_place_of_a_broken_last(tmp_path, caplog, damag
     assert "previous.pt" in record.message
     with pytest.raises((ValueError, FileNotFoundError), match=r"last\.pt"):
         load_weights(torch.nn.Linear(1, 1), last)
-    # A broken file does not take the whole one's place.
+    # A damaged file does not replace the intact previous.pt.
     save_training(tmp_path, state(4), {}, is_best=False)
     assert (saved_value(last), saved_value(previous)) == (4, 2)
 
 
-def test_without_a_whole_one_before_the_error_is_the_broken_files(tmp_path):
+def test_raises_for_last_if_previous_is_damaged_too(tmp_path):
     for name in ("last.pt", "previous.pt"):
         (tmp_path / name).write_bytes(b"PK")
     with pytest.raises(ValueError, match=r"last\.pt"):
         load_training(tmp_path / "last.pt")
 
 
-def test_a_file_system_without_links_keeps_the_one_before_too(tmp_path, monkeypatch):
-    def refuse(*_):
+def test_keeps_previous_on_a_file_system_without_links(tmp_path, monkeypatch):
+    def raise_not_supported(*_):
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "link", raise_not_supported)
     for content in (b"1", b"2"):
         with atomic_write(tmp_path / "a", tmp_path / "b") as file:
             file.write(content)
     assert ((tmp_path / "a").read_bytes(), (tmp_path / "b").read_bytes()) == (b"2", b"1")
 
 
-def test_a_copy_is_not_changed_by_later_steps():
+def test_copy_on_cpu_does_not_change_with_the_original():
     model = torch.nn.BatchNorm1d(3)
     original = {"model": model.state_dict(), "history": {"loss": [1.0]}, "random": (3, (1, 2), None)}
     copied = to_cpu(original)
@@ -154,26 +158,36 @@ def test_a_copy_is_not_changed_by_later_steps():
     assert copied["history"] == {"loss": [1.0]}
 
 
-def test_saves_come_faster_than_the_disk_takes_them(tmp_path):
-    """The newest is on disk in the end, the best too, and no file aside is left; most of the others were skipped."""
-    began = time.perf_counter()
+def test_newer_saves_replace_waiting_ones(tmp_path, monkeypatch):
+    """While one file is being written, 48 saves wait; only the newest of them and the best are written."""
+    started, may_continue, written = threading.Event(), threading.Event(), []
+
+    def pack(checkpoint):
+        started.set()
+        assert may_continue.wait(TIMEOUT_S)
+        written.append(float(checkpoint["training"]["model"]["weight"][0]))
+        return pack_checkpoint(checkpoint)
+
+    monkeypatch.setattr(checkpoint_module, "pack_checkpoint", pack)
     with CheckpointWriter(tmp_path) as writer:
-        for value in range(50):
-            writer.save(state(value, 100_000), {}, is_best=value == 20)
-        asked = time.perf_counter() - began
+        writer.save(state(0), {}, is_best=False)
+        assert started.wait(TIMEOUT_S)
+        for value in range(1, 50):
+            writer.save(state(value), {}, is_best=value == 20)
+        may_continue.set()
+    assert sorted(set(written)) == [0, 20, 49]
     assert saved_value(tmp_path / "last.pt") == 49
     assert saved_value(tmp_path / "best.pt") == 20
     assert {path.name for path in tmp_path.iterdir()} <= {"best.pt", "last.pt", "previous.pt"}
-    assert asked < 5
 
 
-def test_what_a_killed_process_left_aside_is_removed(tmp_path):
+def test_removes_temporary_files_of_a_killed_process(tmp_path):
     (tmp_path / ".last.pt.abc123").write_bytes(b"half")
     save_training(tmp_path, state(1), {}, is_best=False)
     assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
 
 
-def write_on_a_disk_that_fills(folder, tell):
+def write_on_a_full_disk(folder, connection):
     import resource
 
     def limit(size):
@@ -191,27 +205,27 @@ def write_on_a_disk_that_fills(folder, tell):
             limit(50_000)
             writer.save(state(2, 100_000), {}, is_best=True)
             writer.wait()
-            tell.send((saved_value(last), list(warned)))
+            connection.send((saved_value(last), list(warned)))
             limit(resource.RLIM_INFINITY)
             writer.save(state(3), {}, is_best=False)
             writer.wait()
-            tell.send((saved_value(last), saved_value(folder / "best.pt"), len(warned)))
+            connection.send((saved_value(last), saved_value(folder / "best.pt"), len(warned)))
             limit(50_000)
             writer.save(state(4, 100_000), {}, is_best=False)
     except OSError as error:
-        tell.send((error.filename, error.errno, saved_value(last), len(warned)))
+        connection.send((error.filename, error.errno, saved_value(last), len(warned)))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no RLIMIT_FSIZE")
-def test_a_full_disk_is_a_warning_a_retry_and_at_last_an_error(tmp_path):
-    """A real limit in a real process: no file may grow beyond 50 kB, then it may again, then not."""
+def test_full_disk_warns_then_retries_then_raises_at_the_end(tmp_path):
+    """A limit on the size of files in a process of its own: 50 kB, then none, then 50 kB again."""
     ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("fork").Process(target=write_on_a_disk_that_fills, args=(tmp_path, theirs))
+    process = multiprocessing.get_context("fork").Process(target=write_on_a_full_disk, args=(tmp_path, theirs))
     process.start()
-    said = [ours.recv() for _ in range(3) if ours.poll(60)]
+    received = [ours.recv() for _ in range(3) if ours.poll(TIMEOUT_S)]
     process.join()
-    [(still, [warned]), now, raised] = said
-    assert still == 1
+    [(unchanged, [warned]), now, raised] = received
+    assert unchanged == 1
     assert "last.pt: this checkpoint could not be written" in warned
     assert "best.pt" in warned
     assert now == (3, 2, 1)
@@ -220,28 +234,33 @@ def test_a_full_disk_is_a_warning_a_retry_and_at_last_an_error(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("every", "batch", "over"),
-    [(5, 4, False), (5, 5, True), ("1h", 10**9, False), ("0.001 s", 0, True), ("2min", 3, False)],
-)
-def test_an_interval_in_batches_or_time(every, batch, over):
+    ("every", "batch", "passed_s", "is_due"),
+    [
+        (5, 4, 1e6, False), (5, 5, 0, True), ("1h", 10**9, 3599, False), ("1h", 0, 3600, True),
+        ("0.5 s", 0, 0.5, True), ("2min", 3, 119, False), ("2min", 3, 120, True),
+    ],
+)  # fmt: skip
+def test_interval_in_batches_or_time(every, batch, passed_s, is_due, monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     interval = SaveInterval(every)
-    time.sleep(0.002)
-    assert interval.is_due(batch) is over
+    now += passed_s
+    assert interval.is_due(batch) is is_due
 
 
-def test_an_interval_counts_from_the_last_save_and_anew_in_each_epoch():
+def test_interval_counts_from_the_last_save_and_restarts_each_epoch():
     interval = SaveInterval(5)
     interval.begin(7)
     assert [batch for batch in (8, 11, 12, 4, 5) if interval.is_due(batch)] == [12, 5]
 
 
 @pytest.mark.parametrize("every", [0, -1, True, 2.5, "10", "10 fortnights", "0s", "", None])
-def test_a_bad_interval_is_refused(every):
+def test_rejects_an_invalid_interval(every):
     with pytest.raises(ValueError, match="checkpoint_every"):
         SaveInterval(every)
 
 
-def test_a_checkpoint_is_packed_with_its_checksum():
+def test_packed_checkpoint_ends_with_its_checksum():
     content = bytes(pack_checkpoint({"a": 1}))
     assert content[-64:].decode() == hashlib.sha256(content[:-71]).hexdigest()
 
@@ -249,28 +268,40 @@ def test_a_checkpoint_is_packed_with_its_checksum():
 @pytest.mark.parametrize(
     "made", [lambda: bytearray(2**30), lambda: {"training": {"model": bytearray(8)}}, lambda: torch.float16]
 )
-def test_what_needs_more_than_tensors_is_refused_before_it_takes_memory(tmp_path, made):
+def test_rejects_other_objects_before_they_allocate_memory(tmp_path, made):
     class Large:
         def __reduce__(self):
             return bytearray, (2**30,)
 
     torch.save({"x": Large() if isinstance(made(), bytearray) else made()}, tmp_path / "last.pt")
-    with pytest.raises(ValueError, match="more than tensors and plain data"):
+    with pytest.raises(ValueError, match="other than tensors and plain data"):
         load_checkpoint_file(tmp_path / "last.pt")
 
 
 @pytest.mark.parametrize("content", [{"format": 2}, {"format": 2, "training": [], "metadata": {}}, {"format": 9}, 3])
-def test_a_checkpoint_without_its_parts_is_refused_in_one_line(tmp_path, content):
+def test_rejects_an_incomplete_checkpoint_in_one_line(tmp_path, content):
     torch.save(content, tmp_path / "last.pt")
     with pytest.raises(ValueError, match=r"last\.pt") as caught:
         load_training(tmp_path / "last.pt")
     assert "\n" not in str(caught.value)
 
 
-def test_a_process_is_forked_only_when_nothing_is_being_written(tmp_path):
-    """So that no worker, whoever starts it, inherits a lock that a writing thread holds."""
+def test_fork_waits_until_nothing_is_being_written(tmp_path, monkeypatch):
+    """No child process inherits a lock that the writing thread holds."""
+    forking = threading.Event()
     writer = CheckpointWriter(tmp_path)
-    writer.save(state(1, size=20_000_000), {}, is_best=False)
+
+    def pack(checkpoint):
+        assert forking.wait(TIMEOUT_S)
+        return pack_checkpoint(checkpoint)
+
+    def wait():
+        forking.set()
+        CheckpointWriter.wait(writer)
+
+    monkeypatch.setattr(checkpoint_module, "pack_checkpoint", pack)
+    monkeypatch.setattr(writer, "wait", wait)
+    writer.save(state(1), {}, is_best=False)
     assert writer.is_busy
     child = multiprocessing.get_context("fork").Process(target=lambda: os._exit(7 if writer.is_busy else 0))
     child.start()
@@ -284,19 +315,19 @@ LOADABLE = [
     torch.device("cpu"), [1, (2.0, {"a": None})], {(1, ("b", 2.5)): 3}, collections.OrderedDict(a=1),
     collections.Counter("aab"), np.float64(0.5), {np.int64(3): [np.bool_(True)]}, {(np.int64(3), 1): np.str_("x")},
 ]  # fmt: skip
-FOREIGN = [
+UNSERIALIZABLE = [
     {1}, frozenset(), b"x", 1j, torch.float32, range(3), np.ones(2), collections.defaultdict(list), pathlib.Path("x"),
     {"a": [{"b": len}]}, {(1, b"x"): 2}, np.datetime64("2026-01-01"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", LOADABLE + FOREIGN, ids=lambda value: type(value).__name__)
-def test_what_can_be_saved_is_what_can_be_loaded(value, tmp_path):
-    """The oracle: `load_checkpoint_file` takes it."""
+@pytest.mark.parametrize("value", LOADABLE + UNSERIALIZABLE, ids=lambda value: type(value).__name__)
+def test_find_unserializable_agrees_with_loading(value, tmp_path):
+    """`load_checkpoint_file` is the reference."""
     save_checkpoint_file(tmp_path / "c.pt", {"value": to_cpu(value)})
-    is_foreign = find_unserializable({"value": value}) is not None
-    assert is_foreign is any(value is foreign for foreign in FOREIGN)
-    if is_foreign:
+    is_unserializable = find_unserializable({"value": value}) is not None
+    assert is_unserializable is any(value is other for other in UNSERIALIZABLE)
+    if is_unserializable:
         with pytest.raises(ValueError, match="tensors and plain data"):
             load_checkpoint_file(tmp_path / "c.pt")
     else:
@@ -304,7 +335,7 @@ def test_what_can_be_saved_is_what_can_be_loaded(value, tmp_path):
 
 
 class Remembering(Callback):
-    """Whatever it is given."""
+    """Saves the value that it is given."""
 
     def __init__(self, kept):
         self.kept = kept
@@ -326,30 +357,29 @@ def new_trainer(folder, *kept, scheduler=None, lr=0.1):
     )  # fmt: skip
 
 
-def test_a_callback_with_a_state_that_cannot_be_saved_costs_no_checkpoint(tmp_path, caplog):
+def test_checkpoint_leaves_out_an_unserializable_callback_state(tmp_path, caplog):
     trainer = new_trainer(tmp_path, np.float64(0.25), {"seen": {3}}, lr=np.float64(0.1))
     trainer.fit(2)
     trainer.save_checkpoint(2, {"f1": np.float32(0.5)}, is_best=False)
-    told = [record.message for record in caplog.records]
-    assert len(told) == 1
-    assert told[0].startswith("Remembering:1: checkpoints hold tensors and plain data")
-    assert "['kept']['seen'], a set" in told[0]
-    resumed = new_trainer(tmp_path, None, "afresh")
+    [warned] = [record.message for record in caplog.records]
+    assert warned.startswith("Remembering:1: checkpoints hold tensors and plain data")
+    assert "['kept']['seen'], a set" in warned
+    resumed = new_trainer(tmp_path, None, "initial")
     assert resumed.load_checkpoint(tmp_path / "last.pt")["val_metrics"] == {"f1": 0.5}
     assert [type(callback.kept) for callback in resumed.callbacks] == [float, str]
     assert resumed.optimizer.param_groups[0]["lr"] == 0.1
 
 
-class Moody(torch.optim.lr_scheduler.StepLR):
-    """Keeps what no checkpoint can hold."""
+class SchedulerWithSet(torch.optim.lr_scheduler.StepLR):
+    """Its state has a set, which a checkpoint cannot hold."""
 
     def __init__(self, optimizer):
         self.seen = {1}
         super().__init__(optimizer, 1)
 
 
-def test_other_states_that_cannot_be_saved_are_refused_before_training(tmp_path):
-    trainer = new_trainer(tmp_path, scheduler=Moody)
+def test_rejects_an_unserializable_scheduler_state_before_training(tmp_path):
+    trainer = new_trainer(tmp_path, scheduler=SchedulerWithSet)
     with pytest.raises(TypeError, match=r"\['scheduler'\]\['seen'\], a set"):
         trainer.fit(1)
     assert trainer.state.global_step == 0

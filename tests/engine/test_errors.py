@@ -1,4 +1,4 @@
-"""What torch reports as a RuntimeError becomes what it is, in one line; other errors stay as they are."""
+"""Known failures of torch become errors with a one-line message; other errors are unchanged."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ CUDA = "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capac
 
 
 @pytest.mark.parametrize(
-    ("error", "kind", "told"),
+    ("error", "kind", "message"),
     [
         (RuntimeError(KILLED), ChildProcessError, r"\(pid 71 is killed by signal: Bus error\).*--workers 0"),
         (RuntimeError(GONE), ChildProcessError, r"\(pid 71, 72 exited unexpectedly\).*--workers 0"),
@@ -21,21 +21,21 @@ CUDA = "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capac
         (ValueError("out of memory"), ValueError, "^out of memory$"),
     ],
 )
-def test_known_failures_are_told_in_one_line(error, kind, told):
-    with pytest.raises(kind, match=told) as caught, translate_torch_errors():
+def test_known_failures_have_one_line_messages(error, kind, message):
+    with pytest.raises(kind, match=message) as caught, translate_torch_errors():
         raise error
     assert type(caught.value) is kind
     assert caught.value is error or "\n" not in str(caught.value)
 
 
-def test_a_batch_too_large_for_the_machine_is_a_memory_error():
-    """2^62 bytes are more than any address space."""
+def test_batch_too_large_for_the_machine_is_a_memory_error():
+    """2^62 bytes exceed any address space."""
     model = torch.nn.Linear(1, 2)
-    made = Trainer(
+    trainer = Trainer(
         model,
         [(torch.ones(1, 1, 1), torch.zeros(1).long())],
         device="cpu",
         criterion=lambda outputs, targets: outputs.sum() + torch.empty(2**60).sum(),
     )
-    with pytest.raises(MemoryError, match=r"this machine has too little .*: choose a smaller batch"):
-        made.fit(1)
+    with pytest.raises(MemoryError, match=r"this machine has too little memory .*: choose a smaller batch"):
+        trainer.fit(1)

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Files are written atomically."""
 
 import json
 import math
@@ -18,7 +18,7 @@ from whirl.engine.files import (
 )
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_failed_write_leaves_the_old_file_only(tmp_path):
     path = tmp_path / "a.txt"
     write_text(path, "old")
     with pytest.raises(RuntimeError, match="disk"), atomic_write(path) as file:
@@ -28,8 +28,8 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_leaves_the_old_checkpoint_and_says_where(tmp_path):
-    """A limit on the size of files stands in for a full disk: the system refuses the same write."""
+def test_full_disk_leaves_the_old_checkpoint_and_names_the_file(tmp_path):
+    """A limit on the size of files makes the same write fail as a full disk does."""
     code = f"""
 import resource, torch
 from whirl.engine.files import save_checkpoint_file
@@ -46,13 +46,13 @@ except OSError as error:
     assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
 
 
-def test_files_are_as_readable_as_any_other(tmp_path):
+def test_files_have_default_permissions(tmp_path):
     write_text(tmp_path / "ours", "x")
     (tmp_path / "plain").write_text("x")
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_json_holds_only_finite_numbers(tmp_path):
+def test_json_has_only_finite_numbers(tmp_path):
     value = {"loss": [1.0, math.nan, np.float32(2), math.inf], "tensor": torch.tensor([1, 2]), "n": np.int64(3)}
     write_json(tmp_path / "a.json", value)
     assert json.loads((tmp_path / "a.json").read_text()) == {
@@ -60,7 +60,7 @@ def test_json_holds_only_finite_numbers(tmp_path):
     }  # fmt: skip
 
 
-def test_a_checkpoint_round_trip(tmp_path):
+def test_checkpoint_round_trip(tmp_path):
     saved = {"weights": torch.randn(3), "epoch": 4, "names": ["a"]}
     save_checkpoint_file(tmp_path / "c.pt", saved)
     loaded = load_checkpoint_file(tmp_path / "c.pt")
@@ -69,7 +69,7 @@ def test_a_checkpoint_round_trip(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text"])
-def test_a_broken_checkpoint_names_itself(tmp_path, damage):
+def test_damaged_checkpoint_is_named(tmp_path, damage):
     path = tmp_path / "c.pt"
     save_checkpoint_file(path, {"weights": torch.randn(1000)})
     whole = path.read_bytes()
@@ -78,6 +78,6 @@ def test_a_broken_checkpoint_names_itself(tmp_path, damage):
         load_checkpoint_file(path)
 
 
-def test_an_absent_checkpoint_names_itself(tmp_path):
+def test_missing_checkpoint_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"c\.pt"):
         load_checkpoint_file(tmp_path / "c.pt")

@@ -1,4 +1,4 @@
-"""The loop: its sums, its order of hooks, what it leaves alone."""
+"""The training loop: sums, accumulation, order of hooks."""
 
 import math
 
@@ -29,14 +29,14 @@ def test_means_are_weighted_by_samples():
     assert tally.means() == {"loss": (30 * 1.0 + 10 * 4.0) / 40, "accuracy": 0.5}
 
 
-def test_a_number_that_some_batches_lack_is_a_mean_over_those_that_have_it():
+def test_value_missing_in_some_batches_is_averaged_over_the_others():
     tally = Tally()
     tally.add(StepResult(torch.tensor(1.0), 10, components={"stft_loss": torch.tensor(4.0)}))
     tally.add(StepResult(torch.tensor(1.0), 30, torch.tensor(15)))
     assert tally.means() == {"loss": 1.0, "stft_loss": 4.0, "accuracy": 0.5}
 
 
-def test_many_small_losses_sum_exactly_enough():
+def test_sum_of_many_losses_does_not_lose_precision():
     tally = Tally()
     for _ in range(3000):
         tally.add(StepResult(torch.tensor(0.1), count=1000))
@@ -45,13 +45,13 @@ def test_many_small_losses_sum_exactly_enough():
 
 @pytest.mark.parametrize("sizes", [[8, 8, 8, 8], [8, 3, 8, 5], [5, 8], [7], [8, 1, 4, 4, 2]])
 @pytest.mark.parametrize("k", [2, 3])
-def test_accumulation_gives_the_gradient_of_the_whole_window(sizes, k):
-    """Windows of k micro-batches, ragged or unfinished, against one big batch each, in float64."""
+def test_accumulation_equals_one_large_batch(sizes, k):
+    """Windows of k micro-batches, of unequal size or unfinished, against one large batch each, in float64."""
     batches = [(x.double(), y.double()) for x, y in ragged_batches(sizes)]
     windows = [batches[i : i + k] for i in range(0, len(batches), k)]
-    whole = [tuple(torch.cat(parts) for parts in zip(*window, strict=True)) for window in windows]
+    large = [tuple(torch.cat(parts) for parts in zip(*window, strict=True)) for window in windows]
     weights = []
-    for data, accumulation in ((batches, k), (whole, 1)):
+    for data, accumulation in ((batches, k), (large, 1)):
         torch.manual_seed(0)
         model = torch.nn.Linear(3, 1).double()
         updater = Updater(
@@ -65,7 +65,7 @@ def test_accumulation_gives_the_gradient_of_the_whole_window(sizes, k):
 
 
 @pytest.mark.parametrize("max_norm", [None, 0, -1.0])
-def test_clipping_is_off_for_none_and_below_zero(max_norm):
+def test_clipping_is_disabled_for_none_and_nonpositive_bounds(max_norm):
     model = torch.nn.Linear(3, 1)
     updater = Updater(torch.optim.SGD(model.parameters(), lr=1.0), max_grad_norm=max_norm)
     before = model.weight.detach().clone()
@@ -74,7 +74,7 @@ def test_clipping_is_off_for_none_and_below_zero(max_norm):
     assert updater.grad_norm is None
 
 
-def test_grad_norm_is_the_one_before_clipping_and_the_step_is_clipped():
+def test_grad_norm_is_measured_before_clipping():
     weight = torch.nn.Parameter(torch.zeros(2))
     updater = Updater(torch.optim.SGD([weight], lr=1.0), max_grad_norm=1.0)
     updater((weight * torch.tensor([30.0, 40.0])).sum(), 1)
@@ -82,7 +82,7 @@ def test_grad_norm_is_the_one_before_clipping_and_the_step_is_clipped():
     torch.testing.assert_close(weight.detach(), -torch.tensor([0.6, 0.8]))
 
 
-def test_a_nan_gradient_is_not_hidden_by_the_shortcut():
+def test_nan_gradient_gives_nan_norm():
     weight = torch.nn.Parameter(torch.zeros(2))
     updater = Updater(torch.optim.SGD([weight], lr=1.0), max_grad_norm=1.0)
     updater((weight * torch.tensor([math.nan, 1.0])).sum(), 1)
@@ -90,12 +90,12 @@ def test_a_nan_gradient_is_not_hidden_by_the_shortcut():
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1.5, True])
-def test_a_bad_window_length_is_refused(steps):
+def test_rejects_invalid_accumulation_steps(steps):
     with pytest.raises(ValueError, match="gradient_accumulation_steps"):
         Updater(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0), accumulation_steps=steps)
 
 
-def test_evaluation_leaves_weights_and_graph_alone():
+def test_evaluation_changes_no_weights_and_builds_no_graph():
     model = torch.nn.Linear(3, 1)
     before = model.weight.detach().clone()
     results = []
@@ -111,7 +111,7 @@ def test_evaluation_leaves_weights_and_graph_alone():
     assert model.weight.grad is None
 
 
-class Diary(Callback):
+class HookRecorder(Callback):
     def __init__(self):
         self.lines = []
 
@@ -134,16 +134,16 @@ class Diary(Callback):
         self.lines.append(f"batch {batch} ends with {logs['loss'].ndim}-d loss")
 
 
-def test_hooks_come_in_order():
-    diary, state = Diary(), TrainingState(num_epochs=1)
-    hooks = CallbackList([diary])
+def test_order_of_hooks():
+    recorder, state = HookRecorder(), TrainingState(num_epochs=1)
+    hooks = CallbackList([recorder])
     fit_epochs(
         state,
         train_epoch=lambda: run_epoch([1.0], lambda x: StepResult(torch.tensor(x), 1), hooks=hooks).means(),
         validate_epoch=lambda: {"loss": 0.5},
         callbacks=hooks,
     )
-    assert diary.lines == [
+    assert recorder.lines == [
         "train begins",
         "epoch 0 begins",
         "batch 0 begins",
@@ -154,18 +154,20 @@ def test_hooks_come_in_order():
     assert state.best_val_loss == 0.5
 
 
-def test_train_end_comes_also_when_training_fails():
-    diary = Diary()
+def test_on_train_end_runs_when_training_fails():
+    recorder = HookRecorder()
 
     def fail():
         raise RuntimeError("boom")
 
     with pytest.raises(RuntimeError, match="boom"):
-        fit_epochs(TrainingState(num_epochs=1), train_epoch=fail, validate_epoch=None, callbacks=CallbackList([diary]))
-    assert diary.lines[-1] == "train ends"
+        fit_epochs(
+            TrainingState(num_epochs=1), train_epoch=fail, validate_epoch=None, callbacks=CallbackList([recorder])
+        )
+    assert recorder.lines[-1] == "train ends"
 
 
-def test_nan_is_never_the_best():
+def test_nan_is_never_best():
     state = TrainingState()
     assert not state.record({"val_loss": math.nan})
     assert state.record({"val_loss": 3.0})

@@ -1,4 +1,4 @@
-"""What a loss that is no number is told with: the recordings' files, and what to try."""
+"""Error messages of a non-finite loss: files of the recordings, and advice."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from whirl.training.trainer import Trainer
 
 
 class Overflowing(nn.Module):
-    """No number for each window that is larger than 3 somewhere."""
+    """Returns NaN for each window with a value above 3."""
 
     def __init__(self):
         super().__init__()
@@ -27,12 +27,12 @@ class Overflowing(nn.Module):
 
 
 def windows(source="rig/b.csv"):
-    made = [(1, "rig/a.csv"), (5, source)]
-    recordings = [Recording(np.linspace(0, largest, 8), 8000, label="x", source=name) for largest, name in made]
+    sources = [(1, "rig/a.csv"), (5, source)]
+    recordings = [Recording(np.linspace(0, largest, 8), 8000, label="x", source=name) for largest, name in sources]
     return WindowDataset(recordings, ["x"], window=4, standardize=False)
 
 
-def told(data, **options):
+def error_of(data, **options):
     trainer = Trainer(Overflowing(), make_loader(data, 4), device="cpu", **options)
     with pytest.raises(NonFiniteLossError) as caught:
         trainer.fit(1)
@@ -40,19 +40,19 @@ def told(data, **options):
 
 
 @pytest.mark.parametrize("around", [lambda data: data, lambda data: ResizableSignalDataset(data, 4)])
-def test_the_file_is_named(around):
-    assert "; row 3; recording rig/b.csv from sample 4; " in told(around(windows()))
+def test_names_the_file(around):
+    assert "; row 3; recording rig/b.csv from sample 4; " in error_of(around(windows()))
 
 
-def test_loaders_together_name_the_files_that_they_agree_on():
+def test_several_loaders_name_files_if_they_agree():
     pairs = [(windows(), windows()), (windows(), windows("c"))]
     same, other = (InterleavedLoaders({"a": make_loader(a, 4), "b": make_loader(b, 4)}) for a, b in pairs)
     assert list(recording_sources(same)) == ["rig/a.csv", "rig/b.csv"]
     assert list(recording_sources(other)) == []
 
 
-def test_a_recording_of_unknown_source_keeps_its_number():
-    assert "; recording 1 from sample 4; " in told(windows(source=""))
+def test_names_the_index_of_a_recording_without_source():
+    assert "; recording 1 from sample 4; " in error_of(windows(source=""))
 
 
 @pytest.mark.parametrize(
@@ -62,13 +62,13 @@ def test_a_recording_of_unknown_source_keeps_its_number():
         ("bf16", "; try full precision (--precision 32, mixed_precision=False)"),
     ],
 )
-def test_the_advice_follows_the_precision(precision, advice):
-    assert told(windows(), mixed_precision=precision).endswith(advice)
-    bounded = told(windows(), mixed_precision=precision, on_nonfinite="skip", max_skipped=0)
+def test_advice_depends_on_the_precision(precision, advice):
+    assert error_of(windows(), mixed_precision=precision).endswith(advice)
+    bounded = error_of(windows(), mixed_precision=precision, on_nonfinite="skip", max_skipped=0)
     assert bounded.endswith(f"skipped already{advice}")
 
 
-def test_signals_that_are_not_finite_are_no_matter_of_training():
+def test_no_advice_for_nonfinite_signals():
     batch = torch.full((2, 1, 4), torch.inf), torch.zeros(2).long()
     with pytest.raises(NonFiniteLossError) as caught:
         Trainer(Overflowing(), [batch], device="cpu").fit(1)

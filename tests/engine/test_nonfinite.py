@@ -1,4 +1,4 @@
-"""Which module made the first number that is not finite, and that looking for it changes nothing."""
+"""first_nonfinite_module: finds the module, and leaves network and random state unchanged."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ class Logarithm(nn.Module):
 
 
 class Root(nn.Module):
-    """Overflows in its own arithmetic, with finite submodules."""
+    """Overflows in its own arithmetic; its submodules are finite."""
 
     def __init__(self):
         super().__init__()
@@ -32,31 +32,31 @@ def network():
 
 @pytest.mark.parametrize("name", ["0", "1.0", "1.3", "2"])
 @pytest.mark.parametrize("value", [torch.inf, torch.nan])
-def test_names_the_leaf_not_the_container_nor_a_later_one(name, value):
+def test_names_the_first_leaf(name, value):
     model = network()
     with torch.no_grad():
         model.get_submodule(name).weight.fill_(value)
-        model[2].weight[0, 0] = torch.nan  # a later one, which must not be named
+        model[2].weight[0, 0] = torch.nan  # a later module, which must not be named
     assert first_nonfinite_module(model, lambda: model(torch.randn(8, 4))) == name
 
 
-def test_finite_outputs_name_nobody():
+def test_returns_none_for_finite_outputs():
     model = network()
     assert first_nonfinite_module(model, lambda: model(torch.randn(8, 4)).sum() * torch.inf) is None
 
 
-def test_looks_into_nested_outputs():
+def test_searches_nested_outputs():
     model = nn.Sequential(nn.ReLU(), Logarithm())
     assert first_nonfinite_module(model, lambda: model(torch.tensor([1.0]))) is None
     assert first_nonfinite_module(model, lambda: model(torch.tensor([-1.0]))) == "1"
 
 
-def test_own_arithmetic_is_named_by_the_class():
+def test_names_the_class_for_its_own_arithmetic():
     model = Root()
     assert first_nonfinite_module(model, lambda: model(torch.ones(1))) == "Root"
 
 
-def test_an_fp16_overflow_is_found_in_its_autocast_only():
+def test_fp16_overflow_needs_its_autocast():
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
     nn.init.constant_(model[1].weight, 4e4)
     run = lambda: model(torch.full((1, 4), 30.0))  # noqa: E731
@@ -70,7 +70,7 @@ def test_an_fp16_overflow_is_found_in_its_autocast_only():
     assert first_nonfinite_module(model, run_fp16) == "1"
 
 
-def test_leaves_everything_as_it_was():
+def test_restores_modes_buffers_and_random_state():
     model = create_model("wdcnn", 4)
     next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d)).eval()
     modes = [module.training for module in model.modules()]
@@ -88,22 +88,22 @@ def test_leaves_everything_as_it_was():
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_leaves_everything_as_it_was_when_the_pass_fails():
+def test_restores_buffers_and_random_state_after_an_error():
     model = network()
     mean, random_state = model[1][0].running_mean.clone(), torch.get_rng_state()
 
     def run():
         model(torch.randn(8, 4))
-        raise RuntimeError("no luck")
+        raise RuntimeError("failed")
 
-    with pytest.raises(RuntimeError, match="no luck"):
+    with pytest.raises(RuntimeError, match="failed"):
         first_nonfinite_module(model, run)
     assert torch.equal(model[1][0].running_mean, mean)
     assert torch.equal(torch.get_rng_state(), random_state)
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_runs_in_the_random_state_of_the_moment():
+def test_runs_with_the_current_random_state():
     model, drawn = nn.Sequential(nn.Identity()), []
     first_nonfinite_module(model, lambda: drawn.append(torch.rand(3)))
     assert torch.equal(drawn[0], torch.rand(3))

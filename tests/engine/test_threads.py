@@ -1,23 +1,28 @@
-"""The choice of threads follows the clock."""
-
-import time
+"""fastest_thread_count, with a simulated clock."""
 
 import pytest
 import torch
 
+from whirl.engine import threads
 from whirl.engine.threads import fastest_thread_count
 
 
 @pytest.mark.parametrize(
-    ("seconds", "fastest"),
+    ("step_time", "fastest"),
     [
-        ({1: 0.004, 2: 0.001}, 2),
-        ({1: 0.001, 2: 0.004}, 1),
-        ({1: 0.020, 2: 0.019}, 1),
-        ({1: 0.008, 2: 0.004, 4: 0.001}, 4),
+        ({1: 4, 2: 1}, 2),
+        ({1: 1, 2: 4}, 1),
+        ({1: 20, 2: 19}, 1),
+        ({1: 8, 2: 4, 4: 1}, 4),
     ],
 )
-def test_the_fastest_is_chosen_and_the_setting_comes_back(seconds, fastest):
-    before = torch.get_num_threads()
-    assert fastest_thread_count(lambda: time.sleep(seconds[torch.get_num_threads()]), list(seconds)) == fastest
+def test_returns_the_fastest_count_and_restores_the_setting(step_time, fastest, monkeypatch):
+    before, now = torch.get_num_threads(), 0.0
+
+    def step():
+        nonlocal now
+        now += step_time[torch.get_num_threads()]
+
+    monkeypatch.setattr(threads.time, "perf_counter", lambda: now)
+    assert fastest_thread_count(step, list(step_time)) == fastest
     assert torch.get_num_threads() == before

@@ -1,4 +1,4 @@
-"""The training loop and what every trainer shares: updates, precision, checkpoints, several processes."""
+"""The training loop and everything that trainers share: updates, precision, checkpoints, several processes."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The checkpoint files of a training, written in the background."""
+"""Checkpoint files of a training run, written in the background."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ SECONDS = {"s": 1, "min": 60, "h": 3600}
 
 
 class SaveInterval:
-    """How often to save within an epoch.
+    """Interval between checkpoints within an epoch.
 
     Args:
         every: a number of batches, or a time such as `'30s'`, `'10min'`, `'1.5h'`.
 
     Raises:
-        ValueError: something else, or nothing above zero.
+        ValueError: it has another form, or is not positive.
 
     Example:
         >>> interval = SaveInterval(100)
@@ -58,12 +58,12 @@ class SaveInterval:
         self.begin(0)
 
     def begin(self, batch: int) -> None:
-        """A checkpoint has just been taken (or none is needed) after `batch` batches of the epoch."""
+        """Start the interval after `batch` batches of the epoch, e.g. when a checkpoint has been saved."""
         self._batch, self._time = batch, time.monotonic()
 
     def is_due(self, batch: int) -> bool:
-        """Whether the next checkpoint is due after `batch` batches of the epoch."""
-        since = batch - self._batch if batch >= self._batch else batch  # a new epoch counts from its beginning
+        """Return whether the next checkpoint is due after `batch` batches of the epoch."""
+        since = batch - self._batch if batch >= self._batch else batch  # a new epoch counts from its start
         return since >= self.n_batches or time.monotonic() - self._time >= self.seconds
 
 
@@ -73,20 +73,20 @@ def _seconds(text: str) -> float:
 
 
 class CheckpointWriter:
-    """Writes a training's checkpoints in the background: `last.pt`, and `best.pt` for the best.
+    """Write `last.pt`, and `best.pt` for the best state, in the background.
 
-    `save` copies the state to main memory and returns; a thread writes it, one file at a time. A save asked for while
-    another is being written waits its turn; if a newer one comes meanwhile, the newer takes its place. `best.pt` is
-    written before the `last.pt` that knows of it, and the `last.pt` before is kept as `previous.pt` if it is whole.
+    `save` copies the state to main memory and returns; a thread writes the files one at a time. A save that is
+    requested while another is being written waits; a newer one replaces it. `best.pt` is written before the `last.pt`
+    that refers to it. The `last.pt` before is kept as `previous.pt` if it is intact.
 
-    When a file cannot be written, a warning is logged, the files that are there stay whole, and the next save tries
-    again. As a context manager the writer waits at the block's end until all is on disk, and raises if it cannot be
-    written even then; when the block fails it waits without raising, and when the process is told to leave at once
-    (`KeyboardInterrupt`, `SystemExit`) it drops what waits. Before this process is forked, as for a loader's workers,
-    all that is being written is waited for.
+    If a file cannot be written, a warning is logged, the existing files stay intact, and the next save tries again. As
+    a context manager the writer waits at the end of the block until everything is on disk, and raises if it still
+    cannot be written. When the block raises an error, it waits without raising; when the process is asked to stop
+    immediately (`KeyboardInterrupt`, `SystemExit`), it drops the waiting saves. Before this process forks, e.g. to
+    start the workers of a loader, it waits until nothing is being written.
 
     Args:
-        folder: where the files go; made at the first save. It belongs to one training at a time.
+        folder: where to write; created at the first save. Use it for one training run at a time.
 
     Attributes:
         is_busy: whether something is being written.
@@ -113,7 +113,7 @@ class CheckpointWriter:
         return self._thread is not None
 
     def save(self, state: dict[str, Any], metadata: dict[str, Any], is_best: bool) -> None:
-        """Take a copy of the state, to be written as `last.pt`, and as `best.pt` when `is_best`."""
+        """Copy the state, and write it as `last.pt`, and as `best.pt` if `is_best`."""
         checkpoint = {"format": FORMAT, "metadata": to_cpu(metadata), "training": to_cpu(state)}
         with self._lock:
             self._waiting |= dict.fromkeys([BEST, LAST] if is_best else [LAST], checkpoint)
@@ -128,10 +128,10 @@ class CheckpointWriter:
             thread.join()
 
     def finish(self) -> None:
-        """Wait until every save asked for is on disk; one that failed is tried once more.
+        """Wait until every requested save is on disk; one that failed is tried once more.
 
         Raises:
-            OSError: a file cannot be written; it names the file.
+            OSError: a file cannot be written; `filename` is its path.
         """
         self.wait()
         waiting, self._waiting = self._waiting, {}
@@ -157,7 +157,7 @@ class CheckpointWriter:
             except Exception as error:
                 self._release(waiting)
                 logger.warning(
-                    "%s: this checkpoint could not be written, training goes on and the next save tries again: %s",
+                    "%s: this checkpoint could not be written; training continues and the next save tries again: %s",
                     self.folder / LAST, error,
                 )  # fmt: skip
                 return
@@ -185,14 +185,14 @@ class CheckpointWriter:
     def _write_last(self, content: memoryview) -> None:
         if not self._wrote_last:
             self._remove_leftovers()
-        # What another process left is not taken for whole: a broken file must not take the place of a whole one.
+        # A file of another process may be damaged, and must not replace an intact previous.pt.
         keep = self._wrote_last or is_intact(self.folder / LAST)
         with atomic_write(self.folder / LAST, self.folder / PREVIOUS if keep else None) as file:
             file.write(content)
         self._wrote_last = True
 
     def _remove_leftovers(self) -> None:
-        """Files aside that a killed process could not remove."""
+        """Remove temporary files of a process that was killed while writing."""
         for name in (LAST, BEST):
             for leftover in self.folder.glob(f".{name}.*"):
                 leftover.unlink(missing_ok=True)
@@ -202,7 +202,7 @@ _WRITERS: weakref.WeakSet[CheckpointWriter] = weakref.WeakSet()
 
 
 def _wait_for_writers() -> None:
-    """A process must not be forked while a thread writes: it might inherit a lock that nobody opens."""
+    """Wait before a fork: the child might inherit a lock that the writing thread holds and never releases there."""
     for writer in list(_WRITERS):
         writer.wait()
 
@@ -212,9 +212,9 @@ if hasattr(os, "register_at_fork"):  # Windows has no fork
 
 
 def to_cpu(value: Any) -> Any:
-    """A copy in main memory that later steps do not change: of tensors, and of all containers around them.
+    """Copy tensors, and all containers around them, to main memory.
 
-    NumPy's numbers become Python's, for a checkpoint with the former could not be loaded.
+    NumPy scalars become Python numbers, as a checkpoint with NumPy objects could not be loaded.
 
     Example:
         >>> state = {"weight": torch.zeros(2), "history": [1.0]}
@@ -226,7 +226,7 @@ def to_cpu(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, Mapping):
-        copied: Any = copy.copy(value)  # keeps the kind, and a module's versions beside its weights
+        copied: Any = copy.copy(value)  # keeps the type, and the version metadata of a state dict
         copied.clear()
         copied.update({to_cpu(key): to_cpu(item) for key, item in value.items()})
         return copied
@@ -238,10 +238,10 @@ def to_cpu(value: Any) -> Any:
 
 
 def save_training(folder: Path, state: dict[str, Any], metadata: dict[str, Any], is_best: bool) -> Path:
-    """Save a training as `last.pt`, and as `best.pt` when `is_best`; each appears whole or not at all.
+    """Save the state of a training run as `last.pt`, and as `best.pt` if `is_best`, atomically.
 
     Returns:
-        The path of `last.pt`, which is on disk then.
+        The path of `last.pt`, which is then on disk.
     """
     writer = CheckpointWriter(folder)
     writer.save(state, metadata, is_best)
@@ -250,21 +250,20 @@ def save_training(folder: Path, state: dict[str, Any], metadata: dict[str, Any],
 
 
 def load_training(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The state and the metadata that `CheckpointWriter` or `save_training` saved.
+    """Load the state and the metadata that `CheckpointWriter` or `save_training` saved.
 
-    Where `last.pt` is broken or missing, `previous.pt` beside it, the one before, takes its place with a warning in
-    the log.
+    If `last.pt` is damaged or missing, the earlier `previous.pt` beside it is loaded, with a warning in the log.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is broken or no training's checkpoint.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is damaged or not the checkpoint of a training run.
     """
     path, checkpoint = _load_last(Path(path))
     if not isinstance(checkpoint, dict) or checkpoint.get("format") not in (1, FORMAT):
         raise ValueError(f"{path}: not a training checkpoint of format {FORMAT}")
     state, metadata = checkpoint.get("training"), checkpoint.get("metadata")
     if not isinstance(state, dict) or not isinstance(metadata, dict):
-        raise ValueError(f"{path}: a training checkpoint without its parts")
+        raise ValueError(f"{path}: a training checkpoint without 'training' or 'metadata'")
     return state, metadata
 
 
@@ -285,26 +284,26 @@ def check_kinds(saved: dict[str, str], expected: dict[str, str]) -> None:
 
 
 def _load_last(path: Path) -> tuple[Path, Any]:
-    """A checkpoint file's path and content, or those of the one before."""
+    """Return path and content of a checkpoint file, or of `previous.pt` beside a damaged `last.pt`."""
     previous = path.with_name(PREVIOUS)
     try:
         return path, load_checkpoint_file(path)
     except (FileNotFoundError, ValueError) as error:
         if path.name != LAST or not is_intact(previous):
             raise
-        logger.warning("%s; going on from the checkpoint before it, %s", error, previous)
+        logger.warning("%s; resuming from the checkpoint before it, %s", error, previous)
         return previous, load_checkpoint_file(previous)
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Put the network's weights of a training's or a callback's checkpoint into `model`, and nothing else.
+    """Load only the network's weights, from the checkpoint of a training run or of a callback, into `model`.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is broken, or holds another network.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is damaged, or has the weights of another network.
     """
     checkpoint = load_checkpoint_file(path)
     try:
         model.load_state_dict(checkpoint.get("training", checkpoint)["model"])
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
-        raise ValueError(f"{path}: holds another network: {error}") from error
+        raise ValueError(f"{path}: has the weights of another network: {error}") from error

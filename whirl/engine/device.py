@@ -1,4 +1,4 @@
-"""From what a user says about the device to the device that is there."""
+"""Resolve the name of a device to one that is available."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import torch
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """The device to train on.
+    """Return the device to train on.
 
     Args:
-        device: `'auto'` (the fastest there is), `'cuda'`, `'cuda:1'`, `'mps'`, `'cpu'` or a `torch.device`.
+        device: `'auto'` (an accelerator if there is one), `'cuda'`, `'cuda:1'`, `'mps'`, `'cpu'` or a `torch.device`.
 
     Returns:
-        The device asked for; the CPU, with one warning, where that device is absent.
+        The requested device, or the CPU, with one warning, if that device is absent.
 
     Raises:
-        ValueError: the name is no device's.
+        ValueError: the name is not the name of a device.
 
     Example:
         >>> resolve_device("cpu")
@@ -25,14 +25,28 @@ def resolve_device(device: str | torch.device) -> torch.device:
     """
     if device == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    try:
-        wanted = torch.device(device)
-    except RuntimeError:
-        raise ValueError(f"device {device!r} is unknown: expected 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'") from None
+    wanted = parse_device(device)
     if not _is_present(wanted):
         warnings.warn(f"device '{wanted}' is not available on this machine; training on the CPU", stacklevel=3)
         return torch.device("cpu")
     return wanted
+
+
+def parse_device(device: str | torch.device) -> torch.device:
+    """Return a device by name, whether it is available or not.
+
+    Raises:
+        ValueError: the name is not the name of a device.
+
+    Example:
+        >>> parse_device("gpu")
+        Traceback (most recent call last):
+        ValueError: unknown device 'gpu'; expected 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'
+    """
+    try:
+        return torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"unknown device {device!r}; expected 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'") from None
 
 
 def _is_present(device: torch.device) -> bool:

@@ -1,8 +1,8 @@
-"""Training as several processes that `torchrun` started: who one is, and what all agree on.
+"""Training with several processes that `torchrun` started.
 
-Gradients go round in one message per optimizer step, with the number of samples behind them, so that accumulation,
-ragged batches and clipping stay as exact as in one process. Without such processes every function here does nothing,
-or answers for the one there is.
+Gradients are exchanged in one message per optimizer step, together with the number of samples, so that accumulation,
+batches of unequal size and clipping are as exact as in one process. With a single process every function here does
+nothing, or returns the value of that process.
 """
 
 from __future__ import annotations
@@ -18,42 +18,42 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
+from whirl.engine.batch import n_batches_of
+
 T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=30)
-"""How long a process waits for the others: rank 0 may read and judge recordings meanwhile."""
+"""How long a process waits for the others; rank 0 may be reading or evaluating recordings."""
 
 
 def rank() -> int:
-    """Number of this process, 0 to `world_size() - 1`."""
+    """Return the number of this process, 0 to `world_size() - 1`."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """Number of processes that train together."""
+    """Return the number of processes that train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that writes files and talks to trackers: rank 0."""
+    """Return whether this process writes files and reports to trackers: rank 0."""
     return rank() == 0
 
 
 def is_launched() -> bool:
-    """Whether `torchrun` started this process as one of several."""
+    """Return whether `torchrun` started this process as one of several."""
     return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def job_id() -> str | None:
-    """What names the job of `torchrun`, the same for every process and after every restart; None alone."""
+    """Return the identifier of the `torchrun` job, the same in every process and after every restart, or None."""
     return os.environ.get("TORCHELASTIC_RUN_ID", "torchrun") if is_launched() else None
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[torch.device]:
-    """Within the block, this process and the others that `torchrun` started train together.
-
-    They talk over NCCL on CUDA and over gloo otherwise.
+    """Join the process group of `torchrun` for the block: NCCL on CUDA, gloo otherwise.
 
     Args:
         device: where to train; `cuda` becomes the GPU of this process.
@@ -74,15 +74,16 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
         torch.cuda.set_device(device)
     _init_process_group("nccl" if device.type == "cuda" else "gloo")
     yield device
-    # Not after a failure: the others would hear of a lost connection before this process has told the cause.
+    # Not after a failure: the others would report a lost connection before this process reports the cause.
     dist.destroy_process_group()
 
 
 def _init_process_group(backend: str) -> None:
-    """Join the others, and not those that `torchrun` had started before these.
+    """Join the other processes of the same start, not those of an earlier one.
 
-    It keeps its store over restarts, addresses of the dead included (https://github.com/pytorch/pytorch/issues/135712).
-    The count of restarts tells them apart on one host; hosts count for themselves.
+    `torchrun` keeps its store over restarts, with the addresses of processes that have exited
+    (https://github.com/pytorch/pytorch/issues/135712). On one host the restart count separates them; each host counts
+    its own restarts.
     """
     if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":
         dist.init_process_group(backend, timeout=TIMEOUT)
@@ -97,23 +98,23 @@ def _init_process_group(backend: str) -> None:
 def sum_gradients(parameters: Sequence[nn.Parameter], numbers: Sequence[float]) -> Tensor:
     """Replace every gradient by its sum over all processes, in one message.
 
-    A parameter without a gradient counts as zero, and stays without one where no process has one.
+    A parameter without a gradient counts as zero; it stays without one if no process has one.
 
     Args:
-        parameters: the same on every process, in the same order.
-        numbers: added up over the processes on the way, e.g. samples or flags.
+        parameters: the same in every process, in the same order.
+        numbers: further numbers to sum over the processes, e.g. samples or flags.
 
     Returns:
-        Their sums, `[len(numbers)]`, on the parameters' device.
+        The sums of `numbers`, `[len(numbers)]`, on the device of the parameters.
     """
     present = [p.grad is not None for p in parameters]
     parts = [p.new_zeros(p.numel()) if p.grad is None else p.grad.reshape(-1) for p in parameters]
-    # Counts need more digits than half precision has.
-    beside = torch.tensor([*map(float, present), *numbers], dtype=torch.promote_types(parts[0].dtype, torch.float32))
-    flat = torch.cat([*parts, beside.to(parts[0].device, non_blocking=True)])
+    # Half precision cannot represent the counts.
+    extra = torch.tensor([*map(float, present), *numbers], dtype=torch.promote_types(parts[0].dtype, torch.float32))
+    flat = torch.cat([*parts, extra.to(parts[0].device, non_blocking=True)])
     dist.all_reduce(flat)
     *sums, flags, totals = flat.split([*(p.numel() for p in parameters), len(parameters), len(numbers)])
-    if not all(present):  # only then may the processes differ, and is a wait for the device needed
+    if not all(present):  # otherwise no wait for the device is needed
         present = (flags > 0).tolist()
     for parameter, total, has_gradient in zip(parameters, sums, present, strict=True):
         parameter.grad = total.view_as(parameter).to(parameter.dtype) if has_gradient else None
@@ -121,34 +122,25 @@ def sum_gradients(parameters: Sequence[nn.Parameter], numbers: Sequence[float]) 
 
 
 def check_same_number_of_batches(loader: Iterable[Any]) -> None:
-    """Refuse a loader that does not give every process as many batches: they would wait for one another for ever.
+    """Raise unless the loaders of all processes have the same length; otherwise they would wait for each other forever.
 
     Raises:
-        ValueError: it does not, or does not tell.
+        ValueError: the lengths differ, or a loader has no length.
     """
     if world_size() == 1:
         return
-    counts = gather(_number_of_batches(loader))
+    counts = gather(n_batches_of(loader))
     if None in counts:
-        raise ValueError(
-            "train_loader has no length, so several processes cannot know that theirs have as many batches"
-        )
+        raise ValueError("train_loader has no length, which several processes need to have the same number of batches")
     if len(set(counts)) > 1:
         raise ValueError(
-            f"train_loader has {', '.join(map(str, counts))} batches in processes 0 to {len(counts) - 1}, expected as "
-            "many in each: make_loader(..., shard=rank(), n_shards=world_size()) parts them so"
+            f"train_loader has {', '.join(map(str, counts))} batches in processes 0 to {len(counts) - 1}, expected the "
+            "same number in each: use make_loader(..., shard=rank(), n_shards=world_size())"
         )
-
-
-def _number_of_batches(loader: Any) -> int | None:
-    try:
-        return len(loader)
-    except TypeError:
-        return None
 
 
 def gather(value: T) -> list[T]:
-    """The `value` of every process, in the order of ranks; plain data or tensors."""
+    """Return the `value` of every process, in the order of ranks; plain data or tensors."""
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()
@@ -157,21 +149,21 @@ def gather(value: T) -> list[T]:
 
 
 def all_reduce_any(flag: bool) -> bool:
-    """Whether `flag` is set in at least one process."""
+    """Return whether `flag` is set in at least one process."""
     if world_size() == 1:
         return flag
-    flags = torch.tensor(float(flag), device=_device_of_messages())
+    flags = torch.tensor(float(flag), device=_message_device())
     dist.all_reduce(flags)
     return flags.item() > 0
 
 
 def broadcast_from_rank0(value: T) -> T:
-    """The value of the main process, in every process."""
+    """Return the value of the main process, in every process."""
     return gather(value)[0]
 
 
 def all_reduce_mean(values: Sequence[Tensor]) -> list[Tensor]:
-    """The mean of each tensor over all processes, in one message; they themselves where there is one."""
+    """Return the mean of each tensor over all processes, in one message; unchanged with a single process."""
     if world_size() == 1 or not values:
         return list(values)
     flat = torch.cat([value.reshape(-1) for value in values])
@@ -181,16 +173,16 @@ def all_reduce_mean(values: Sequence[Tensor]) -> list[Tensor]:
 
 
 def barrier() -> None:
-    """Wait until every process has come here."""
+    """Wait until every process has reached this call."""
     all_reduce_any(False)
 
 
-def _device_of_messages() -> torch.device:
+def _message_device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
 
 
 def broadcast_buffers(module: nn.Module) -> None:
-    """Give every process the buffers of rank 0, e.g. the running statistics of batch normalisation."""
+    """Copy the buffers of rank 0, e.g. running statistics of batch normalization, to every process."""
     if world_size() == 1:
         return
     for buffer in module.buffers():
@@ -198,7 +190,7 @@ def broadcast_buffers(module: nn.Module) -> None:
 
 
 def broadcast_weights(module: nn.Module) -> None:
-    """Give every process the parameters and buffers of rank 0."""
+    """Copy the parameters and buffers of rank 0 to every process."""
     if world_size() > 1:
         for parameter in module.parameters():
             dist.broadcast(parameter.data, src=0)
@@ -206,7 +198,7 @@ def broadcast_weights(module: nn.Module) -> None:
 
 
 class _SumOverProcesses(torch.autograd.Function):
-    """The sum of a tensor over all processes, which each of them may use: so gradients are added up too."""
+    """Sum of a tensor over all processes; as every process uses the sum, gradients are summed too."""
 
     @staticmethod
     def forward(context: Any, values: Tensor) -> Tensor:
@@ -222,16 +214,16 @@ class _SumOverProcesses(torch.autograd.Function):
 
 
 class _SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch normalisation whose statistics in training are those of all processes' samples together.
+    """Batch normalization with statistics over the samples of all processes in training.
 
-    Unlike torch's `SyncBatchNorm` it also runs on CPUs and in double precision. Each process adds a row with its
-    number of values, mean and sum of squared deviations; Chan, Golub & LeVeque (1983) combine rows without the
-    cancellation of sums of squares.
+    Unlike torch's `SyncBatchNorm` it also runs on CPUs and in double precision. Each process contributes a row with its
+    number of values, mean and sum of squared deviations; the rows are combined by the formula of Chan, Golub & LeVeque
+    (1983), which avoids the cancellation of sums of squares.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.ndim < 2:
-            raise ValueError(f"batch normalisation needs [B, C, ...], got shape {tuple(input.shape)}")
+            raise ValueError(f"input has shape {list(input.shape)}, expected [B, C, ...] for batch normalization")
 
     def forward(self, input: Tensor) -> Tensor:
         if not (self.training and world_size() > 1):
@@ -248,7 +240,7 @@ class _SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         total = counts.sum()
         mean = (counts * means).sum(0) / total
         squares = (squares + counts * (means - mean).square()).sum(0)
-        self._remember(mean.detach(), squares.detach() / (total.detach() - 1))
+        self._update_running_stats(mean.detach(), squares.detach() / (total.detach() - 1))
         scale = (squares / total + self.eps).rsqrt()
         if self.affine:
             scale = scale * self.weight
@@ -257,14 +249,14 @@ class _SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
             output = output + _per_channel(self.bias, wide)
         return output.to(input.dtype)
 
-    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+    def _update_running_stats(self, mean: Tensor, variance: Tensor) -> None:
         if not self.track_running_stats or self.running_mean is None or self.running_var is None:
             return
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
-        share = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
-        self.running_var.lerp_(variance.to(self.running_var.dtype), share)
+        momentum = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+        self.running_var.lerp_(variance.to(self.running_var.dtype), momentum)
 
 
 def _per_channel(values: Tensor, like: Tensor) -> Tensor:
@@ -272,10 +264,11 @@ def _per_channel(values: Tensor, like: Tensor) -> Tensor:
 
 
 def synchronize_batch_norm(module: nn.Module) -> nn.Module:
-    """The same network with batch normalisation over the samples of all processes.
+    """Replace batch normalization layers by ones that compute statistics over the samples of all processes.
 
-    Needed where each process has so few samples that their own statistics are noise. Parameters, buffers and their
-    names stay, so checkpoints fit both forms.
+    Use it if each process has too few samples for reliable statistics. Parameters, buffers and their names are kept, so
+    checkpoints fit both forms. The network is changed in place and returned; a network that is itself a batch
+    normalization layer is returned as a new object.
 
     Example:
         >>> network = nn.Sequential(nn.Conv1d(1, 4, 3), nn.BatchNorm1d(4))

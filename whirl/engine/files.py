@@ -1,4 +1,4 @@
-"""Writing files so that nothing is ever lost or half there."""
+"""Atomic writing of files, and checkpoint files with a checksum."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-# A checkpoint is a zip archive; the checksum of all before it is the archive's comment, so any zip reader takes it.
+# A checkpoint is a zip archive whose comment is the checksum of all bytes before it, so any zip reader can open it.
 _ZIP_END, _ZIP_END_LENGTH = b"PK\x05\x06", 22
 _MARK = b"sha256:"
 _CHECKSUM_LENGTH = len(_MARK) + 64
@@ -29,22 +29,22 @@ _CHECKSUM_LENGTH = len(_MARK) + 64
 
 @contextmanager
 def atomic_write(path: str | Path, previous: Path | None = None) -> Iterator[IO[bytes]]:
-    """A binary file that appears under `path` whole, or not at all.
+    """Open a binary file that appears under `path` completely or not at all.
 
-    The bytes go to a file aside in the same folder, are flushed to the disk, and take their name in
-    one step. When the block fails, the file aside is removed and what stood under `path` stays. A process that is
-    killed meanwhile leaves the file aside behind, under a hidden name.
+    The bytes are written to a temporary file in the same folder, flushed to the disk and renamed in one step. If the
+    block fails, the temporary file is removed and an existing file under `path` is left unchanged. A process that is
+    killed while writing leaves its temporary file behind, under a hidden name.
 
     Args:
-        path: name of the file; folders are made.
-        previous: name in the same folder under which to keep what stands under `path` now.
+        path: file to write; missing folders are created.
+        previous: name in the same folder under which to keep the current file.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     with atomic_write(Path(folder) / "a.txt") as file:
-        ...         _ = file.write(b"whole")
+        ...         _ = file.write(b"complete")
         ...     (Path(folder) / "a.txt").read_text()
-        'whole'
+        'complete'
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def atomic_write(path: str | Path, previous: Path | None = None) -> Iterator[IO[
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files private; a result is as readable as any other file of the user's.
+        # mkstemp creates private files; give the result the permissions of any other new file.
         Path(temp_path).chmod(0o666 & ~_umask())
         if previous is not None and path.is_file():
             _link_backup(path, previous)
@@ -62,17 +62,17 @@ def atomic_write(path: str | Path, previous: Path | None = None) -> Iterator[IO[
     except BaseException as error:
         Path(temp_path).unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # "no space left on device" says where
+            error.filename = str(path)  # names the file in "no space left on device"
         raise
     _sync_folder(path.parent)
 
 
 def _link_backup(path: Path, previous: Path) -> None:
-    """Give a file a second name; at every moment it has one of the two."""
+    """Give a file a second name; it exists under at least one of the two at every moment."""
     previous.unlink(missing_ok=True)
     try:
         os.link(path, previous)
-    except OSError:  # a file system without links
+    except OSError:  # the file system does not support links
         path.replace(previous)
 
 
@@ -82,7 +82,7 @@ def _umask() -> int:
     return mask
 
 
-_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)  # some network file systems
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)  # on some network file systems
 
 
 def _sync_folder(folder: Path) -> None:
@@ -99,18 +99,18 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` to `path` as UTF-8, whole or not at all."""
+    """Write `text` to `path` as UTF-8, atomically."""
     with atomic_write(path) as file:
         file.write(text.encode())
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write `value` as JSON, whole or not at all; numbers that are not finite become null."""
+    """Write `value` as JSON, atomically; numbers that are not finite become null."""
     write_text(path, json.dumps(to_json_safe(value), indent=2) + "\n")
 
 
 def to_json_safe(value: Any) -> Any:
-    """`value` as JSON can hold it: NaN and infinities become None, tensors and NumPy numbers plain ones.
+    """Convert `value` for JSON: NaN and infinities become None, tensors and NumPy arrays lists and numbers.
 
     Example:
         >>> to_json_safe({"loss": float("nan"), "rates": (0.1, 0.2)})
@@ -128,15 +128,15 @@ def to_json_safe(value: Any) -> Any:
 
 
 def save_checkpoint_file(path: str | Path, checkpoint: dict[str, Any]) -> None:
-    """Save a dictionary of tensors and plain data with a checksum, whole or not at all."""
+    """Save a dictionary of tensors and plain data with a checksum, atomically."""
     content = pack_checkpoint(checkpoint)
     with atomic_write(path) as file:
         file.write(content)
 
 
 def pack_checkpoint(checkpoint: dict[str, Any]) -> memoryview:
-    """The bytes of a checkpoint file: what `torch.save` writes, and the SHA-256 of it."""
-    # Through memory: torch reports a full disk as an obscure RuntimeError, a file as what it is.
+    """Return the bytes of a checkpoint file: what `torch.save` writes, followed by its SHA-256."""
+    # In memory first: torch reports a full disk as an obscure RuntimeError, writing the bytes as an OSError.
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
     buffer.seek(-2, io.SEEK_END)
@@ -156,22 +156,21 @@ _GLOBALS = {
     ("torch", "Size"),
     ("torch", "device"),
 }
-"""What checkpoints of tensors and plain data name, besides the kinds of storage."""
+"""Classes and functions that checkpoints of tensors and plain data refer to, besides the types of storage."""
 
 
 def load_checkpoint_file(path: str | Path) -> dict[str, Any]:
-    """Load what `save_checkpoint_file` saved, into main memory, without executing anything in it.
+    """Load what `save_checkpoint_file` saved, into main memory, without executing code from it.
 
-    A file without a checksum, as earlier versions wrote it, is loaded too.
+    Files of earlier versions, without a checksum, are loaded too.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is broken (a flipped bit or a missing byte suffices) or holds more than tensors and plain
-            data.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is damaged (even by a single bit) or contains objects other than tensors and plain data.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint")
+        raise FileNotFoundError(f"{path}: checkpoint not found")
     try:
         with path.open("rb") as file:
             _verify_checksum(file)
@@ -180,25 +179,26 @@ def load_checkpoint_file(path: str | Path) -> dict[str, Any]:
             file.seek(0)
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
-        # torch says in many lines how to load it all the same; nobody should.
+        # torch's own message explains at length how to load the file unsafely.
         is_pickle = isinstance(error, pickle.UnpicklingError)
-        detail = "it holds more than tensors and plain data" if is_pickle else " ".join(str(error).split())[:200]
+        detail = _NOT_PLAIN if is_pickle else " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: not a readable checkpoint ({type(error).__name__}: {detail})") from error
 
 
+_NOT_PLAIN = "it contains objects other than tensors and plain data"
 _PLAIN = (type(None), bool, int, float, str, torch.Size, torch.device)
 _CONTAINERS = (dict, OrderedDict, Counter, list, tuple)
 
 
 def find_unserializable(value: Any, path: str = "") -> str | None:
-    """Where in `value` there is something that `load_checkpoint_file` would refuse, and its type; None if nowhere.
+    """Return path and type of the first object in `value` that `load_checkpoint_file` would reject, or None.
 
     Example:
         >>> find_unserializable({"best": {"value": 0.5, "seen": {3, 4}}})
         "['best']['seen'], a set"
         >>> find_unserializable([torch.ones(2), {(1, "a"): None}])
     """
-    if isinstance(value, np.generic):  # saved as the plain number
+    if isinstance(value, np.generic):  # saved as a Python number
         value = value.item()
     if isinstance(value, torch.Tensor) or type(value) in _PLAIN:
         return None
@@ -212,7 +212,7 @@ def find_unserializable(value: Any, path: str = "") -> str | None:
 
 
 def is_intact(path: Path) -> bool:
-    """Whether `path` is a checkpoint file whose checksum is right."""
+    """Return whether `path` is a checkpoint file with the correct checksum."""
     try:
         with path.open("rb") as file:
             _verify_checksum(file)
@@ -233,11 +233,11 @@ def _verify_checksum(file: IO[bytes]) -> None:
     if mark != _MARK:
         raise ValueError("its end is missing or damaged")
     if _sha256(file, rest).encode() != checksum:
-        raise ValueError("its checksum is wrong: the file is damaged")
+        raise ValueError("its checksum does not match: the file is damaged")
 
 
 def _sha256(file: IO[bytes], length: int) -> str:
-    """Of the first `length` bytes."""
+    """Compute the SHA-256 of the first `length` bytes."""
     digest = hashlib.sha256()
     file.seek(0)
     while length > 0 and (part := file.read(min(length, 1 << 20))):
@@ -247,18 +247,18 @@ def _sha256(file: IO[bytes], length: int) -> str:
 
 
 def _check_stored(file: IO[bytes]) -> None:
-    """Refuse an archive that would take more memory than its size; torch compresses nothing."""
+    """Raise if the archive would need more memory than its size; torch does not compress."""
     size = file.seek(0, io.SEEK_END)
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise ValueError("it is compressed, which no checkpoint is")
+        raise ValueError("it is compressed, unlike any checkpoint")
     if sum(entry.file_size for entry in entries) > size:
         raise ValueError("its parts are larger than the file")
 
 
 def _check_globals(file: IO[bytes]) -> None:
-    """Refuse what torch would let a file call besides, e.g. `bytearray(2**40)`: it needs no more than tensors."""
+    """Raise if the file calls anything but tensors; torch would also allow e.g. `bytearray(2**40)`."""
     with zipfile.ZipFile(file) as archive:
         names = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
         content = archive.read(names[0]) if len(names) == 1 else b""
@@ -266,10 +266,10 @@ def _check_globals(file: IO[bytes]) -> None:
         if opcode.name == "GLOBAL":
             _check_global(*str(argument).split(" ", 1))
         elif opcode.name == "STACK_GLOBAL":
-            raise ValueError("it holds more than tensors and plain data")  # torch writes protocol 2, which has none
+            raise ValueError(_NOT_PLAIN)  # torch writes pickle protocol 2, which does not have this opcode
 
 
 def _check_global(module: str, name: str) -> None:
     is_storage = module == "torch" and name.endswith("Storage") and name != "UntypedStorage"
     if not is_storage and (module, name) not in _GLOBALS:
-        raise ValueError(f"it holds more than tensors and plain data: {module}.{name}")
+        raise ValueError(f"{_NOT_PLAIN}: {module}.{name}")

@@ -1,4 +1,4 @@
-"""Has the monitored number improved? Asked by everything that stops or saves by it."""
+"""Track the best value of a monitored metric."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 
 class Improvement:
-    """The best value of a monitored name so far, and whether a new one beats it.
+    """Track the best value of a monitored name, and decide whether a new value improves on it.
 
-    A value improves when it is below the best by more than `min_delta` (`mode='min'`), or above it
-    (`mode='max'`). The first number improves on nothing; NaN never improves.
+    A value improves if it is below the best by more than `min_delta` (`mode='min'`), or above it (`mode='max'`). The
+    first finite value always improves; NaN never does.
 
     Args:
         monitor: name in the logs.
-        mode: `'min'` where lower is better, `'max'` where higher is.
-        min_delta: change that counts, >= 0, in the unit of the monitored number.
+        mode: `'min'` if lower is better, `'max'` if higher is better.
+        min_delta: minimum change that counts, >= 0, in the unit of the monitored value.
 
     Attributes:
         best: best value so far; infinity (minus infinity with `'max'`) before the first.
@@ -43,23 +43,23 @@ class Improvement:
         self.best = math.inf if mode == "min" else -math.inf
 
     def read(self, logs: Mapping[str, Any] | None) -> float:
-        """The monitored number.
+        """Return the monitored value.
 
         Raises:
-            ValueError: it is not in the logs; the message lists the names there are.
+            ValueError: it is not in the logs; the message lists the names that are.
         """
         names = logs or {}
         if self.monitor not in names:
-            raise ValueError(f"{self.monitor!r} is monitored, but the logs hold {sorted(names) or 'nothing'}")
+            raise ValueError(f"monitor is {self.monitor!r}, but the logs have {sorted(names) or 'no entries'}")
         return float(names[self.monitor])
 
     def is_better(self, value: float, reference: float) -> bool:
-        """Whether `value` improves on `reference`; False when either is NaN."""
+        """Return whether `value` improves on `reference`; False if either is NaN."""
         gain = reference - value if self.mode == "min" else value - reference
         return gain > self.min_delta
 
     def update(self, logs: Mapping[str, Any] | None) -> bool:
-        """Whether the monitored number improves on the best, which it then becomes."""
+        """Return whether the monitored value improves on the best, and if so, store it as the best."""
         value = self.read(logs)
         improved = self.is_better(value, self.best)
         if improved:
@@ -67,9 +67,9 @@ class Improvement:
         return improved
 
     def state_dict(self) -> dict[str, float]:
-        """The best value, as plain data."""
+        """Return the best value, as plain data."""
         return {"best": self.best}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self.best = state["best"]

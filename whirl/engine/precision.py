@@ -1,4 +1,4 @@
-"""Arithmetic precision of a training step, as an object: the loop never asks which."""
+"""Arithmetic precision of a training step, as an object, so that the loop is the same for all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 
 class FullPrecision:
-    """Single precision, and the interface of the others.
+    """Single precision, and the interface of the other precisions.
 
     Example:
         >>> precision = FullPrecision()
@@ -31,31 +31,31 @@ class FullPrecision:
     scaler: torch.amp.GradScaler | None = None
 
     def context(self) -> AbstractContextManager[Any]:
-        """The context in which forward pass and loss are computed."""
+        """Return the context in which forward pass and loss are computed."""
         return nullcontext()
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Add the gradient of `loss` to the parameters, scaled where the precision needs it."""
+        """Add the gradient of `loss` to the parameters, scaled if the precision needs it."""
         loss.backward()
 
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
-        """Bring the gradients back to their true size, before they are looked at."""
+        """Divide the gradients by the loss scale, before they are used."""
 
     def step(self, optimizer: torch.optim.Optimizer) -> bool:
-        """Let the optimizer take its step; say whether it did."""
+        """Take the optimizer step; return whether it was taken."""
         optimizer.step()
         return True
 
     def logs(self) -> dict[str, float]:
-        """Numbers for an epoch's logs."""
+        """Return numbers for the logs of an epoch."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What has to survive an interruption."""
+        """Return what a resumed training needs."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
 
 
 class BFloat16(FullPrecision):
@@ -72,16 +72,16 @@ class BFloat16(FullPrecision):
 
 @dataclass(frozen=True)
 class LossScaling:
-    """How the factor on a float16 loss adapts.
+    """How the scale of a float16 loss adapts.
 
     Attributes:
-        init_scale: the factor at the beginning, > 0.
-        growth_factor: multiplies it after `growth_interval` steps in a row without an overflow, > 1.
-        backoff_factor: multiplies it after an overflow, in (0, 1).
-        growth_interval: steps, >= 1.
+        init_scale: initial scale, > 0.
+        growth_factor: factor on the scale after `growth_interval` consecutive steps without an overflow, > 1.
+        backoff_factor: factor on the scale after an overflow, in (0, 1).
+        growth_interval: number of steps, >= 1.
 
     Raises:
-        ValueError: a number out of its range.
+        ValueError: a number is out of range.
 
     Example:
         >>> LossScaling(init_scale=1024).backoff_factor
@@ -105,15 +105,15 @@ class LossScaling:
 
 
 class Float16(FullPrecision):
-    """Autocast to float16 with the loss scaled up so that small gradients do not vanish.
+    """Autocast to float16 with loss scaling, so that small gradients do not vanish.
 
-    A step whose gradients overflow is not taken, and the scale shrinks (Micikevicius et al. 2018, "Mixed precision
+    A step whose gradients overflow is skipped, and the scale is reduced (Micikevicius et al. 2018, "Mixed precision
     training").
 
     Attributes:
         scaler: torch's `GradScaler`, which holds the scale.
-        skipped_steps: steps not taken so far.
-        last_step_skipped: whether the last one was not.
+        skipped_steps: number of skipped steps so far.
+        last_step_skipped: whether the last step was skipped.
 
     Example:
         >>> weight = torch.nn.Parameter(torch.ones(()))
@@ -143,10 +143,11 @@ class Float16(FullPrecision):
         self.scaler.unscale_(optimizer)
 
     def step(self, optimizer: torch.optim.Optimizer) -> bool:
-        """Let the optimizer take its step unless a gradient overflowed; say whether it did.
+        """Take the optimizer step unless a gradient overflowed; return whether it was taken.
 
-        The host waits for the gradients once, as a schedule must know: with an ordinary optimizer inside
-        `GradScaler.step`, which then does not call it; a fused one is called always and skips on the device.
+        The host waits for the gradients once, because schedules count the steps that were taken. `GradScaler.step`
+        waits itself and does not call an ordinary optimizer after an overflow; it always calls a fused one, which skips
+        on the device.
         """
         taken: list[bool] = []
 
@@ -164,7 +165,7 @@ class Float16(FullPrecision):
         return not self.last_step_skipped
 
     def logs(self) -> dict[str, float]:
-        """`scale`, and `skipped_steps` so far."""
+        """Return `scale`, and `skipped_steps` so far."""
         return {"scale": self.scaler.get_scale(), "skipped_steps": self.skipped_steps}
 
     def state_dict(self) -> dict[str, Any]:
@@ -176,10 +177,14 @@ class Float16(FullPrecision):
         self.last_step_skipped = False
 
 
+BF16_CAPABILITIES = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+"""Names in `torch.cpu.get_capabilities` of instructions for bfloat16."""
+
+
 def cpu_has_bfloat16() -> bool:
-    """Whether this CPU has instructions for bfloat16, without which it is slower than float32."""
+    """Return whether this CPU has instructions for bfloat16; without them bfloat16 is slower than float32."""
     capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
+    return any(capabilities.get(name, False) for name in BF16_CAPABILITIES)
 
 
 def choose_precision(
@@ -199,7 +204,7 @@ def choose_precision(
         on_unsupported: called with a message when True falls back to single precision; None warns.
 
     Raises:
-        ValueError: another value.
+        ValueError: `mixed_precision` has another value.
 
     Example:
         >>> choose_precision(False, torch.device("cpu")).name
@@ -210,10 +215,10 @@ def choose_precision(
     if mixed_precision is False or mixed_precision == "32":
         return FullPrecision()
     if mixed_precision == "bf16":
-        _warn_of_slowness("bfloat16", device, device.type == "cpu" and not cpu_has_bfloat16())
+        _warn_if_slow("bfloat16", device, device.type == "cpu" and not cpu_has_bfloat16())
         return BFloat16(device)
     if mixed_precision == "fp16":
-        _warn_of_slowness("float16", device, device.type == "cpu")
+        _warn_if_slow("float16", device, device.type == "cpu")
         return Float16(device, scaling)
     if mixed_precision is not True:
         raise ValueError(f"mixed_precision is {mixed_precision!r}, expected True, False, '32', 'fp16' or 'bf16'")
@@ -221,7 +226,7 @@ def choose_precision(
         return Float16(device, scaling)
     if device.type == "cpu" and cpu_has_bfloat16():
         return BFloat16(device)
-    message = f"no mixed precision on this {device.type} device; training in single precision"
+    message = f"this {device.type} device does not support mixed precision; training in single precision"
     if on_unsupported is None:
         warnings.warn(message, stacklevel=3)
     else:
@@ -229,6 +234,6 @@ def choose_precision(
     return FullPrecision()
 
 
-def _warn_of_slowness(dtype: str, device: torch.device, is_slow: bool) -> None:
+def _warn_if_slow(dtype: str, device: torch.device, is_slow: bool) -> None:
     if is_slow:
         warnings.warn(f"{dtype} is slower than single precision on this {device.type} device", stacklevel=4)

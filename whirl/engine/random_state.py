@@ -1,4 +1,4 @@
-"""Random states of a process and of a data loader, as data that a checkpoint can hold."""
+"""Random states of a process and of a data loader, as data for a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def get_random_state(loader: Any = None) -> dict[str, Any]:
-    """States of the generators of Python, NumPy and torch (every CUDA device and MPS too) and of `loader`'s own.
+    """Return the states of the generators of Python, NumPy and torch (with all CUDA devices and MPS) and of `loader`.
 
     Example:
         >>> state = get_random_state()
@@ -19,7 +19,7 @@ def get_random_state(loader: Any = None) -> dict[str, Any]:
         >>> bool(torch.rand(1) == first)
         True
     """
-    algorithm, keys, *rest = np.random.get_state()  # noqa: NPY002 (what users' data sets draw from)
+    algorithm, keys, *rest = np.random.get_state()  # noqa: NPY002 (data sets of users draw from it)
     return {
         "python": random.getstate(),
         "numpy": [algorithm, torch.from_numpy(np.array(keys, dtype=np.int64)), *rest],
@@ -31,9 +31,9 @@ def get_random_state(loader: Any = None) -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any], loader: Any = None) -> None:
-    """Take back what `get_random_state` gave, for the same kind of loader.
+    """Restore what `get_random_state` returned, for the same kind of loader.
 
-    On a machine with another number of CUDA devices, or without MPS, the devices' own states are left alone.
+    On a machine with another number of CUDA devices, or without MPS, the states of those devices are not restored.
     """
     version, keys, gauss = state["python"]
     random.setstate((version, tuple(keys), gauss))
@@ -49,7 +49,7 @@ def set_random_state(state: dict[str, Any], loader: Any = None) -> None:
 
 
 def _generators(loader: Any) -> list[torch.Generator]:
-    """The generators that decide a DataLoader's order, each once."""
+    """Return the generators that determine the order of a `DataLoader`, each once."""
     batch_sampler = getattr(loader, "batch_sampler", None)
     owners = (loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
     found = [getattr(owner, "generator", None) for owner in owners]

@@ -1,4 +1,4 @@
-"""When a learning-rate schedule moves: per optimizer step, per epoch or per validation."""
+"""When to step a learning-rate schedule: per optimizer step, per epoch or per validation."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ Unit = Literal["step", "epoch", "validation"]
 
 
 def scheduler_unit(scheduler: Any) -> Unit:
-    """The unit in which `scheduler` counts.
+    """Return the unit in which `scheduler` counts.
 
-    A scheduler says so itself with an attribute `step_unit`; of torch's own, one-cycle and cyclic
-    count optimizer steps, plateau counts validations, sequential and chained ones count as their parts do and all
-    others epochs.
+    An attribute `step_unit` of the scheduler takes precedence. Of torch's schedulers, one-cycle and cyclic ones count
+    optimizer steps, plateau counts validations, sequential and chained ones count as their parts do, and all others
+    count epochs.
 
     Raises:
         TypeError: it has no `step` method.
-        ValueError: its `step_unit` is none of the three, or its parts count in different units.
+        ValueError: its `step_unit` is not one of the three, or its parts count in different units.
 
     Example:
         >>> import torch
@@ -28,7 +28,7 @@ def scheduler_unit(scheduler: Any) -> Unit:
         'epoch'
     """
     if not callable(getattr(scheduler, "step", None)):
-        raise TypeError(f"{scheduler!r} is not a learning-rate scheduler: it has no step()")
+        raise TypeError(f"scheduler is {scheduler!r}, expected a learning-rate scheduler with step()")
     unit = getattr(scheduler, "step_unit", None)
     if unit is not None:
         if unit not in ("step", "epoch", "validation"):
@@ -46,32 +46,32 @@ def _common_unit(scheduler: lr_scheduler.SequentialLR | lr_scheduler.ChainedSche
     if len({unit for _, unit in parts}) > 1:
         units = ", ".join(f"{name} per {unit}" for name, unit in parts)
         raise ValueError(
-            f"the parts of {type(scheduler).__name__} move in different units, {units}: "
-            "give it an attribute step_unit to say in which it moves"
+            f"the parts of {type(scheduler).__name__} count in different units, {units}: "
+            "set its attribute step_unit to the unit to use"
         )
     return parts[0][1]
 
 
 def step_scheduler(scheduler: Any, logs: Mapping[str, float] | None = None) -> None:
-    """Move `scheduler` by one of its units.
+    """Step `scheduler` by one of its units.
 
-    A plateau scheduler gets the metric that fits its mode: `val_loss` to be lowered, `val_accuracy` to
-    be raised. A schedule of fixed length holds its last value after its end.
+    A plateau scheduler gets the metric that fits its mode: `val_loss` for 'min', `val_accuracy` for 'max'. A schedule
+    of fixed length keeps its last value after its end.
 
     Raises:
-        ValueError: a plateau scheduler finds no such metric in `logs`.
+        ValueError: the metric of a plateau scheduler is not in `logs`.
     """
     if scheduler_unit(scheduler) == "validation":
         metric = "val_accuracy" if getattr(scheduler, "mode", "min") == "max" else "val_loss"
         if logs is None or metric not in logs:
-            raise ValueError(f"{type(scheduler).__name__} follows {metric!r}, but the logs hold {sorted(logs or ())}")
+            raise ValueError(f"{type(scheduler).__name__} follows {metric!r}, but the logs have {sorted(logs or ())}")
         scheduler.step(logs[metric])
     else:
         _advance(scheduler)
 
 
 def _advance(scheduler: Any) -> None:
-    if isinstance(scheduler, lr_scheduler.ChainedScheduler):  # its own step() would move a part beyond its end
+    if isinstance(scheduler, lr_scheduler.ChainedScheduler):  # its own step() would step a part beyond its end
         for part in scheduler._schedulers:
             _advance(part)
         scheduler._last_lr = [group["lr"] for group in scheduler.optimizer.param_groups]
@@ -80,10 +80,10 @@ def _advance(scheduler: Any) -> None:
 
 
 def is_finished(scheduler: Any) -> bool:
-    """Whether `scheduler` stands at its end and must be left alone to hold its value.
+    """Return whether `scheduler` has reached its end and must not be stepped, so that it keeps its value.
 
-    Past their ends torch's OneCycleLR raises and CosineAnnealingLR rises again, at the end of a SequentialLR too; all
-    others hold by themselves.
+    Beyond its end, torch's OneCycleLR raises an error and CosineAnnealingLR rises again, also as the last part of a
+    SequentialLR; all others keep their value by themselves.
     """
     if isinstance(scheduler, lr_scheduler.SequentialLR):
         return is_finished(scheduler._schedulers[-1])

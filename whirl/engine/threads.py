@@ -1,7 +1,7 @@
-"""How many threads a training step on a CPU should use: measured, because no rule holds.
+"""Choose the number of CPU threads for a training step by measuring it.
 
-A second thread helps large steps. Small steps wait for each other's threads, and where another process keeps a core
-busy they wait long: the same step of 75 ms took 200 to 400 ms with two threads on two cores of which one was busy.
+A second thread speeds up large steps. In small steps the threads mostly wait for each other, and they wait long if
+another process keeps a core busy: a step of 75 ms took 200 to 400 ms with two threads on two cores, one of them busy.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from collections.abc import Callable, Sequence
 import torch
 
 ROUNDS = 3
-MIN_GAIN = 0.85  # more threads must take at most this share of the time, or fewer are kept
+MIN_GAIN = 0.85
+"""More threads are used only if a step takes at most this fraction of the time."""
 
 
 def fastest_thread_count(step: Callable[[], object], candidates: Sequence[int] | None = None) -> int:
-    """The number of threads with which `step` takes the least time; fewer where the difference is small.
+    """Return the number of threads with which `step` is fastest, or fewer if the difference is small.
 
     Args:
-        step: one typical step; called a few times with each number.
-        candidates: ascending numbers of threads; None is 1, 2, 4, ... up to torch's own setting.
+        step: one typical step; called a few times with each number of threads.
+        candidates: ascending numbers of threads; None is 1, 2, 4, ... up to torch's current setting.
 
     Returns:
-        One of the candidates. torch's setting is left as it was.
+        One of the candidates. The setting of torch is restored.
 
     Example:
         >>> fastest_thread_count(lambda: torch.ones(8).sum(), candidates=[1])
@@ -52,8 +53,8 @@ def _seconds(step: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def _powers_of_two(most: int) -> list[int]:
-    return [*(1 << i for i in range(most.bit_length() - 1)), most] if most > 1 else [1]
+def _powers_of_two(maximum: int) -> list[int]:
+    return [*(1 << i for i in range(maximum.bit_length() - 1)), maximum] if maximum > 1 else [1]
 
 
 def _fewest_fast_enough(median_s: dict[int, float]) -> int:

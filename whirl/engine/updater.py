@@ -1,4 +1,4 @@
-"""From losses to optimizer steps: accumulate, scale, clip, step."""
+"""Turn losses into optimizer steps: accumulate, scale, clip, step."""
 
 from __future__ import annotations
 
@@ -11,34 +11,35 @@ from whirl.engine.distributed import sum_gradients, world_size
 from whirl.engine.precision import FullPrecision
 
 REFERENCE_COUNT = 64
-"""Samples that a loss of weight 1 stands for; a power of two, so that the weight costs no precision."""
+"""Number of samples for which a loss has weight 1; a power of two, so that the weight is exact."""
 
 
 class Updater:
     """The only caller of `backward`, gradient clipping and `optimizer.step`.
 
     Accumulation is exact. A window of k micro-batches with n_1 .. n_k samples and mean losses L_i steps
-    with the gradient of the sample-weighted mean, sum(n_i L_i) / sum(n_i), for ragged micro-batches and
-    for an unfinished last window too. As sum(n_i) is known only at the window's end, each loss is
-    weighted by n_i / n_1 and the gradient at last by n_1 / sum(n_i), which keeps float16 in range.
+    with the gradient of the sample-weighted mean, sum(n_i L_i) / sum(n_i), also for micro-batches of unequal size and
+    for an unfinished last window. As sum(n_i) is known only at the end of the window, each loss is
+    weighted by n_i / n_1 and the gradient finally by n_1 / sum(n_i), which keeps float16 in range.
 
-    Where several processes train together, windows are theirs together: gradients are added up over the processes once
-    a window, in one message that also carries the samples behind them and the flags. In place of n_1, which may differ
-    between processes, stands `REFERENCE_COUNT`.
+    Several processes share their windows: gradients are summed over the processes once per window, in one message that
+    also carries the numbers of samples and the flags. n_1, which may differ between processes, is then replaced by
+    `REFERENCE_COUNT`.
 
     Args:
-        optimizer: holds the parameters that are trained.
+        optimizer: holds the parameters to train.
         accumulation_steps: micro-batches per optimizer step, >= 1.
-        max_grad_norm: bound of the gradient's global 2-norm; None or <= 0 turns clipping off.
+        max_grad_norm: bound of the gradient's global 2-norm; None or <= 0 disables clipping.
         precision: how to scale and step.
-        on_step: called after each optimizer step that was taken, e.g. to move a schedule.
-        flags: numbers that this process gives to each window; see `reduced_flags`.
+        on_step: called after each optimizer step that was taken, e.g. to step a schedule.
+        flags: returns numbers to sum over the processes with each window; see `reduced_flags`.
 
     Attributes:
-        reduced_flags: the flags of all processes for the last window, added up, `[V]` on the device; None alone.
+        reduced_flags: sums of the flags over all processes for the last window, `[V]` on the device; None with a single
+            process.
         grad_norm: norm before clipping at the last step, a 0-dimensional tensor on the device; None
-            while clipping is off.
-        pending: micro-batches of the unfinished window.
+            if clipping is disabled.
+        pending: micro-batches in the unfinished window.
 
     Raises:
         ValueError: `accumulation_steps` is not a positive integer, or `max_grad_norm` is NaN.
@@ -65,7 +66,7 @@ class Updater:
         if type(accumulation_steps) is not int or accumulation_steps < 1:
             raise ValueError(f"gradient_accumulation_steps is {accumulation_steps!r}, expected an integer >= 1")
         if max_grad_norm is not None and math.isnan(max_grad_norm):
-            raise ValueError("max_grad_norm is nan, expected a number, or None for no clipping")
+            raise ValueError("max_grad_norm is nan, expected a number, or None to disable clipping")
         self.optimizer = optimizer
         self.accumulation_steps = accumulation_steps
         self.max_grad_norm = max_grad_norm if max_grad_norm is not None and max_grad_norm > 0 else None
@@ -78,14 +79,14 @@ class Updater:
         self._first_count = self._samples = 0
 
     def __call__(self, loss: torch.Tensor, count: int) -> None:
-        """Add the gradient of one micro-batch; step when the window is full.
+        """Add the gradient of one micro-batch, and take a step when the window is full.
 
         Args:
             loss: mean loss of the micro-batch, with its graph.
             count: samples in the micro-batch.
         """
         if self.pending == 0:
-            # At the window's beginning, so that gradients can still be looked at after a step.
+            # At the start of the window, so that gradients can be inspected after a step.
             self.optimizer.zero_grad(set_to_none=True)
             self._first_count, self._samples = count if world_size() == 1 else REFERENCE_COUNT, 0
         self.precision.backward(loss if count == self._first_count else loss * (count / self._first_count))
@@ -95,11 +96,11 @@ class Updater:
             self._step()
 
     def begin(self) -> None:
-        """Forget a window that a failed epoch left unfinished."""
+        """Discard a window that a failed epoch left unfinished."""
         self.pending = 0
 
     def flush(self) -> None:
-        """Step an unfinished window, at an epoch's end."""
+        """Take the step of an unfinished window, at the end of an epoch."""
         if self.pending:
             self._step()
 
@@ -115,7 +116,7 @@ class Updater:
             self.on_step()
 
     def _sum_over_processes(self) -> torch.Tensor:
-        """Add up gradients and votes; the samples of all processes, 0-dimensional."""
+        """Sum gradients and flags over the processes; return the number of samples in all, 0-dimensional."""
         parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
         totals = sum_gradients(parameters, [self._samples, *self.flags()])
         self.reduced_flags = totals[1:]
@@ -127,7 +128,7 @@ class Updater:
     def _clip(self, max_norm: float) -> None:
         parameters = self._trained()
         self.grad_norm = torch.nn.utils.get_total_norm(_gradients(parameters))
-        # On a CPU the norm is at hand without a wait, and a factor of 1 need not be multiplied.
+        # On a CPU the norm can be read without waiting, so that no multiplication is needed below the bound.
         if not self.grad_norm.is_cpu or not self.grad_norm <= max_norm:
             torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, self.grad_norm)
 

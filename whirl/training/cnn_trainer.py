@@ -22,10 +22,10 @@ class CNNTrainer(Trainer):
     """A `Trainer` with mixed precision by default, a learning-rate schedule and checkpoints.
 
     Args:
-        model: see `Trainer`, as for every argument not named here.
-        mixed_precision: as in `Trainer`; where the device supports none, an info line in the log says so.
-        lr_scheduler: moved per optimizer step, epoch or validation, as its kind counts.
-        checkpoint_dir: where `last.pt` (after every epoch) and `best.pt` (lowest validation loss) go;
+        model: see `Trainer`, as for all arguments not listed here.
+        mixed_precision: as in `Trainer`; if the device does not support it, an info line is logged.
+        lr_scheduler: stepped per optimizer step, epoch or validation, depending on its kind.
+        checkpoint_dir: where to save `last.pt` (after every epoch) and `best.pt` (lowest validation loss);
             None saves nothing.
         **options: further keyword arguments of `Trainer`: `augmentation`, `checkpoint_every`, `on_nonfinite`, ...
 
@@ -57,7 +57,7 @@ class CNNTrainer(Trainer):
         **options: Any,
     ) -> None:
         device = resolve_device(device)
-        # Mixed precision is the default here, so its absence is no reason to warn.
+        # A warning would be wrong, because mixed precision is the default here and need not have been requested.
         precision = choose_precision(mixed_precision, device, on_unsupported=logger.info)
         super().__init__(
             model,

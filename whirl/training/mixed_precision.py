@@ -1,4 +1,4 @@
-"""Training in mixed precision with the scaler in sight, and TensorFloat-32 as a setting that can be undone."""
+"""Training in mixed precision with an accessible `GradScaler`, and TensorFloat-32 as a reversible setting."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from whirl.engine.device import resolve_device
+from whirl.engine.device import parse_device, resolve_device
 from whirl.engine.precision import LossScaling, choose_precision, cpu_has_bfloat16
 from whirl.training.trainer import Trainer
 
@@ -22,21 +22,21 @@ _TF32_OPERATIONS = ("cuda.matmul", "cudnn.conv", "cudnn.rnn")
 class MixedPrecisionTrainer(Trainer):
     """A `Trainer` in mixed precision, with explicit control of the loss scale.
 
-    With float16 the history has `scale` and `skipped_steps` (so far) at each epoch's end. A skipped step changes no
-    weight, is no step of `state.global_step` and moves no schedule.
+    With float16 the history has `scale` and `skipped_steps` (so far) at the end of each epoch. A skipped step changes
+    no weight, does not count in `state.global_step` and does not step a schedule.
 
     Args:
-        model: see `Trainer`, as for every argument not named here.
-        precision: `'auto'` is float16 with scaling on CUDA, bfloat16 on a CPU with instructions for it, else single
-            precision with one warning; `'fp16'`, `'bf16'` and `'32'` insist.
-        init_scale: of the float16 loss, > 0; see `LossScaling` for this and the next three.
+        model: see `Trainer`, as for all arguments not listed here.
+        precision: `'auto'` is float16 with loss scaling on CUDA, bfloat16 on a CPU with instructions for it, else
+            single precision with one warning; `'fp16'`, `'bf16'` and `'32'` select one.
+        init_scale: initial scale of the float16 loss, > 0; see `LossScaling` for this and the next three.
         growth_factor: > 1.
         backoff_factor: in (0, 1).
         growth_interval: steps, >= 1.
         **options: further keyword arguments of `Trainer`: `val_loader`, `callbacks`, `max_grad_norm`, ...
 
     Raises:
-        ValueError: an argument out of its range.
+        ValueError: an argument is out of range.
 
     Example:
         >>> data = torch.utils.data.TensorDataset(torch.randn(32, 1, 64), torch.arange(32) % 2)
@@ -82,27 +82,27 @@ class MixedPrecisionTrainer(Trainer):
 
     @property
     def scaler(self) -> torch.amp.GradScaler | None:
-        """The `GradScaler`; None where there is none."""
+        """The `GradScaler`, or None if the precision does not use one."""
         return self.precision.scaler
 
     @property
     def skipped_steps(self) -> int:
-        """Optimizer steps not taken so far because a gradient overflowed."""
+        """Number of optimizer steps skipped so far because a gradient overflowed."""
         return int(self.precision.logs().get("skipped_steps", 0))
 
 
 class ChangedSettings:
-    """Settings of torch that were changed; a context manager that changes them back at its end.
+    """Settings of torch that were changed, and a context manager that restores them at the end of its block.
 
     Attributes:
-        changed: `{setting: (before, now)}` of those not changed back yet.
+        changed: `{setting: (before, now)}` of the settings not restored yet.
     """
 
     def __init__(self, changed: dict[str, tuple[str, str]]) -> None:
         self.changed = changed
 
     def undo(self) -> None:
-        """Change everything back."""
+        """Restore all settings."""
         while self.changed:
             name, (before, _) = self.changed.popitem()
             _set(name, before)
@@ -118,14 +118,14 @@ class ChangedSettings:
 
 
 def enable_mixed_precision() -> ChangedSettings:
-    """Let CUDA compute float32 products, convolutions and recurrent cells in TensorFloat-32 (Ampere and later).
+    """Enable TensorFloat-32 for float32 products, convolutions and recurrent cells on CUDA (Ampere and later).
 
-    TensorFloat-32 keeps float32's range and rounds inputs to 10 bits of mantissa. The settings are torch's
-    `fp32_precision`; while they differ from the defaults, torch raises where its older flags (`allow_tf32`,
-    `get_float32_matmul_precision`) are read. They hold for the process and do nothing without CUDA.
+    TensorFloat-32 has the range of float32 and rounds inputs to 10 bits of mantissa. The settings are torch's
+    `fp32_precision`; while they differ from the defaults, torch raises an error if its older flags (`allow_tf32`,
+    `get_float32_matmul_precision`) are read. They apply to the process and have no effect without CUDA.
 
     Returns:
-        What changed; its `undo()`, or leaving it as a context manager, changes it back.
+        The changed settings; `undo()`, or leaving the block of a context manager, restores them.
 
     Example:
         >>> with enable_mixed_precision():
@@ -144,31 +144,24 @@ def enable_mixed_precision() -> ChangedSettings:
 
 
 def check_mixed_precision_support(device: str | torch.device | None = None) -> bool:
-    """Whether `MixedPrecisionTrainer` would train in a lower precision there: on CUDA, or on a CPU with bfloat16.
+    """Return whether the device supports mixed precision: CUDA does, and a CPU with instructions for bfloat16.
 
     Nothing is allocated on the device.
 
     Args:
-        device: as for a trainer; None is the fastest there is.
+        device: as for a trainer; None is an accelerator if there is one.
 
     Raises:
-        ValueError: the name is no device's.
+        ValueError: the name is not the name of a device.
 
     Example:
         >>> check_mixed_precision_support("mps")
         False
     """
-    wanted = resolve_device("auto") if device in (None, "auto") else _parse(device)
+    wanted = resolve_device("auto") if device in (None, "auto") else parse_device(device)
     if wanted.type == "cuda":
         return (wanted.index or 0) < torch.cuda.device_count()
     return wanted.type == "cpu" and cpu_has_bfloat16()
-
-
-def _parse(device: str | torch.device) -> torch.device:
-    try:
-        return torch.device(device)
-    except RuntimeError:
-        raise ValueError(f"device {device!r} is unknown: expected 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'") from None
 
 
 def _get(name: str) -> str:

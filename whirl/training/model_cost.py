@@ -1,4 +1,4 @@
-"""What a network costs: parameters, bytes on disk, time for an answer."""
+"""Cost of a network: number of parameters, bytes on disk, latency."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROUNDS, WARM_UP = 30, 3
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Numbers that the network has learnt or could learn, frozen ones included.
+    """Count the parameters of a network, including frozen ones.
 
     Example:
         >>> count_parameters(nn.Linear(10, 3))
@@ -24,7 +24,7 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def size_bytes(model: nn.Module) -> int:
-    """Size of a file with the network's weights and buffers, as torch saves them; nothing is written.
+    """Return the size of a file with the network's weights and buffers, as torch saves them, without writing it.
 
     Example:
         >>> size_bytes(nn.Linear(1000, 1000)) > 4 * 1000 * 1000
@@ -36,28 +36,29 @@ def size_bytes(model: nn.Module) -> int:
 
 
 def latencies_s(calls: Sequence[Callable[[], object]], device: str | torch.device = "cpu") -> list[float]:
-    """Median time of each call, in seconds; see `times_s`.
+    """Measure the median time of each call, in seconds; see `times_s`.
 
     Example:
-        >>> short, long = latencies_s([lambda: None, lambda: time.sleep(1e-3)])
-        >>> short < long
+        >>> model, signals = nn.Linear(8, 2), torch.randn(4, 8)
+        >>> [median_s] = latencies_s([lambda: model(signals)])
+        >>> median_s > 0
         True
     """
     return [statistics.median(times) for times in times_s(calls, device)]
 
 
 def times_s(calls: Sequence[Callable[[], object]], device: str | torch.device = "cpu") -> list[list[float]]:
-    """Times of each call in each of `ROUNDS` rounds, in seconds.
+    """Measure the times of each call in `ROUNDS` rounds, in seconds.
 
-    The calls take turns, so that whatever else the machine does meets them alike, and each is made a few times
-    before. On CUDA the device's queue is empty at both readings of the clock.
+    The calls are made in turns, so that other load on the machine affects them equally, after a few calls to warm up.
+    On CUDA the device's queue is empty at both readings of the clock.
 
     Args:
-        calls: what to time, without arguments.
+        calls: functions without arguments.
         device: where they compute.
 
     Returns:
-        A list for each call; what stands at one place in them is of one round.
+        One list per call; equal indices belong to the same round.
     """
     wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
     for call in calls:
