@@ -1,27 +1,21 @@
-"""The study: who is labelled, who is tested, that it goes on where it was stopped, and what it refuses."""
+"""Tests of the physics ablation: roles of specimens, resuming, and invalid arguments."""
 
 import json
 
 import numpy as np
 import pytest
-from sklearn.metrics import balanced_accuracy_score
 
 from whirl.data.recording import Recording
-from whirl.experiments.physics_ablation import (
-    ARMS,
-    StudySetting,
-    balanced_accuracy,
-    folder_task,
-    simulated_task,
-    study_physics,
-    table,
-)
+from whirl.experiments.ablation_arms import ARMS
+from whirl.experiments.ablation_report import format_table
+from whirl.experiments.ablation_tasks import AblationSetting, folder_task, simulated_task
+from whirl.experiments.physics_ablation import run_physics_ablation
 
 RNG = np.random.default_rng(0)
 
 
 def recordings(labels=("a", "b"), specimens=3, n=2):
-    """Each specimen turns at a speed of its own."""
+    """Create recordings in which each specimen has a different speed."""
     names = [f"{label}{i}" for label in labels for i in range(specimens)]
     return [
         Recording(
@@ -33,11 +27,11 @@ def recordings(labels=("a", "b"), specimens=3, n=2):
 
 
 def speeds(windows):
-    return set(windows.whole()[2].tolist())
+    return set(windows.tensors()[2].tolist())
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_no_specimen_has_two_roles(seed):
+def test_specimens_have_one_role(seed):
     pool = recordings()
     task = folder_task(pool, labels=2, seed=seed, window=128)
     assert len(speeds(task.test)) == len(speeds(task.labelled)) == 2
@@ -52,7 +46,7 @@ def test_seeds_draw_different_roles():
     assert len(tests) >= 6
 
 
-def test_a_machine_tested_in_one_class_is_not_learnt_from_in_another():
+def test_machine_tested_in_one_class_is_not_trained_in_another():
     shared = [
         Recording(r.signal, 1000.0, label=r.label, specimen=str(r.specimen)[1], rpm=600.0 + int(str(r.specimen)[1]))
         for r in recordings(specimens=3)
@@ -63,20 +57,15 @@ def test_a_machine_tested_in_one_class_is_not_learnt_from_in_another():
         assert speeds(task.test).isdisjoint(speeds(task.unlabelled))
 
 
-def test_a_speed_shift_labels_slow_and_tests_fast():
+def test_speed_shift_labels_low_and_tests_high_speeds():
     task = simulated_task("speed_shift", labels=3, seed=1)
-    _, _, slow = task.labelled.whole()
-    _, _, fast = task.test.whole()
-    _, _, every = task.unlabelled.whole()
-    assert slow.max() <= 1800
-    assert fast.min() >= 2600
-    assert every.max() > 2600
+    _, _, labelled_rpm = task.labelled.tensors()
+    _, _, test_rpm = task.test.tensors()
+    _, _, unlabelled_rpm = task.unlabelled.tensors()
+    assert labelled_rpm.max() <= 1800
+    assert test_rpm.min() >= 2600
+    assert unlabelled_rpm.max() > 2600
     assert np.bincount(task.labelled.targets).tolist() == [3] * 11
-
-
-def test_balanced_accuracy_is_scikit_learns():
-    targets, predicted = RNG.integers(0, 4, 200), RNG.integers(0, 4, 200)
-    assert balanced_accuracy(targets, predicted, 6) == pytest.approx(balanced_accuracy_score(targets, predicted))
 
 
 @pytest.fixture(scope="module")
@@ -84,47 +73,47 @@ def task():
     return simulated_task("few", labels=3, seed=0)
 
 
-def test_a_study_keeps_its_runs_and_goes_on(task, tmp_path):
-    asked = []
+def test_resumes_and_keeps_finished_runs(task, tmp_path):
+    created = []
 
     def tasks(condition, seed):
-        asked.append(seed)
+        created.append(seed)
         return task
 
     arguments = (["few"], ["evidence", "rule", "physics"])
-    setting = StudySetting(labels=3, epochs=1, device="cpu")
-    study_physics(tasks, *arguments, [0], setting, tmp_path)
-    results = study_physics(tasks, *arguments, [0, 1], setting, tmp_path)
-    assert asked == [0, 1]
+    setting = AblationSetting(labels=3, epochs=1, device="cpu")
+    run_physics_ablation(tasks, *arguments, [0], setting, tmp_path)
+    results = run_physics_ablation(tasks, *arguments, [0, 1], setting, tmp_path)
+    assert created == [0, 1]
     rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert sorted((row["arm"], row["seed"]) for row in rows) == sorted(
         (arm, seed) for arm in ("ce", *arguments[1]) for seed in (0, 1)
     )
     found = {row["arm"]: row["balanced_accuracy"] for row in rows if row["seed"] == 0}
-    assert results["few"]["rule"].mean == pytest.approx(found["rule"])  # the rule draws nothing
+    assert results["few"]["rule"].mean == pytest.approx(found["rule"])  # the rule is deterministic
     assert found["evidence"] > 0.5
-    assert (tmp_path / "study.png").read_bytes().startswith(b"\x89PNG")
-    assert (tmp_path / "table.md").read_text() == table(results)
-    assert table(results).count("\n") == 2 + 4
+    assert (tmp_path / "ablation.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "table.md").read_text() == format_table(results)
+    assert format_table(results).count("\n") == 2 + 4
 
 
-def test_half_a_line_of_a_killed_study_is_run_again(task, tmp_path):
-    setting = StudySetting(labels=3, epochs=1, device="cpu")
-    study_physics(lambda c, s: task, ["few"], ["rule"], [0], setting, tmp_path)
+def test_reruns_truncated_result_of_killed_ablation(task, tmp_path):
+    setting = AblationSetting(labels=3, epochs=1, device="cpu")
+    run_physics_ablation(lambda c, s: task, ["few"], ["rule"], [0], setting, tmp_path)
     file = tmp_path / "results.jsonl"
-    whole = file.read_text().splitlines(keepends=True)
-    file.write_text(whole[0] + whole[1][:20])
-    results = study_physics(lambda c, s: task, ["few"], ["rule"], [0], setting, tmp_path)
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text(lines[0] + lines[1][:20])
+    results = run_physics_ablation(lambda c, s: task, ["few"], ["rule"], [0], setting, tmp_path)
     assert results["few"]["rule"].n_runs == 1
     assert len(file.read_text().splitlines()) == 2
 
 
-def test_what_a_study_refuses(task, tmp_path):
-    study_physics(lambda c, s: task, ["few"], ["rule"], [0], StudySetting(epochs=1, device="cpu"), tmp_path)
-    with pytest.raises(ValueError, match="holds a study of other settings"):
-        study_physics(lambda c, s: task, ["few"], ["rule"], [0], StudySetting(epochs=2), tmp_path)
+def test_rejects_invalid_arguments(task, tmp_path):
+    run_physics_ablation(lambda c, s: task, ["few"], ["rule"], [0], AblationSetting(epochs=1, device="cpu"), tmp_path)
+    with pytest.raises(ValueError, match="contains an ablation with other settings"):
+        run_physics_ablation(lambda c, s: task, ["few"], ["rule"], [0], AblationSetting(epochs=2), tmp_path)
     with pytest.raises(ValueError, match="unknown arm 'magic'; expected one of: ce, physics"):
-        study_physics(lambda c, s: task, ["few"], ["magic"], [0], StudySetting(), tmp_path)
+        run_physics_ablation(lambda c, s: task, ["few"], ["magic"], [0], AblationSetting(), tmp_path)
     with pytest.raises(ValueError, match="unknown condition 'x'; expected one of: few"):
         simulated_task("x", 5, 0)
     with pytest.raises(ValueError, match="class 'a' has 1 specimen"):
@@ -132,11 +121,11 @@ def test_what_a_study_refuses(task, tmp_path):
     with pytest.raises(ValueError, match=r"class 'a' has .* windows to label, expected at least 500"):
         folder_task(recordings(), 500, 0, 128)
     with pytest.raises(ValueError, match="unknown bearing '1'"):
-        StudySetting(bearing="1")
+        AblationSetting(bearing="1")
 
 
-def test_every_arm_is_run(task):
-    setting = StudySetting(labels=3, epochs=1, batch_size=64, device="cpu")
+def test_runs_every_arm(task):
+    setting = AblationSetting(labels=3, epochs=1, batch_size=64, device="cpu")
     for name, arm in ARMS.items():
         predicted = arm(task, setting, 0)
         assert predicted.shape == (len(task.test),), name

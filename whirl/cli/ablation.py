@@ -1,4 +1,4 @@
-"""`whirl study`."""
+"""`whirl ablation`."""
 
 from __future__ import annotations
 
@@ -10,39 +10,43 @@ import typer
 
 from whirl.cli.errors import names_in, report_errors
 
-study = typer.Typer(help="Experiments with paired runs and controls.", no_args_is_help=True)
+ablation = typer.Typer(help="Ablations with paired runs and controls.", no_args_is_help=True)
 
 
-@study.command("physics")
+@ablation.command("physics")
 @report_errors
-def study_physics(
-    data: Annotated[Path | None, typer.Argument(help="Folder of recordings; none simulates journal bearings.")] = None,
+def physics_ablation(
+    data: Annotated[
+        Path | None, typer.Argument(help="Folder of recordings; without it, journal bearings are simulated.")
+    ] = None,
     arms: Annotated[
-        str, typer.Option(help="Arms to run beside ce.")
+        str, typer.Option(help="Arms to run in addition to ce.")
     ] = "physics,unlabelled,random_bands,scrambled,features,features+physics,evidence,rule",
-    conditions: Annotated[str, typer.Option(help="Of simulated bearings: few, speed_shift, noise.")] = "few",
-    labels: Annotated[int, typer.Option(help="Labelled windows of each class; 0 takes all.")] = 5,
-    seeds: Annotated[int, typer.Option(help="Runs of each arm.")] = 10,
+    conditions: Annotated[str, typer.Option(help="Conditions of simulated bearings: few, speed_shift, noise.")] = "few",
+    labels: Annotated[int, typer.Option(help="Labelled windows per class; 0 for all.")] = 5,
+    seeds: Annotated[int, typer.Option(help="Number of runs per arm.")] = 10,
     first_seed: Annotated[int, typer.Option(help="Seed of the first run.")] = 0,
     epochs: Annotated[int, typer.Option(help="Passes over the unlabelled windows.")] = 10,
-    weight: Annotated[float, typer.Option(help="Lambda of the frequency term.")] = 1.0,
-    form: Annotated[str, typer.Option(help="log, linear, set or kl.")] = "log",
+    weight: Annotated[float, typer.Option(help="Weight lambda of the frequency term.")] = 1.0,
+    form: Annotated[str, typer.Option(help="Form of the frequency term: log, linear, set or kl.")] = "log",
     trust: Annotated[bool, typer.Option(help="Correct the physics by the labelled windows.")] = True,
-    network: Annotated[str, typer.Option(help="The network, or the waveform's part of it.")] = "wdcnn",
+    network: Annotated[str, typer.Option(help="Network, or backbone of arms with evidence or orders.")] = "wdcnn",
     bearing: Annotated[str | None, typer.Option(help="Rolling bearing of DATA, e.g. 6205.")] = None,
     channels: Annotated[str | None, typer.Option(help="Channels to use, e.g. DE.")] = None,
     classes: Annotated[str | None, typer.Option(help="Classes to use.")] = None,
-    sampling_rate: Annotated[float | None, typer.Option(help="Hz of files that do not say theirs.")] = None,
-    without: Annotated[str | None, typer.Option(help="Specimens of DATA to leave out.")] = None,
-    window_s: Annotated[float, typer.Option(help="Length of DATA's windows in seconds.")] = 1.0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-    out: Annotated[Path, typer.Option(help="Folder for the results; goes on where it was stopped.")] = Path("study"),
+    sampling_rate: Annotated[float | None, typer.Option(help="Sampling rate (Hz) of files that state none.")] = None,
+    without: Annotated[str | None, typer.Option(help="Specimens of DATA to omit.")] = None,
+    window_s: Annotated[float, typer.Option(help="Window length of DATA (s).")] = 1.0,
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, ...")] = "auto",
+    out: Annotated[Path, typer.Option(help="Folder for the results; an interrupted ablation is resumed there.")] = Path(
+        "ablation"
+    ),
 ) -> None:
-    """Measure what physics adds to cross entropy, beside controls that should add nothing."""
-    from whirl.experiments import physics_ablation as study
+    """Measure how much physics improves on cross entropy, with negative controls."""
+    from whirl.experiments import AblationSetting, folder_tasks, format_table, run_physics_ablation, simulated_tasks
 
-    logging.getLogger("whirl.training").setLevel(logging.WARNING)  # hundreds of trainings, not one
-    setting = study.StudySetting(
+    logging.getLogger("whirl.training").setLevel(logging.WARNING)  # hundreds of trainings would flood the log
+    setting = AblationSetting(
         labels=labels,
         epochs=epochs,
         weight=weight,
@@ -55,11 +59,10 @@ def study_physics(
         if data
         else "simulated",
     )
-    names = ["recordings"] if data else names_in(conditions) or []
     if data is None:
-        tasks = study.study_simulated(setting)
+        tasks = simulated_tasks(setting)
     else:
-        tasks = study.study_folder(
+        tasks = folder_tasks(
             data,
             setting,
             channels=names_in(channels),
@@ -68,13 +71,13 @@ def study_physics(
             without=names_in(without) or (),
             window_s=window_s,
         )
-    results = study.study_physics(
+    results = run_physics_ablation(
         tasks,
-        names,
+        ["recordings"] if data else names_in(conditions) or [],
         names_in(arms) or [],
         range(first_seed, first_seed + seeds),
         setting,
         out,
     )
-    typer.echo(study.table(results))
-    typer.echo(f"table.md, study.png and results.jsonl are in {out}")
+    typer.echo(format_table(results))
+    typer.echo(f"table.md, ablation.png and results.jsonl are in {out}")

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from whirl.cli import data, runs, training
-from whirl.cli.ablation import study
+from whirl.cli.ablation import ablation
 from whirl.cli.config import config
 from whirl.cli.errors import report_usage_error
 from whirl.cli.schedule import schedule
@@ -37,7 +37,7 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(config, name="config")
-app.add_typer(study, name="study")
+app.add_typer(ablation, name="ablation")
 
 
 def _show_version(requested: bool) -> None:

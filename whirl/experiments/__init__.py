@@ -1,4 +1,4 @@
-"""Comparisons over many trainings: the ablation of physics terms."""
+"""Experiments that compare many training runs: the physics ablation."""
 
 import lazy_loader
 
