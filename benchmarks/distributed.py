@@ -1,22 +1,21 @@
-"""Training as two processes on one machine: time of a step, bytes on the way, exactness.
+"""Training as two processes on one machine, compared with torch's DDP: time of a step, bytes sent, exactness.
 
-Why: gradients go round in one message an optimizer step, behind the backward pass, and not in pieces during it as in
-torch's `DistributedDataParallel` (DDP). That is simpler and exact in more cases; it should not be slower.
+Why: gradients are reduced in one message per optimizer step, after the backward pass, and not in buckets during it as
+in torch's `DistributedDataParallel` (DDP). That is simpler and exact in more cases; it should not be slower.
 
-What: `wdcnn` on batches `[32, 1, 2048]` for each process and `resnet18_1d` on `[8, 1, 2048]`, fused AdamW, no
-clipping, one thread, gloo. Within one launch of two processes ours (`Trainer.train_epoch`) and DDP in a loop by hand,
-which also adds loss and hits up on the device, take turns, also with 4 batches accumulated (DDP within `no_sync`).
-Medians over rounds of the ratio within a round, of the slower process. Then an epoch by one process and by two, the
-whole of it seen once either way.
+What: `wdcnn` on batches `[32, 1, 2048]` for each process and `resnet18_1d` on `[8, 1, 2048]`, fused AdamW, no clipping,
+one thread, gloo. Within one launch of two processes, ours (`Trainer.train_epoch`) and DDP in a hand-written loop that
+adds up loss and correct predictions on the device run alternately, also with 4 batches accumulated (DDP within
+`no_sync`). The slower process counts. Then one epoch over the same windows is run by one process and by two.
 
-- `..._vs_ddp`: elapsed time of ours over that of DDP; `_accumulated` with 4 batches a step. A message is mostly
-  waiting, so this is what counts, on a machine with two idle cores.
-- `..._vs_ddp_cpu`: the same in processor time, which other work on the machine disturbs less, but which does not see
-  what DDP gains by sending while it computes.
-- `..._bytes`: bytes that a process hands to `all_reduce` in a step over those of its gradients.
-- `weights_vs_ddp`, `weights_vs_one`: largest difference in weights after an epoch in float64, to DDP on whole batches,
-  and to one process with twice the batch.
-- `..._epoch_two_vs_one`: an epoch by two processes over the same by one; 0.5 would be perfect on two idle cores.
+- `<network>_vs_ddp`: elapsed time of ours over that of DDP; `_accumulated` with 4 batches per step. A step mostly waits
+  for the message, so elapsed time is what matters, on a machine with two idle cores.
+- `<network>_vs_ddp_cpu`: the same in processor time, which is disturbed less by other work, but does not show what DDP
+  gains by sending while it computes.
+- `<network>_bytes`: bytes that a process hands to `all_reduce` per step, over those of its gradients.
+- `weights_vs_ddp`, `weights_vs_one`: largest difference in weights after an epoch in float64, to DDP on complete
+  batches, and to one process with twice the batch.
+- `<network>_epoch_two_vs_one`: an epoch by two processes over the same by one; 0.5 is the optimum on two idle cores.
 
     torchrun --standalone --nproc-per-node 2 benchmarks/distributed.py
 """
@@ -24,7 +23,6 @@ whole of it seen once either way.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import statistics
 import time
@@ -33,13 +31,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from _harness import configure, interleave, make_parser, median_ratio, print_results
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from whirl.data.loaders import BatchSampler
 from whirl.engine.distributed import gather, process_group, rank, world_size
-from whirl.models.registry import create_model
-from whirl.training.trainer import Trainer
+from whirl.models import create_model
+from whirl.training import Trainer
 
 WINDOW, N_CLASSES, ROUNDS = 2048, 11, 5
 BATCH_SIZE = {"wdcnn": 32, "resnet18_1d": 8}
@@ -54,7 +53,7 @@ GOALS = {
 
 @contextlib.contextmanager
 def counted_bytes() -> Iterator[list[int]]:
-    """Bytes of each tensor handed to `all_reduce` within the block."""
+    """Collect the bytes of each tensor handed to `all_reduce` within the block."""
     real, sent = dist.all_reduce, []
 
     def counting(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -93,7 +92,7 @@ def ddp(name: str, accumulation: int) -> Callable[[], Any]:
 
     def epoch() -> tuple[float, float]:
         model.train()
-        loss_sum, hits, count = torch.zeros(()), torch.zeros((), dtype=torch.int64), 0
+        loss_sum, n_correct, count = torch.zeros(()), torch.zeros((), dtype=torch.int64), 0
         for index, (signals, targets) in enumerate(batches):
             if index % accumulation == 0:
                 optimizer.zero_grad()
@@ -105,37 +104,46 @@ def ddp(name: str, accumulation: int) -> Callable[[], Any]:
             if is_last:
                 optimizer.step()
             loss_sum += loss.detach() * len(targets)
-            hits += (logits.argmax(1) == targets).sum()
+            n_correct += (logits.argmax(1) == targets).sum()
             count += len(targets)
-        totals = torch.stack([loss_sum, hits.float(), torch.tensor(float(count))])
+        totals = torch.stack([loss_sum, n_correct.float(), torch.tensor(float(count))])
         dist.all_reduce(totals)
         return (totals[0] / totals[2]).item(), (totals[1] / totals[2]).item()
 
     return epoch
 
 
-def against_ddp(name: str, accumulation: int) -> dict[str, float]:
-    """Ratios of ours to DDP, and milliseconds a batch of both."""
-    epochs = {"ours": ours(name, accumulation), "ddp": ddp(name, accumulation)}
-    clocks = {"": time.perf_counter, "_cpu": time.process_time}
-    seconds: dict[str, list[float]] = {key + clock: [] for key in epochs for clock in clocks}
-    for index in range(ROUNDS + 1):
-        for key in sorted(epochs, reverse=bool(index % 2)):
-            dist.barrier()
-            began = [clock() for clock in clocks.values()]
-            epochs[key]()
-            took = [clock() - start for clock, start in zip(clocks.values(), began, strict=True)]
-            for clock, slowest in zip(clocks, map(max, zip(*gather(took), strict=True)), strict=True):
-                seconds[key + clock].append(slowest)
-    found = {key: 1e3 * statistics.median(values[1:]) / N_BATCHES[name] for key, values in seconds.items()}
-    for clock in clocks:
-        pairs = zip(seconds["ours" + clock][1:], seconds["ddp" + clock][1:], strict=True)
-        found["ratio" + clock] = round(statistics.median(a / b for a, b in pairs), 3)
-    return found
+CLOCKS = {"": time.perf_counter, "_cpu": time.process_time}
 
 
-def bytes_a_step(name: str) -> tuple[float, int]:
-    """Bytes handed to `all_reduce` in a step, and those of the gradients."""
+def slowest_rank(epoch: Callable[[], Any]) -> Callable[[], tuple[float, ...]]:
+    """Return a function that runs an epoch and returns its seconds by each clock, of the slower process."""
+
+    def measure_once() -> tuple[float, ...]:
+        dist.barrier()
+        start = [clock() for clock in CLOCKS.values()]
+        epoch()
+        seconds = [clock() - begin for clock, begin in zip(CLOCKS.values(), start, strict=True)]
+        return tuple(map(max, zip(*gather(seconds), strict=True)))
+
+    return measure_once
+
+
+def against_ddp(name: str, accumulation: int, rounds: int) -> dict[str, float]:
+    """Return the ratio of ours to DDP by each clock."""
+    timers = {"ours": slowest_rank(ours(name, accumulation)), "DDP": slowest_rank(ddp(name, accumulation))}
+    seconds = interleave(timers, rounds)
+    ratios = {}
+    for index, (clock, label) in enumerate(zip(CLOCKS, ("elapsed", "processor"), strict=True)):
+        by_variant = {key: [values[index] for values in rounds_] for key, rounds_ in seconds.items()}
+        shown = ", ".join(f"{k} {1e3 * statistics.median(s) / N_BATCHES[name]:.1f}" for k, s in by_variant.items())
+        tell(f"{name:12s} {accumulation} batches per step, {label} ms per batch: {shown}")
+        ratios[clock] = median_ratio(by_variant["ours"], by_variant["DDP"])
+    return ratios
+
+
+def bytes_per_step(name: str) -> tuple[float, int]:
+    """Return the bytes handed to `all_reduce` in a step, and those of the gradients."""
     epoch = ours(name, 1)
     with counted_bytes() as sent:
         epoch()
@@ -143,7 +151,7 @@ def bytes_a_step(name: str) -> tuple[float, int]:
 
 
 class Sharded(torch.utils.data.Dataset):
-    """Windows and classes at random, cut by whole batches."""
+    """Random windows and classes; an index list cuts a complete batch."""
 
     def __init__(self, n_windows: int, dtype: torch.dtype = torch.float32, length: int = WINDOW) -> None:
         draw = torch.Generator().manual_seed(0)
@@ -184,7 +192,7 @@ def trained_by_ddp(data: Sharded) -> nn.Module:
 
 
 def timed_epoch(name: str, n_shards: int) -> float:
-    """Seconds of the second epoch over the same windows; the batch of all processes is the same."""
+    """Return the seconds of the second epoch over the same windows; the batch of all processes together is the same."""
     torch.manual_seed(0)
     trainer = trainer_over(
         Sharded(N_WINDOWS[name]), create_model(name, N_CLASSES), 2 * BATCH_SIZE[name] // n_shards, n_shards
@@ -201,12 +209,13 @@ def tell(text: str) -> None:
 
 
 def main() -> None:
-    torch.set_num_threads(1)
+    arguments = make_parser(__doc__, ROUNDS).parse_args()
+    configure()
     ratios: dict[str, float] = {}
     alone_s = dict.fromkeys(N_BATCHES, 0.0)
     even = Sharded(512, torch.float64, 256)
     one = trainer_over(even, small_network(), 64, 1)
-    # Before it joins the others a process trains alone; the second one sleeps meanwhile, waiting for the first.
+    # The first process trains alone before it joins the group, where the second one waits for it.
     if os.environ["RANK"] == "0":
         one.train_epoch()
         alone_s = {name: timed_epoch(name, 1) for name in N_BATCHES}
@@ -217,19 +226,16 @@ def main() -> None:
         ratios["weights_vs_one"] = (weights(two.model) - weights(one.model)).abs().max().item()
         for name in N_BATCHES:
             for accumulation, suffix in ((1, ""), (ACCUMULATION, "_accumulated")):
-                found = against_ddp(name, accumulation)
-                of_cpu = f"processor time {found['ours_cpu']:.1f}, {found['ddp_cpu']:.1f}"
-                elapsed = f"ours {found['ours']:.1f}, DDP {found['ddp']:.1f}"
-                tell(f"{name:12s} {accumulation} a step, ms a batch: {elapsed}; {of_cpu}")
-                ratios[f"{name}{suffix}_vs_ddp"] = found["ratio"]
-                ratios[f"{name}{suffix}_vs_ddp_cpu"] = found["ratio_cpu"]
-            sent, gradients = bytes_a_step(name)
-            tell(f"{name:12s} {sent:.0f} bytes handed over a step, {gradients} of them gradients")
+                found = against_ddp(name, accumulation, arguments.rounds)
+                ratios |= {f"{name}{suffix}_vs_ddp{clock}": ratio for clock, ratio in found.items()}
+            sent, gradients = bytes_per_step(name)
+            tell(f"{name:12s} {sent:.0f} bytes sent per step, {gradients} of them gradients")
             ratios[f"{name}_bytes"] = round(sent / gradients, 5)
             both_s = max(gather(timed_epoch(name, world_size())))
             tell(f"{name:12s} epoch of {N_WINDOWS[name]} windows: 1 process {alone_s[name]:.2f} s, 2 {both_s:.2f} s")
             ratios[f"{name}_epoch_two_vs_one"] = round(both_s / (alone_s[name] or both_s), 3)
-        tell(json.dumps({"ratios": ratios, "goals": GOALS}))
+        if rank() == 0:
+            print_results(ratios, GOALS)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,23 @@
-"""A whole epoch, training and validation, of `wdcnn` over windows of long recordings: ours against Lightning.
+"""Time of a complete epoch of `wdcnn`, training and validation, compared with Lightning.
 
-Why: single ratios, of loading, of the loop, of convolutions, do not say how long somebody waits for a trained network.
+Why: ratios of loading, of the loop and of convolutions do not tell how long one waits for a trained network.
 
-What: 5592 training and 1398 validation windows of 2048 samples, cut from 60 recordings of about 120,000 samples as
-CWRU's are, standardised window by window, ten classes, batches of 64. Both report loss, accuracy and macro F1 of
-training and validation.
+What: 5592 training and 1398 validation windows of 2048 samples, cut from 60 recordings of about 120,000 samples (as
+long as those of CWRU), standardised window by window, ten classes, batches of 64, on one thread and without workers.
+Both sides report loss, accuracy and macro F1 of training and validation.
 
-- ours: `WindowDataset`, `make_loader`, `wdcnn`, `Trainer` as they come, and a `MetricsTracker`.
-- Lightning as it is usually written: a data set that cuts one window per index and standardises it in NumPy, default
-  collate, the same network out of `Conv1d`, AdamW, torchmetrics' collection of accuracy and F1, everything logged per
-  epoch.
+- `ours`: `WindowDataset`, `make_loader`, `wdcnn` and `Trainer` with their defaults, and a `MetricsTracker`.
+- `lightning`: a data set that cuts one window per index and standardises it in NumPy, default collate, the same network
+  built from `Conv1d`, AdamW, torchmetrics' collection of accuracy and F1, everything logged per epoch.
 
-`epoch_vs_lightning` is ours over Lightning. Processor time from the beginning of an epoch to its end on one thread and
-without workers; the two take turns in one process, and the ratio is the median over the rounds of the ratio within a
-round. Needs the `bench` extra.
+`epoch_vs_lightning` is ours over Lightning, in processor time from the beginning of an epoch to its end. Needs the
+`bench` extra.
 
     python benchmarks/epoch.py
 """
 
 from __future__ import annotations
 
-import json
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -30,18 +26,16 @@ import lightning
 import numpy as np
 import torch
 import torchmetrics
-from loop_overhead import median_ratio, silence
+from _harness import configure, interleave, make_parser, median_ratio, print_medians, print_results
 from networks import N_CLASSES, eager_wdcnn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from whirl.data.loaders import make_loader
-from whirl.data.recording import Recording
-from whirl.data.windows import WindowDataset
+from whirl.data import Recording, WindowDataset, make_loader
 from whirl.engine.callbacks import Callback, Logs
 from whirl.metrics import MetricsTracker
-from whirl.models.registry import create_model
-from whirl.training.trainer import Trainer
+from whirl.models import create_model
+from whirl.training import Trainer
 
 WINDOW, HOP, BATCH_SIZE, ROUNDS = 2048, 1024, 64, 7
 CLASSES = [f"class {index}" for index in range(N_CLASSES)]
@@ -49,7 +43,7 @@ GOALS = {"epoch_vs_lightning": "<= 0.55"}
 
 
 def make_recordings(count: int, first: int) -> list[Recording]:
-    """Noise with a tone that tells the class; 116 and 117 windows in turn."""
+    """Return noise with a tone whose frequency is that of the class; 116 and 117 windows alternately."""
     rng = np.random.default_rng(first)
     recordings = []
     for index in range(first, first + count):
@@ -61,20 +55,17 @@ def make_recordings(count: int, first: int) -> list[Recording]:
 
 
 class Clock:
-    """Processor time of each epoch."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
+    """Processor time of the last epoch."""
 
     def begin(self) -> None:
         self.began = time.process_time()
 
     def end(self) -> None:
-        self.seconds.append(time.process_time() - self.began)
+        self.seconds = time.process_time() - self.began
 
 
 class OurHooks(Callback):
-    """Run the clock; read the counts at the epoch's end."""
+    """Runs the clock, and reads the counts at the end of an epoch."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -90,7 +81,7 @@ class OurHooks(Callback):
 
 
 class LightningHooks(lightning.Callback):
-    """Run the clock; Lightning validates before the training epoch ends."""
+    """Runs the clock; Lightning validates before the training epoch ends."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -103,7 +94,7 @@ class LightningHooks(lightning.Callback):
 
 
 class CountingTrainer(Trainer):
-    """Also counts what F1 is made of."""
+    """Counts true and predicted classes for F1 as well."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -114,7 +105,7 @@ class CountingTrainer(Trainer):
         return super().compute_loss(outputs, targets, *inputs)
 
 
-def ours(train: list[Recording], val: list[Recording]) -> tuple[Clock, Callable[[], float]]:
+def ours(train: list[Recording], val: list[Recording]) -> Callable[[], float]:
     loaders = (
         make_loader(WindowDataset(train, CLASSES, WINDOW, HOP), BATCH_SIZE, shuffle=True),
         make_loader(WindowDataset(val, CLASSES, WINDOW, HOP), BATCH_SIZE),
@@ -122,36 +113,37 @@ def ours(train: list[Recording], val: list[Recording]) -> tuple[Clock, Callable[
     hooks = OurHooks(Clock())
     trainer = CountingTrainer(create_model("wdcnn", N_CLASSES), *loaders, device="cpu", callbacks=[hooks])
 
-    def epoch() -> float:
+    def epoch_s() -> float:
         trainer.fit(1)
-        return hooks.f1_score
+        print(f"ours: macro F1 {hooks.f1_score:.3f}")
+        return hooks.clock.seconds
 
-    return hooks.clock, epoch
+    return epoch_s
 
 
 class MapStyleDataset(Dataset):
-    """One window at a time, standardised in NumPy."""
+    """Cuts one window per index and standardises it in NumPy."""
 
     def __init__(self, recordings: list[Recording]) -> None:
         self.recordings = recordings
-        self.places = [
+        self.windows = [
             (index, start)
             for index, recording in enumerate(recordings)
             for start in range(0, recording.n_samples - WINDOW + 1, HOP)
         ]
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.windows)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        recording, start = self.places[index]
+        recording, start = self.windows[index]
         signal = self.recordings[recording].signal[:, start : start + WINDOW]
         signal = (signal - signal.mean(axis=-1, keepdims=True)) / signal.std(axis=-1, keepdims=True)
         return signal, CLASSES.index(str(self.recordings[recording].label))
 
 
 class LightningWDCNN(lightning.LightningModule):
-    """WDCNN as its Lightning module is usually written."""
+    """WDCNN as a Lightning module."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -184,36 +176,32 @@ class LightningWDCNN(lightning.LightningModule):
         return torch.optim.AdamW(self.parameters(), lr=1e-3)
 
 
-def usual(train: list[Recording], val: list[Recording]) -> tuple[Clock, Callable[[], float]]:
+def with_lightning(train: list[Recording], val: list[Recording]) -> Callable[[], float]:
     loaders = DataLoader(MapStyleDataset(train), BATCH_SIZE, shuffle=True), DataLoader(MapStyleDataset(val), BATCH_SIZE)
     clock, module = Clock(), LightningWDCNN()
 
-    def epoch() -> float:
+    def epoch_s() -> float:
         trainer = lightning.Trainer(
             accelerator="cpu", devices=1, max_epochs=1, logger=False, num_sanity_val_steps=0,
             callbacks=[LightningHooks(clock)],
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         )  # fmt: skip
         trainer.fit(module, *loaders)
-        return float(trainer.callback_metrics["val_f1"])
+        print(f"lightning: macro F1 {float(trainer.callback_metrics['val_f1']):.3f}")
+        return clock.seconds
 
-    return clock, epoch
+    return epoch_s
 
 
 def main() -> None:
-    torch.set_num_threads(1)
+    arguments = make_parser(__doc__, ROUNDS).parse_args()
+    configure()
     torch.manual_seed(0)
-    silence()
     train, val = make_recordings(48, first=0), make_recordings(12, first=48)
-    variants = {"ours": ours(train, val), "lightning": usual(train, val)}
-    for number in range(ROUNDS + 1):
-        scores = {name: epoch() for name, (_, epoch) in variants.items()}
-        print(f"round {number}: " + ", ".join(f"{name} F1 {score:.3f}" for name, score in scores.items()))
-    seconds = {name: clock.seconds[1:] for name, (clock, _) in variants.items()}  # the first, cold round does not count
-    for name, values in seconds.items():
-        print(f"{name:10s} {statistics.median(values):6.2f} s an epoch")
-    ratios = {"epoch_vs_lightning": median_ratio(seconds["ours"], seconds["lightning"])}
-    print(json.dumps({"ratios": ratios, "goals": GOALS}))
+    timers = {"ours": ours(train, val), "lightning": with_lightning(train, val)}
+    seconds = interleave(timers, arguments.rounds)
+    print_medians(seconds, "s", "epoch")
+    print_results({"epoch_vs_lightning": median_ratio(seconds["ours"], seconds["lightning"])}, GOALS)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,21 @@
-"""Training on recordings that do not fit into memory: what stays resident, and what it costs.
+"""Training on recordings larger than memory: what stays resident, and what memory mapping costs.
 
-Why: `whirl train --mmap-dir FOLDER` promises that recordings take disk instead of memory. That is true only if nothing
-on the way from the files to the batches keeps a copy.
+Why: `whirl train --mmap-dir FOLDER` keeps recordings on disk instead of in memory. That holds only if nothing between
+the files and the batches keeps a copy.
 
-What: simulated recordings (few distinct machines, repeated with fresh noise) of `--gigabytes` in the form of
-`save_dataset`. A process of its own loads them with `mmap_dir=`, cuts every window of 2048 samples in shuffled batches
-of 256 and trains `wdcnn` on every 16th batch, with one thread. Meanwhile it reads from /proc what it holds: `RssAnon`
-belongs to it alone; `RssFile` are pages of the mapped file, which the system drops when memory is short. Where the
-script may make a memory cgroup (version 1, as root), the process gets `--limit` gigabytes in all, page cache included,
-and must come through; elsewhere it is only measured.
+What: simulated recordings (few distinct machines, repeated with fresh noise) of `--gigabytes`, as `save_dataset` writes
+them. A process of its own loads them with `mmap_dir=`, cuts every window of 2048 samples in shuffled batches of 256 and
+trains `wdcnn` on every 16th batch, on one thread. Meanwhile it reads its memory from /proc: `RssAnon` belongs to the
+process alone; `RssFile` are pages of the mapped file, which the system drops when memory is short. Where the script may
+create a memory cgroup (version 1, as root), the process gets `--limit` gigabytes in all, page cache included, and must
+not exceed them; elsewhere it is only measured.
 
-- `anon_share`: highest RssAnon from loading on, over the size of the data.
-- `anon_growth`: RssAnon when all windows have been cut over that at a quarter of them.
+- `anon_share`: highest RssAnon since loading, over the size of the data.
+- `anon_growth`: RssAnon when all windows have been cut, over that at a quarter of them.
 - `data_over_limit`: size of the data over what the process may use (absent without a cgroup).
-- `mapped_vs_memory_epoch`: processor time of an epoch of `wdcnn` on a small set, spilled over in memory.
+- `mapped_vs_memory_epoch`: processor time of an epoch of `wdcnn` on a small data set, memory-mapped over in memory.
 
-It writes twice `--gigabytes` into `--folder` (recordings, and their spilled samples) and removes all of it.
+It writes twice `--gigabytes` into `--folder` (recordings, and their memory-mapped samples) and removes them at the end.
 
     python benchmarks/larger_than_memory.py --folder /a/large/disk
 """
@@ -26,7 +26,6 @@ import argparse
 import contextlib
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -37,15 +36,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from _harness import configure, make_parser, measure, median_ratio, print_medians, print_results
 
-from whirl.data.dataset import load_dataset, save_dataset
-from whirl.data.loaders import make_loader
-from whirl.data.memmap import to_mmap
-from whirl.data.recording import Recording
-from whirl.data.simulation import iter_simulated
-from whirl.data.windows import WindowDataset
-from whirl.models.registry import create_model
-from whirl.training.trainer import Trainer
+from whirl.data import Recording, WindowDataset, iter_simulated, load_dataset, make_loader, save_dataset, to_mmap
+from whirl.models import create_model
+from whirl.training import Trainer
 
 CGROUPS = Path("/sys/fs/cgroup/memory")
 N_SAMPLES, WINDOW, BATCH_SIZE, TRAIN_EVERY, ROUNDS = 2**23, 2048, 256, 16, 5
@@ -60,7 +55,7 @@ GOALS = {
 
 
 def recordings(n_recordings: int, n_samples: int = N_SAMPLES) -> Iterator[Recording]:
-    """Few machines, over and over, each time with other noise."""
+    """Yield recordings of a few machines repeatedly, each time with new noise."""
     machines = list(iter_simulated(2, 1, CLASSES, seed=0))
     draw = np.random.default_rng(0)
     for index in range(n_recordings):
@@ -70,8 +65,8 @@ def recordings(n_recordings: int, n_samples: int = N_SAMPLES) -> Iterator[Record
         yield Recording(signal, machine.sampling_rate_hz, label=machine.label, rpm=machine.rpm, specimen=f"M{index}")
 
 
-class Sieve:
-    """All batches are cut, one of `TRAIN_EVERY` is trained on; memory is read on the way."""
+class ThinnedLoader:
+    """Cuts all batches, yields one of `TRAIN_EVERY` to train on, and records the memory of the process."""
 
     def __init__(self, dataset: WindowDataset) -> None:
         self.loader = make_loader(dataset, BATCH_SIZE, shuffle=True)
@@ -85,40 +80,40 @@ class Sieve:
 
 
 def memory_mb() -> dict[str, float]:
-    """Resident memory of this process, in MB."""
+    """Return the resident memory of this process, in MB."""
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return {name: int(lines[name].split()[0]) * 1024 / 1e6 for name in ("RssAnon", "RssFile", "VmRSS")}
 
 
 def train(folder: Path) -> None:
-    """The process that is measured: prints its findings as JSON."""
-    torch.set_num_threads(1)
+    """Train in the measured process, and print the measurements as JSON."""
+    configure()
     began, found = time.perf_counter(), {"memory": [memory_mb() | {"at": "start"}]}
     loaded = load_dataset(folder / "recordings", mmap_dir=folder / "mapped")
     found["memory"].append(memory_mb() | {"at": "loaded"})
     found["loading_s"] = time.perf_counter() - began
     began = time.perf_counter()
-    sieve = Sieve(WindowDataset(loaded, CLASSES, WINDOW))
+    loader = ThinnedLoader(WindowDataset(loaded, CLASSES, WINDOW))
     found["memory"].append(memory_mb() | {"at": "windows"})
     found["checking_s"] = time.perf_counter() - began
     torch.manual_seed(0)
-    trainer = Trainer(create_model("wdcnn", len(CLASSES)), sieve, device="cpu")
+    trainer = Trainer(create_model("wdcnn", len(CLASSES)), loader, device="cpu")
     began, cpu_began = time.perf_counter(), time.process_time()
     history = trainer.fit(1)
     found |= {"pass_s": time.perf_counter() - began, "pass_cpu_s": time.process_time() - cpu_began}
     for share in (0.25, 0.5, 1.0):
-        reached = [memory for memory in sieve.memory if memory["share"] <= share]
+        reached = [memory for memory in loader.memory if memory["share"] <= share]
         found["memory"].append(reached[-1] | {"at": f"{share:g} of the windows"})
-    found["peak_anon_mb"] = max(memory["RssAnon"] for memory in (*found["memory"], *sieve.memory))
-    found["peak_rss_mb"] = max(memory["VmRSS"] for memory in (*found["memory"], *sieve.memory))
-    found |= {"n_windows": len(sieve.loader.dataset), "steps": trainer.state.global_step}
+    found["peak_anon_mb"] = max(memory["RssAnon"] for memory in (*found["memory"], *loader.memory))
+    found["peak_rss_mb"] = max(memory["VmRSS"] for memory in (*found["memory"], *loader.memory))
+    found |= {"n_windows": len(loader.loader.dataset), "steps": trainer.state.global_step}
     found |= {"train_loss": history["train_loss"][-1]}
     print(json.dumps(found))
 
 
 @contextlib.contextmanager
 def memory_limit(n_bytes: int) -> Iterator[Path | None]:
-    """A cgroup that may use so much; None where none can be made."""
+    """Create a memory cgroup with this limit; yield None where none can be created."""
     group = CGROUPS / f"larger-than-memory-{os.getpid()}"
     try:
         group.mkdir()
@@ -136,7 +131,7 @@ def measure_large(folder: Path, gigabytes: float, limit: float) -> dict[str, flo
     n_recordings = round(gigabytes * GB / (4 * N_SAMPLES))
     save_dataset(recordings(n_recordings), folder / "recordings")
     size = n_recordings * 4 * N_SAMPLES
-    for file in (folder / "recordings").iterdir():  # or the limit would not count what the cache still holds
+    for file in (folder / "recordings").iterdir():  # the limit does not count pages that are in the cache already
         with file.open("rb") as opened:
             os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     with memory_limit(int(limit * GB)) as group:
@@ -148,7 +143,7 @@ def measure_large(folder: Path, gigabytes: float, limit: float) -> dict[str, flo
             peak = int((group / "memory.max_usage_in_bytes").read_text())
             print(f"limit {limit:g} GB, page cache included; at most used {peak / GB:.2f} GB")
         else:
-            print("no memory cgroup can be made here: only measured")
+            print("no memory cgroup can be created here: memory is measured, not limited")
     found = json.loads(done.stdout.splitlines()[-1])
     print(f"data {size / GB:.1f} GB in {n_recordings} recordings, {found['n_windows']} windows")
     for memory in found["memory"]:
@@ -164,41 +159,34 @@ def measure_large(folder: Path, gigabytes: float, limit: float) -> dict[str, flo
     return ratios | ({} if group is None else {"data_over_limit": size / (limit * GB)})
 
 
-def measure_small(folder: Path) -> dict[str, float]:
-    """Epochs on a set that fits into memory and into the cache, in turn."""
-    torch.set_num_threads(1)
+def measure_small(folder: Path, rounds: int) -> dict[str, float]:
+    """Return the cost of memory mapping for a data set that fits into memory and into the page cache."""
     small = list(recordings(8, 2**18))
     variants = {}
     for name, kept in (("memory", small), ("mapped", to_mmap(small, folder / "small"))):
         torch.manual_seed(0)
         loader = make_loader(WindowDataset(kept, CLASSES, WINDOW), 64, shuffle=True)
         variants[name] = Trainer(create_model("wdcnn", len(CLASSES)), loader, device="cpu")
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(ROUNDS + 1):
-        for name, trainer in variants.items():
-            began = time.process_time()
-            trainer.train_epoch()
-            seconds[name].append(time.process_time() - began)
-    n_windows = 8 * 2**18 // WINDOW
-    for name, values in seconds.items():
-        print(f"small set, {name:8s} {n_windows / statistics.median(values[1:]):6.0f} windows per s of processor time")
-    pairs = zip(seconds["mapped"][1:], seconds["memory"][1:], strict=True)
-    return {"mapped_vs_memory_epoch": statistics.median(a / b for a, b in pairs)}
+    seconds = measure({name: trainer.train_epoch for name, trainer in variants.items()}, rounds)
+    print_medians(seconds, "s", f"epoch of {8 * 2**18 // WINDOW} windows")
+    return {"mapped_vs_memory_epoch": median_ratio(seconds["mapped"], seconds["memory"])}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--folder", type=Path, default=Path(), help="on a disk with room for twice the data")
+    parser = make_parser(__doc__, ROUNDS)
+    parser.add_argument("--folder", type=Path, default=Path(), help="folder on a disk with room for twice the data")
     parser.add_argument("--gigabytes", type=float, default=10.0)
-    parser.add_argument("--limit", type=float, default=3.0, help="GB that the process may use, with its page cache")
+    parser.add_argument("--limit", type=float, default=3.0, help="gigabytes for the process and its page cache")
     parser.add_argument("--train", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.train:
         train(options.folder)
         return
+    configure()
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="larger-than-memory-") as name:
-        ratios = measure_small(Path(name)) | measure_large(Path(name), options.gigabytes, options.limit)
-    print(json.dumps({"ratios": {name: round(value, 3) for name, value in ratios.items()}, "goals": GOALS}))
+        ratios = measure_small(Path(name), options.rounds)
+        ratios |= measure_large(Path(name), options.gigabytes, options.limit)
+    print_results({name: round(value, 3) for name, value in ratios.items()}, GOALS)
 
 
 if __name__ == "__main__":

@@ -1,85 +1,79 @@
-"""What bf16 and fp16 save in a training step, and what they cost in the loss that is reached.
+"""Time and memory that bf16 and fp16 save in a training step, and their effect on the loss that is reached.
 
-Why: lower precision is sold as faster and smaller. Whether it is depends on the network and on the machine's
-instructions, so it is measured with the engine's own step: forward and loss in autocast, backward, clipping and fused
-AdamW.
+Why: whether lower precision is faster and smaller depends on the network and on the machine's instructions, so it is
+measured with the engine's own step: forward and loss in autocast, backward, clipping and fused AdamW.
 
 What, for batches `[64, 1, 2048]`:
 
-- time: medians of whole steps, the precisions taking turns in one process. On a CPU on one thread in CPU time, so that
-  whatever else the machine does hits all alike or not at all; on CUDA in wall time between synchronisations.
+- time: medians of complete steps, the precisions running alternately. On a CPU it is processor time on one thread,
+  which other work disturbs least; on CUDA wall time between synchronisations.
 - memory: how far the peak rises over what is there after a step with two samples (weights, gradients, moments and
-  libraries), i.e. activations and work space. On a CPU (Linux) it is the process's resident memory, in a fresh process
-  per case whose allocations above 64 KiB go back to the system when freed; on CUDA torch's allocated memory. The median
-  of three processes.
-- loss: validation loss and accuracy per window of `wdcnn` after a short training on simulated journal bearings, the
-  machines of the validation part unseen. The arms of a seed share weights, order and machines; differences to fp32 are
+  libraries), i.e. activations and work space. On a CPU (Linux) it is the resident memory of a fresh process per case,
+  whose allocations above 64 KiB are returned to the system when freed; on CUDA torch's allocated memory. The median of
+  three processes.
+- loss: validation loss and accuracy per window of `wdcnn` after a short training on simulated journal bearings, on
+  machines that training has not seen. The arms of a seed share weights, order and machines; differences to fp32 are
   paired, with 95 % t-intervals over the seeds.
 
-On CUDA fp32 means IEEE products, and `tf32` is measured beside it. No goals: the ratios belong to the machine.
+On CUDA, fp32 means IEEE products, and `tf32` is measured as well. There are no goals: the ratios depend on the machine.
+It prints Markdown tables.
 
-Run: `python benchmarks/mixed_precision.py`. It prints Markdown tables; the last line is one JSON object.
+    python benchmarks/mixed_precision.py
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import logging
 import os
 import statistics
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+from _harness import add_seed_options, chosen_seeds, configure, make_parser, print_results, timed
 from torch import nn
 from torch.nn import functional as F
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from whirl.data.loaders import make_loader
-from whirl.data.simulation import simulate
-from whirl.data.windows import WindowDataset
+from whirl.data import WindowDataset, make_loader, simulate
 from whirl.engine.precision import choose_precision
 from whirl.engine.updater import Updater
 from whirl.evaluation.paired import PairedDifference, compare_arms
-from whirl.models.registry import create_model
-from whirl.training.mixed_precision import MixedPrecisionTrainer, enable_mixed_precision
+from whirl.models import create_model
+from whirl.training import MixedPrecisionTrainer, enable_mixed_precision
 
 NETWORKS = ("wdcnn", "cnn1d", "resnet18_1d")
 BATCH, WINDOW, N_CLASSES = 64, 2048, 10
+GOALS: dict[str, str] = {}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
+    add_seed_options(parser, seeds=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=5.0, help="for the steps of one case")
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, help="time for the steps of one case (default %(default)s)"
+    )
     parser.add_argument("--peak", nargs=2, metavar=("NETWORK", "PRECISION"), help="print one case's peak in MB")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    configure()
     torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = "ieee"
-    warnings.simplefilter("ignore")
-    logging.disable()
     if arguments.peak:
         print(peak_mb(*arguments.peak, arguments.device))
         return
     precisions = ("32", "tf32", "bf16", "fp16") if arguments.device.startswith("cuda") else ("32", "bf16", "fp16")
     ratios = measure_steps(precisions, arguments.device, arguments.seconds)
-    differences = measure_training(precisions, arguments.device, arguments.seeds)
-    print(json.dumps({"ratios": ratios, "goals": {}, "differences": differences}))
+    differences = measure_training(precisions, arguments.device, chosen_seeds(arguments))
+    print_results(ratios, GOALS, differences=differences)
 
 
-# -- a step --------------------------------------------------------------------------------------------
+# -- a step ------------------------------------------------------------------------------------------------------------
 
 
 def make_step(network: str, precision: str, device: str) -> Callable[[int], None]:
-    """One training step on the first `n` samples of a batch."""
+    """Return a function that takes one training step on the first `n` samples of a batch."""
     torch.manual_seed(0)
     model = create_model(network, N_CLASSES).to(device)
     signals, targets = torch.randn(BATCH, 1, WINDOW).to(device), torch.randint(N_CLASSES, (BATCH,)).to(device)
@@ -95,33 +89,33 @@ def make_step(network: str, precision: str, device: str) -> Callable[[int], None
     return step
 
 
-def timed(step: Callable[[int], None], device: str) -> float:
-    """Seconds of one step: of the processor on a CPU, on the clock on CUDA."""
-    if device.startswith("cuda"):
+def step_timer(step: Callable[[int], None], device: str) -> Callable[[], float]:
+    """Return a function that measures one step: in processor time on a CPU, in wall time on CUDA."""
+    if not device.startswith("cuda"):
+        return timed(lambda: step(BATCH))
+
+    def synchronized_clock() -> float:
         torch.cuda.synchronize()
-        began = time.perf_counter()
-        step(BATCH)
-        torch.cuda.synchronize()
-        return time.perf_counter() - began
-    began = time.process_time()
-    step(BATCH)
-    return time.process_time() - began
+        return time.perf_counter()
+
+    return timed(lambda: step(BATCH), clock=synchronized_clock)
 
 
 def step_seconds(network: str, precisions: Iterable[str], device: str, seconds: float) -> dict[str, float]:
-    """Median of each precision's step; they take turns, each until it has used its time, twice at least."""
+    """Return the median of each precision's step; they alternate, each until it has used its time, at least twice."""
     steps = {precision: make_step(network, precision, device) for precision in precisions}
     for step in steps.values():
         step(2)
+    timers = {precision: step_timer(step, device) for precision, step in steps.items()}
     times: dict[str, list[float]] = {precision: [] for precision in steps}
     while waiting := [name for name, values in times.items() if len(values) < 2 or sum(values) < seconds]:
         for precision in waiting:
-            times[precision].append(timed(steps[precision], device))
+            times[precision].append(timers[precision]())
     return {precision: statistics.median(values) for precision, values in times.items()}
 
 
 def peak_mb(network: str, precision: str, device: str) -> float:
-    """How far the peak of memory rises over a step with two samples, in MB."""
+    """Return how far the peak of memory rises over a step with two samples, in MB."""
     step = make_step(network, precision, device)
     step(2)
     if device.startswith("cuda"):
@@ -129,7 +123,7 @@ def peak_mb(network: str, precision: str, device: str) -> float:
         before = torch.cuda.memory_allocated()
         step(BATCH)
         return (torch.cuda.max_memory_allocated() - before) / 1e6
-    Path("/proc/self/clear_refs").write_text("5")  # the peak becomes what is resident now
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to what is resident now
     before = peak_resident_kib()
     step(BATCH)
     return (peak_resident_kib() - before) * 1024 / 1e6
@@ -141,7 +135,7 @@ def peak_resident_kib() -> int:
 
 
 def peak_in_fresh_processes(network: str, precision: str, device: str) -> float:
-    """Median of three, of fewer where 15 s are over before."""
+    """Return the median of three processes, or of fewer when 15 s have passed."""
     command = [sys.executable, __file__, "--device", device, "--peak", network, precision]
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
     peaks: list[float] = []
@@ -154,7 +148,7 @@ def peak_in_fresh_processes(network: str, precision: str, device: str) -> float:
 
 def measure_steps(precisions: Iterable[str], device: str, seconds: float) -> dict[str, float]:
     ratios = {}
-    print("| network | precision | ms a step | of fp32 | peak MB | of fp32 |\n|---|---|---:|---:|---:|---:|")
+    print("| network | precision | ms per step | of fp32 | peak MB | of fp32 |\n|---|---|---:|---:|---:|---:|")
     for network in NETWORKS:
         times = step_seconds(network, precisions, device, seconds)
         peaks = {precision: peak_in_fresh_processes(network, precision, device) for precision in precisions}
@@ -169,11 +163,11 @@ def measure_steps(precisions: Iterable[str], device: str, seconds: float) -> dic
     return ratios
 
 
-# -- a training ----------------------------------------------------------------------------------------
+# -- a training --------------------------------------------------------------------------------------------------------
 
 
 def train(seed: int, precision: str, device: str) -> tuple[dict[str, float], float]:
-    """What a short training reaches: its last validation numbers, and its skipped steps."""
+    """Return the last validation loss and accuracy of a short training, and its number of skipped steps."""
     recordings = simulate(n_machines=8, recordings_per_class=1, seed=seed, n_samples=8 * WINDOW)
     machines = sorted({recording.specimen for recording in recordings})
     classes = sorted({recording.label for recording in recordings})
@@ -197,19 +191,21 @@ def train(seed: int, precision: str, device: str) -> tuple[dict[str, float], flo
     return {name: history[name][-1] for name in ("val_loss", "val_accuracy")}, trainer.skipped_steps
 
 
-def measure_training(precisions: Iterable[str], device: str, n_seeds: int) -> dict[str, list[float]]:
+def measure_training(precisions: Iterable[str], device: str, seeds: range) -> dict[str, list[float]]:
     scores: dict[str, dict[str, dict[int, float]]] = {
         name: {precision: {} for precision in precisions} for name in ("val_loss", "val_accuracy")
     }
     skipped = dict.fromkeys(precisions, 0)
-    for seed in range(n_seeds):
+    for seed in seeds:
         for precision in precisions:
             reached, skips = train(seed, precision, device)
             skipped[precision] += skips
             for name, value in reached.items():
                 scores[name][precision][seed] = value
     loss, accuracy = (compare_arms(by_precision, "32") for by_precision in scores.values())
-    print(f"\n| wdcnn, {n_seeds} seeds | loss | difference to fp32 | accuracy | difference to fp32 | skipped steps |")
+    print(
+        f"\n| wdcnn, {len(seeds)} seeds | loss | difference to fp32 | accuracy | difference to fp32 | skipped steps |"
+    )
     print("|---|---:|---:|---:|---:|---:|")
     for name in precisions:
         cells = (

@@ -1,17 +1,17 @@
-"""What a second worker is worth to a search, and what it costs when one is killed in the middle of a trial.
+"""Speed-up of a search by a second worker, and the cost of a worker that is killed during a trial.
 
-Each search trains `wdcnn` 24 times on the same simulated windows, with other learning rates and weight decays, which
-take the same time, well under a second; nothing is pruned. All workers of a search share one journal file:
+Each search trains `wdcnn` 24 times on the same simulated windows, with different learning rates and weight decays,
+which take the same time, well under a second; nothing is pruned. All workers of a search share one journal file:
 
 - `one`: a single worker. Its wall time counts as 1.
 - `two`: two workers.
-- `killed`: two workers, one of which gets SIGKILL in the middle of its sixth trial and is started again at once, as a
-  scheduler does; its trial is run anew by whoever comes first.
-- `left`: the same, but it is not started again: the other finishes alone what is left.
+- `killed`: two workers, one of which gets SIGKILL in its sixth trial and is restarted at once, as a scheduler does; the
+  interrupted trial is run again by the next free worker.
+- `left`: the same without a restart: the other worker finishes alone.
 
-Of each search is checked that it has its 24 scores, each of another candidate, and that no candidate was trained to
-its end twice. Times run from the workers' start to the end of the last; imports are done before. Searches take turns in
-an order drawn anew each round; ratios are medians over the rounds of the ratio within a round. Two cores must be idle.
+Each search is checked to have its 24 scores, each of another candidate, and no candidate trained to the end twice.
+Times run from the start of the workers to the end of the last one, without imports. Needs two idle cores and the
+`search` extra.
 
     python benchmarks/search_workers.py
 """
@@ -21,21 +21,20 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import random
 import signal
-import statistics
 import tempfile
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-import torch
+from _harness import configure, interleave, make_parser, median_ratio, print_medians, print_results
 from optuna.distributions import FloatDistribution
 
-from whirl.tuning.estimator import SignalClassifier
+from whirl.tuning import SignalClassifier
 from whirl.tuning.study import open_study
 from whirl.tuning.trial import ReportToTrial, Trial
 from whirl.tuning.worker import run_trials
@@ -58,13 +57,13 @@ WINDOWS = new_windows()
 
 
 def work(folder: Path, killed_in: int | None = None) -> None:
-    """One worker, which writes down what it has trained to the end."""
-    begun: list[int] = []
+    """Run one worker, which records each candidate that it has trained to the end."""
+    started: list[int] = []
 
     def objective(trial: Trial) -> float:
-        begun.append(trial.number)
+        started.append(trial.number)
         callbacks: list[Any] = [ReportToTrial(trial)]
-        if len(begun) == killed_in:
+        if len(started) == killed_in:
             callbacks.append(lambda trainer, logs: os.kill(os.getpid(), signal.SIGKILL))
         classifier = SignalClassifier("wdcnn", epochs=EPOCHS, batch_size=32, device="cpu", **trial.params)
         classifier.fit(*WINDOWS, validation_data=WINDOWS, callbacks=callbacks)
@@ -76,7 +75,7 @@ def work(folder: Path, killed_in: int | None = None) -> None:
 
 
 def search(kind: str) -> float:
-    """Wall time in seconds."""
+    """Run a search, check its trials and return its wall time in seconds."""
     with tempfile.TemporaryDirectory() as name:
         folder, begin = Path(name), time.perf_counter()
         workers = [start(folder)]
@@ -109,18 +108,14 @@ def check(folder: Path) -> None:
 
 
 def main() -> None:
-    torch.set_num_threads(1)
+    arguments = make_parser(__doc__, ROUNDS).parse_args()
+    configure()
     optuna.logging.disable_default_handler()
-    SignalClassifier("wdcnn", epochs=1, device="cpu").fit(*WINDOWS)  # what is imported at the first fit
-    kinds, order = ["one", "two", "killed", "left"], random.Random(0)
-    rounds = [{kind: search(kind) for kind in order.sample(kinds, len(kinds))} for _ in range(ROUNDS)]
-    for kind in kinds:
-        print(f"{kind:8s} {statistics.median(times[kind] for times in rounds):6.1f} s")
-    ratios = {
-        f"{kind}_vs_one": round(statistics.median(times[kind] / times["one"] for times in rounds), 3)
-        for kind in kinds[1:]
-    }
-    print(json.dumps({"ratios": ratios, "goals": GOALS}))
+    SignalClassifier("wdcnn", epochs=1, device="cpu").fit(*WINDOWS)  # imports what the first fit needs
+    kinds = ("one", "two", "killed", "left")
+    seconds = interleave({kind: partial(search, kind) for kind in kinds}, arguments.rounds, warmup_rounds=0)
+    print_medians(seconds, "s", "search")
+    print_results({f"{kind}_vs_one": median_ratio(seconds[kind], seconds["one"]) for kind in kinds[1:]}, GOALS)
 
 
 if __name__ == "__main__":
