@@ -1,3 +1,5 @@
+"""Every callback by contract; early stopping, checkpoints, schedules and experiment loggers in detail."""
+
 import inspect
 import logging
 import math
@@ -51,7 +53,7 @@ def parts():
 
 
 def smallest(name, folder):
-    """The callback of this class with its smallest arguments, and the model and optimizer it watches."""
+    """Create a callback with minimal arguments, and the model and optimizer it watches."""
     model, optimizer = parts()
     arguments = {
         "BestWeights": {"model": model},
@@ -76,7 +78,7 @@ ALL_NAMES = sorted(
         for name, found in inspect.getmembers(module, inspect.isclass)
         if issubclass(found, Callback)
         and not name.startswith("_")
-        and name != "MLflowLogger"  # has its own store below
+        and name != "MLflowLogger"  # tested below with its own store
     }
 )
 
@@ -94,14 +96,14 @@ def run_by_hand(watching, model, optimizer, epochs):
         watching.on_epoch_end(epoch, {**EPOCH_LOGS, "val_loss": 1.0 / (epoch + 1)})
 
 
-def test_the_reference_is_covered_and_both_modules_share_one_base():
+def test_both_modules_share_one_base():
     assert {"EarlyStopping", "EarlyStoppingCallback", "TimingCallback", "CallbackList", "Callback"} <= set(ALL_NAMES)
     assert callbacks.Callback is cnn_callbacks.Callback is engine_callbacks.Callback
     assert cnn_callbacks.CallbackList is engine_callbacks.CallbackList
 
 
 @pytest.mark.parametrize("name", ALL_NAMES)
-def test_every_callback_works_in_a_hand_written_loop_and_survives_a_checkpoint(name, tmp_path):
+def test_works_in_a_hand_written_loop_and_resumes_from_a_checkpoint(name, tmp_path):
     watching, model, optimizer = smallest(name, tmp_path / "first")
     watching = CallbackList([watching])
     watching.on_train_begin()
@@ -120,7 +122,7 @@ def test_every_callback_works_in_a_hand_written_loop_and_survives_a_checkpoint(n
 
 
 @pytest.mark.parametrize("name", ALL_NAMES)
-def test_a_state_once_taken_does_not_change_with_its_callback(name, tmp_path):
+def test_state_dict_is_a_copy(name, tmp_path):
     watching, model, optimizer = smallest(name, tmp_path)
     run_by_hand(watching, model, optimizer, range(2))
     state = watching.state_dict()
@@ -155,7 +157,7 @@ def test_stops_after_patience_epochs_without_improvement(patience, losses, n_epo
     assert epochs_until_stop(EarlyStopping(patience=patience), losses) == n_epochs
 
 
-def test_mode_max_and_min_delta_reach_the_decision():
+def test_mode_max_and_min_delta():
     stopping = EarlyStopping("val_accuracy", patience=2, mode="max", min_delta=0.05)
     for epoch, accuracy in enumerate([0.5, 0.6, 0.64, 0.63]):
         stopping.on_epoch_end(epoch, {"val_accuracy": accuracy})
@@ -163,7 +165,7 @@ def test_mode_max_and_min_delta_reach_the_decision():
     assert (stopping.best, stopping.best_epoch) == (0.6, 1)
 
 
-def test_stops_a_trainer_and_says_why(caplog):
+def test_stops_a_trainer_and_logs_the_reason(caplog):
     stopping = EarlyStopping(monitor="lr", patience=3)  # constant: only the first epoch improves
     with caplog.at_level(logging.INFO, logger=callbacks.__name__):
         history = small_trainer(stopping).fit(20)
@@ -171,13 +173,13 @@ def test_stops_a_trainer_and_says_why(caplog):
     assert "lr has not improved on 0.1 for 3 epochs" in caplog.text
 
 
-def test_a_training_begun_anew_after_a_stop_has_fresh_patience():
+def test_second_fit_after_a_stop_has_new_patience():
     trainer = small_trainer(EarlyStopping(monitor="lr", patience=3))
     trainer.fit(20)
     assert len(trainer.fit(20)["lr"]) == 4 + 3
 
 
-def test_a_resumed_training_counts_on_and_a_stopped_one_stays_stopped(tmp_path):
+def test_patience_continues_on_resume_and_a_stop_persists(tmp_path):
     def trainer():
         return small_trainer(EarlyStopping(monitor="lr", patience=3), checkpoint_dir=tmp_path)
 
@@ -187,12 +189,12 @@ def test_a_resumed_training_counts_on_and_a_stopped_one_stays_stopped(tmp_path):
     assert trainer().fit(20, resume_from=tmp_path / "last.pt") == history
 
 
-def test_missing_monitor_ends_the_first_epoch_with_the_names_there_are():
+def test_missing_monitor_lists_the_names_in_the_logs():
     with pytest.raises(ValueError, match=r"'val_loss'.*train_accuracy.*train_loss"):
         small_trainer(EarlyStopping(), val=False).fit(1)
 
 
-def test_negative_patience_is_refused():
+def test_rejects_negative_patience():
     with pytest.raises(ValueError, match="-1"):
         EarlyStopping(patience=-1)
 
@@ -204,7 +206,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_saves_what_was_best_when_it_was_best(tmp_path):
+def test_saves_the_weights_of_the_best_epoch(tmp_path):
     model, optimizer = parts()
     checkpoint = ModelCheckpoint(tmp_path / "best.pt", model=model, optimizer=optimizer)
     for epoch, loss in enumerate([0.9, 0.5, 0.7, math.nan]):
@@ -219,7 +221,7 @@ def test_saves_what_was_best_when_it_was_best(tmp_path):
     assert names(tmp_path) == ["best.pt"]
 
 
-def test_template_is_filled_and_no_file_is_deleted(tmp_path):
+def test_fills_the_template_and_deletes_no_file(tmp_path):
     trainer = small_trainer(
         ModelCheckpoint(tmp_path / "{epoch:02d}" / "{val_loss:.4f}.pt", save_best_only=False), val=True
     )
@@ -230,12 +232,12 @@ def test_template_is_filled_and_no_file_is_deleted(tmp_path):
     assert saved["optimizer"]["param_groups"][0]["lr"] == 0.1
 
 
-def test_without_validation_every_epoch_can_be_saved(tmp_path):
+def test_saves_every_epoch_without_validation(tmp_path):
     small_trainer(ModelCheckpoint(tmp_path / "{epoch}.pt", save_best_only=False), val=False).fit(2)
     assert names(tmp_path) == ["0.pt", "1.pt"]
 
 
-def test_the_best_is_remembered_on_resume(tmp_path):
+def test_best_value_is_restored_on_resume(tmp_path):
     model, _ = parts()
     first = ModelCheckpoint(tmp_path / "{epoch}.pt", "val_accuracy", mode="max", model=model)
     first.on_epoch_end(0, {"val_accuracy": 0.8})
@@ -246,7 +248,7 @@ def test_the_best_is_remembered_on_resume(tmp_path):
     assert names(tmp_path) == ["0.pt", "2.pt"]
 
 
-def test_bad_templates_and_a_missing_model_are_named(tmp_path):
+def test_rejects_invalid_templates_and_a_missing_model(tmp_path):
     for template in ("{epoch", "{}.pt", "{0}.pt", "{epoch.real}.pt"):
         with pytest.raises(ValueError, match="filepath"):
             ModelCheckpoint(template)
@@ -269,13 +271,13 @@ def scheduled_trainer(make_scheduler, **arguments):
     return trainer, scheduler
 
 
-def test_an_epoch_schedule_moves_per_epoch():
+def test_epoch_schedule_is_stepped_per_epoch():
     trainer, _ = scheduled_trainer(lambda optimizer: lr_scheduler.ExponentialLR(optimizer, gamma=0.5))
     assert trainer.fit(3)["lr"] == [0.1, 0.05, 0.025]
 
 
 @pytest.mark.parametrize("accumulation", [1, 2, 4])
-def test_a_step_schedule_moves_per_optimizer_step_unfinished_windows_included(accumulation):
+def test_step_schedule_is_stepped_per_optimizer_step(accumulation):
     # 5 batches an epoch: 5, 3 and 2 optimizer steps.
     trainer, scheduler = scheduled_trainer(
         lambda optimizer: lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=100),
@@ -286,7 +288,7 @@ def test_a_step_schedule_moves_per_optimizer_step_unfinished_windows_included(ac
     assert scheduler.last_epoch == trainer.state.global_step
 
 
-def test_the_callback_moves_a_schedule_as_the_trainer_itself_does():
+def test_callback_steps_a_schedule_like_the_trainer():
     def rates(in_callback):
         trainer = small_trainer(n_samples=40)
         scheduler = lr_scheduler.CyclicLR(trainer.optimizer, base_lr=0.01, max_lr=0.1, step_size_up=4)
@@ -300,7 +302,7 @@ def test_the_callback_moves_a_schedule_as_the_trainer_itself_does():
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])
-def test_a_plateau_schedule_follows_the_metric_that_fits_its_mode(mode):
+def test_plateau_follows_the_metric_of_its_mode(mode):
     _, optimizer = parts()
     scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, mode=mode, factor=0.5, patience=0)
     callback = LearningRateScheduler(scheduler)
@@ -310,34 +312,34 @@ def test_a_plateau_schedule_follows_the_metric_that_fits_its_mode(mode):
     assert optimizer.param_groups[0]["lr"] == (0.1 if mode == "min" else 0.025)
 
 
-def test_a_plateau_schedule_without_validation_names_what_it_needs():
+def test_plateau_without_validation_names_the_metric():
     with pytest.raises(ValueError, match="'val_accuracy'"):
         trainer, _ = scheduled_trainer(lambda o: lr_scheduler.ReduceLROnPlateau(o, mode="max"), val=False)
         trainer.fit(1)
 
 
-def test_in_a_hand_written_loop_each_batch_is_a_step():
+def test_each_batch_is_a_step_in_a_hand_written_loop():
     model, optimizer = parts()
     scheduler = lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=6)
-    # 9 batches are more than the 6 steps of the schedule: it holds its end.
+    # 9 batches are more than the 6 steps of the schedule, which keeps its last value.
     run_by_hand(CallbackList([LearningRateScheduler(scheduler)]), model, optimizer, range(3))
     assert scheduler.last_epoch == 5
 
 
-def test_a_resumed_step_schedule_goes_on_where_it_was(tmp_path):
+def test_step_schedule_resumes(tmp_path):
     def trainer():
-        made, _ = scheduled_trainer(
+        trainer, _ = scheduled_trainer(
             lambda optimizer: lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=20), checkpoint_dir=tmp_path
         )
-        return made
+        return trainer
 
-    whole = trainer().fit(4)
+    uninterrupted = trainer().fit(4)
     trainer().fit(2)
-    assert trainer().fit(4, resume_from=tmp_path / "last.pt")["lr"] == whole["lr"]
+    assert trainer().fit(4, resume_from=tmp_path / "last.pt")["lr"] == uninterrupted["lr"]
 
 
 class InterruptIn(Callback):
-    """Ask for an interruption while the batch of this number in epoch 1 is worked on."""
+    """Request an interruption during a batch of epoch 1."""
 
     def __init__(self, batch):
         self.batch, self.epoch = batch, None
@@ -352,7 +354,7 @@ class InterruptIn(Callback):
 
 @pytest.mark.parametrize("batch", range(5))
 @pytest.mark.parametrize("in_a_new_trainer", [True, False])
-def test_an_interruption_costs_a_step_schedule_no_step(batch, in_a_new_trainer, tmp_path):
+def test_interruption_does_not_lose_a_step(batch, in_a_new_trainer, tmp_path):
     def trainer():
         # 5 batches in windows of 2: the epoch's third step comes after its last batch.
         return scheduled_trainer(
@@ -361,8 +363,8 @@ def test_an_interruption_costs_a_step_schedule_no_step(batch, in_a_new_trainer, 
             gradient_accumulation_steps=2,
         )
 
-    undisturbed, _ = trainer()
-    whole = undisturbed.fit(4)
+    uninterrupted, _ = trainer()
+    expected_history = uninterrupted.fit(4)
     interrupted, scheduler = trainer()
     interruption = InterruptIn(batch)
     interrupted.callbacks.append(interruption)
@@ -377,12 +379,12 @@ def test_an_interruption_costs_a_step_schedule_no_step(batch, in_a_new_trainer, 
         resumed.state.interrupted = False
         resumed.fit(3)
     assert scheduler.last_epoch == 11
-    assert resumed.state.history["lr"] == whole["lr"]
-    for weight, expected in zip(resumed.model.parameters(), undisturbed.model.parameters(), strict=True):
+    assert resumed.state.history["lr"] == expected_history["lr"]
+    for weight, expected in zip(resumed.model.parameters(), uninterrupted.model.parameters(), strict=True):
         assert torch.equal(weight, expected)
 
 
-def test_a_callback_of_a_finished_training_counts_from_where_the_next_one_stands():
+def test_callback_can_be_reused_in_another_trainer():
     first, scheduler = scheduled_trainer(lambda optimizer: lr_scheduler.CyclicLR(optimizer, 0.01, 0.1))
     first.fit(1)
     second = Trainer(
@@ -392,7 +394,7 @@ def test_a_callback_of_a_finished_training_counts_from_where_the_next_one_stands
     assert scheduler.last_epoch == 10
 
 
-def test_the_same_scheduler_in_two_callbacks_is_an_error():
+def test_rejects_a_scheduler_in_two_callbacks():
     trainer, scheduler = scheduled_trainer(lambda optimizer: lr_scheduler.StepLR(optimizer, 1))
     trainer.callbacks.append(LearningRateScheduler(lr_scheduler.StepLR(trainer.optimizer, 1)))
     trainer.fit(1)
@@ -401,7 +403,7 @@ def test_the_same_scheduler_in_two_callbacks_is_an_error():
         trainer.fit(1)
 
 
-def test_the_same_scheduler_twice_is_an_error():
+def test_rejects_a_scheduler_in_trainer_and_callback():
     trainer = small_trainer()
     scheduler = lr_scheduler.StepLR(trainer.optimizer, 1)
     twice = Trainer(
@@ -426,7 +428,7 @@ def scalars_of(folder):
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
-def test_tensorboard_holds_the_history(tmp_path):
+def test_tensorboard_has_the_history(tmp_path):
     history = small_trainer(TensorBoardLogger(tmp_path)).fit(3)
     found = scalars_of(tmp_path)
     tags = {"train_loss": "train/loss", "val_accuracy": "val/accuracy", "lr": "lr"}
@@ -435,7 +437,7 @@ def test_tensorboard_holds_the_history(tmp_path):
     assert set(found) == {"train/loss", "train/accuracy", "val/loss", "val/accuracy", "lr", "epoch_time_s"}
 
 
-def test_tensorboard_shows_each_epoch_while_training_goes_on(tmp_path):
+def test_tensorboard_has_each_epoch_during_training(tmp_path):
     board = TensorBoardLogger(tmp_path)
     board.on_train_begin()
     board.on_epoch_end(0, EPOCH_LOGS)
@@ -443,7 +445,7 @@ def test_tensorboard_shows_each_epoch_while_training_goes_on(tmp_path):
     board.on_train_end()
 
 
-def test_tensorboard_supersedes_the_epochs_that_a_resumed_training_repeats(tmp_path):
+def test_tensorboard_supersedes_repeated_epochs(tmp_path):
     crashed = TensorBoardLogger(tmp_path)
     for epoch in range(4):
         crashed.on_epoch_end(epoch, {"val_loss": float(epoch)})
@@ -455,7 +457,7 @@ def test_tensorboard_supersedes_the_epochs_that_a_resumed_training_repeats(tmp_p
     assert scalars_of(tmp_path)["val/loss"] == [(0, 0.0), (1, 1.0), (2, 12.0), (3, 13.0), (4, 14.0)]
 
 
-def test_tensorboard_that_cannot_write_warns_once_and_training_goes_on(tmp_path):
+def test_tensorboard_warns_once_if_it_cannot_write(tmp_path):
     (tmp_path / "file").write_text("in the way")
     trainer = small_trainer(TensorBoardLogger(tmp_path / "file" / "runs"))
     with pytest.warns(RuntimeWarning, match="TensorBoardLogger failed and logs nothing more") as caught:
@@ -471,7 +473,7 @@ def test_tensorboard_that_cannot_write_warns_once_and_training_goes_on(tmp_path)
         ("mlflow", lambda folder: MLflowLogger("a"), "mlflow"),
     ],
 )
-def test_a_missing_package_is_named_with_its_extra_before_the_first_epoch(module, make, extra, tmp_path, monkeypatch):
+def test_missing_package_raises_before_the_first_epoch(module, make, extra, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     trainer = small_trainer(make(tmp_path))
     with pytest.raises(ImportError, match=rf"whirl-diagnostics\[{extra}\]"):
@@ -484,7 +486,7 @@ def test_a_missing_package_is_named_with_its_extra_before_the_first_epoch(module
 
 @pytest.fixture(scope="session")
 def mlflow_uri(tmp_path_factory):
-    """One real store for all tests: setting one up takes seconds."""
+    """Create one store for all tests, as this takes seconds."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's own use of SQLAlchemy
         from mlflow import MlflowClient
@@ -511,7 +513,7 @@ def metric(client, run, name):
     return [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, name)]
 
 
-def test_mlflow_holds_parameters_history_and_status(client, mlflow_uri):
+def test_mlflow_has_parameters_history_and_status(client, mlflow_uri):
     history = small_trainer(MLflowLogger("finished", "first try", tracking_uri=mlflow_uri)).fit(3)
     run = only_run(client, "finished")
     assert run.info.run_name == "first try"
@@ -523,14 +525,14 @@ def test_mlflow_holds_parameters_history_and_status(client, mlflow_uri):
         assert metric(client, run, name) == list(enumerate(values))
 
 
-def test_mlflow_follows_the_tracking_uri_of_the_environment(client, mlflow_uri, monkeypatch):
+def test_mlflow_uses_the_tracking_uri_of_the_environment(client, mlflow_uri, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_uri)
     small_trainer(MLflowLogger("by environment")).fit(1)
     assert only_run(client, "by environment").info.status == "FINISHED"
 
 
 class At(Callback):
-    """Do something when the epoch of this number ends."""
+    """Run an action at the end of an epoch."""
 
     def __init__(self, epoch, action):
         self.epoch, self.action = epoch, action
@@ -565,7 +567,7 @@ def stop(trainer):
         (stop, None, "FINISHED"),
     ],
 )
-def test_mlflow_run_ends_as_the_training_did(action, raised, status, client, mlflow_uri):
+def test_mlflow_status_after_training(action, raised, status, client, mlflow_uri):
     experiment = f"ends by {action.__name__}"
     trainer = small_trainer(MLflowLogger(experiment, tracking_uri=mlflow_uri), At(1, action))
     if raised is None:
@@ -578,7 +580,7 @@ def test_mlflow_run_ends_as_the_training_did(action, raised, status, client, mlf
     assert len(metric(client, run, "val_loss")) == 2
 
 
-def test_mlflow_training_inside_an_exception_handler_has_not_failed(client, mlflow_uri):
+def test_mlflow_status_inside_an_exception_handler(client, mlflow_uri):
     try:
         raise FileNotFoundError
     except FileNotFoundError:
@@ -598,7 +600,7 @@ def test_mlflow_resumes_the_same_run(client, mlflow_uri, tmp_path):
     assert [step for step, _ in metric(client, run, "val_loss")] == [0, 1, 2, 3]
 
 
-def test_mlflow_that_is_down_warns_once_in_seconds_and_training_goes_on(mlflow_uri, monkeypatch):
+def test_mlflow_warns_once_if_the_server_is_unreachable(mlflow_uri, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     before = dict(os.environ)
     trainer = small_trainer(MLflowLogger("down", tracking_uri="http://127.0.0.1:9"))
@@ -609,6 +611,6 @@ def test_mlflow_that_is_down_warns_once_in_seconds_and_training_goes_on(mlflow_u
     assert dict(os.environ) == before
 
 
-def test_training_parameters_know_a_sampler_that_yields_whole_batches():
+def test_training_parameters_of_a_sampler_that_yields_batches():
     loader = SimpleNamespace(batch_size=None, sampler=SimpleNamespace(batch_size=64))
     assert training_parameters(SimpleNamespace(train_loader=loader)) == {"batch_size": 64}

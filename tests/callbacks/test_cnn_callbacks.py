@@ -1,7 +1,8 @@
+"""Learning-rate, gradient and timing monitors, the best k checkpoints, metric logs."""
+
 import json
 import logging
 import math
-import time
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from whirl.training.trainer import Trainer
 
 
 def small_trainer(make_callbacks, n_batches=5, **arguments):
-    """A trainer over `n_batches` batches; `make_callbacks(model, optimizer)` gives what watches it."""
+    """Create a trainer with `n_batches` batches and the callbacks of `make_callbacks(model, optimizer)`."""
     torch.manual_seed(0)
     signals, targets = torch.randn(8 * n_batches, 1, 16), torch.arange(8 * n_batches) % 2
     loader = DataLoader(TensorDataset(signals, targets), batch_size=8)
@@ -36,7 +37,7 @@ def small_trainer(make_callbacks, n_batches=5, **arguments):
 # -- learning-rate monitor -----------------------------------------------------------------------------------
 
 
-def test_the_rate_of_each_group_is_noted_with_which_an_epoch_begins():
+def test_records_the_rate_of_each_group_at_the_start_of_an_epoch():
     head, body = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
     optimizer = torch.optim.SGD([{"params": [head], "lr": 0.4}, {"params": [body], "lr": 0.04}])
     scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.5)
@@ -48,7 +49,7 @@ def test_the_rate_of_each_group_is_noted_with_which_an_epoch_begins():
     assert monitor.history == {0: [0.4, 0.04], 2: [0.1, 0.01], 4: [0.025, 0.0025]}
 
 
-def test_the_monitor_sees_the_rates_of_the_history_whoever_moves_the_schedule():
+def test_records_the_rates_of_the_history():
     monitors = []
 
     def watching(model, optimizer):
@@ -66,7 +67,7 @@ def test_the_monitor_sees_the_rates_of_the_history_whoever_moves_the_schedule():
 
 
 def linear_with_gradient(norm):
-    """A network whose gradient has this 2-norm, spread over two parameters as 3 : 4."""
+    """Create a network whose gradient has this 2-norm, split over two parameters in the ratio 3 : 4."""
     model = nn.Linear(1, 1)
     model.weight.grad, model.bias.grad = torch.full((1, 1), 0.6 * norm), torch.full((1,), 0.8 * norm)
     return model
@@ -85,7 +86,7 @@ def linear_with_gradient(norm):
         (0.0, "vanishing"),
     ],
 )
-def test_alerts_through_logging(norm, message, caplog):
+def test_logs_vanishing_and_exploding_gradients(norm, message, caplog):
     monitor = GradientMonitor(linear_with_gradient(norm), log_interval=1)
     monitor.on_epoch_begin(4)
     monitor.on_batch_end(7)
@@ -95,12 +96,12 @@ def test_alerts_through_logging(norm, message, caplog):
     assert message is None or f"epoch 4, batch 7: {message} gradient" in caplog.text
 
 
-def test_the_threshold_is_the_users(caplog):
+def test_uses_the_given_threshold(caplog):
     GradientMonitor(linear_with_gradient(5.0), log_interval=1, alert_threshold=4.0).on_batch_end(0)
     assert "exploding" in caplog.text
 
 
-def test_a_reading_once_every_interval_across_epochs():
+def test_reads_once_per_interval_across_epochs():
     monitor = GradientMonitor(linear_with_gradient(1.0), log_interval=3)
     for epoch in range(2):
         monitor.on_epoch_begin(epoch)
@@ -109,14 +110,14 @@ def test_a_reading_once_every_interval_across_epochs():
     assert [(reading["epoch"], reading["batch"]) for reading in monitor.history] == [(0, 2), (1, 1)]
 
 
-def test_a_model_without_gradients_has_no_reading():
+def test_no_reading_without_gradients():
     monitor = GradientMonitor(nn.Linear(1, 1), log_interval=1)
     monitor.on_batch_end(0)
     assert monitor.history == []
 
 
 class ModelNorm(Callback):
-    """The norm of the gradients that are in place after each batch."""
+    """Records the norm of the gradients after each batch."""
 
     def __init__(self):
         self.norms = []
@@ -127,7 +128,7 @@ class ModelNorm(Callback):
 
 
 def monitored_norms(n_epochs=2, **arguments):
-    """What the monitor read at every optimizer step it saw, and the norms in place after every batch."""
+    """Return the norms that the monitor recorded, and those after every batch."""
     in_place = ModelNorm()
     trainer = small_trainer(lambda model, _: [GradientMonitor(model, log_interval=1), in_place], **arguments)
     trainer.fit(n_epochs)
@@ -135,8 +136,8 @@ def monitored_norms(n_epochs=2, **arguments):
     return [reading["grad_norm"] for reading in monitor.history], in_place.norms
 
 
-def test_in_a_trainer_the_norm_is_the_one_before_clipping():
-    # A bound so small that the first step already differs; the first batch sees the same weights in both.
+def test_norm_in_a_trainer_is_measured_before_clipping():
+    # The bound is so small that the first step already differs; the first batch has the same weights in both.
     clipped, in_place = monitored_norms(max_grad_norm=1e-3)
     free, free_in_place = monitored_norms(max_grad_norm=None)
     assert in_place == pytest.approx([1e-3] * 10, rel=1e-2)
@@ -146,13 +147,13 @@ def test_in_a_trainer_the_norm_is_the_one_before_clipping():
 
 
 @pytest.mark.parametrize("max_grad_norm", [None, 1e6])
-def test_under_accumulation_only_whole_windows_are_read(max_grad_norm):
-    # 5 batches in windows of 2: steps after batches 1 and 3, and one after the last batch, which no batch sees.
+def test_reads_complete_accumulation_windows_only(max_grad_norm):
+    # 5 batches in windows of 2: steps after batches 1 and 3, and one after the last batch, at the end of the epoch.
     norms, in_place = monitored_norms(gradient_accumulation_steps=2, max_grad_norm=max_grad_norm)
     assert norms == pytest.approx([in_place[i] for i in (1, 3, 6, 8)])
 
 
-def test_bad_intervals_and_thresholds_are_named():
+def test_rejects_invalid_intervals_and_thresholds():
     for make in (GradientMonitor, LearningRateMonitor, MetricLogger):
         with pytest.raises(ValueError, match="log_interval is 0"):
             make(None, log_interval=0)
@@ -187,7 +188,7 @@ def kept_epochs(checkpoint):
         ("max", [math.nan, 0.1, math.nan], [1]),
     ],
 )
-def test_the_best_k_stay_and_equals_stay_in_order(mode, values, kept, tmp_path):
+def test_keeps_the_best_k_and_the_earlier_of_equal_values(mode, values, kept, tmp_path):
     model = nn.Linear(1, 1)
     checkpoint = ModelCheckpointCallback(tmp_path, model, None, "score", mode, save_top_k=2)
     save_epochs(checkpoint, values)
@@ -197,23 +198,23 @@ def test_the_best_k_stay_and_equals_stay_in_order(mode, values, kept, tmp_path):
     assert checkpoint.best_path == checkpoint.paths[0]
 
 
-def test_names_are_sortable_and_safe(tmp_path):
+def test_file_names_are_sortable_and_valid(tmp_path):
     checkpoint = ModelCheckpointCallback(tmp_path / "a" / "b", nn.Linear(1, 1), None, "val/f1", "max")
     save_epochs(checkpoint, [0.98765])
     assert names(tmp_path / "a" / "b") == ["epoch_000_val_f1_0.9877.pt"]
 
 
-def test_files_of_others_are_never_deleted_and_ones_missing_are_borne(tmp_path):
-    (tmp_path / "epoch_000_val_loss_9.0000.pt").write_text("another's")
+def test_never_deletes_other_files_and_tolerates_missing_ones(tmp_path):
+    (tmp_path / "epoch_000_val_loss_9.0000.pt").write_text("other file")
     checkpoint = ModelCheckpointCallback(tmp_path, nn.Linear(1, 1), None, save_top_k=1)
     save_epochs(checkpoint, [0.5])
     checkpoint.paths[0].unlink()
     save_epochs(checkpoint, [0.4], first_epoch=1)
     assert names(tmp_path) == ["epoch_000_val_loss_9.0000.pt", "epoch_001_val_loss_0.4000.pt"]
-    assert (tmp_path / "epoch_000_val_loss_9.0000.pt").read_text() == "another's"
+    assert (tmp_path / "epoch_000_val_loss_9.0000.pt").read_text() == "other file"
 
 
-def test_a_resumed_training_goes_on_with_the_files_it_wrote_wherever_the_folder_is_now(tmp_path):
+def test_resume_continues_in_a_folder_that_was_moved(tmp_path):
     first = ModelCheckpointCallback(tmp_path / "old", nn.Linear(1, 1), None, save_top_k=2)
     save_epochs(first, [0.5, 0.6])
     (tmp_path / "old").rename(tmp_path / "new")
@@ -224,7 +225,7 @@ def test_a_resumed_training_goes_on_with_the_files_it_wrote_wherever_the_folder_
     assert kept_epochs(resumed) == [3, 0]
 
 
-def test_an_epoch_trained_again_with_the_same_result_is_kept_once(tmp_path):
+def test_repeated_epoch_is_kept_once(tmp_path):
     checkpoint = ModelCheckpointCallback(tmp_path, nn.Linear(1, 1), None, save_top_k=3)
     save_epochs(checkpoint, [0.1, 0.2, 0.3])
     save_epochs(checkpoint, [0.20001], first_epoch=1)
@@ -232,7 +233,7 @@ def test_an_epoch_trained_again_with_the_same_result_is_kept_once(tmp_path):
     assert len(names(tmp_path)) == 3
 
 
-def test_the_file_holds_the_weights_of_its_epoch(tmp_path):
+def test_file_has_the_weights_of_its_epoch(tmp_path):
     trainer = small_trainer(lambda model, optimizer: [ModelCheckpointCallback(tmp_path, model, optimizer)])
     history = trainer.fit(3)
     [checkpoint] = trainer.callbacks
@@ -243,7 +244,7 @@ def test_the_file_holds_the_weights_of_its_epoch(tmp_path):
     assert saved["optimizer"]["param_groups"][0]["lr"] == 0.1
 
 
-def test_checkpoint_arguments_are_checked(tmp_path):
+def test_rejects_invalid_checkpoint_arguments(tmp_path):
     with pytest.raises(ValueError, match="save_top_k is 0"):
         ModelCheckpointCallback(tmp_path, nn.Linear(1, 1), None, save_top_k=0)
     with pytest.raises(ValueError, match="'best'"):
@@ -255,39 +256,54 @@ def test_checkpoint_arguments_are_checked(tmp_path):
 # -- timing --------------------------------------------------------------------------------------------------
 
 
-def test_times_are_those_that_pass(caplog):
-    timing = TimingCallback()
+class Clock:
+    """A simulated clock."""
+
+    def __init__(self, monkeypatch):
+        self.now = 100.0
+        monkeypatch.setattr(cnn_callbacks.time, "perf_counter", lambda: self.now)
+
+    def advance(self, seconds):
+        self.now += seconds
+
+
+def test_measures_epochs_batches_and_waiting_time(caplog, monkeypatch):
+    clock, timing = Clock(monkeypatch), TimingCallback()
     with caplog.at_level(logging.INFO, logger=cnn_callbacks.__name__):
         timing.on_epoch_begin(2)
         for batch, busy_s in enumerate([0.01] * 9 + [0.1]):
-            time.sleep(0.005)  # the loader
+            clock.advance(0.005)  # the loader
             timing.on_batch_begin(batch)
-            time.sleep(busy_s)
+            clock.advance(busy_s)
             timing.on_batch_end(batch)
+        clock.advance(1.0)  # validation
         timing.on_epoch_end(2)
-    [entry] = timing.history
-    assert entry["epoch"] == 2
-    # Sleeping takes at least as long as asked. The percentile lies 0.55 of the way from 0.01 to 0.1.
-    assert entry["batch_p50_s"] >= 0.01
-    assert entry["batch_p95_s"] >= 0.0595
-    assert entry["data_time_s"] >= 10 * 0.005
-    assert entry["epoch_time_s"] >= entry["data_time_s"] + 0.19
+    # The 95th percentile of ten values lies 0.55 of the way from the ninth to the tenth.
+    assert timing.history == [
+        {
+            "epoch": 2,
+            "epoch_time_s": pytest.approx(1.0 + 0.19 + 0.05),
+            "batch_p50_s": pytest.approx(0.01),
+            "batch_p95_s": pytest.approx(0.01 + 0.55 * 0.09),
+            "data_time_s": pytest.approx(0.05),
+        }
+    ]
     assert "10 batches" in caplog.text
 
 
-def test_each_epoch_is_measured_anew_and_silence_is_kept(caplog):
+def test_measures_each_epoch_and_logs_nothing_if_not_verbose(caplog):
     with caplog.at_level(logging.DEBUG, logger=cnn_callbacks.__name__):
         trainer = small_trainer(lambda *_: [TimingCallback(verbose=False)])
         history = trainer.fit(3)
     [timing] = trainer.callbacks
     assert [entry["epoch"] for entry in timing.history] == [0, 1, 2]
     for entry, epoch_time_s in zip(timing.history, history["epoch_time_s"], strict=True):
-        # At least three of five batches take the median or more; the trainer's own clock runs inside of this one.
+        # At least three of five batches take the median or longer; the trainer measures a shorter interval.
         assert 3 * entry["batch_p50_s"] + entry["data_time_s"] <= epoch_time_s <= entry["epoch_time_s"]
     assert not [record for record in caplog.records if record.name == cnn_callbacks.__name__]
 
 
-def test_an_epoch_without_batches_has_no_percentiles():
+def test_percentiles_are_nan_without_batches():
     timing = TimingCallback()
     timing.on_epoch_begin(0)
     timing.on_epoch_end(0)
@@ -315,32 +331,32 @@ def log_epochs(metric_logger, epochs, **more):
     metric_logger.on_train_end()
 
 
-def test_the_file_holds_the_history(log_file):
+def test_file_has_the_history(log_file):
     history = small_trainer(lambda *_: [MetricLogger(log_file)]).fit(3)
     expected = [{"epoch": epoch, **{name: values[epoch] for name, values in history.items()}} for epoch in range(3)]
     assert read(log_file) == expected
     assert next(iter(read(log_file)[0])) == "epoch"
 
 
-def test_numbers_are_finite_or_null_and_the_rest_is_left_out(log_file):
+def test_nonfinite_numbers_are_null_and_other_values_left_out(log_file):
     logs = {"a": math.nan, "b": math.inf, "c": torch.tensor(2.0), "d": "text", "e": torch.ones(3), "epoch": 7}
     MetricLogger(log_file).on_epoch_end(1, logs)
     assert read(log_file) == [{"epoch": 1, "a": None, "b": None, "c": 2.0}]
 
 
-def test_every_interval(log_file):
+def test_writes_every_interval(log_file):
     log_epochs(MetricLogger(log_file, log_interval=3), range(8))
     assert [entry["epoch"] for entry in read(log_file)] == [0, 3, 6]
 
 
-def test_the_file_is_complete_after_each_epoch(log_file):
+def test_file_is_complete_after_each_epoch(log_file):
     metric_logger = MetricLogger(log_file)
     for epoch in range(3):
         metric_logger.on_epoch_end(epoch, {"val_loss": 0.5})
         assert len(read(log_file)) == epoch + 1
 
 
-def test_a_resumed_training_appends_and_replaces_what_it_repeats(log_file):
+def test_resumed_training_appends_and_replaces_repeated_epochs(log_file):
     log_epochs(MetricLogger(log_file), range(4))
     log_epochs(MetricLogger(log_file), range(2, 6), resumed=1)
     assert [(entry["epoch"], entry.get("resumed")) for entry in read(log_file)] == [
@@ -348,18 +364,18 @@ def test_a_resumed_training_appends_and_replaces_what_it_repeats(log_file):
     ]  # fmt: skip
 
 
-def test_epochs_logged_twice_are_there_once(log_file):
+def test_epoch_logged_twice_is_written_once(log_file):
     log_epochs(MetricLogger(log_file), [0, 1, 1, 2])
     assert [entry["epoch"] for entry in read(log_file)] == [0, 1, 2]
 
 
-def test_a_training_from_the_start_begins_the_file_anew(log_file):
+def test_training_from_epoch_0_starts_a_new_file(log_file):
     log_epochs(MetricLogger(log_file), range(4))
     log_epochs(MetricLogger(log_file), range(1))
     assert [entry["epoch"] for entry in read(log_file)] == [0]
 
 
-def test_a_line_cut_off_by_a_crash_is_dropped(tmp_path):
+def test_drops_an_incomplete_last_line(tmp_path):
     file = tmp_path / "metrics.jsonl"
     log_epochs(MetricLogger(file), range(3))
     file.write_text(file.read_text()[:-5])
@@ -368,18 +384,18 @@ def test_a_line_cut_off_by_a_crash_is_dropped(tmp_path):
 
 
 @pytest.mark.parametrize("content", ['{"seed": 0}\n', "[1, 2]\n", "not json\n", '["epoch"]\n', "\xff\n"])
-def test_a_file_of_something_else_is_named_and_left_alone(log_file, content):
+def test_rejects_and_keeps_a_file_of_another_format(log_file, content):
     log_file.write_text(content, encoding="latin-1")
     with pytest.raises(ValueError, match=log_file.name):
         log_epochs(MetricLogger(log_file), range(1))
     assert log_file.read_text(encoding="latin-1") == content
 
 
-# -- early stopping with a voice -----------------------------------------------------------------------------
+# -- early stopping with logging -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("verbose", [True, False])
-def test_verbose_decides_whether_the_stop_is_logged(verbose, caplog):
+def test_verbose_logs_the_stop(verbose, caplog):
     stopping = CallbackList([EarlyStoppingCallback(patience=1, verbose=verbose)])
     with caplog.at_level(logging.DEBUG):
         for epoch in range(2):
