@@ -15,7 +15,7 @@ import numpy as np
 from whirl.data.recording import Recording
 from whirl.registry import Registry
 
-# No recorder has more channels: a matrix with more rows holds windows, or is not a signal.
+# No recorder has more channels: a matrix with more rows contains windows, or is not a signal.
 MAX_CHANNELS = 256
 # Arrays, texts, numbers and groups in one file.
 MAX_VARIABLES = 10_000

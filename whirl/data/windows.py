@@ -35,7 +35,7 @@ _QUANTITIES: dict[str, Callable[[Recording], Any]] = {
 
 
 class Windows(Protocol):
-    """A data set of windows, or of data computed from them, that is indexed by complete batches like `WindowDataset`."""
+    """A data set of windows, or of data computed from them, indexed by complete batches like `WindowDataset`."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: Tensor, /) -> Any: ...
