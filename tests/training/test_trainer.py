@@ -1,6 +1,7 @@
-"""Trainer and CNNTrainer: the same weights as a plain loop, and the same after an interruption."""
+"""Trainer and CNNTrainer: equal to a plain loop, and exact resume."""
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -41,7 +42,7 @@ def loader(shuffle=True, workers=0, generator=None):
 
 
 def own_loader():
-    """Our own loader over windows of recordings."""
+    """A loader of `make_loader` over windows of recordings."""
     signals, targets = data().tensors
     recordings = [
         Recording(signal, 1000.0, label=str(target), source=str(i))
@@ -73,7 +74,7 @@ def plain_loop(model, optimizer, batches, epochs, max_norm=1.0):
 
 @pytest.mark.parametrize("max_norm", [0.05, 1.0, None])
 @pytest.mark.parametrize("trainer_class", [Trainer, CNNTrainer])
-def test_ends_in_the_same_bits_as_a_plain_loop(trainer_class, max_norm):
+def test_equals_a_plain_loop_exactly(trainer_class, max_norm):
     plain, ours = small_network(), small_network()
     torch.manual_seed(7)
     plain_loop(plain, adamw(plain), loader(), 3, max_norm)
@@ -82,8 +83,8 @@ def test_ends_in_the_same_bits_as_a_plain_loop(trainer_class, max_norm):
     assert equal_weights(plain, ours)
 
 
-def test_validation_does_not_touch_the_training():
-    """The loaders have their own generators, so that the only thing compared is validation itself."""
+def test_validation_does_not_affect_training():
+    """The loaders have their own generators, so only the validation differs."""
     with_val, without = small_network(), small_network()
     for model, val in ((with_val, loader(shuffle=False, generator=torch.Generator())), (without, None)):
         torch.manual_seed(7)
@@ -91,7 +92,7 @@ def test_validation_does_not_touch_the_training():
     assert equal_weights(with_val, without)
 
 
-def test_history_and_returned_means():
+def test_history_and_means():
     model = small_network()
     trainer = Trainer(model, loader(), loader(False), adamw(model), device="cpu")
     history = trainer.fit(2)
@@ -112,7 +113,7 @@ def test_history_and_returned_means():
 
 
 @pytest.mark.parametrize("form", ["tuple", "triple", "mapping", "no channel axis", "soft"])
-def test_every_form_of_batch_trains_to_the_same_weights(form):
+def test_all_forms_of_batches_give_the_same_weights(form):
     signals, targets = data().tensors
     batches = list(zip(signals.split(16), targets.split(16), strict=True))
     forms = {
@@ -168,7 +169,7 @@ def new_trainer(folder, callbacks=(), accumulation=1, mixed_precision=False, gen
 @pytest.mark.parametrize(
     "settings", [{}, {"accumulation": 2}, {"mixed_precision": "bf16"}, {"generator": 5}, {"own": True}]
 )
-def test_interrupted_and_resumed_ends_in_the_same_bits(tmp_path, at, settings):
+def test_resume_matches_uninterrupted_run(tmp_path, at, settings):
     def make(folder, callbacks=()):
         own = dict(settings)
         if "generator" in own:
@@ -176,25 +177,25 @@ def test_interrupted_and_resumed_ends_in_the_same_bits(tmp_path, at, settings):
         torch.manual_seed(11)
         return new_trainer(folder, callbacks, **own)
 
-    whole = make(tmp_path / "whole")
+    uninterrupted = make(tmp_path / "uninterrupted")
     torch.manual_seed(21)
-    expected = whole.fit(3)
+    expected = uninterrupted.fit(3)
 
-    broken = make(tmp_path / "broken", [InterruptAt(*at)])
+    interrupted = make(tmp_path / "interrupted", [InterruptAt(*at)])
     torch.manual_seed(21)
-    with finish_batch_on_interrupt(broken.state):
-        broken.fit(3)
-    assert broken.state.epoch == at[0]
+    with finish_batch_on_interrupt(interrupted.state):
+        interrupted.fit(3)
+    assert interrupted.state.epoch == at[0]
 
-    resumed = make(tmp_path / "broken")
+    resumed = make(tmp_path / "interrupted")
     torch.manual_seed(99)
-    history = resumed.fit(3, resume_from=tmp_path / "broken" / "last.pt")
-    assert equal_weights(whole.model, resumed.model)
+    history = resumed.fit(3, resume_from=tmp_path / "interrupted" / "last.pt")
+    assert equal_weights(uninterrupted.model, resumed.model)
     for name in set(expected) - {"epoch_time_s"}:
         assert history[name] == expected[name], name
 
 
-def test_checkpoint_round_trip_and_best(tmp_path):
+def test_checkpoint_round_trip(tmp_path):
     trainer = new_trainer(tmp_path)
     trainer.fit(2)
     assert (tmp_path / "last.pt").is_file()
@@ -207,20 +208,20 @@ def test_checkpoint_round_trip_and_best(tmp_path):
     assert other.lr_scheduler.state_dict() == trainer.lr_scheduler.state_dict()
 
 
-def test_a_broken_checkpoint_names_itself(tmp_path):
-    (tmp_path / "last.pt").write_bytes(b"no checkpoint")
+def test_damaged_checkpoint_is_named(tmp_path):
+    (tmp_path / "last.pt").write_bytes(b"not a checkpoint")
     with pytest.raises(ValueError, match=r"last\.pt"):
         new_trainer(tmp_path).fit(1, resume_from=tmp_path / "last.pt")
 
 
-def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+def test_rejects_a_checkpoint_of_another_network(tmp_path):
     new_trainer(tmp_path).fit(1)
     other = Trainer(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), loader(), device="cpu")
     with pytest.raises(ValueError, match="does not fit"):
         other.fit(2, resume_from=tmp_path / "last.pt")
 
 
-def test_a_pickle_in_place_of_a_checkpoint_is_not_executed(tmp_path):
+def test_does_not_execute_a_pickle(tmp_path):
     import pickle
 
     class Bomb:
@@ -234,7 +235,7 @@ def test_a_pickle_in_place_of_a_checkpoint_is_not_executed(tmp_path):
 
 
 @pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.Adam])
-def test_a_checkpoint_of_another_optimizer_is_refused_before_anything_is_loaded(tmp_path, make):
+def test_rejects_a_checkpoint_of_another_optimizer_before_loading(tmp_path, make):
     new_trainer(tmp_path).fit(1)
     model = small_network(seed=5)
     before = model.state_dict()["0.weight"].clone()
@@ -244,7 +245,7 @@ def test_a_checkpoint_of_another_optimizer_is_refused_before_anything_is_loaded(
     assert torch.equal(before, model.state_dict()["0.weight"])
 
 
-def test_an_interruption_before_training_is_not_forgotten(tmp_path):
+def test_interruption_before_training_is_kept(tmp_path):
     trainer = new_trainer(tmp_path)
     with finish_batch_on_interrupt(trainer.state):
         signal.raise_signal(signal.SIGINT)
@@ -253,29 +254,29 @@ def test_an_interruption_before_training_is_not_forgotten(tmp_path):
         assert len(trainer.fit(3)["lr"]) == 3
 
 
-def test_epochs_by_hand_are_shuffled_anew():
+def test_train_epoch_shuffles_each_time():
     seen = []
 
-    class Note(nn.Linear):
+    class Recorder(nn.Linear):
         def forward(self, signals):
             seen.append(signals[:, 0, 0].tolist())
             return super().forward(signals.flatten(1))
 
-    trainer = Trainer(Note(64, 3), own_loader(), device="cpu")
+    trainer = Trainer(Recorder(64, 3), own_loader(), device="cpu")
     for _ in range(2):
         trainer.train_epoch()
     assert seen[0] != seen[len(seen) // 2]
 
 
-def test_after_a_failed_epoch_training_goes_on_unharmed():
-    """An error in the middle of an accumulation window leaves no half window and no half epoch behind."""
+def test_fit_after_a_failed_epoch():
+    """An error within an accumulation window does not affect the next window and epoch."""
     model = small_network()
-    stumble = [True]
+    should_fail = [True]
 
     class Fail(Callback):
         def on_batch_end(self, batch, logs=None):
-            if stumble and batch == 0:
-                stumble.clear()
+            if should_fail and batch == 0:
+                should_fail.clear()
                 raise RuntimeError("boom")
 
     trainer = Trainer(
@@ -289,7 +290,7 @@ def test_after_a_failed_epoch_training_goes_on_unharmed():
 
 
 def read_all(terminal):
-    """What a pseudo-terminal shows, whose other end is closed."""
+    """Return the output of a pseudo-terminal whose other end is closed."""
     shown = b""
     with contextlib.suppress(OSError):
         while part := os.read(terminal, 10_000):
@@ -300,18 +301,18 @@ def read_all(terminal):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminal")
 @pytest.mark.parametrize("call", ["fit(2)", "train_epoch()"])
-def test_a_terminal_gets_a_bar_and_a_loader_without_length_is_no_obstacle(call):
-    """In a real pseudo-terminal; the loader is an iterable data set of unknown length."""
+def test_progress_bar_in_a_terminal_without_loader_length(call):
+    """The loader has an iterable data set of unknown length."""
     import pty
     import termios
 
     code = f"""
 import torch
 from whirl.training.trainer import Trainer
-class Endless(torch.utils.data.IterableDataset):
+class Unsized(torch.utils.data.IterableDataset):
     def __iter__(self):
         return iter([(torch.zeros(4, 8), torch.zeros(4, dtype=torch.int64))] * 3)
-loader = torch.utils.data.DataLoader(Endless(), batch_size=None)
+loader = torch.utils.data.DataLoader(Unsized(), batch_size=None)
 model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(8, 2))
 Trainer(model, loader, device="cpu").{call}
 """
@@ -324,7 +325,7 @@ Trainer(model, loader, device="cpu").{call}
     assert ("epoch 2/2" in shown) == call.startswith("fit")
 
 
-def test_plain_functions_are_callbacks_and_can_stop():
+def test_functions_are_callbacks_and_can_stop():
     model = small_network()
 
     def stop_after_two(trainer, logs):
@@ -335,7 +336,7 @@ def test_plain_functions_are_callbacks_and_can_stop():
     assert len(trainer.fit(10)["train_loss"]) == 2
 
 
-def test_a_plateau_follows_validation_and_needs_it():
+def test_plateau_schedule_needs_validation():
     model = small_network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="max", patience=0, threshold=10.0, factor=0.5)
@@ -346,7 +347,7 @@ def test_a_plateau_follows_validation_and_needs_it():
         CNNTrainer(model, loader(), None, optimizer, device="cpu", lr_scheduler=plateau).fit(1)
 
 
-def test_a_schedule_per_optimizer_step_counts_optimizer_steps():
+def test_step_schedule_counts_optimizer_steps():
     model = small_network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     rates = []
@@ -370,7 +371,7 @@ def test_a_schedule_per_optimizer_step_counts_optimizer_steps():
     assert rates[1::2] == pytest.approx(closed_form)
 
 
-def test_an_absent_device_becomes_the_cpu_with_one_warning():
+def test_absent_device_falls_back_to_the_cpu_with_one_warning():
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
     with pytest.warns(UserWarning, match="cuda") as caught:
@@ -389,7 +390,7 @@ def test_an_absent_device_becomes_the_cpu_with_one_warning():
         ({"lr_scheduler": 3}, "scheduler"),
     ],
 )
-def test_bad_arguments_are_named(change, message):
+def test_rejects_invalid_arguments(change, message):
     arguments = {"device": "cpu"} | change
     with pytest.raises((ValueError, TypeError), match=message):
         Trainer(small_network(), loader(), **arguments)
@@ -398,12 +399,12 @@ def test_bad_arguments_are_named(change, message):
 @pytest.mark.parametrize(
     "batches", [[], [torch.zeros(4, 1, 64)], [(torch.zeros(4, 1, 64), torch.zeros(3, dtype=torch.int64))], [{"x": 1}]]
 )
-def test_bad_batches_are_named(batches):
+def test_rejects_invalid_batches(batches):
     with pytest.raises((ValueError, TypeError), match=r"batch|train_loader"):
         Trainer(small_network(), batches, device="cpu").fit(1)
 
 
-def test_mixed_precision_follows_full_precision():
+def test_mixed_precision_is_close_to_full_precision():
     full, mixed = small_network(), small_network()
     for model, precision in ((full, False), (mixed, "bf16")):
         torch.manual_seed(5)
@@ -412,3 +413,29 @@ def test_mixed_precision_follows_full_precision():
             Trainer(model, loader(False), None, adamw(model, 1e-3), device="cpu", mixed_precision=precision).fit(2)
     difference = (full.state_dict()["6.weight"] - mixed.state_dict()["6.weight"]).abs().max()
     assert 0 < difference < 0.02
+
+
+@pytest.fixture(params=[True, False], ids=["CPU with bf16", "CPU without bf16"])
+def has_bf16(request, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": request.param})
+    return request.param
+
+
+UNSUPPORTED = "this cpu device does not support mixed precision; training in single precision"
+
+
+def test_cnn_trainer_logs_unsupported_mixed_precision(has_bf16, caplog, recwarn):
+    """Mixed precision is its default, so it warns of nothing that the user has not asked for."""
+    with caplog.at_level(logging.INFO, logger="whirl"):
+        trainer = CNNTrainer(small_network(), loader(), device="cpu")
+    assert trainer.precision.name == ("bf16" if has_bf16 else "32")
+    found = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert found == ([] if has_bf16 else [("INFO", UNSUPPORTED)])
+    assert not recwarn.list
+
+
+def test_trainer_warns_once_of_unsupported_mixed_precision(has_bf16, caplog, recwarn):
+    trainer = Trainer(small_network(), loader(), device="cpu", mixed_precision=True)
+    assert trainer.precision.name == ("bf16" if has_bf16 else "32")
+    assert [str(warning.message) for warning in recwarn] == ([] if has_bf16 else [UNSUPPORTED])
+    assert not caplog.records

@@ -1,5 +1,6 @@
-"""A training killed at any moment, and resumed, ends in the bits of one that was left alone."""
+"""Killed, interrupted and resumed training runs end with the same bits as an uninterrupted one."""
 
+import contextlib
 import multiprocessing
 import os
 import random
@@ -30,6 +31,8 @@ from whirl.training.cnn_trainer import CNNTrainer
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and POSIX signals")
 EPOCHS = 3
+TIMEOUT_S = 240
+FORK = multiprocessing.get_context("fork")
 
 
 class NoisyData(Dataset):
@@ -44,17 +47,14 @@ class NoisyData(Dataset):
 
 
 def own_loader():
-    """Ours, over recordings: a batch is cut whole."""
+    """A loader of `make_loader` over recordings, which reads whole batches."""
     noise = np.random.default_rng(0).normal(size=(50, 32))
     recordings = [Recording(noise[i] * (1 + i % 3), 100.0, label=str(i % 3), source=str(i)) for i in range(50)]
     return make_loader(WindowDataset(recordings, ["0", "1", "2"], window=32), batch_size=6, shuffle=True, seed=4)
 
 
-class Slow(Callback):
-    """Gives a killer time, and draws where hooks may draw."""
-
-    def __init__(self, pause):
-        self.pause = pause
+class Drawing(Callback):
+    """Draws in hooks; what hooks draw twice after a resume must not count twice."""
 
     def on_train_begin(self, logs=None):
         torch.rand(1)
@@ -62,11 +62,8 @@ class Slow(Callback):
     def on_epoch_begin(self, epoch, logs=None):
         torch.rand(1)
 
-    def on_batch_end(self, batch, logs=None):
-        time.sleep(self.pause)
 
-
-def new_trainer(folder, pause=0.0, workers=0, own=False, scheduler=None, **options):
+def new_trainer(folder, workers=0, own=False, scheduler=None, **options):
     torch.manual_seed(3)
     random.seed(3)
     np.random.seed(3)  # noqa: NPY002
@@ -76,7 +73,7 @@ def new_trainer(folder, pause=0.0, workers=0, own=False, scheduler=None, **optio
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     schedule = scheduler and scheduler(optimizer)
     callbacks = [
-        Slow(pause),
+        Drawing(),
         EarlyStopping(patience=2),
         ModelCheckpoint(folder / "own.pt"),
         ModelCheckpointCallback(folder / "top", model, optimizer, save_top_k=2),
@@ -101,7 +98,7 @@ def plateau(optimizer):
 
 
 def everything(folder):
-    """What must be equal: the whole last checkpoint but for times, the files of callbacks, the log."""
+    """Return what must be equal: the last checkpoint without times, files of callbacks, the log."""
 
     def plain(value, name=""):
         if isinstance(value, torch.Tensor):
@@ -110,32 +107,26 @@ def everything(folder):
             return {key: plain(item) for key, item in value.items() if "time" not in str(key)}
         if isinstance(value, (list, tuple)):
             return [plain(item) for item in value]
-        return str(value)  # nan equals itself then
+        return str(value)  # so that NaN equals NaN
 
     checkpoint = torch.load(folder / "last.pt", weights_only=True)
-    checkpoint["training"]["callbacks"].pop("ModelCheckpoint:0")  # holds the folder's name
+    checkpoint["training"]["callbacks"].pop("ModelCheckpoint:0")  # has the path of the folder
     assert not [*folder.glob(".last.*"), *folder.glob(".best.*")]
-    # A callback's file that was being written when the process was killed leaves a hidden one.
+    # A callback's file that was being written when the process was killed has left a hidden one.
     files = sorted(p.name for p in folder.rglob("*") if p.name != "previous.pt" and not p.name.startswith("."))
     own = torch.load(folder / "own.pt", weights_only=True)["model"]
     log = [line.split(', "epoch_time_s"')[0] for line in (folder / "log.jsonl").read_text().splitlines()]
     return plain(checkpoint), plain(own), files, log
 
 
-def run(folder, options):
+def run(folder, options, *callbacks):
     torch.set_num_threads(1)
     trainer = new_trainer(folder, **options)
+    for callback in callbacks:
+        trainer.callbacks.append(callback)
     last = folder / "last.pt"
     resume_from = last if last.exists() else None
     trainer.fit(EPOCHS, resume_from=resume_from)
-
-
-def in_own_process(folder, options):
-    process = multiprocessing.get_context("fork").Process(target=run, args=(folder, options))
-    process.start()
-    # A group of its own, because a worker whose parent dies while it starts does not notice and lives for ever.
-    os.setpgid(process.pid, process.pid)
-    return process
 
 
 CASES = {
@@ -148,79 +139,89 @@ CASES = {
 }  # fmt: skip
 
 
+class KillAt(Callback):
+    """Kills the process after a number of batches of this process."""
+
+    def __init__(self, n_batches):
+        self.left = n_batches
+
+    def on_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run_and_kill(folder, options, n_batches):
+    # A group of its own, because a worker whose parent dies while it starts does not notice and lives on.
+    os.setpgrp()
+    run(folder, options, KillAt(n_batches))
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_killed_at_random_moments_and_resumed_it_ends_in_the_same_bits(tmp_path, case):
-    """A real process, SIGKILLed three times or more: in batches, in validation, while it writes."""
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    whole.mkdir()
-    broken.mkdir()
+def test_killed_and_resumed_run_ends_with_the_same_bits(tmp_path, case):
+    """SIGKILL in a process of its own, twice after a random number of batches; tests/survival kills at any moment."""
+    uninterrupted, killed = tmp_path / "uninterrupted", tmp_path / "killed"
+    uninterrupted.mkdir()
+    killed.mkdir()
     options = CASES[case]
-    run(whole, options)
-    expected = everything(whole)
-    moments, kills = random.Random(case), 0
-    while True:
-        process = in_own_process(broken, options | {"pause": 0.01})
-        process.join(moments.uniform(0.05, 0.4) if kills < 3 else None)
-        if process.exitcode is not None:
-            break
-        os.killpg(process.pid, signal.SIGKILL)
-        process.join()
-        kills += 1
-    assert process.exitcode == 0
-    assert kills > 0
-    assert everything(broken) == expected
+    run(uninterrupted, options)
+    draw = random.Random(case)
+    for _ in range(2):
+        process = FORK.Process(target=run_and_kill, args=(killed, options, draw.randint(3, 12)))
+        process.start()
+        process.join(TIMEOUT_S)
+        assert process.exitcode == -signal.SIGKILL
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    run(killed, options)
+    assert everything(killed) == everything(uninterrupted)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("batch", [0, 4, 8])
-def test_a_signal_lets_the_window_finish_and_says_which_it_was(tmp_path, signum, batch):
-    """Windows of 4 batches; the last epoch's ninth batch closes an unfinished one."""
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
+def test_signal_finishes_the_accumulation_window(tmp_path, signum, batch):
+    """Windows of 4 batches; the ninth and last batch of an epoch closes an unfinished one."""
+    uninterrupted, interrupted = tmp_path / "uninterrupted", tmp_path / "interrupted"
     options = CASES["accumulation and one-cycle"] | {"checkpoint_every": None}
-    for folder in (whole, broken):
+    for folder in (uninterrupted, interrupted):
         folder.mkdir()
-    run(whole, options)
+    run(uninterrupted, options)
 
-    class Raise(Callback):
+    class RaiseSignal(Callback):
         def on_batch_end(self, index, logs=None):
             if (self.trainer.state.epoch, index) == (1, batch):
                 signal.raise_signal(signum)
 
-    trainer = new_trainer(broken, **options)
-    trainer.callbacks.append(Raise())
+    trainer = new_trainer(interrupted, **options)
+    trainer.callbacks.append(RaiseSignal())
     with finish_batch_on_interrupt(trainer.state):
         trainer.fit(EPOCHS)
     assert trainer.state.interrupted
     assert trainer.state.interrupted_by == signum
     assert trainer.state.batch in (4, 8, 9)
-    run(broken, options)
-    assert everything(broken) == everything(whole)
+    run(interrupted, options)
+    assert everything(interrupted) == everything(uninterrupted)
 
 
-def fit_until_told(folder, options, told):
-    def tell(trainer, logs):
-        told.set()
-
+def fit_until_signalled(folder, options, is_training):
     torch.set_num_threads(1)
     trainer = new_trainer(folder, **options)
-    trainer.callbacks.append(tell)
+    trainer.callbacks.append(lambda trainer, logs: is_training.set())
     os.setpgrp()
     with finish_batch_on_interrupt(trainer.state):
-        trainer.fit(1000)
+        trainer.fit(10**6)
     sys.exit(128 + trainer.state.interrupted_by)
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_to_the_process_group_of_a_training_with_workers(tmp_path, signum, code):
-    """As a scheduler or a terminal sends it: workers of any loader die of it, the training saves and leaves."""
-    context = multiprocessing.get_context("fork")
-    told = context.Event()
-    process = context.Process(target=fit_until_told, args=(tmp_path, {"workers": 2, "pause": 0.02}, told))
+def test_signal_to_the_process_group_saves_and_stops(tmp_path, signum, code):
+    """As a scheduler or a terminal sends it: the workers of the loader die, the training saves and stops."""
+    is_training = FORK.Event()
+    process = FORK.Process(target=fit_until_signalled, args=(tmp_path, {"workers": 2}, is_training))
     process.start()
-    assert told.wait(30)
-    time.sleep(0.05)
+    assert is_training.wait(TIMEOUT_S)
     os.killpg(process.pid, signum)
-    process.join(30)
+    process.join(TIMEOUT_S)
     assert process.exitcode == code
     assert not list(tmp_path.glob(".*"))
     trainer = new_trainer(tmp_path, workers=2)
@@ -228,11 +229,16 @@ def test_a_signal_to_the_process_group_of_a_training_with_workers(tmp_path, sign
     assert trainer.state.epoch >= 1
 
 
-def fit_stubbornly(folder, told):
+def fit_with_an_endless_batch(folder, is_in_batch, is_requested):
     class Endless(Callback):
+        """Never ends its batch; reports the first signal."""
+
         def on_batch_end(self, batch, logs=None):
-            told.set()
-            time.sleep(60)
+            is_in_batch.set()
+            while True:
+                if self.trainer.state.interrupted:
+                    is_requested.set()
+                time.sleep(0.01)
 
     trainer = new_trainer(folder)
     trainer.fit(1)
@@ -242,26 +248,22 @@ def fit_stubbornly(folder, told):
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_leaves_at_once_with_a_whole_checkpoint(tmp_path, second):
-    context = multiprocessing.get_context("fork")
-    told = context.Event()
-    process = context.Process(target=fit_stubbornly, args=(tmp_path, told))
+def test_second_signal_stops_immediately_with_an_intact_checkpoint(tmp_path, second):
+    is_in_batch, is_requested = FORK.Event(), FORK.Event()
+    process = FORK.Process(target=fit_with_an_endless_batch, args=(tmp_path, is_in_batch, is_requested))
     process.start()
-    assert told.wait(30)
-    time.sleep(0.1)
-    began = time.monotonic()
+    assert is_in_batch.wait(TIMEOUT_S)
     os.kill(process.pid, signal.SIGTERM)
-    time.sleep(0.1)
+    assert is_requested.wait(TIMEOUT_S)
     os.kill(process.pid, second)
-    process.join(20)
+    process.join(TIMEOUT_S)
     assert process.exitcode == (143 if second == signal.SIGTERM else 1)  # multiprocessing reports Ctrl-C as 1
-    assert time.monotonic() - began < 10
     trainer = new_trainer(tmp_path)
     trainer.load_checkpoint(tmp_path / "last.pt")
     assert trainer.state.epoch == 1
 
 
-def test_a_learning_rate_noted_at_an_epochs_beginning_is_not_noted_again_in_its_middle(tmp_path):
+def test_continued_epoch_does_not_record_the_learning_rate_again(tmp_path):
     trainer = new_trainer(tmp_path, scheduler=one_cycle)
     trainer.fit(1)
     trainer.callbacks.append(StopIn(4))
