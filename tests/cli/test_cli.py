@@ -180,9 +180,7 @@ def test_an_unknown_setting_names_the_nearest(tmp_path, simulated):
     refused(whirl("train", simulated, "--config", tmp_path / "c.yaml"), "'epoch'", "did you mean 'epochs'")
 
 
-@pytest.mark.parametrize(
-    "text", ["1: 2", "data: 5", "lr: 1", "training: {lr: .inf}", "run: {seed: 99999999999999999999}"]
-)
+@pytest.mark.parametrize("text", ["1: 2", "data: 5", "lr: 1", "run: 5"])
 def test_odd_values_in_a_file_are_refused(tmp_path, text):
     (tmp_path / "c.yaml").write_text(text)
     refused(whirl("train", "--config", tmp_path / "c.yaml", "--out", tmp_path / "out"), text.split(":")[0])

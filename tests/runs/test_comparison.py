@@ -150,7 +150,7 @@ def test_what_cannot_be_compared_is_refused(copies):
     with pytest.raises(ValueError, match="fingerprints differ"):
         compare_runs(a, b)
     config = RunFolder(b).config_file
-    config.write_text(config.read_text().replace("- healthy\n", ""))
+    config.write_text(config.read_text().replace("  - healthy\n", ""))
     with pytest.raises(ValueError, match="only one of them knows healthy"):
         compare_runs(a, b)
 

@@ -37,7 +37,7 @@ def test_a_configuration_survives_its_file(tmp_path):
         ({"lr": "fast"}, "fast"),
         ({"augment": "strong"}, "unknown preset 'strong'; expected one of: light, medium, heavy"),
         ({"augment": [[["flip", 1, 1]]]}, "unknown operation 'flip'"),
-        ({"augment": [[["scale", 2, 1]]]}, "probability is 2"),
+        ({"augment": [[["scale", 2, 1]]]}, "probability of 'scale' is 2"),
         ({"optimizer": "adamm"}, "unknown optimizer 'adamm'.*xpected one of: .*adamw.*"),
         ({"schedule": "warmup"}, "unknown schedule 'warmup'.*xpected one of: cosine, .*"),
         ({"loss": "focal", "label_smoothing": 0.1}, "label_smoothing requires loss 'ce'"),

@@ -152,7 +152,7 @@ def test_recordings_that_are_not_the_runs_give_no_envelope(run, tmp_path):
     noted = json.loads((copy / "data.json").read_text())
     noted.pop("operating_range", None)
     (copy / "data.json").write_text(json.dumps(noted | {"fingerprint": "0" * 32}))
-    with pytest.raises(ValueError, match="not those that the run began with"):
+    with pytest.raises(ValueError, match="not those that the run was started with"):
         export_bundle(copy, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 
@@ -164,7 +164,7 @@ def test_an_exported_program_agrees_with_the_run(run, recordings, tmp_path):
     facts = {METADATA_FILE: ""}
     program = torch.export.load(path, extra_files=facts).module()
     told = json.loads(facts[METADATA_FILE])
-    assert json.loads(told["classes"]) == RunFolder(run).read_config().classes
+    assert json.loads(told["classes"]) == RunFolder(run).read_config().data.classes
     assert (told["window"], told["sampling_rate_hz"]) == ("2048", "2560")
     data = prepare(RunFolder(run).read_config())
     signals, _, _ = data.windows(data.split.test)[:5]
@@ -346,7 +346,7 @@ def test_a_network_that_the_description_does_not_describe_is_not_bundled(run, tm
     config = RunFolder(run).read_config()
     assert config.model_name == "wdcnn"
     copy = shutil.copytree(run, tmp_path / "run")
-    (copy / "config.yaml").write_text((copy / "config.yaml").read_text().replace("model: wdcnn", "model: cnn1d"))
+    (copy / "config.yaml").write_text((copy / "config.yaml").read_text().replace("name: wdcnn", "name: cnn1d"))
     with pytest.raises(ValueError, match="another network"):
         export_bundle(copy, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
@@ -354,6 +354,8 @@ def test_a_network_that_the_description_does_not_describe_is_not_bundled(run, tm
 
 def test_without_the_extra_the_hint_is_how_to_get_it(run, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "safetensors.torch", None)  # as if it were not installed
-    with pytest.raises(ImportError, match=r"bundles need safetensors: pip install 'whirl-diagnostics\[export\]'"):
+    with pytest.raises(
+        ImportError, match=r"bundles require safetensors; install it with: pip install 'whirl-diagnostics\[export\]'"
+    ):
         export_bundle(run, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()

@@ -18,7 +18,7 @@ from whirl.data.dataset import save_dataset
 from whirl.data.simulation import simulate
 from whirl.engine.callbacks import Callback
 from whirl.evaluation.prediction import aggregate_by_recording, predict_windows
-from whirl.runs.config import make_config
+from whirl.runs.config import make_config, with_settings
 from whirl.runs.data import prepare, with_speeds
 from whirl.runs.evaluation import evaluate
 from whirl.runs.factory import physics_baseline
@@ -117,7 +117,7 @@ def test_a_run_resumed_with_unlabelled_windows_ends_in_the_same_bits(data, unlab
     resumed = train_run(RunFolder(tmp_path / "broken").read_config(), tmp_path / "broken", resume=True)
     assert same(tmp_path / "whole", tmp_path / "broken")
     assert resumed.metrics == whole.metrics
-    without = train_run(settings.model_copy(update={"unlabeled": None}), tmp_path / "without")
+    without = train_run(with_settings(settings, unlabeled="off"), tmp_path / "without")
     assert not same(tmp_path / "whole", without.folder.path)
 
 
@@ -212,12 +212,12 @@ def test_speeds_are_estimated_where_they_are_not_known(recordings, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"lambda_freq": 2}, "lambda_freq belongs to the trainer 'pinn'"),
-        ({"unlabeled": "x"}, "unlabeled belongs to the trainer 'pinn'"),
+        ({"trainer": "plain", "lambda_freq": 2}, "lambda_freq requires trainer 'pinn'"),
+        ({"trainer": "plain", "unlabeled": "x"}, "unlabeled requires trainer 'pinn'"),
         ({"trainer": "pinn", "lambda_freq": -1}, "lambda_freq"),
-        ({"trainer": "pinn", "lambda_schedule": "linaer"}, "lambda_schedule: expected one of: linear"),
+        ({"trainer": "pinn", "lambda_schedule": "linaer"}, "unknown lambda_schedule 'linaer'"),
         ({"trainer": "cn"}, "trainer"),
-        ({"rpm_from": "signal"}, "rpm_from 'signal' needs rpm_range"),
+        ({"rpm_from": "signal"}, "rpm_from 'signal' requires rpm_range"),
         ({"rpm_range": [3000, 1000]}, "lowest <= highest"),
     ],
 )

@@ -46,6 +46,6 @@ def maybe_cache_maps(windows: WindowDataset, config: ResolvedConfig, kind: str) 
         OSError: the folder cannot be written to, or its disk is full.
     """
     method = config.training.method
-    if not isinstance(method, MapsMethod) or method.map_cache == OFF:
+    if not kind or not isinstance(method, MapsMethod) or method.map_cache == OFF:
         return windows
     return MapDataset(windows, make_time_frequency(config, kind), method.map_cache)

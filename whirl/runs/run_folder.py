@@ -119,7 +119,13 @@ class RunFolder:
         """
         if not self.config_file.is_file():
             raise ValueError(f"{self.path}: not a run folder (it has no config.yaml)")
-        return parse_config(read_yaml(self.config_file), str(self.config_file), ResolvedConfig)
+        try:
+            return parse_config(read_yaml(self.config_file), str(self.config_file), ResolvedConfig)
+        except ValueError as error:
+            from whirl.runs.plugins import missing_packages
+
+            saved = self.read_data() if self.data_file.is_file() else {}
+            raise ValueError(f"{error}{missing_packages(saved)}") from None
 
     def read_data(self) -> dict[str, Any]:
         """What `initialize` noted about the recordings."""

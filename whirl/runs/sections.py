@@ -14,7 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from whirl.models.registry import list_models
 from whirl.validation import unknown_name
@@ -87,7 +97,7 @@ def _not_empty(names: Any) -> Any:
 
 SIMULATED = "simulated"
 Folder = Annotated[str, BeforeValidator(_absolute)]
-Names = Annotated[list[str], BeforeValidator(_not_empty)]
+Names = Annotated[list[str], AfterValidator(_not_empty)]
 
 
 class SimulationSection(Section):

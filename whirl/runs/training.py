@@ -23,6 +23,7 @@ from whirl.runs.config import Config, ResolvedConfig, with_settings
 from whirl.runs.data import PreparedData, check_same_recordings, prepare
 from whirl.runs.evaluation import evaluate_task, evaluate_test_split
 from whirl.runs.operating_range import OperatingRange
+from whirl.runs.plugins import packages_of
 from whirl.runs.run_folder import RunFolder, resolve_run
 from whirl.runs.teacher import check_teacher
 from whirl.runs.trainers import make_trainer, tune_num_threads, validate_physics_terms
@@ -162,6 +163,7 @@ def _open_folder(folder: RunFolder, data: PreparedData, resume: bool, command: s
             "command": command or shlex.join(["whirl", "train", "--config", str(folder.config_file)]),
             "timings_s": {},
             "job": job_id(),
+            "packages": packages_of(data.config, [r.source for r in data.split.train]),
         }
         folder.initialize(data.config, data.summary() | facts)
 
