@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from scipy.sparse import csr_array
@@ -22,11 +21,6 @@ from whirl.tuning.spaces import new_model
 from whirl.tuning.study import param_importances
 
 TREE = {"max_depth": IntDistribution(1, 8), "criterion": CategoricalDistribution(["gini", "entropy"])}
-
-
-@pytest.fixture(autouse=True)
-def quiet_optuna():
-    optuna.logging.disable_default_handler()
 
 
 @pytest.fixture(scope="module")

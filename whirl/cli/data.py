@@ -70,7 +70,7 @@ def show(
     sampling_rate: Annotated[float | None, typer.Option(help="Rate (Hz) of a file that states none.")] = None,
 ) -> None:
     """Draw a recording in time and frequency, with the expected fault lines."""
-    from whirl.evaluation.pictures import show_recording
+    from whirl.evaluation.time_frequency_plot import show_recording
 
     if (low is None) != (high is None):
         raise ValueError("--low and --high go together: give both or none")

@@ -41,7 +41,6 @@ from .paired import (
 from .paired import (
     paired_difference as paired_difference,
 )
-from .pictures import show_recording as show_recording
 from .prediction import (
     Predictions as Predictions,
 )
@@ -58,3 +57,4 @@ from .report import (
     render_report as render_report,
 )
 from .significance import mcnemar as mcnemar
+from .time_frequency_plot import show_recording as show_recording

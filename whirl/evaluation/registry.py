@@ -1,4 +1,4 @@
-"""Further test metrics by name, for `whirl train --metrics`."""
+"""Registry of additional test metrics, for `whirl train --metrics`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ METRICS: Registry[Metric] = Registry("metric", group="whirl.metrics")
 
 
 def register_metric(name: str) -> Callable[[Metric], Metric]:
-    """Add a test metric to those that `whirl train --metrics` knows.
+    """Register a test metric under a name, for `whirl train --metrics`.
 
-    Decorates a function of predictions, the recordings that they refer to and the class names, which returns a number.
-    It is computed on windows and on recordings.
+    Decorates a function of predictions, the recordings that they index, and the class names, which returns a number. It
+    is computed for windows and for recordings.
 
     Example:
         >>> @register_metric("share_of_confident")

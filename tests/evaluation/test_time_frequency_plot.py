@@ -8,7 +8,7 @@ import pytest
 
 from whirl.data.recording import Recording
 from whirl.dsp.time_frequency import KINDS
-from whirl.evaluation.pictures import _make_representation, _map, _move_apart, show_recording
+from whirl.evaluation.time_frequency_plot import _make_representation, _map, _move_apart, show_recording
 
 RATE_HZ, RPM = 12_000, 1797.0
 NOISE = np.random.default_rng(0).normal(size=2 * RATE_HZ)
