@@ -1,6 +1,7 @@
-"""Distillation: the loss by hand, the loop against twelve lines, the teacher left alone, the cache, the hints."""
+"""Distillation: loss against values by hand, trainer against a plain loop, frozen teacher, cache, feature hints."""
 
 import copy
+import itertools
 import math
 
 import pytest
@@ -15,6 +16,7 @@ from whirl.data.windows import WindowDataset
 from whirl.engine.callbacks import Callback
 from whirl.engine.interrupt import finish_batch_on_interrupt
 from whirl.models.registry import create_model
+from whirl.training import model_cost, teacher_student
 from whirl.training.knowledge_distillation import (
     DistillationLoss,
     DistillationTrainer,
@@ -32,7 +34,7 @@ def network(seed=0, width=8, dropout=0.2):
 
 
 def windows(n=50, length=128):
-    """Two windows of each of n recordings; the hop leaves a rest."""
+    """Two windows of each of n recordings; a few samples at the end are unused."""
     generator = torch.Generator().manual_seed(1)
     targets = torch.randint(0, 3, (n,), generator=generator).tolist()
     signals = torch.randn(n, 1, length, generator=generator)
@@ -67,14 +69,14 @@ def logits_of(*probabilities):
 
 
 def test_soft_loss_by_hand():
-    """At T = 2 logits 2 ln p give back p: KL((0.8, 0.2) ‖ (0.5, 0.5)) by hand, times 4. The other way round differs."""
+    """At T = 2 logits 2 ln p give p: KL((0.8, 0.2) ‖ (0.5, 0.5)) by hand, times 4. It is not symmetric."""
     teacher, student = 2 * logits_of([0.8, 0.2]), 2 * logits_of([0.5, 0.5])
     soft = DistillationLoss(temperature=2.0).soft_loss
     assert soft(student, teacher).item() == pytest.approx(4 * (0.8 * math.log(1.6) + 0.2 * math.log(0.4)), rel=1e-12)
     assert soft(teacher, student).item() == pytest.approx(4 * (0.5 * math.log(0.625) + 0.5 * math.log(2.5)), rel=1e-12)
 
 
-def test_the_batch_is_averaged():
+def test_loss_is_averaged_over_the_batch():
     teacher, student = logits_of([0.8, 0.2], [0.5, 0.5]), logits_of([0.5, 0.5], [0.5, 0.5])
     soft = DistillationLoss(temperature=1.0).soft_loss
     assert soft(student, teacher).item() == pytest.approx(soft(student[:1], teacher[:1]).item() / 2)
@@ -86,7 +88,7 @@ def test_equal_logits_give_zero(temperature):
     assert DistillationLoss(temperature).soft_loss(logits, logits.clone()) == 0
 
 
-def test_a_high_temperature_matches_logits():
+def test_high_temperature_matches_logits():
     """T -> infinity: the gradient becomes (z - v) / (K B) for centred logits (Hinton et al. 2015, eq. 4)."""
     student, teacher = torch.randn(4, 5, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)
     student, teacher = (x - x.mean(1, keepdim=True) for x in (student, teacher))
@@ -118,7 +120,7 @@ def test_gradient_and_terms(hard, soft_targets):
     assert teacher.grad is None
 
 
-def test_ends_of_alpha_leave_the_other_term_out():
+def test_alpha_0_and_1_leave_out_the_other_term():
     student, targets = torch.randn(2, 3), torch.tensor([0, 1])
     endless = torch.full((2, 3), torch.inf)
     assert torch.equal(DistillationLoss(alpha=0.0)(student, endless, targets), F.cross_entropy(student, targets))
@@ -142,7 +144,7 @@ def test_bad_settings(arguments):
         DistillationLoss(**arguments)
 
 
-def test_other_classes_are_refused():
+def test_rejects_different_numbers_of_classes():
     with pytest.raises(ValueError, match=r"\[2, 3\].*\[2, 4\]"):
         DistillationLoss()(torch.zeros(2, 3), torch.zeros(2, 4), torch.zeros(2).long())
 
@@ -150,7 +152,7 @@ def test_other_classes_are_refused():
 # -- the loop ------------------------------------------------------------------------------------------
 
 
-def test_ends_in_the_same_bits_as_twelve_lines():
+def test_equals_a_plain_loop_exactly():
     plain, ours, teacher, criterion = network(), network(), network(9, 32), DistillationLoss(3.0, 0.6)
     torch.manual_seed(7)
     optimizer, batches = adamw(plain), loader()
@@ -161,8 +163,8 @@ def test_ends_in_the_same_bits_as_twelve_lines():
         for signals, targets, _ in batches:
             optimizer.zero_grad()
             with torch.no_grad():
-                taught = teacher(signals)
-            criterion(plain(signals), taught, targets).backward()
+                teacher_logits = teacher(signals)
+            criterion(plain(signals), teacher_logits, targets).backward()
             nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
             optimizer.step()
     torch.manual_seed(7)
@@ -170,19 +172,19 @@ def test_ends_in_the_same_bits_as_twelve_lines():
     assert equal(plain, ours)
 
 
-def test_without_teaching_it_is_the_trainer():
+def test_alpha_0_equals_trainer_exactly():
     plain, ours = network(), network()
     batches = [loader() for _ in range(4)]
     torch.manual_seed(7)
     history = Trainer(plain, batches[0], batches[1], adamw(plain), device="cpu").fit(3)
     torch.manual_seed(7)
-    taught = distiller(ours, criterion=DistillationLoss(alpha=0.0)).train(batches[2], batches[3], 3)
+    distilled = distiller(ours, criterion=DistillationLoss(alpha=0.0)).train(batches[2], batches[3], 3)
     assert equal(plain, ours)
-    assert taught["val_loss"] == history["val_loss"]
-    assert taught["train_loss"] == taught["train_hard_loss"] == history["train_loss"]
+    assert distilled["val_loss"] == history["val_loss"]
+    assert distilled["train_loss"] == distilled["train_hard_loss"] == history["train_loss"]
 
 
-def test_the_teacher_is_handed_back_as_it_came():
+def test_restores_the_teacher():
     teacher, student = network(9, 32), network()
     teacher[1].eval()
     teacher[6].weight.requires_grad_(False)
@@ -201,18 +203,18 @@ def test_the_teacher_is_handed_back_as_it_came():
     assert [p.requires_grad for p in teacher.parameters()] == [p.requires_grad for p in before.parameters()]
 
 
-def test_the_teacher_comes_back_after_a_failure():
+def test_restores_the_teacher_after_an_error():
     teacher = network(9, 32).train()
-    with pytest.raises(ValueError, match="channels"):
+    with pytest.raises(ValueError, match="criterion failed"):
         distiller(network(), teacher, criterion=DistillationLoss(hard_criterion=fail)).train_epoch(loader(), 0)
     assert all(module.training for module in teacher.modules())
 
 
 def fail(logits, targets):
-    raise ValueError("channels")
+    raise ValueError("criterion failed")
 
 
-def test_a_teacher_in_the_optimizer_is_refused():
+def test_rejects_a_teacher_in_the_optimizer():
     teacher = network()
     with pytest.raises(ValueError, match=r"'0\.weight'"):
         DistillationTrainer(teacher, network(), None, adamw(teacher))
@@ -220,7 +222,7 @@ def test_a_teacher_in_the_optimizer_is_refused():
         DistillationTrainer(teacher, teacher, None, adamw(network()))
 
 
-def test_epochs_by_hand_are_those_of_train():
+def test_train_epoch_equals_train():
     by_hand, ours = network(dropout=0.0), network(dropout=0.0)
     trainer = distiller(by_hand)
     for epoch in range(2):
@@ -233,7 +235,7 @@ def test_epochs_by_hand_are_those_of_train():
     assert trainer.val_loader is None
 
 
-def test_a_second_scheduler_is_refused():
+def test_rejects_a_second_scheduler():
     student = network()
     optimizer = adamw(student)
     first, second = (torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma) for gamma in (0.5, 0.7))
@@ -244,20 +246,20 @@ def test_a_second_scheduler_is_refused():
     assert trainer.lr_scheduler is first
 
 
-def test_a_scheduler_moves_once_an_epoch():
+def test_scheduler_is_stepped_once_per_epoch():
     student = network()
     optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
     halve = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
     assert distiller(student, optimizer=optimizer).train(loader(), None, 3, halve)["lr"] == [0.1, 0.05, 0.025]
 
 
-def test_the_best_student_is_kept_and_offered():
+def test_restore_best():
     student = network()
     trainer = distiller(student, optimizer=torch.optim.SGD(student.parameters(), lr=0.3, momentum=0.9))
     with pytest.raises(ValueError, match="no epoch"):
         trainer.restore_best()
     history = trainer.train(loader(), loader(), 8)
-    assert min(history["val_loss"]) < history["val_loss"][-1]  # or nothing would be tested
+    assert min(history["val_loss"]) < history["val_loss"][-1]  # otherwise the test would show nothing
     assert trainer.restore_best() == min(history["val_loss"])
     assert trainer.evaluate(loader())["loss"] == pytest.approx(min(history["val_loss"]), rel=1e-6)
 
@@ -274,35 +276,35 @@ class InterruptAt(Callback):
 SETTINGS = [{}, {"cache_teacher": True}, {"feature_hints": {"1": "1"}}]
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=["asked", "cached", "hints"])
+@pytest.mark.parametrize("settings", SETTINGS, ids=["plain", "cached", "hints"])
 @pytest.mark.parametrize("batch", [3, 7, 9])
-def test_resume_is_exact(tmp_path, settings, batch):
-    whole, first, second = network(), network(), network()
+def test_resume_matches_uninterrupted_run(tmp_path, settings, batch):
+    reference_student, first, second = network(), network(), network()
     settings = {**settings, "gradient_accumulation_steps": 2}
     torch.manual_seed(7)
-    reference = distiller(whole, **settings)
+    reference = distiller(reference_student, **settings)
     history = reference.train(loader(), loader(), 3)
     torch.manual_seed(7)
-    stopped = distiller(first, checkpoint_dir=tmp_path, callbacks=[InterruptAt(batch)], **settings)
-    with finish_batch_on_interrupt(stopped.state):
-        stopped.train(loader(), loader(), 3)
-    assert stopped.state.epoch < 3
+    interrupted = distiller(first, checkpoint_dir=tmp_path, callbacks=[InterruptAt(batch)], **settings)
+    with finish_batch_on_interrupt(interrupted.state):
+        interrupted.train(loader(), loader(), 3)
+    assert interrupted.state.epoch < 3
     torch.manual_seed(8)
     resumed = distiller(second, checkpoint_dir=tmp_path, callbacks=[InterruptAt(0)], **settings)
     again = resumed.train(loader(), loader(), 3, resume_from=tmp_path / "last.pt")
-    assert equal(whole, second)
+    assert equal(reference_student, second)
     assert again["train_loss"] == history["train_loss"]
     assert resumed.restore_best() == reference.restore_best()
-    assert equal(whole, second)
+    assert equal(reference_student, second)
 
 
-def test_another_teacher_is_refused_on_resume(tmp_path):
+def test_rejects_another_teacher_on_resume(tmp_path):
     distiller(network(), checkpoint_dir=tmp_path).train(loader(), None, 1)
     with pytest.raises(ValueError, match="its teacher is Sequential"):
         distiller(network(), network(8, 32)).train(loader(), None, 2, resume_from=tmp_path / "last.pt")
 
 
-def test_augmentation_reaches_teacher_and_student_alike():
+def test_teacher_and_student_get_the_same_augmented_batch():
     seen = []
     teacher, student = network(9, 32), network()
     for model in (teacher, student):
@@ -329,21 +331,21 @@ def indexed(**settings):
 
 
 @pytest.mark.parametrize("make", [loader, indexed, lambda **k: list(indexed())], ids=["windows", "index", "list"])
-def test_kept_logits_train_to_the_same_student(make):
-    asked, cached, calls = network(), network(), []
+def test_cached_logits_give_the_same_student(make):
+    plain, cached, calls = network(), network(), []
     teacher = network(9, 32)
     torch.manual_seed(7)
-    expected = distiller(asked, teacher).train(make(drop_last=True), None, 3)
+    expected = distiller(plain, teacher).train(make(drop_last=True), None, 3)
     teacher.register_forward_hook(lambda module, inputs, output: calls.append(len(output)))
     torch.manual_seed(7)
     found = distiller(cached, teacher, cache_teacher=True).train(make(drop_last=True), None, 3)
-    assert sum(calls) == 100  # every sample once, those that an epoch drops too
+    assert sum(calls) == 100  # every sample once, including those that an epoch drops
     assert found["train_soft_loss"] == pytest.approx(expected["train_soft_loss"], rel=1e-4)
-    for a, b in zip(asked.parameters(), cached.parameters(), strict=True):
+    for a, b in zip(plain.parameters(), cached.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
-def test_the_cache_belongs_to_its_loader():
+def test_cache_is_renewed_for_another_loader():
     student, teacher = network(), network(9, 32)
     trainer = distiller(student, teacher, cache_teacher=True)
     trainer.train_epoch(loader(), 0)
@@ -362,14 +364,14 @@ def test_the_cache_belongs_to_its_loader():
     ],
     ids=["unnamed", "twice"],
 )
-def test_samples_must_be_told_apart(batch, message):
+def test_rejects_metadata_that_do_not_identify_samples(batch, message):
     with pytest.raises(ValueError, match=message):
         distiller(network(), cache_teacher=True).train([batch], None, 1)
 
 
-def test_a_sample_the_teacher_never_saw_raises():
+def test_rejects_a_sample_without_cached_logits():
     class Moving:
-        """Other samples in every pass, against what its user said."""
+        """Yields other samples in every epoch, contrary to `cache_teacher`."""
 
         passes = 0
 
@@ -384,7 +386,7 @@ def test_a_sample_the_teacher_never_saw_raises():
 @pytest.mark.parametrize(
     "other", [{"augmentation": lambda s, t: (s, t)}, {"feature_hints": {"0": "0"}}], ids=["a", "h"]
 )
-def test_what_needs_the_teacher_in_every_step_cannot_be_cached(other):
+def test_rejects_cache_with_augmentation_or_hints(other):
     with pytest.raises(ValueError, match=f"cache_teacher.*{next(iter(other))}"):
         distiller(network(), cache_teacher=True, **other)
 
@@ -393,7 +395,7 @@ def test_what_needs_the_teacher_in_every_step_cannot_be_cached(other):
 
 
 def test_hint_loss_by_hand():
-    """Equal widths: no projection; the term is the mean squared difference, and it is added with its weight."""
+    """Equal widths need no projection; the mean squared difference is added with its weight."""
     teacher, student = network(9, dropout=0.0), network(dropout=0.0)
     signals, targets, _ = windows()[torch.arange(16)]
     with torch.no_grad():
@@ -407,7 +409,7 @@ def test_hint_loss_by_hand():
     assert not any(module._forward_hooks for model in (teacher, student) for module in model.modules())
 
 
-def test_a_projection_is_learnt_under_the_students_schedule():
+def test_projection_is_trained_with_the_students_schedule():
     student = network()
     optimizer = torch.optim.SGD(student.parameters(), lr=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=28)
@@ -431,12 +433,12 @@ def test_a_projection_is_learnt_under_the_students_schedule():
     ],
     ids=["student", "teacher", "empty"],
 )
-def test_names_of_hints(pairs, message):
+def test_rejects_unknown_modules(pairs, message):
     with pytest.raises(ValueError, match=message):
         distiller(network(), feature_hints=pairs)
 
 
-def test_hints_of_other_lengths_are_refused():
+def test_rejects_hints_of_different_lengths():
     with pytest.raises(ValueError, match="features have length 28, the teacher's 4"):
         distiller(network(), feature_hints={"1": "4"}).train_epoch(loader(), 0)
 
@@ -467,14 +469,34 @@ def test_compare_by_hand():
     assert student.weight.requires_grad
 
 
-def test_a_smaller_network_is_faster_and_smaller():
+def test_measured_cost(monkeypatch):
+    monkeypatch.setattr(teacher_student, "latencies_s", lambda calls, device: [call().numel() * 0.5 for call in calls])
     teacher, student = create_model("resnet18_1d", 3), create_model("resnet18_1d", 3, width=0.125)
     batch = (torch.randn(2, 1, 1024), torch.tensor([0, 1]))
     found = compare_teacher_student(teacher, student, [batch], "cpu", measure_cost=True)
-    assert found["speedup"] == found["teacher_latency_s"] / found["student_latency_s"] > 1
+    assert found["teacher_latency_s"] == found["student_latency_s"] == 1.5  # logits [1, 3]: one sample is timed
+    assert found["speedup"] == 1.0
     weights = 4 * found["teacher_params"]
     assert weights < found["teacher_size_bytes"] < 1.1 * weights
     assert found["student_size_bytes"] < found["teacher_size_bytes"] / 20
+
+
+def test_latencies_are_medians_of_calls_in_turns(monkeypatch):
+    now, order = 0.0, []
+
+    def call(name, times):
+        def run():
+            nonlocal now
+            order.append(name)
+            now += next(times)
+
+        return run
+
+    slow, fast = itertools.cycle([1.0, 3.0, 5.0]), itertools.repeat(0.25)
+    monkeypatch.setattr(model_cost.time, "perf_counter", lambda: now)
+    assert model_cost.latencies_s([call("slow", slow), call("fast", fast)]) == [3.0, 0.25]
+    timed = order[2 * model_cost.WARM_UP :]
+    assert timed == ["slow", "fast"] * model_cost.ROUNDS
 
 
 @pytest.mark.gpu
@@ -482,6 +504,6 @@ def test_on_cuda():
     student, teacher = network(dropout=0.0), network(9, 32)
     cached = distiller(student, teacher, device="cuda", mixed_precision=True, cache_teacher=True)
     history = cached.train(loader(), loader(), 2)
-    asked = distiller(network(dropout=0.0), teacher, device="cuda", mixed_precision=True).train(loader(), loader(), 2)
-    assert history["train_loss"] == pytest.approx(asked["train_loss"], rel=1e-2)
+    plain = distiller(network(dropout=0.0), teacher, device="cuda", mixed_precision=True).train(loader(), loader(), 2)
+    assert history["train_loss"] == pytest.approx(plain["train_loss"], rel=1e-2)
     assert cached._cached.logits.is_cuda

@@ -1,13 +1,10 @@
-"""MixedPrecisionTrainer: equal to Trainer and to a plain loop to the bit, overflows skipped; TF32 done and undone."""
-
-import warnings
+"""MixedPrecisionTrainer: equal to Trainer and to a plain loop, skipped overflows; TensorFloat-32 set and restored."""
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from whirl.engine.precision import cpu_has_bfloat16
 from whirl.training.mixed_precision import (
     MixedPrecisionTrainer,
     check_mixed_precision_support,
@@ -45,7 +42,7 @@ def make_trainer(model, optimizer=None, criterion=None, **options):
 
 
 @pytest.mark.parametrize(("precision", "mixed"), [("32", False), ("bf16", "bf16"), ("fp16", "fp16")])
-def test_is_trainer_to_the_bit(precision, mixed):
+def test_equals_trainer_exactly(precision, mixed):
     ours, theirs = make_model(), make_model()
     trainer = make_trainer(ours, precision=precision, val_loader=make_loader(), gradient_accumulation_steps=2)
     plain = Trainer(
@@ -64,8 +61,8 @@ def test_is_trainer_to_the_bit(precision, mixed):
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_is_a_plain_loop_with_a_scaler(fused):
-    """With overflows at the beginning, growth in between and a schedule that moves with the steps taken."""
+def test_equals_a_plain_loop_with_a_scaler(fused):
+    """With overflows at the start, later growth, and a schedule that counts the steps taken."""
     model, plain = make_model(), make_model()
     optimizer, plain_optimizer = adamw(model, fused), adamw(plain, fused)
     one_cycle = torch.optim.lr_scheduler.OneCycleLR
@@ -106,8 +103,8 @@ def test_is_a_plain_loop_with_a_scaler(fused):
     assert history["scale"][-1] == scaler.get_scale()
 
 
-def test_an_overflow_is_skipped():
-    """A loss of 1e30 is finite, its gradient in float16 is not: seven steps, seven halvings, the weights stay."""
+def test_skips_overflows():
+    """A loss of 1e30 is finite, its float16 gradient is not: seven steps halve the scale and change no weight."""
     model = make_model()
     before = [parameter.detach().clone() for parameter in model.parameters()]
     trainer = make_trainer(
@@ -123,39 +120,39 @@ def test_an_overflow_is_skipped():
 
 def test_resume_keeps_scale_and_growth(tmp_path):
     settings = {"precision": "fp16", "init_scale": 2.0**24, "growth_interval": 10}
-    whole = make_trainer(make_model(), **settings)
-    whole.fit(4)
+    uninterrupted = make_trainer(make_model(), **settings)
+    uninterrupted.fit(4)
     half = make_trainer(make_model(), checkpoint_dir=tmp_path, **settings)
     half.fit(2)
     assert half.scaler.state_dict()["_growth_tracker"] != 0
     rest = make_trainer(make_model(), precision="fp16")
     history = rest.fit(4, resume_from=tmp_path / "last.pt")
-    assert whole.skipped_steps > 0
-    assert rest.scaler.state_dict() == whole.scaler.state_dict()
-    assert rest.skipped_steps == whole.skipped_steps
-    assert same(rest.model, whole.model)
+    assert uninterrupted.skipped_steps > 0
+    assert rest.scaler.state_dict() == uninterrupted.scaler.state_dict()
+    assert rest.skipped_steps == uninterrupted.skipped_steps
+    assert same(rest.model, uninterrupted.model)
     assert {name: history[name] for name in ("scale", "skipped_steps")} == {
-        name: whole.state.history[name] for name in ("scale", "skipped_steps")
+        name: uninterrupted.state.history[name] for name in ("scale", "skipped_steps")
     }
 
 
-def test_without_a_scaler_nothing_is_logged():
+def test_logs_no_scale_without_a_scaler():
     trainer = make_trainer(make_model(), precision="bf16")
     assert not {"scale", "skipped_steps"} & set(trainer.fit(1))
     assert trainer.skipped_steps == 0
 
 
-def test_auto_is_what_the_device_has():
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        trainer = make_trainer(make_model())
-    assert trainer.precision.name == ("bf16" if cpu_has_bfloat16() else "32")
-    assert check_mixed_precision_support("cpu") == (trainer.precision.name != "32")
-    assert len(caught) == (0 if cpu_has_bfloat16() else 1)
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_auto_selects_what_the_cpu_supports(has_bf16, monkeypatch, recwarn):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has_bf16})
+    trainer = make_trainer(make_model())
+    assert trainer.precision.name == ("bf16" if has_bf16 else "32")
+    assert check_mixed_precision_support("cpu") is has_bf16
+    assert len(recwarn) == (0 if has_bf16 else 1)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
-def test_an_absent_device_warns_once():
+def test_absent_device_warns_once():
     model = make_model()
     with pytest.warns(UserWarning, match="training on the CPU") as caught:
         trainer = MixedPrecisionTrainer(model, make_loader(), adamw(model), nn.CrossEntropyLoss(), precision="32")
@@ -164,7 +161,7 @@ def test_an_absent_device_warns_once():
     assert trainer.device == torch.device("cpu")
 
 
-def test_wrong_arguments_are_named():
+def test_rejects_invalid_arguments():
     with pytest.raises(ValueError, match="precision is 'fp8'"):
         make_trainer(make_model(), precision="fp8")
     with pytest.raises(ValueError, match=r"growth_factor is 0\.5"):
@@ -173,7 +170,7 @@ def test_wrong_arguments_are_named():
         make_trainer(make_model(), precision="32", val_laoder=None)
 
 
-def test_support_is_told_quietly(capsys):
+def test_support_of_devices(capsys):
     assert check_mixed_precision_support("cuda") == torch.cuda.is_available()
     assert check_mixed_precision_support("cuda:99") is False
     assert check_mixed_precision_support(torch.device("meta")) is False
@@ -201,7 +198,7 @@ def single_precision():
         owner.fp32_precision = value
 
 
-def test_tf32_is_told_and_undone(single_precision):
+def test_tf32_is_restored_after_the_block(single_precision):
     before = settings()
     with enable_mixed_precision() as changes:
         assert settings() == ["tf32"] * 3
@@ -214,25 +211,25 @@ def test_tf32_is_told_and_undone(single_precision):
     assert not changes.changed
 
 
-def test_tf32_stays_until_undone(single_precision):
+def test_tf32_is_restored_by_undo(single_precision):
     before = settings()
     changes = enable_mixed_precision()
     assert settings() == ["tf32"] * 3
     changes.undo()
     assert settings() == before
     backends.cudnn.conv.fp32_precision = "tf32"
-    changes.undo()  # has nothing left to do
+    changes.undo()  # nothing is left to restore
     assert backends.cudnn.conv.fp32_precision == "tf32"
 
 
-def test_tf32_is_undone_after_an_error(single_precision):
+def test_tf32_is_restored_after_an_error(single_precision):
     before = settings()
     with pytest.raises(KeyError), enable_mixed_precision():
         raise KeyError
     assert settings() == before
 
 
-def test_the_old_flags_can_be_read_afterwards():
+def test_old_flags_can_be_read_afterwards():
     with enable_mixed_precision():
         pass
     assert torch.get_float32_matmul_precision() == "highest"
@@ -245,7 +242,7 @@ def test_the_old_flags_can_be_read_afterwards():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("fused", [False, True])
-def test_overflows_are_skipped_on_cuda(fused):
+def test_skips_overflows_on_cuda(fused):
     model = make_model().cuda()
     before = [parameter.detach().clone() for parameter in model.parameters()]
     optimizer = adamw(model, fused)

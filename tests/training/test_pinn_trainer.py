@@ -1,4 +1,4 @@
-"""The physics-informed trainer: limits, what its numbers mean, unlabelled windows, controls, resume."""
+"""The physics-informed trainer: limiting cases, logged terms, unlabelled windows, zero gradients, resume."""
 
 import math
 
@@ -38,7 +38,7 @@ def weights(trainer):
     return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
 
 
-def test_without_physics_it_is_trainer_to_the_bit(windows):
+def test_without_physics_equals_trainer_exactly(windows):
     plain = new(Trainer, windows, device="cpu")
     physics = new(PINNTrainer, windows, lambda_freq=0, **FREQ_ONLY)
     plain.fit(2), physics.fit(2)
@@ -47,7 +47,7 @@ def test_without_physics_it_is_trainer_to_the_bit(windows):
     assert physics.state.history["train_physics_loss"] == [0.0, 0.0]
 
 
-def test_different_weights_differ_after_one_step(windows):
+def test_weights_of_a_term_change_the_first_step(windows):
     found = []
     for weight in (0.1, 0.3, 1.0):
         trainer = new(PINNTrainer, windows, lambda_freq=weight, adaptive_lambda=False, max_grad_norm=None, **FREQ_ONLY)
@@ -57,7 +57,7 @@ def test_different_weights_differ_after_one_step(windows):
     assert len({tuple(w.tolist()) for w in found}) == 3
 
 
-def test_components_add_up_and_the_weights_rise_to_all_of_them(windows):
+def test_components_add_up_and_weights_rise(windows):
     trainer = new(PINNTrainer, windows, val_loader=loader(windows), lambda_freq=0.7, **FREQ_ONLY)
     history = trainer.train(3)
     assert trainer.state.lambda_history == [0.0, 0.5, 1.0]
@@ -71,7 +71,7 @@ def test_components_add_up_and_the_weights_rise_to_all_of_them(windows):
     assert all(0 <= value <= 1 for value in history["train_physics_agreement"])
 
 
-def test_compute_loss_returns_what_the_reference_names(windows):
+def test_compute_loss_returns_the_documented_components(windows):
     trainer = new(PINNTrainer, windows, **FREQ_ONLY)
     signals, targets, metadata = windows[torch.arange(4)]
     loss, parts = trainer.compute_loss(trainer.model(signals), targets, signals, metadata)
@@ -82,7 +82,7 @@ def test_compute_loss_returns_what_the_reference_names(windows):
 
 
 def test_accumulation_is_exact(windows):
-    """Two micro-batches of 8 step as one of 16; no batch normalisation, which would see other batches."""
+    """Two micro-batches of 8 equal one of 16, without batch normalization, whose statistics would differ."""
 
     def trained(batch_size, steps):
         torch.manual_seed(0)
@@ -115,7 +115,7 @@ class DoubleWindows(torch.utils.data.Dataset):
         return signals.double(), targets, metadata
 
 
-# -- inert terms ----------------------------------------------------------------------------------------------
+# -- zero gradients ----------------------------------------------------------------------------------------------
 
 
 def without_rpm(batch):
@@ -123,7 +123,7 @@ def without_rpm(batch):
     return signals, targets
 
 
-def test_a_term_without_a_gradient_stops_training_with_its_name_and_reason(windows):
+def test_term_without_gradient_stops_training(windows):
     batches = [without_rpm(windows[torch.arange(16)])]
     trainer = PINNTrainer(create_model("wdcnn", 11), batches, **FREQ_ONLY)
     before = weights(trainer)
@@ -132,7 +132,7 @@ def test_a_term_without_a_gradient_stops_training_with_its_name_and_reason(windo
     assert torch.equal(before, weights(trainer))
 
 
-def test_the_default_terms_need_their_inputs(windows):
+def test_default_terms_need_their_inputs(windows):
     signals, targets, metadata = windows[torch.arange(16)]
     batches = [(signals, targets, {"rpm": metadata["rpm"]})]
     trainer = PINNTrainer(create_model("wdcnn", 11), batches, device="cpu", sample_rate=RATE_HZ)
@@ -140,14 +140,14 @@ def test_the_default_terms_need_their_inputs(windows):
         trainer.fit(1)
 
 
-def test_simulated_recordings_feed_all_three_default_terms(windows):
+def test_simulated_recordings_suit_all_default_terms(windows):
     history = new(PINNTrainer, windows, device="cpu", sample_rate=RATE_HZ).fit(2)
     for name in ("freq_loss", "sommerfeld_loss", "temporal_loss"):
         assert all(value > 0 for value in history[f"train_{name}"])
 
 
 @pytest.mark.filterwarnings("ignore:.*rpm:UserWarning")
-def test_inert_terms_may_be_allowed(windows):
+def test_zero_gradients_may_be_allowed(windows):
     batches = [without_rpm(windows[torch.arange(16)])]
     torch.manual_seed(0)
     trainer = PINNTrainer(create_model("wdcnn", 11), batches, allow_zero_gradient=True, **FREQ_ONLY)
@@ -156,13 +156,13 @@ def test_inert_terms_may_be_allowed(windows):
     assert math.isfinite(history["train_loss"][0])
 
 
-def test_metadata_that_must_be_there(windows):
+def test_rejects_missing_metadata(windows):
     trainer = new(PINNTrainer, windows, metadata_keys=["rpm", "humidity"], **FREQ_ONLY)
     with pytest.raises(ValueError, match=r"metadata_keys has 'humidity', but .*'rpm'"):
         trainer.fit(1)
 
 
-def test_bad_arguments(windows):
+def test_rejects_invalid_arguments(windows):
     with pytest.raises(ValueError, match="unknown lambda_schedule 'linaer'; did you mean 'linear'"):
         new(PINNTrainer, windows, lambda_schedule="linaer", device="cpu")
     with pytest.raises(ValueError, match="lambda_freq"):
@@ -174,7 +174,7 @@ def test_bad_arguments(windows):
 # -- unlabelled windows ---------------------------------------------------------------------------------------
 
 
-def test_unlabelled_windows_change_the_training_and_their_labels_do_not(windows):
+def test_unlabelled_windows_matter_and_their_labels_do_not(windows):
     class Relabelled(DoubleWindows):
         def __getitem__(self, index):
             signals, targets, metadata = self.windows[index]
@@ -196,14 +196,14 @@ def test_accuracy_counts_labelled_windows_only(windows):
     assert trainer.unlabeled_loader is not None
 
 
-def test_unlabelled_batches_must_have_the_same_metadata(windows):
+def test_unlabelled_batches_need_the_same_metadata(windows):
     unlabeled = [without_rpm(windows[torch.arange(8)])]
     trainer = new(PINNTrainer, windows, unlabeled_loader=unlabeled, **FREQ_ONLY)
     with pytest.raises(ValueError, match="batches of unlabeled_loader have no metadata"):
         trainer.fit(1)
 
 
-def test_an_empty_unlabelled_loader(windows):
+def test_rejects_an_empty_unlabelled_loader(windows):
     with pytest.raises(ValueError, match="unlabeled_loader yielded no batch"):
         new(PINNTrainer, windows, unlabeled_loader=[], **FREQ_ONLY).fit(1)
 
@@ -212,7 +212,7 @@ def test_an_empty_unlabelled_loader(windows):
 
 
 @pytest.mark.parametrize("balancing", ["none", "gradnorm", "softadapt", "relobralo"])
-def test_resumes_in_mid_epoch_to_the_same_bits(windows, tmp_path, balancing):
+def test_resume_matches_uninterrupted_run(windows, tmp_path, balancing):
     def make(folder):
         return new(
             PINNTrainer,
@@ -224,9 +224,9 @@ def test_resumes_in_mid_epoch_to_the_same_bits(windows, tmp_path, balancing):
             **FREQ_ONLY,
         )
 
-    whole = make("whole")
+    uninterrupted = make("uninterrupted")
     torch.manual_seed(1)
-    whole.fit(3)
+    uninterrupted.fit(3)
     first = make("part")
     first.callbacks.append(StopAt(first, 4))
     torch.manual_seed(1)
@@ -234,13 +234,13 @@ def test_resumes_in_mid_epoch_to_the_same_bits(windows, tmp_path, balancing):
     second = make("part")
     torch.manual_seed(5)
     second.fit(3, resume_from=tmp_path / "part" / "last.pt")
-    assert torch.equal(weights(whole), weights(second))
+    assert torch.equal(weights(uninterrupted), weights(second))
     assert second.state.lambda_history == [0.0, 0.5, 1.0]
-    assert second.state.history["train_freq_loss"] == whole.state.history["train_freq_loss"]
+    assert second.state.history["train_freq_loss"] == uninterrupted.state.history["train_freq_loss"]
 
 
 class StopAt(Callback):
-    """Interrupts after some optimizer steps, as Ctrl-C does."""
+    """Interrupts after a number of optimizer steps, as Ctrl-C does."""
 
     def __init__(self, trainer, steps):
         self.stopping, self.steps = trainer, steps
@@ -250,12 +250,12 @@ class StopAt(Callback):
 
 
 @pytest.mark.parametrize("mixed_precision", [False, "bf16"])
-def test_trains_in_less_precision(windows, mixed_precision):
+def test_trains_in_mixed_precision(windows, mixed_precision):
     trainer = new(PINNTrainer, windows, mixed_precision=mixed_precision, adaptive_lambda=False, **FREQ_ONLY)
     assert math.isfinite(trainer.fit(1)["train_freq_loss"][0])
 
 
-def test_a_network_that_takes_metadata_is_given_it(windows):
+def test_passes_metadata_to_the_network(windows):
     class Speed(nn.Module):
         def __init__(self):
             super().__init__()

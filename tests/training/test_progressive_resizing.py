@@ -1,4 +1,4 @@
-"""Progressive resizing: the resized data set, and training in stages against a plain loop and after interruptions."""
+"""Progressive resizing: the resized data set, training in stages against a plain loop, resume."""
 
 import warnings
 
@@ -50,7 +50,7 @@ def windows(seconds=1.0, window=256):
 
 
 class OneByOne(Dataset):
-    """A user's own data set: NumPy samples, one at a time, in one of the forms that are allowed."""
+    """A data set of a user: NumPy samples, one at a time, in one of the accepted forms."""
 
     def __init__(self, form="tuple", lengths=(FULL,)):
         self.form, self.lengths = form, lengths
@@ -83,11 +83,11 @@ def staged(model, schedule=((24, 2), (FULL, 2)), **options):
 # -- the data set ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kept", [False, True])
-def test_windows_are_resized_as_a_batch_and_keep_what_is_known_of_them(kept):
+@pytest.mark.parametrize("cached", [False, True])
+def test_windows_are_resized_in_batches_and_keep_their_metadata(cached):
     base, indices = windows(), torch.tensor([5, 0, 17])
     resized = ResizableSignalDataset(base, 100)
-    if kept:
+    if cached:
         resized.cache()
     signals, targets, metadata = resized[indices]
     expected_signals, expected_targets, expected_metadata = base[indices]
@@ -101,7 +101,7 @@ def test_windows_are_resized_as_a_batch_and_keep_what_is_known_of_them(kept):
 
 
 @pytest.mark.parametrize("form", ["tuple", "triple", "mapping"])
-def test_any_other_data_set_is_resized_item_by_item_in_its_own_form(form):
+def test_other_data_sets_keep_their_form(form):
     base = OneByOne(form)
     resized = ResizableSignalDataset(base, 48)
     batches = [resized[torch.arange(8)], next(iter(DataLoader(resized, batch_size=8)))]
@@ -115,12 +115,12 @@ def test_any_other_data_set_is_resized_item_by_item_in_its_own_form(form):
     assert sum(1 for _ in resized) == len(base)
 
 
-def test_signals_of_different_lengths_come_out_alike():
+def test_signals_of_different_lengths():
     signals, _ = ResizableSignalDataset(OneByOne(lengths=(64, 40)), 32)[[0, 1]]
     torch.testing.assert_close(signals[1], resize(torch.from_numpy(OneByOne().signals[1][:, :40]), 32))
 
 
-def test_truncate_keeps_the_head_and_pad_adds_zeros_on_the_right_at_the_same_rate():
+def test_truncate_and_pad():
     base = windows()
     whole, _, _ = base[[3]]
     head = ResizableSignalDataset(base, 100, "truncate")
@@ -134,13 +134,13 @@ def test_truncate_keeps_the_head_and_pad_adds_zeros_on_the_right_at_the_same_rat
 
 @pytest.mark.parametrize(("method", "length"), [("pad", 200), ("truncate", 300)])
 @pytest.mark.parametrize("index", [0, [0, 1]])
-def test_what_a_method_cannot_do_is_said_at_the_first_item(method, length, index):
+def test_rejects_signals_of_unsuitable_length(method, length, index):
     resized = ResizableSignalDataset(windows(), length, method)
     with pytest.raises(ValueError, match=f"cannot {method} signals of 256 samples to {length}"):
         resized[index]
 
 
-def test_refuses_lengths_and_methods_that_make_no_sense():
+def test_rejects_invalid_lengths_and_methods():
     with pytest.raises(ValueError, match="target_length is 0"):
         ResizableSignalDataset(data(), 0)
     with pytest.raises(ValueError, match="did you mean 'truncate'"):
@@ -149,7 +149,7 @@ def test_refuses_lengths_and_methods_that_make_no_sense():
         ResizableSignalDataset(OneByOne(), 8).cache()
 
 
-def test_a_new_length_forgets_what_was_kept():
+def test_new_length_clears_the_cache():
     resized = ResizableSignalDataset(data(), 32)
     resized.cache()
     resized.target_length = 16
@@ -172,7 +172,7 @@ class Batches:
 
 @pytest.mark.parametrize("base", [data, windows, OneByOne], ids=["tensors", "windows", "one by one"])
 @pytest.mark.parametrize("method", ["interpolate", "truncate", "pad"])
-def test_one_stage_at_full_length_is_the_trainer(base, method):
+def test_one_stage_at_full_length_equals_trainer_exactly(base, method):
     dataset = base()
     signals = torch.as_tensor(dataset[0][0])
 
@@ -195,7 +195,7 @@ def test_one_stage_at_full_length_is_the_trainer(base, method):
 
 
 @pytest.mark.parametrize("method", ["interpolate", "truncate"])
-def test_two_stages_are_a_plain_loop_over_resized_signals(method):
+def test_two_stages_equal_a_plain_loop_exactly(method):
     schedule, (signals, targets) = [(24, 2), (FULL, 2)], data().tensors
     plain, ours = small_network(), small_network()
     order, optimizer, epoch = BatchSampler(N_SIGNALS, 16, shuffle=True), adamw(plain), 0
@@ -220,7 +220,7 @@ def test_two_stages_are_a_plain_loop_over_resized_signals(method):
     assert (history["stage"], history["length"]) == ([0, 0, 1, 1], [24, 24, FULL, FULL])
 
 
-def test_callbacks_accumulation_mixed_precision_and_augmentation_are_the_trainers():
+def test_options_of_trainer():
     seen = []
 
     class Lengths(Callback):
@@ -241,10 +241,10 @@ def test_callbacks_accumulation_mixed_precision_and_augmentation_are_the_trainer
     assert trainer.updater.grad_norm is not None
 
 
-@pytest.mark.parametrize("kept_bytes", [0, 2**30], ids=["resized with each batch", "kept"])
+@pytest.mark.parametrize("cache_bytes", [0, 2**30], ids=["resized with each batch", "cached"])
 @pytest.mark.parametrize(("epoch", "batch"), [(0, 0), (1, 2), (2, 1), (3, 3)])
-def test_resumes_exactly_in_mid_stage(tmp_path, monkeypatch, epoch, batch, kept_bytes):
-    monkeypatch.setattr(progressive_resizing, "CACHE_BYTES", kept_bytes)
+def test_resume_matches_uninterrupted_run(tmp_path, monkeypatch, epoch, batch, cache_bytes):
+    monkeypatch.setattr(progressive_resizing, "CACHE_BYTES", cache_bytes)
 
     class InterruptAt(Callback):
         def on_batch_end(self, index, logs=None):
@@ -260,16 +260,18 @@ def test_resumes_exactly_in_mid_stage(tmp_path, monkeypatch, epoch, batch, kept_
         trainer.train_progressive(data(), data(20, seed=2), 16, 0, schedule, seed=4, resume_from=resume_from)
         return trainer
 
-    whole = run()
+    uninterrupted = run()
     run([InterruptAt()])
     torch.manual_seed(99)
     resumed = run(resume_from=tmp_path / "last.pt")
-    assert equal_weights(whole.model, resumed.model)
-    names = set(whole.state.history) - {"epoch_time_s"}
-    assert {name: resumed.state.history[name] for name in names} == {name: whole.state.history[name] for name in names}
+    assert equal_weights(uninterrupted.model, resumed.model)
+    names = set(uninterrupted.state.history) - {"epoch_time_s"}
+    assert {name: resumed.state.history[name] for name in names} == {
+        name: uninterrupted.state.history[name] for name in names
+    }
 
 
-def test_the_same_workers_go_through_all_stages():
+def test_all_stages_use_the_same_workers():
     pids = []
 
     class Watch(Callback):
@@ -285,7 +287,7 @@ def test_the_same_workers_go_through_all_stages():
     assert pids[0] == pids[1] == pids[2]
 
 
-def test_a_hand_written_loop_uses_its_own_loaders():
+def test_hand_written_loop_with_its_own_loaders():
     trainer = staged(small_network(), [(FULL, 1)])
     loader = DataLoader(ResizableSignalDataset(data(), 32), batch_size=16)
     losses = [trainer.train_epoch(loader, epoch)["loss"] for epoch in range(3)]
@@ -295,8 +297,8 @@ def test_a_hand_written_loop_uses_its_own_loaders():
     assert trainer.state.history["length"] == [FULL]
 
 
-def test_the_best_epoch_is_one_of_the_last_stage(tmp_path):
-    """The first stage reaches a lower loss than the second one can: its signals come without the noise."""
+def test_best_epoch_belongs_to_the_last_stage(tmp_path):
+    """The first stage reaches a lower loss than the second, because its short signals are less noisy."""
     signals, targets = data().tensors
     signals = targets[:, None, None] * torch.ones(FULL) + 20 * (-1) ** torch.arange(FULL)
     noisy = TensorDataset(signals + 5 * torch.randn(signals.shape, generator=torch.Generator().manual_seed(0)), targets)
@@ -312,7 +314,7 @@ def test_the_best_epoch_is_one_of_the_last_stage(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["cnn1d", "patch_transformer", "wdcnn"])  # resnet18_1d as well, but slow
-def test_networks_of_the_registry_take_every_length(name):
+def test_networks_of_the_registry_accept_every_length(name):
     model = create_model(name, 3, 2)
     trainer = staged(model, [(1024, 1), (1500, 1)])
     history = trainer.train_progressive(windows(seconds=2.2, window=2048), batch_size=8)
@@ -329,20 +331,20 @@ def test_networks_of_the_registry_take_every_length(name):
     ],
     ids=["linear", "wdcnn", "order_cnn", "hybrid_pinn"],
 )
-def test_a_network_that_cannot_is_refused_before_the_first_stage(model, schedule, reason):
+def test_rejects_an_unsuitable_network_before_the_first_stage(model, schedule, reason):
     trainer = staged(model(), schedule)
     with pytest.raises(ValueError, match=reason):
         trainer.train_progressive(windows())
     assert trainer.state.epoch == trainer.state.global_step == 0
 
 
-def test_a_network_that_knows_its_sampling_rate_may_see_shorter_signals():
+def test_truncate_suits_a_network_with_a_sampling_rate():
     torch.manual_seed(0)
     trainer = staged(create_model("order_cnn", 3, 2, sampling_rate_hz=1000.0), [(128, 1)], resize_method="truncate")
     assert trainer.train_progressive(windows())["length"] == [128]
 
 
-def test_trying_the_network_leaves_no_trace():
+def test_check_of_the_network_changes_nothing():
     model = small_network().train()
     before, random = {name: value.clone() for name, value in model.state_dict().items()}, torch.get_rng_state()
     staged(model).set_data(data())
@@ -352,23 +354,23 @@ def test_trying_the_network_leaves_no_trace():
 
 
 @pytest.mark.parametrize("schedule", [[], [(512,)], [512], [(0, 1)], [(512, 1.5)], "512:5", 5])
-def test_refuses_a_schedule_that_is_none(schedule):
+def test_rejects_an_invalid_schedule(schedule):
     with pytest.raises(ValueError, match="expected"):
         check_schedule(schedule)
 
 
 @pytest.mark.parametrize("text", ["", "512", "512:5,", "512:5:1", "512:0", "a:b"])
-def test_refuses_a_written_schedule_that_is_none(text):
+def test_rejects_an_invalid_schedule_text(text):
     with pytest.raises(ValueError, match="expected"):
         parse_schedule(text)
 
 
-def test_the_default_is_the_references():
+def test_default_schedule():
     trainer = ProgressiveResizingTrainer(small_network(), None, None)
     assert trainer.schedule == ((25600, 20), (51200, 15), (76800, 10), (102400, 5))
 
 
-def test_refuses_what_does_not_go_together(tmp_path):
+def test_rejects_invalid_combinations(tmp_path):
     model = small_network()
     trainer = staged(model, [(FULL, 1)], checkpoint_dir=tmp_path)
     with pytest.raises(ValueError, match="there are no training data"):
@@ -394,7 +396,7 @@ def test_refuses_what_does_not_go_together(tmp_path):
         )
 
 
-def test_warns_of_stages_that_show_nothing_new_and_leaves_a_single_signal_out():
+def test_warns_of_stages_longer_than_the_signals_and_drops_a_single_signal():
     trainer = staged(small_network(), [(2 * FULL, 1)])
     with pytest.warns(UserWarning, match="stages of 128 samples are longer than the signals, 64"):
         trainer.set_data(data(33), batch_size=16)

@@ -1,4 +1,4 @@
-"""SpectrogramTrainer and MultiTFRTrainer: the masks' statistics, the same weights as simpler loops, exact resume."""
+"""SpectrogramTrainer and MultiTFRTrainer: statistics of masks, comparison with simpler loops, exact resume."""
 
 import math
 import warnings
@@ -71,7 +71,7 @@ def masker(**settings):
 
 
 def masked_share(length, widest, count):
-    """Expected share of an axis that `count` masks cover: a place is open if every mask leaves it open."""
+    """Expected fraction of an axis that `count` masks cover: a position is open if no mask covers it."""
     widest = min(widest, length)
     places = []
     for place in range(length):
@@ -87,7 +87,7 @@ def masked_share(length, widest, count):
     ("n_frequencies", "n_times", "freq", "time", "n_freq", "n_time"),
     [(16, 24, 4, 6, 2, 2), (16, 24, 40, 40, 1, 2), (12, 8, 3, 0, 3, 1), (12, 8, 3, 2, 0, 1)],
 )
-def test_masked_share_is_the_expected_one(n_frequencies, n_times, freq, time, n_freq, n_time):
+def test_masked_share_has_the_expected_value(n_frequencies, n_times, freq, time, n_freq, n_time):
     torch.manual_seed(0)
     trainer = masker(time_mask_param=time, freq_mask_param=freq, num_time_masks=n_time, num_freq_masks=n_freq)
     shares = (trainer.apply_specaugment(torch.ones(6_000, 1, n_frequencies, n_times)) == 0).double().mean((1, 2, 3))
@@ -101,7 +101,7 @@ def test_masked_share_is_the_expected_one(n_frequencies, n_times, freq, time, n_
     )
 
 
-def test_widths_are_uniform_up_to_the_parameter_on_either_axis():
+def test_widths_are_uniform():
     torch.manual_seed(1)
     for axis, settings in (
         (2, {"num_time_masks": 0, "freq_mask_param": 5}),
@@ -114,7 +114,7 @@ def test_widths_are_uniform_up_to_the_parameter_on_either_axis():
         assert chisquare(torch.bincount(widths, minlength=6)).pvalue > 0.01
 
 
-def test_a_mask_is_never_wider_than_parameter_or_axis():
+def test_mask_is_not_wider_than_parameter_or_axis():
     trainer = masker(time_mask_param=100, freq_mask_param=3, num_time_masks=1, num_freq_masks=1)
     masked = trainer.apply_specaugment(torch.ones(2000, 1, 8, 5)) == 0
     rows, columns = masked.all(3).sum(2), masked.all(2).sum(2)
@@ -122,7 +122,7 @@ def test_a_mask_is_never_wider_than_parameter_or_axis():
     assert rows[columns < 5].max() == 3
 
 
-def test_every_sample_has_its_own_masks_and_its_channels_the_same():
+def test_samples_have_different_masks_and_channels_the_same():
     torch.manual_seed(2)
     masked = masker().apply_specaugment(torch.ones(50, 3, 128, 256)) == 0
     assert len(masked[:, 0].flatten(1).unique(dim=0)) == 50
@@ -130,7 +130,7 @@ def test_every_sample_has_its_own_masks_and_its_channels_the_same():
 
 
 @pytest.mark.parametrize("value", [0.0, -80.0, "mean"])
-def test_what_takes_the_place(value):
+def test_mask_value(value):
     maps = torch.randn(6, 2, 16, 24)
     before = maps.clone()
     masked = masker(mask_value=value, time_mask_param=6, freq_mask_param=4).apply_specaugment(maps)
@@ -150,12 +150,12 @@ def test_what_takes_the_place(value):
         ({"mask_value": math.nan}, "mask_value is nan"),
     ],
 )
-def test_bad_settings(settings, message):
+def test_rejects_invalid_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         SpectrogramTrainer(network(), [], device="cpu", **settings)
 
 
-def test_unknown_keywords_and_other_shapes_are_refused():
+def test_rejects_unknown_keywords_and_shapes():
     with pytest.raises(TypeError, match="mask_param"):
         SpectrogramTrainer(network(), [], device="cpu", mask_param=3)
     with pytest.raises(ValueError, match=r"spectrograms have shape \[2, 16, 24\]"):
@@ -165,7 +165,7 @@ def test_unknown_keywords_and_other_shapes_are_refused():
 # -- SpectrogramTrainer --------------------------------------------------------------------------------
 
 
-def test_without_specaugment_it_is_the_plain_trainer_to_the_bit():
+def test_without_specaugment_equals_trainer_exactly():
     plain = fitted(lambda: Trainer(network(), loader(), loader(), device="cpu"))
     ours = fitted(lambda: SpectrogramTrainer(network(), loader(), loader(), use_specaugment=False, **SMALL))
     masked = fitted(lambda: SpectrogramTrainer(network(), loader(), loader(), **SMALL))
@@ -173,7 +173,7 @@ def test_without_specaugment_it_is_the_plain_trainer_to_the_bit():
     assert not torch.equal(masked, plain)
 
 
-def test_signals_are_made_into_maps_on_the_way():
+def test_computes_maps_of_signals():
     signals = {"shape": (1, 256)}
 
     def model():
@@ -191,7 +191,7 @@ def test_signals_are_made_into_maps_on_the_way():
     assert (batch.signals == 0).any()
 
 
-def test_nothing_is_masked_in_evaluation():
+def test_masks_nothing_in_evaluation():
     trainer = SpectrogramTrainer(network(), loader(), loader(shuffle=False), **SMALL)
     trainer.model.eval()
     state = torch.get_rng_state()
@@ -201,14 +201,14 @@ def test_nothing_is_masked_in_evaluation():
     assert "masked_share" not in trainer.validate_epoch()
 
 
-def test_logs_tell_the_masked_share():
+def test_logs_the_masked_share():
     trainer = SpectrogramTrainer(network(), [next(iter(loader(batch_size=20)))], **SMALL)
     seen = []
     trainer.model.register_forward_pre_hook(lambda module, inputs: seen.append((inputs[0] == 0).float().mean().item()))
     assert trainer.train_epoch()["masked_share"] == pytest.approx(seen[0], rel=1e-6)
 
 
-def test_a_checkpoint_knows_how_the_maps_were_made(tmp_path):
+def test_checkpoint_has_the_representation(tmp_path):
     def trainer(folder, kind="stft"):
         model = TimeFrequencyNetwork(TimeFrequency(kind, 1000, 16, 16, scale="magnitude"), network())
         return SpectrogramTrainer(model, loader(shape=(1, 256)), checkpoint_dir=folder, **SMALL)
@@ -245,7 +245,7 @@ def loaders(form):
 
 
 class Sliced(TensorDataset):
-    """Cuts a batch at once, as our windows do."""
+    """Returns a batch for a tensor of indices, as `WindowDataset` does."""
 
     def __init__(self, whole):
         super().__init__(*whole.tensors)
@@ -253,7 +253,7 @@ class Sliced(TensorDataset):
 
 @pytest.mark.parametrize("at", [(0, 0), (1, 4)])
 @pytest.mark.parametrize("form", ["plain", "generator", "own", "one loader"])
-def test_interrupted_and_resumed_ends_in_the_same_bits(tmp_path, form, at):
+def test_resume_matches_uninterrupted_run(tmp_path, form, at):
     def make(folder, callbacks=()):
         settings = {"checkpoint_dir": folder, "callbacks": list(callbacks), **SMALL}
         torch.manual_seed(11)
@@ -262,45 +262,45 @@ def test_interrupted_and_resumed_ends_in_the_same_bits(tmp_path, form, at):
         validation = {name: loader(shuffle=False) for name in KINDS}
         return MultiTFRTrainer(network(), loaders(form), validation, {"stft": 1, "cwt": 2}, **settings)
 
-    whole = make(tmp_path / "whole")
+    uninterrupted = make(tmp_path / "uninterrupted")
     torch.manual_seed(21)
-    expected = whole.fit(2)
-    broken = make(tmp_path / "broken", [InterruptAt(*at)])
+    expected = uninterrupted.fit(2)
+    interrupted = make(tmp_path / "interrupted", [InterruptAt(*at)])
     torch.manual_seed(21)
-    broken.fit(2)
-    assert broken.state.epoch == at[0]
+    interrupted.fit(2)
+    assert interrupted.state.epoch == at[0]
     left = torch.get_rng_state()
-    resumed = make(tmp_path / "broken")
+    resumed = make(tmp_path / "interrupted")
     torch.manual_seed(99)
-    history = resumed.fit(2, resume_from=tmp_path / "broken" / "last.pt")
-    assert torch.equal(weights(whole.model), weights(resumed.model))
+    history = resumed.fit(2, resume_from=tmp_path / "interrupted" / "last.pt")
+    assert torch.equal(weights(uninterrupted.model), weights(resumed.model))
     for name in set(expected) - {"epoch_time_s"}:
         assert history[name] == expected[name], name
-    # the same trainer goes on as well
-    broken.state.interrupted = False
+    # the interrupted trainer itself can continue, too
+    interrupted.state.interrupted = False
     torch.set_rng_state(left)
-    broken.fit(2 - broken.state.epoch)
-    assert torch.equal(weights(whole.model), weights(broken.model))
+    interrupted.fit(2 - interrupted.state.epoch)
+    assert torch.equal(weights(uninterrupted.model), weights(interrupted.model))
 
 
 # -- several representations ---------------------------------------------------------------------------
 
 
-def test_batches_take_turns_in_proportion():
-    turns = InterleavedLoaders({"a": range(6), "b": range(3), "c": range(1)})
+def test_interleaves_batches_in_proportion():
+    loaders = InterleavedLoaders({"a": range(6), "b": range(3), "c": range(1)})
     # a at 1/12, 3/12, ... 11/12; b at 2/12, 6/12, 10/12; c at 6/12
-    assert "".join(name for name, _ in turns) == "".join(turns.order()) == "abaabcaaba"
-    assert len(turns) == 10
+    assert "".join(name for name, _ in loaders) == "".join(loaders.order()) == "abaabcaaba"
+    assert len(loaders) == 10
     for name, n in (("a", 6), ("b", 3), ("c", 1)):
-        assert [batch for of, batch in turns if of == name] == list(range(n))
+        assert [batch for of, batch in loaders if of == name] == list(range(n))
     # after any number of batches each loader is within one batch of its share
     done = {"a": 0, "b": 0, "c": 0}
-    for i, name in enumerate(turns.order(), start=1):
+    for i, name in enumerate(loaders.order(), start=1):
         done[name] += 1
         assert all(abs(done[of] - i * n / 10) < 1 for of, n in (("a", 6), ("b", 3), ("c", 1)))
 
 
-def test_loaders_that_cannot_be_interleaved():
+def test_rejects_loaders_that_cannot_be_interleaved():
     with pytest.raises(TypeError, match="'a' has no length"):
         InterleavedLoaders({"a": iter([1])})
     with pytest.raises(ValueError, match="'a' has no batch"):
@@ -309,7 +309,7 @@ def test_loaders_that_cannot_be_interleaved():
         InterleavedLoaders({})
 
 
-def test_one_loader_with_weight_1_is_the_plain_trainer_to_the_bit():
+def test_single_loader_equals_trainer_exactly():
     def settings():
         return {"gradient_accumulation_steps": 2, "use_specaugment": False, **SMALL}
 
@@ -324,8 +324,8 @@ def test_one_loader_with_weight_1_is_the_plain_trainer_to_the_bit():
 
 
 @pytest.mark.parametrize("steps", [1, 3])
-def test_equals_a_loop_by_hand(steps):
-    """Two ragged loaders; gradients of a window are the sample-weighted mean of the weighted losses."""
+def test_equals_a_plain_loop(steps):
+    """Batches of unequal size; the gradient of a window is the sample-weighted mean of the weighted losses."""
     batches = {"a": list(loader(20, 1, shuffle=False)), "b": list(loader(12, 2, shuffle=False))}  # 8 8 4, 8 4
     order = [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2)]
     factors = {"a": 0.5, "b": 1.5}
@@ -374,7 +374,7 @@ def test_metrics_of_each_representation_and_of_all():
 
 
 @pytest.mark.parametrize("precision", [False, "bf16"])
-def test_signals_go_to_the_representation_that_has_the_loaders_name(precision):
+def test_signals_go_to_the_representation_of_their_loader(precision):
     signals = loader(16, 1, shuffle=False, shape=(1, 256))
     model = pair()
     before = {kind: weights(model.members[kind]) for kind in KINDS}
@@ -388,7 +388,7 @@ def test_signals_go_to_the_representation_that_has_the_loaders_name(precision):
     assert trainer.representation["cwt"].config["kind"] == "cwt"
 
 
-def test_several_representations_in_a_checkpoint(tmp_path):
+def test_checkpoint_has_several_representations(tmp_path):
     signals = {kind: loader(8, 1, shape=(1, 256)) for kind in KINDS}
     trainer = MultiTFRTrainer(pair(), signals, None, checkpoint_dir=tmp_path, **SMALL)
     trainer.fit(1)
@@ -398,7 +398,7 @@ def test_several_representations_in_a_checkpoint(tmp_path):
     }
 
 
-def test_names_and_weights_are_checked():
+def test_rejects_invalid_names_and_weights():
     one = {"a": loader()}
     with pytest.raises(ValueError, match=r"val_loaders has the names \['b'\], but train_loaders has \['a'\]"):
         MultiTFRTrainer(network(), one, {"b": loader()}, device="cpu")
@@ -422,7 +422,7 @@ def test_names_and_weights_are_checked():
         MultiTFRTrainer(network(), one, None, device="cpu", tfr_weight={})
 
 
-def test_masks_that_suit_small_maps():
+def test_mask_params_of_small_maps():
     assert mask_params(128, 256) == {"freq_mask_param": 20, "time_mask_param": 40}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
