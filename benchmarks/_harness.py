@@ -180,8 +180,8 @@ def real_data(name: str, given: str | None = None) -> str:
         return given
     if REAL_DATA not in os.environ:
         raise SystemExit(
-            f"this benchmark needs the recordings in {name}/, which are not part of whirl: "
-            f"set the environment variable {REAL_DATA} to the folder that holds {name}/, or pass --data FOLDER"
+            f"this benchmark needs the recordings in {name}/, which are not part of whirl: set the environment "
+            f"variable {REAL_DATA} to the folder that holds {name}/, or give its path as an argument"
         )
     folder = Path(os.environ[REAL_DATA]) / name
     if not folder.is_dir():
@@ -222,7 +222,8 @@ def print_results(ratios: Mapping[str, Any], goals: Mapping[str, str], **details
 
     Args:
         ratios: measured ratios by name.
-        goals: bounds such as `"<= 1.05"` by the name of a ratio; empty where the ratios are for information only.
+        goals: bounds such as `"<= 1.05"` by the name of a ratio; those of ratios that were not measured are left out.
         **details: what else belongs to the result, e.g. intervals.
     """
-    print(json.dumps(to_json_safe({"ratios": ratios, "goals": goals, **details})))
+    measured = {name: goal for name, goal in goals.items() if name in ratios}
+    print(json.dumps(to_json_safe({"ratios": ratios, "goals": measured, **details})))

@@ -1,65 +1,60 @@
-"""What each augmentation preset is worth on machines and bearings that training never saw.
+"""Effect of each augmentation preset on the accuracy for machines and bearings that training never saw.
 
-Two tests, both grouped by specimen. `simulated`: journal bearings, 40 machines, every recording with sensor noise at
-5 dB; a quarter of the machines is the test part; each seed draws new machines, weights and order. `cwru`: inner race,
-outer race and ball faults at the drive end; one fault size is held out in turn, scores are pooled over the three folds
-of a seed. Every arm of a seed starts from the same weights and goes through the same windows in the same order, so arms
-are compared run by run: mean of the paired differences to no augmentation, 95 % t-interval over seeds, Wilcoxon's p.
+Two tests, both split by specimen. `simulated`: journal bearings, 40 machines, every recording with sensor noise at 5
+dB; a quarter of the machines is the test part; each seed draws new machines, weights and order. `cwru`: inner race,
+outer race and ball faults at the drive end; each fold holds out one fault size, and scores are pooled over the three
+folds of a seed. All arms of a seed start from the same weights and see the same windows in the same order, so they are
+compared run by run: mean of the paired differences to no augmentation, 95 % t-interval over seeds, Wilcoxon's p.
 
-An arm is a preset, or steps of a policy as name:probability:magnitude joined by '+'.
+An arm is a preset, or the steps of a policy as name:probability:magnitude joined by '+'. The printed ratios are those
+of processor time to no augmentation; they have no goals.
 
     python benchmarks/augmentation_accuracy.py simulated --seeds 8
-    python benchmarks/augmentation_accuracy.py cwru --data ../shared/data/cwru_12k_de --seeds 8 --model wdcnn
+    python benchmarks/augmentation_accuracy.py cwru --seeds 8 --model wdcnn
 
-Finished runs are kept in --results, one JSON line each; started again, the script goes on from there.
+`cwru` reads the recordings from `$WHIRL_REAL_DATA/cwru_12k_de` or from --data. Finished runs are stored in --results,
+one JSON line each; an interrupted benchmark continues.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
-import warnings
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from _harness import ResultsFile, add_seed_options, chosen_seeds, configure, make_parser, names, print_results
+from _unseen_specimens import add_test_options, count_confusion, folds_of
 
-from whirl.engine.checkpoint import load_weights
+from whirl.engine import load_weights
+from whirl.evaluation import compare_arms, predict_windows
 from whirl.evaluation.metrics import scores
-from whirl.evaluation.paired import compare_arms
-from whirl.evaluation.prediction import aggregate_by_recording, predict_windows
-from whirl.runs.config import RunConfig, SimulationConfig
+from whirl.runs import Config, RunFolder
+from whirl.runs.config import with_settings
 from whirl.runs.data import PreparedData, prepare
-from whirl.runs.run_folder import RunFolder
-from whirl.runs.training import make_trainer
+from whirl.runs.trainers import make_trainer
 
-SIZES = ("007", "014", "021")
+GOALS: dict[str, str] = {}
 
 
-def setting(arm: str) -> Any:
-    """`augment` of the configuration."""
+def augment_setting(arm: str) -> Any:
+    """Return the setting `augment` of an arm."""
     if arm == "none":
-        return None
+        return "off"
     if ":" not in arm:
         return arm
     steps = [step.split(":") for step in arm.split("+")]
     return [[(name, float(probability), float(magnitude)) for name, probability, magnitude in steps]]
 
 
-def folds(arguments: argparse.Namespace, seed: int) -> list[RunConfig]:
-    common = {"model": arguments.model, "epochs": arguments.epochs, "seed": seed, "device": arguments.device}
-    if arguments.test == "simulated":
-        simulation = SimulationConfig(n_machines=arguments.machines, seed=seed, snr_db_range=(5, 5))
-        return [RunConfig(simulation=simulation, **common)]
-    cwru = {"classes": ["inner_race", "outer_race", "ball"], "channels": ["DE"], "sampling_rate_hz": 12_000}
-    held_out = [[f"CWRU_DE_{fault}{size}" for fault in ("IR", "OR", "B")] for size in SIZES]
-    return [RunConfig(data=arguments.data, test_specimens=specimens, **cwru, **common) for specimens in held_out]
+def folds(arguments: argparse.Namespace, seed: int) -> list[Config]:
+    settings = {"model": arguments.model, "epochs": arguments.epochs, "seed": seed, "device": arguments.device}
+    return folds_of(arguments, settings, {"seed": seed, "snr_db_range": (5, 5)})
 
 
 def confusion_of(data: PreparedData) -> np.ndarray:
@@ -67,59 +62,44 @@ def confusion_of(data: PreparedData) -> np.ndarray:
     with tempfile.TemporaryDirectory() as scratch:
         folder = RunFolder(scratch)
         trainer = make_trainer(data, folder)
-        trainer.fit(data.config.epochs or 1)
+        trainer.fit(data.config.training.epochs)
         load_weights(trainer.model, folder.best_checkpoint)
-    by_recording = aggregate_by_recording(predict_windows(trainer.model, data.windows(data.split.test)))
-    counts = np.zeros((len(data.classes),) * 2, dtype=int)
-    np.add.at(counts, (by_recording.targets, by_recording.predicted), 1)
-    return counts
+    return count_confusion(predict_windows(trainer.model, data.windows(data.split.test)), len(data.classes))
 
 
-def run(arguments: argparse.Namespace, done: set[tuple[str, int]], results: Path) -> None:
-    for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
+def run(arguments: argparse.Namespace, results: ResultsFile) -> None:
+    done = {(row["arm"], row["seed"]) for row in results.rows()}
+    for seed in chosen_seeds(arguments):
         arms = [arm for arm in arguments.arms if (arm, seed) not in done]
         prepared = [prepare(config) for config in folds(arguments, seed)] if arms else []
         for arm in arms:
-            began = time.process_time()
-            counts = sum(
-                confusion_of(replace(data, config=data.config.model_copy(update={"augment": setting(arm)})))
-                for data in prepared
+            start = time.process_time()
+            changed = (
+                replace(data, config=with_settings(data.config, augment=augment_setting(arm))) for data in prepared
             )
-            row = {
-                "test": arguments.test, "model": arguments.model, "arm": arm, "seed": seed,
-                "macro_f1": float(scores(np.asarray(counts))["macro_f1"]), "processor_s": time.process_time() - began,
-            }  # fmt: skip
-            with results.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            print(f"{arm:40} seed {seed}  macro F1 {row['macro_f1']:.3f}  {row['processor_s']:.0f} s", flush=True)
-
-
-def read(results: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    if not results.exists():
-        return []
-    rows = [json.loads(line) for line in results.read_text().splitlines()]
-    return [row for row in rows if (row["test"], row["model"]) == (arguments.test, arguments.model)]
+            counts = np.sum([confusion_of(data) for data in changed], axis=0)
+            macro_f1, processor_s = float(scores(counts)["macro_f1"]), time.process_time() - start
+            results.append({"arm": arm, "seed": seed, "macro_f1": macro_f1, "processor_s": processor_s})
+            print(f"{arm:40} seed {seed}  macro F1 {macro_f1:.3f}  {processor_s:.0f} s", flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("test", choices=["simulated", "cwru"])
-    parser.add_argument("--data", default="../shared/data/cwru_12k_de")
+    parser = make_parser(__doc__)
+    add_test_options(parser, machines=40)
+    add_seed_options(parser, seeds=5)
     parser.add_argument("--model", default="cnn1d")
-    parser.add_argument("--arms", default="none,light,medium,heavy", type=lambda text: text.split(","))
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--machines", type=int, default=40)
+    parser.add_argument("--arms", default="none,light,medium,heavy", type=names)
     parser.add_argument("--epochs", type=int, default=None)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--results", type=Path, default=Path("augmentation_accuracy.jsonl"))
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    run(arguments, {(row["arm"], row["seed"]) for row in read(arguments.results, arguments)}, arguments.results)
+    configure()
+    settings = {name: getattr(arguments, name) for name in ("test", "model", "epochs", "machines")}
+    results = ResultsFile(arguments.results, settings)
+    run(arguments, results)
     by_arm: dict[str, dict[int, float]] = defaultdict(dict)
     seconds: dict[str, list[float]] = defaultdict(list)
-    for row in read(arguments.results, arguments):
+    for row in results.rows():
         by_arm[row["arm"]][row["seed"]] = row["macro_f1"]
         seconds[row["arm"]].append(row["processor_s"])
     found = compare_arms(by_arm, "none")
@@ -129,7 +109,7 @@ def main() -> None:
     plain_s = statistics.median(seconds["none"])
     time_ratios = {f"time_{arm}": statistics.median(s) / plain_s for arm, s in seconds.items()}
     differences = {arm: [d.difference, d.low, d.high] for arm, d in found.items()}
-    print(json.dumps({"ratios": time_ratios, "goals": {}, "differences": differences}))
+    print_results(time_ratios, GOALS, differences=differences)
 
 
 if __name__ == "__main__":

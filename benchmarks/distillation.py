@@ -1,36 +1,32 @@
-"""What a student of 1/4 and 1/16 of the parameters keeps of its teacher, taught and untaught; what teaching costs.
+"""Accuracy of students of 1/4 and 1/16 of the parameters with and without a teacher, and the cost of distillation.
 
 `accuracy`: simulated journal bearings, 80 machines, a quarter of which is the test part, as in `whirl train`. The
-teacher is `cnn1d` trained as there. The students are `cnn1d` with narrower layers, the widest that have at most 1/4 and
-1/16 of its parameters, trained by the same recipe: once on labels alone, once on labels and the teacher's logits, from
-the same weights, with the same windows in the same order, for as many epochs (--student-epochs, by default the
-teacher's). Each seed draws new machines, weights and order. As everywhere, the epoch of the lowest validation loss is
-judged: the accuracy of windows, and of recordings by vote. Differences are paired over seeds, with 95 % t-intervals.
+teacher is `cnn1d` with the default recipe. The students are `cnn1d` with narrower layers, the widest that have at most
+1/4 and 1/16 of its parameters, trained by the same recipe: once on labels alone, once on labels and the teacher's
+logits, from the same weights, with the same windows in the same order, for as many epochs (--student-epochs, by default
+the teacher's). Each seed draws new machines, weights and order. The weights of the lowest validation loss are
+evaluated: the accuracy of windows, and of recordings by vote. Differences are paired over seeds, with 95 % t-intervals.
 `kept` is a student's accuracy over its teacher's.
 
-`tune`: temperature and alpha are chosen by this, on the validation parts of other seeds, and never see a test part: the
-cross entropy, and the accuracy of recordings, of the 1/16 student on validation machines.
+`tune`: temperature and alpha are chosen with this, on the validation parts of other seeds, never on a test part: it
+prints the cross entropy, and the accuracy of recordings, of the 1/16 student on validation machines.
 
-`cost`: processor time of one epoch of a WDCNN student of a ResNet-18: plain, with the teacher's logits kept, and with
-the teacher asked in every step. The three take turns in an order drawn anew each round; ratios are medians over rounds.
+`cost`: processor time of one epoch of a `wdcnn` student of a `resnet18_1d`: without a teacher, with cached teacher
+logits, and with a forward pass of the teacher in every step.
 
     python benchmarks/distillation.py cost
     python benchmarks/distillation.py tune --seeds 1
     python benchmarks/distillation.py accuracy --seeds 5 --temperature 4 --alpha 0.7
 
-Finished runs of `accuracy` and `tune` are kept in --results, one JSON line each; started again, the script goes on from
-there.
+Finished runs of `accuracy` and `tune` are stored in --results, one JSON line each; an interrupted benchmark continues.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import random
 import statistics
 import tempfile
 import time
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -40,40 +36,52 @@ from typing import Any
 
 import numpy as np
 import torch
+from _harness import (
+    ResultsFile,
+    add_seed_options,
+    chosen_seeds,
+    configure,
+    make_parser,
+    measure,
+    median_ratio,
+    print_medians,
+    print_results,
+)
 from torch import nn
 
-from whirl.data.loaders import make_loader
-from whirl.data.recording import Recording
-from whirl.data.windows import WindowDataset
-from whirl.engine.checkpoint import load_weights
-from whirl.evaluation.paired import compare_arms, paired_difference
-from whirl.evaluation.prediction import Predictions, aggregate_by_recording, predict_windows
-from whirl.models.registry import create_model, register_model
+from whirl.data import Recording, WindowDataset, make_loader
+from whirl.engine import load_weights
+from whirl.evaluation import (
+    Predictions,
+    aggregate_by_recording,
+    compare_arms,
+    paired_difference,
+    predict_windows,
+)
+from whirl.models import create_model, register_model
 from whirl.physics.faults import JOURNAL_CLASSES
-from whirl.runs.config import RunConfig, SimulationConfig
+from whirl.runs import Config, RunFolder, make_config
+from whirl.runs.config import with_settings
 from whirl.runs.data import PreparedData, prepare
-from whirl.runs.run_folder import RunFolder
 from whirl.runs.teacher import make_distillation_trainer
-from whirl.runs.training import make_trainer
-from whirl.training.knowledge_distillation import DistillationLoss, DistillationTrainer
-from whirl.training.model_cost import count_parameters
-from whirl.training.trainer import Trainer
+from whirl.runs.trainers import make_trainer
+from whirl.training import DistillationLoss, DistillationTrainer, Trainer, count_parameters
 
 Setting = tuple[float, float]  # temperature and alpha
 
 FRACTIONS = {"1/4": 4, "1/16": 16}
 FIRST_TUNING_SEED = 1000
 GRID = [(temperature, alpha) for temperature in (2.0, 4.0, 8.0) for alpha in (0.5, 0.7, 0.9)]
-KEPT_GOAL, COST_GOAL = ">= 0.98", "<= 1.15"
+GOALS = {"kept_1/16 distilled": ">= 0.98", "cached_vs_plain": "<= 1.15"}
 
 
 def register_students(model: str, n_classes: int) -> dict[str, str]:
-    """Make the narrower networks known; their names, by fraction of the parameters."""
+    """Register the narrower networks, and return their names by fraction of the parameters."""
     return {fraction: register_narrow(model, n_classes, divisor) for fraction, divisor in FRACTIONS.items()}
 
 
 def register_narrow(model: str, n_classes: int, divisor: int) -> str:
-    """The widest form, in steps of 1/128, that has at most this part of the parameters."""
+    """Register the widest form, in steps of 1/128, with at most this fraction of the parameters; return its name."""
     allowed = count_parameters(create_model(model, n_classes)) / divisor
     widths = (step / 128 for step in range(127, 0, -1))
     width = next(w for w in widths if count_parameters(create_model(model, n_classes, width=w)) <= allowed)
@@ -82,29 +90,28 @@ def register_narrow(model: str, n_classes: int, divisor: int) -> str:
     return name
 
 
-def configuration(arguments: argparse.Namespace, seed: int) -> RunConfig:
-    simulation = SimulationConfig(n_machines=arguments.machines, duration_s=arguments.seconds, seed=seed)
-    common = {"model": arguments.model, "epochs": arguments.epochs, "seed": seed, "device": arguments.device}
-    return RunConfig(simulation=simulation, threads=1, **common)
+def configuration(arguments: argparse.Namespace, seed: int) -> Config:
+    settings = {"model": arguments.model, "epochs": arguments.epochs, "seed": seed, "device": arguments.device}
+    simulation = {"n_machines": arguments.machines, "duration_s": arguments.seconds, "seed": seed}
+    return make_config(settings | {"simulation": simulation, "threads": 1})
 
 
 def for_student(data: PreparedData, name: str, epochs: int | None) -> PreparedData:
-    changes = {"model": name, "epochs": epochs or data.config.epochs}
-    return replace(data, config=data.config.model_copy(update=changes))
+    epochs = epochs or data.config.training.epochs
+    return replace(data, config=with_settings(data.config, model=name, epochs=epochs))
 
 
 def train(
-    data: PreparedData, change: Callable[[Trainer], Trainer] = lambda trainer: trainer
+    data: PreparedData, make_student: Callable[[Trainer], Trainer] = lambda trainer: trainer
 ) -> tuple[nn.Module, float]:
-    """A network at the epoch of its lowest validation loss, and the processor time it took."""
-    began = time.process_time()
+    """Return a network with the weights of its lowest validation loss, and the processor time of training."""
+    start = time.process_time()
     with tempfile.TemporaryDirectory() as scratch:
         folder = RunFolder(scratch)
-        trainer = make_trainer(data, folder)
-        trainer = trainer if change is None else change(trainer)
-        trainer.fit(data.config.epochs or 1)
+        trainer = make_student(make_trainer(data, folder))
+        trainer.fit(data.config.training.epochs)
         load_weights(trainer.model, folder.best_checkpoint)
-    return trainer.model, time.process_time() - began
+    return trainer.model, time.process_time() - start
 
 
 def accuracy(predictions: Predictions) -> float:
@@ -112,11 +119,11 @@ def accuracy(predictions: Predictions) -> float:
 
 
 def cross_entropy(predictions: Predictions) -> float:
-    said = predictions.probabilities[range(len(predictions.targets)), predictions.targets]
-    return float(-np.log(np.maximum(said, 1e-12)).mean())
+    of_target = predictions.probabilities[range(len(predictions.targets)), predictions.targets]
+    return float(-np.log(np.maximum(of_target, 1e-12)).mean())
 
 
-def judge(network: nn.Module, data: PreparedData, part: Sequence[Recording]) -> dict[str, float]:
+def evaluate(network: nn.Module, data: PreparedData, part: Sequence[Recording]) -> dict[str, float]:
     windows = predict_windows(network, data.windows(part))
     by_recording = aggregate_by_recording(windows)
     return {
@@ -127,30 +134,17 @@ def judge(network: nn.Module, data: PreparedData, part: Sequence[Recording]) -> 
     }
 
 
-def of_the_job(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What rows must have in common to be compared; tuning is judged on the validation part."""
-    names = ("model", "machines", "seconds", "epochs", "student_epochs")
-    return {name: getattr(arguments, name) for name in names} | {"part": "val" if arguments.job == "tune" else "test"}
-
-
-def keep(arguments: argparse.Namespace, row: dict[str, Any]) -> None:
-    with arguments.results.open("a") as file:
-        file.write(json.dumps(of_the_job(arguments) | row) + "\n")
-    shown = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if isinstance(value, float))
-    print(f"{row['arm']:22} seed {row['seed']}  {shown}", flush=True)
-
-
-def kept_rows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    if not arguments.results.exists():
-        return []
-    rows = [json.loads(line) for line in arguments.results.read_text().splitlines()]
-    return [row for row in rows if all(row[name] == value for name, value in of_the_job(arguments).items())]
+def results_of(arguments: argparse.Namespace) -> ResultsFile:
+    """Return the file of results; tuning is evaluated on the validation part."""
+    settings = ("model", "machines", "seconds", "epochs", "student_epochs")
+    part = "val" if arguments.job == "tune" else "test"
+    return ResultsFile(arguments.results, {name: getattr(arguments, name) for name in settings} | {"part": part})
 
 
 def arms_of(
     arguments: argparse.Namespace, students: dict[str, str]
 ) -> dict[str, tuple[str, tuple[float, float] | None]]:
-    """Network, and temperature and alpha where it is taught, by the arm's name."""
+    """Return the network, and temperature and alpha where there is a teacher, by the name of the arm."""
     if arguments.job == "tune":
         return {f"T={t:g} alpha={a:g}": (students["1/16"], (t, a)) for t, a in GRID}
     setting = (arguments.temperature, arguments.alpha)
@@ -159,36 +153,46 @@ def arms_of(
 
 
 def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Train what is missing, and return all there is."""
-    done = {(row["arm"], row["seed"], tuple(row["setting"] or ())) for row in kept_rows(arguments)}
+    """Train the runs that are missing, and return all rows."""
+    results = results_of(arguments)
+    done = {(row["arm"], row["seed"], tuple(row["setting"] or ())) for row in results.rows()}
     arms = arms_of(arguments, register_students(arguments.model, len(JOURNAL_CLASSES)))
-    for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
-        missing = [arm for arm, (_, setting) in arms.items() if (arm, seed, setting or ()) not in done]
+    for seed in chosen_seeds(arguments):
+        missing = {arm: found for arm, found in arms.items() if (arm, seed, found[1] or ()) not in done}
         if missing:
-            run_seed(arguments, seed, {arm: arms[arm] for arm in missing}, ("teacher", seed, ()) not in done)
-    return kept_rows(arguments)
+            run_seed(arguments, seed, missing, results, ("teacher", seed, ()) not in done)
+    return results.rows()
 
 
 def run_seed(
-    arguments: argparse.Namespace, seed: int, arms: dict[str, tuple[str, Setting | None]], judges_teacher: bool
+    arguments: argparse.Namespace,
+    seed: int,
+    arms: dict[str, tuple[str, Setting | None]],
+    results: ResultsFile,
+    evaluates_teacher: bool,
 ) -> None:
     data = prepare(configuration(arguments, seed))
     recordings = data.split.val if arguments.job == "tune" else data.split.test
 
-    def note(arm: str, setting: Setting | None, network: nn.Module, processor_s: float) -> None:
-        found = judge(network, data, recordings)
-        keep(arguments, {"arm": arm, "seed": seed, "setting": setting, **found, "processor_s": processor_s})
+    def store(arm: str, setting: Setting | None, network: nn.Module, processor_s: float) -> None:
+        row = {"arm": arm, "seed": seed, "setting": setting, **evaluate(network, data, recordings)}
+        results.append(row | {"processor_s": processor_s})
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if isinstance(value, float))
+        print(f"{arm:22} seed {seed}  {shown}  {processor_s:.4g} s", flush=True)
 
     teacher, teacher_s = train(data)
-    if judges_teacher:
-        note("teacher", None, teacher, teacher_s)
+    if evaluates_teacher:
+        store("teacher", None, teacher, teacher_s)
     for arm, (name, setting) in arms.items():
-        change = None if setting is None else partial(learn, teacher=teacher, setting=setting)
-        note(arm, setting, *train(for_student(data, name, arguments.student_epochs), change))
+        student = for_student(data, name, arguments.student_epochs)
+        if setting is None:
+            store(arm, setting, *train(student))
+        else:
+            store(arm, setting, *train(student, partial(with_teacher, teacher=teacher, setting=setting)))
 
 
-def learn(trainer: Trainer, teacher: nn.Module, setting: Setting) -> DistillationTrainer:
-    """The same recipe with a teacher."""
+def with_teacher(trainer: Trainer, teacher: nn.Module, setting: Setting) -> DistillationTrainer:
+    """Return a trainer with the same recipe and a teacher."""
     names = ("model", "optimizer", "criterion", "train_loader", "val_loader", "device", "lr_scheduler")
     parts = {name: getattr(trainer, name) for name in (*names, "checkpoint_dir", "augmentation")}
     return make_distillation_trainer(parts | {"mixed_precision": trainer.precision.name}, teacher, *setting)
@@ -221,8 +225,7 @@ def report_accuracy(rows: Sequence[dict[str, Any]], arguments: argparse.Namespac
     found = {f"kept_{arm}": [k.mean, 1 + k.low, 1 + k.high] for arm, k in kept.items()}
     gained = {f"gain_{fraction}": [g.difference, g.low, g.high] for fraction, g in gains.items()}
     ratios = {name: values[0] for name, values in found.items()}
-    goals = {"kept_1/16 distilled": KEPT_GOAL}
-    print(json.dumps({"ratios": ratios, "goals": goals, "intervals": found | gained}))
+    print_results(ratios, GOALS, intervals=found | gained)
 
 
 def report_tuning(rows: Sequence[dict[str, Any]]) -> None:
@@ -231,29 +234,20 @@ def report_tuning(rows: Sequence[dict[str, Any]]) -> None:
     for arm in sorted(recordings, key=lambda arm: -statistics.mean(recordings[arm].values())):
         of_windows, of_recordings = (statistics.mean(scores[arm].values()) for scores in (entropy, recordings))
         print(f"{arm:20} {of_windows:.4f}  {of_recordings:.4f}")
+    print_results({}, GOALS)
 
 
 def cost(arguments: argparse.Namespace) -> None:
-    epochs = {kind: epoch_of(kind, arguments) for kind in ("plain", "cached", "asked")}
-    for epoch in epochs.values():
-        epoch()  # warms up; the teacher is asked once here
-    rounds = []
-    for _ in range(arguments.rounds):
-        order = random.sample(list(epochs), len(epochs))
-        taken = {}
-        for kind in order:
-            began = time.process_time()
-            epochs[kind]()
-            taken[kind] = time.process_time() - began
-        rounds.append(taken)
-    for kind in epochs:
-        print(f"{kind:7} {statistics.median(r[kind] for r in rounds):.3f} s an epoch")
-    ratios = {f"{k}_vs_plain": statistics.median(r[k] / r["plain"] for r in rounds) for k in ("cached", "asked")}
-    print(json.dumps({"ratios": ratios, "goals": {"cached_vs_plain": COST_GOAL}}))
+    kinds = ("plain", "cached", "asked")
+    epochs = {kind: epoch_of(kind, arguments) for kind in kinds}
+    seconds = measure(epochs, arguments.rounds)  # teacher logits are cached in the warm-up round
+    print_medians(seconds, "s", "epoch")
+    ratios = {f"{kind}_vs_plain": median_ratio(seconds[kind], seconds["plain"]) for kind in kinds[1:]}
+    print_results(ratios, GOALS)
 
 
 def epoch_of(kind: str, arguments: argparse.Namespace) -> Callable[[], object]:
-    """One epoch of a fresh student over `--windows` windows of 2048 samples, 64 at a time."""
+    """Return an epoch of a new student over `--windows` windows of 2048 samples in batches of 64."""
     generator = np.random.default_rng(0)
     labels = [str(label) for label in range(11)]
     recordings = [
@@ -272,26 +266,23 @@ def epoch_of(kind: str, arguments: argparse.Namespace) -> Callable[[], object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, rounds=15)
     parser.add_argument("job", choices=["accuracy", "tune", "cost"])
-    parser.add_argument("--model", default="cnn1d", help="of the teacher; one that takes a width")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--first-seed", type=int, default=None)
+    parser.add_argument("--model", default="cnn1d", help="the teacher, a network with a width (default %(default)s)")
+    add_seed_options(parser, seeds=5, first_seed=None)
     parser.add_argument("--machines", type=int, default=80)
-    parser.add_argument("--seconds", type=float, default=5.0, help="length of a recording")
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of a recording (default %(default)s)")
     parser.add_argument("--epochs", type=int, default=None)
-    parser.add_argument("--student-epochs", type=int, default=None, help="of every student; default as the teacher")
+    parser.add_argument("--student-epochs", type=int, default=None, help="epochs of every student (default: --epochs)")
     parser.add_argument("--temperature", type=float, default=4.0)
     parser.add_argument("--alpha", type=float, default=0.7)
-    parser.add_argument("--windows", type=int, default=1100, help="of cost")
-    parser.add_argument("--rounds", type=int, default=15, help="of cost")
+    parser.add_argument("--windows", type=int, default=1100, help="windows per epoch of cost (default %(default)s)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--results", type=Path, default=Path("distillation.jsonl"))
     arguments = parser.parse_args()
     if arguments.first_seed is None:
         arguments.first_seed = FIRST_TUNING_SEED if arguments.job == "tune" else 0
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
+    configure()
     if arguments.job == "cost":
         cost(arguments)
     elif arguments.job == "tune":

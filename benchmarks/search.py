@@ -195,8 +195,7 @@ def replay(arguments: argparse.Namespace) -> None:
         for name, value, of_all, interval in summarise(found, tables):
             ratios |= {f"{model} {name}/grid": value, f"{model} {name}/whole grid": of_all}
             intervals[f"{model} {name}/grid"] = interval
-    goals = {name: goal for name, goal in GOALS.items() if name in ratios}
-    print_results(ratios, goals, geometric_means=intervals)
+    print_results(ratios, GOALS, geometric_means=intervals)
 
 
 def describe(model: str, tables: dict[int, Table]) -> None:
@@ -276,7 +275,7 @@ def live(arguments: argparse.Namespace) -> None:
     ratios = {
         f"live {name}/grid": round(row.time_s / found["grid"].time_s, 3) for name, row in found.items() if row.reached
     }
-    print_results(ratios, {name: goal for name, goal in GOALS.items() if name.startswith("live")})
+    print_results(ratios, GOALS)
 
 
 def ranges(of: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
@@ -344,7 +343,7 @@ def leak(arguments: argparse.Namespace) -> None:
             f"{arm:24} {gap.mean:.3f}    {gap.mean - gap.difference:.3f}               "
             f"{gap.difference:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
         )
-    print_results(ratios, {}, differences=intervals)
+    print_results(ratios, GOALS, differences=intervals)
 
 
 def searched(

@@ -1,76 +1,72 @@
-"""What each time-frequency representation is worth on machines and bearings that training never saw.
+"""Accuracy with each time-frequency representation, on machines and bearings that training never saw.
 
-Two tests, both grouped by specimen, those of `augmentation_accuracy.py`. `simulated`: journal bearings, 40 machines,
+Two tests, both split by specimen, those of `augmentation_accuracy.py`. `simulated`: journal bearings, 40 machines,
 every recording with sensor noise at 5 dB; a quarter of the machines is the test part; each seed draws new machines,
-weights and order. `cwru`: inner race, outer race and ball faults at the drive end; one fault size is held out in turn,
-scores are pooled over the three folds of a seed.
+weights and order. `cwru`: inner race, outer race and ball faults at the drive end; each fold holds out one fault size,
+and scores are pooled over the three folds of a seed.
 
 Arms: `raw`, the control, is a network on the waveform (--raw). A kind of representation (`stft`, `cwt`, `wvd`,
 `envelope`, `order`) is `cnn2d` (--model) on maps of 64 by 64; `order_band` is the order map of the squared envelope of
 the upper band, where structures resonate (0.25 to 0.95 of half the sampling rate). `multi` is a `MultiTFR` of stft,
-cwt, wvd and order with weights of their own, `shared` one with the same weights for all four. `+mask` behind an arm
-trains it with SpecAugment, two masks on each axis, 10 wide at most. All arms of a seed see the same windows, have the
-same optimizer and schedule, and are scored on recordings (soft vote over windows) at the epoch of the lowest validation
+cwt, wvd and order with separate weights, `shared` one with the same weights for all four. `+mask` after an arm trains
+it with SpecAugment, two masks on each axis, at most 10 wide. All arms of a seed see the same windows, have the same
+optimizer and schedule, and are scored on recordings (soft vote over windows) with the weights of the lowest validation
 loss. Arms of one network start from the same weights.
 
-Every arm goes through the windows as many times, so `multi` and `shared` take four times as many steps. Their control
-is `*4` behind an arm of one kind (`cwt*4`, `cwt*4+mask`): four times the epochs, so as many steps and choices of the
-best epoch. It is asked for by --arms; what `multi` gains over it is due to the several kinds.
+Every arm sees the windows equally often, so `multi` and `shared` take four times as many steps. Their control is `*4`
+after an arm of one kind (`cwt*4`, `cwt*4+mask`): four times the epochs, so as many steps and choices of the best epoch.
+It runs only if --arms names it; what `multi` gains over it is due to the several kinds.
 
     python benchmarks/time_frequency_accuracy.py simulated --seeds 3
-    python benchmarks/time_frequency_accuracy.py cwru --data ../shared/data/cwru_12k_de --seeds 3
+    python benchmarks/time_frequency_accuracy.py cwru --seeds 3
 
-Maps are made once for a seed and kept in memory; the time that takes is told beside the training time of each arm.
-Finished runs are kept in --results, one JSON line each; started again with the same settings, the script goes on from
-there. Lines that do not say their epochs, machines or data were written with the defaults.
+Maps are computed once per seed and kept in memory; that time is reported beside the training time of each arm. The
+printed ratios are those of training time to the control; they have no goals. `cwru` reads the recordings from
+`$WHIRL_REAL_DATA/cwru_12k_de` or from --data. Finished runs are stored in --results, one JSON line each; an interrupted
+benchmark continues.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
-import warnings
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from _harness import ResultsFile, add_seed_options, chosen_seeds, configure, make_parser, names, print_results
+from _unseen_specimens import add_test_options, count_confusion, folds_of
 from torch import Tensor
 
-from whirl.data.loaders import make_loader
-from whirl.data.windows import WindowDataset
+from whirl.data import WindowDataset, make_loader
 from whirl.dsp.time_frequency import KINDS, TimeFrequency
-from whirl.engine.checkpoint import load_weights
+from whirl.engine import load_weights
+from whirl.evaluation import Predictions, compare_arms, predict_windows
 from whirl.evaluation.metrics import scores
-from whirl.evaluation.paired import compare_arms
-from whirl.evaluation.prediction import Predictions, aggregate_by_recording, predict_windows
-from whirl.models.cnn2d import CNN2d
-from whirl.models.multi_tfr import DEFAULT_KINDS, MultiTFR
-from whirl.models.registry import create_model
-from whirl.models.resnet18_2d import ResNet18Maps
+from whirl.models import CNN2d, MultiTFR, ResNet18Maps, create_model
+from whirl.models.multi_tfr import DEFAULT_KINDS
+from whirl.optim import create_training_scheduler
 from whirl.optim.cnn_optimizer import create_optimizer
-from whirl.optim.scheduler_factory import create_training_scheduler
-from whirl.runs.config import RunConfig, SimulationConfig
+from whirl.runs import Config
 from whirl.runs.data import PreparedData, prepare
-from whirl.training.spectrogram_trainer import MultiTFRTrainer, SpectrogramTrainer, mask_params
-from whirl.training.trainer import Trainer
+from whirl.training import MultiTFRTrainer, SpectrogramTrainer, Trainer
+from whirl.training.spectrogram_trainer import mask_params
 
-SIZES = ("007", "014", "021")
-EPOCHS = {"simulated": 8, "cwru": 15}  # all arms of both tests take 20 minutes of processor time for a seed then
+GOALS: dict[str, str] = {}
+EPOCHS = {"simulated": 8, "cwru": 15}  # with these, all arms of both tests take 20 minutes of processor time per seed
 MAP_NETWORKS = {"cnn2d": CNN2d, "resnet18_2d": ResNet18Maps}
 TOGETHER = ("multi", "shared")
 LONGER, MASKED = "*4", "+mask"
 ORDER_BAND = (0.25, 0.95)  # of half the sampling rate
 ARMS = ["raw", *(f"{arm}{mask}" for arm in (*KINDS, "order_band", *TOGETHER) for mask in ("", MASKED))]
-USUAL = {"machines": 40, "data": "cwru_12k_de"}
 
 
 class Maps:
-    """Maps of all windows of a data set in memory; a batch is one gather."""
+    """Maps of all windows of a data set, in memory; a batch is one gather."""
 
     def __init__(self, windows: WindowDataset, representation: TimeFrequency) -> None:
         batches = [windows[start : start + 64] for start in range(0, len(windows), 64)]
@@ -86,14 +82,14 @@ class Maps:
 
 
 class Fold:
-    """The windows of a split, and on demand their maps."""
+    """The windows of a split, and their maps when they are needed."""
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: Config) -> None:
         self.data: PreparedData = prepare(config)
         self.config = self.data.config
         split = self.data.split
         self.windows = {
-            "train": self.data.windows(split.train, self.config.hop),
+            "train": self.data.windows(split.train, self.config.input.hop),
             "val": self.data.windows(split.val),
             "test": self.data.windows(split.test),
         }
@@ -101,26 +97,27 @@ class Fold:
         self.maps_s: dict[str, float] = {}
 
     def of(self, kind: str) -> dict[str, Any]:
-        """Data sets by part: windows for `raw`, otherwise maps of that kind."""
+        """Return the data sets by part: windows for `raw`, otherwise maps of that kind."""
         if kind == "raw":
             return self.windows
         if kind not in self.maps:
-            began = time.process_time()
+            start = time.process_time()
             representation = representation_of(kind, self.config)
             self.maps[kind] = {part: Maps(windows, representation) for part, windows in self.windows.items()}
-            self.maps_s[kind] = time.process_time() - began
+            self.maps_s[kind] = time.process_time() - start
         return self.maps[kind]
 
     def loader(self, kind: str, part: str) -> Any:
-        config, dataset = self.config, self.of(kind)[part]
+        dataset, size = self.of(kind)[part], self.config.training.batch_size
         if part != "train":
             return make_loader(dataset, 256)
-        odd = len(dataset) % config.batch_size == 1
-        return make_loader(dataset, config.batch_size, shuffle=True, seed=config.seed, drop_last=odd)
+        # Batch normalization cannot learn from a single window.
+        drop_last = len(dataset) % size == 1
+        return make_loader(dataset, size, shuffle=True, seed=self.config.run.seed, drop_last=drop_last)
 
 
-def representation_of(kind: str, config: RunConfig) -> TimeFrequency:
-    rate_hz = config.sampling_rate_hz or 0
+def representation_of(kind: str, config: Config) -> TimeFrequency:
+    rate_hz = config.data.sampling_rate_hz
     if kind == "order_band":
         low, high = ORDER_BAND
         return TimeFrequency("order", rate_hz, band_hz=(low * rate_hz / 2, high * rate_hz / 2))
@@ -132,13 +129,13 @@ def kinds_of(arm: str) -> tuple[str, ...]:
     return DEFAULT_KINDS if kind in TOGETHER else (kind,)
 
 
-def epochs_of(arm: str, config: RunConfig) -> int:
-    return (config.epochs or 1) * (len(DEFAULT_KINDS) if LONGER in arm else 1)
+def epochs_of(arm: str, config: Config) -> int:
+    return config.training.epochs * (len(DEFAULT_KINDS) if LONGER in arm else 1)
 
 
-def new_network(arm: str, arguments: argparse.Namespace, config: RunConfig) -> torch.nn.Module:
-    torch.manual_seed(config.seed)
-    n_classes, n_channels, kinds = len(config.classes or ()), len(config.channels or ()), kinds_of(arm)
+def new_network(arm: str, arguments: argparse.Namespace, config: Config) -> torch.nn.Module:
+    torch.manual_seed(config.run.seed)
+    n_classes, n_channels, kinds = len(config.data.classes), len(config.data.channels), kinds_of(arm)
     if kinds == ("raw",):
         return create_model(arguments.raw, n_classes, n_channels)
     network = MAP_NETWORKS[arguments.model]
@@ -154,12 +151,13 @@ def new_trainer(arm: str, arguments: argparse.Namespace, fold: Fold, scratch: st
     config, kinds = fold.config, kinds_of(arm)
     model = new_network(arm, arguments, config)
     train, val = ({kind: fold.loader(kind, part) for kind in kinds} for part in ("train", "val"))
-    optimizer = create_optimizer(config.optimizer, model.parameters(), config.lr, config.weight_decay)
+    training = config.training
+    optimizer = create_optimizer(training.optimizer, model.parameters(), training.lr, training.weight_decay)
     n_steps = sum(map(len, train.values()))
     parts: dict[str, Any] = {
         "optimizer": optimizer,
-        "device": config.device,
-        "lr_scheduler": create_training_scheduler(config.schedule, optimizer, epochs_of(arm, config), n_steps),
+        "device": fold.data.device,
+        "lr_scheduler": create_training_scheduler(training.schedule, optimizer, epochs_of(arm, config), n_steps),
         "checkpoint_dir": scratch,
     }
     if kinds == ("raw",):
@@ -170,8 +168,8 @@ def new_trainer(arm: str, arguments: argparse.Namespace, fold: Fold, scratch: st
     return MultiTFRTrainer(model, train, val, **parts, **masks)
 
 
-def judge(model: torch.nn.Module, fold: Fold, kinds: tuple[str, ...]) -> Predictions:
-    """Of the test windows; of several representations the mean of the probabilities, as `MultiTFR` gives it."""
+def predict_test(model: torch.nn.Module, fold: Fold, kinds: tuple[str, ...]) -> Predictions:
+    """Predict the test windows; several representations give the mean of their probabilities, as `MultiTFR` does."""
     networks: dict[str, Any] = {
         kind: model.members[kind].network if isinstance(model, MultiTFR) else model for kind in kinds
     }
@@ -181,86 +179,56 @@ def judge(model: torch.nn.Module, fold: Fold, kinds: tuple[str, ...]) -> Predict
 
 
 def confusion_of(arm: str, arguments: argparse.Namespace, fold: Fold) -> tuple[np.ndarray, float]:
-    """Train, take the epoch of the lowest validation loss, count the test recordings `[true, predicted]`; seconds."""
+    """Return the test recordings `[true, predicted]` at the lowest validation loss, and the seconds of training."""
     with tempfile.TemporaryDirectory() as scratch:
         trainer = new_trainer(arm, arguments, fold, scratch)
-        began = time.process_time()
+        start = time.process_time()
         trainer.fit(epochs_of(arm, fold.config))
-        train_s = time.process_time() - began
+        train_s = time.process_time() - start
         load_weights(trainer.model, Path(scratch) / "best.pt")
-    by_recording = aggregate_by_recording(judge(trainer.model, fold, kinds_of(arm)))
-    counts = np.zeros((len(fold.data.classes),) * 2, dtype=int)
-    np.add.at(counts, (by_recording.targets, by_recording.predicted), 1)
-    return counts, train_s
+    predictions = predict_test(trainer.model, fold, kinds_of(arm))
+    return count_confusion(predictions, len(fold.data.classes)), train_s
 
 
-def folds(arguments: argparse.Namespace, seed: int) -> list[RunConfig]:
-    common = {"epochs": arguments.epochs, "seed": seed, "device": arguments.device}
-    if arguments.test == "simulated":
-        simulation = SimulationConfig(n_machines=arguments.machines, seed=seed, snr_db_range=(5, 5))
-        return [RunConfig(simulation=simulation, **common)]
-    cwru = {"classes": ["inner_race", "outer_race", "ball"], "channels": ["DE"], "sampling_rate_hz": 12_000}
-    held_out = [[f"CWRU_DE_{fault}{size}" for fault in ("IR", "OR", "B")] for size in SIZES]
-    return [RunConfig(data=arguments.data, test_specimens=specimens, **cwru, **common) for specimens in held_out]
+def folds(arguments: argparse.Namespace, seed: int) -> list[Config]:
+    settings = {"epochs": arguments.epochs, "seed": seed, "device": arguments.device}
+    return folds_of(arguments, settings, {"seed": seed, "snr_db_range": (5, 5)})
 
 
-def run(arguments: argparse.Namespace, done: set[tuple[str, int]]) -> None:
-    for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
+def run(arguments: argparse.Namespace, results: ResultsFile) -> None:
+    done = {(row["arm"], row["seed"]) for row in results.rows()}
+    for seed in chosen_seeds(arguments):
         arms = [arm for arm in arguments.arms if (arm, seed) not in done]
         prepared = [Fold(config) for config in folds(arguments, seed)] if arms else []
         for arm in arms:
-            results = [confusion_of(arm, arguments, fold) for fold in prepared]
-            row = identity(arguments) | {
-                "arm": arm, "seed": seed,
-                "macro_f1": float(scores(np.sum([counts for counts, _ in results], axis=0))["macro_f1"]),
-                "train_s": sum(seconds for _, seconds in results),
-                "maps_s": sum(fold.maps_s.get(kind, 0.0) for fold in prepared for kind in kinds_of(arm)),
-            }  # fmt: skip
-            with arguments.results.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            print(
-                f"{arm:14} seed {seed}  macro F1 {row['macro_f1']:.3f}  "
-                f"training {row['train_s']:.0f} s, maps {row['maps_s']:.0f} s",
-                flush=True,
-            )
-
-
-def identity(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What rows must share to be compared."""
-    names = ("test", "raw", "model", "epochs", "machines")
-    return {name: getattr(arguments, name) for name in names} | {"data": Path(arguments.data).name}
-
-
-def read(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    if not arguments.results.exists():
-        return []
-    rows = [json.loads(line) for line in arguments.results.read_text().splitlines()]
-    rows = [{"epochs": EPOCHS[row["test"]], **USUAL, **row} for row in rows]
-    wanted = identity(arguments)
-    return [row for row in rows if {name: row[name] for name in wanted} == wanted]
+            found = [confusion_of(arm, arguments, fold) for fold in prepared]
+            macro_f1 = float(scores(np.sum([counts for counts, _ in found], axis=0))["macro_f1"])
+            train_s = sum(seconds for _, seconds in found)
+            maps_s = sum(fold.maps_s.get(kind, 0.0) for fold in prepared for kind in kinds_of(arm))
+            results.append({"arm": arm, "seed": seed, "macro_f1": macro_f1, "train_s": train_s, "maps_s": maps_s})
+            times = f"training {train_s:.0f} s, maps {maps_s:.0f} s"
+            print(f"{arm:14} seed {seed}  macro F1 {macro_f1:.3f}  {times}", flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("test", choices=["simulated", "cwru"])
-    parser.add_argument("--data", default=f"../shared/data/{USUAL['data']}")
+    parser = make_parser(__doc__)
+    add_test_options(parser, machines=40)
+    add_seed_options(parser, seeds=3)
     parser.add_argument("--model", default="cnn2d", choices=list(MAP_NETWORKS))
-    parser.add_argument("--raw", default="cnn1d")
-    parser.add_argument("--arms", default=",".join(ARMS), type=lambda text: text.split(","))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--machines", type=int, default=USUAL["machines"])
+    parser.add_argument("--raw", default="cnn1d", help="network of the arm raw (default %(default)s)")
+    parser.add_argument("--arms", default=",".join(ARMS), type=names)
     parser.add_argument("--epochs", type=int, default=None, help=f"default {EPOCHS}")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--results", type=Path, default=Path("time_frequency_accuracy.jsonl"))
     arguments = parser.parse_args()
     arguments.epochs = arguments.epochs or EPOCHS[arguments.test]
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    run(arguments, {(row["arm"], row["seed"]) for row in read(arguments)})
+    configure()
+    settings = ("test", "raw", "model", "epochs", "machines")
+    results = ResultsFile(arguments.results, {name: getattr(arguments, name) for name in settings})
+    run(arguments, results)
     by_arm: dict[str, dict[int, float]] = defaultdict(dict)
     seconds: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for row in read(arguments):
+    for row in results.rows():
         by_arm[row["arm"]][row["seed"]] = row["macro_f1"]
         seconds[row["arm"]].append((row["train_s"], row["maps_s"]))
     medians = {arm: [statistics.median(column) for column in zip(*s, strict=True)] for arm, s in seconds.items()}
@@ -282,7 +250,7 @@ def main() -> None:
     for arm in (arm for arm in by_arm if LONGER in arm and several):
         differences[f"to {arm}"] = table(f"to {arm}", compare_arms(by_arm, arm, several))
     time_ratios = {f"time_{arm}": train_s / medians[control][0] for arm, (train_s, _) in medians.items()}
-    print(json.dumps({"ratios": time_ratios, "goals": {}, "differences": differences}))
+    print_results(time_ratios, GOALS, differences=differences)
 
 
 if __name__ == "__main__":
