@@ -152,3 +152,14 @@ def test_ground_truth_of_a_fault(label: str) -> None:
     assert np.isfinite(truth["fault_db"])
     assert {"bpfo", "bpfi", "bsf", "ftf", "snr_db", "severity"} <= set(truth)
     assert "fault_db" not in one("healthy", bearing="6205", n_samples=4096).metadata
+
+
+def test_sound_bearings_have_faint_lines() -> None:
+    """Waviness and dents of sound races show in a quiet recording, far below a fault."""
+    levels = []
+    for seed in range(8):
+        sound, faulty = (one(label, seed, bearing="6205") for label in ("healthy", "outer_race"))
+        line = [(1 - r.metadata["slip"]) * r.metadata["bpfo"] for r in (sound, faulty)]
+        levels.append([envelope_lines(r, [at])[0] for r, at in zip((sound, faulty), line, strict=True)])
+    sound_db, faulty_db = np.median(levels, axis=0)
+    assert faulty_db > sound_db + 10

@@ -3,6 +3,8 @@
 A machine has one bearing, a load zone, its own share of each resonance in the impacts, and other rotating parts whose
 lines are unrelated to the bearing: a gear stage, a belt drive, an electric motor, a fan or pump, and a neighboring
 bearing. These are the same for all classes, so a healthy machine can have strong lines of the shaft and of other parts.
+Its races and elements are not perfect either: their waviness and dents write faint lines at the fault frequencies of
+every bearing (Tandon and Choudhury 1999, Tribology International 32, 469-480), so that a line alone is not a fault.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ LOAD_RANGE = (0.25, 1.0)
 
 _PARTS_KEY, _BEARING_KEY = 3, 4  # first words of a generator's key
 _NOISE = 0.03  # RMS of the background noise, before a lognormal factor
-_MIN_IMPACT, _MAX_IMPACT = 0.004, 0.4  # strength of the impacts at severity 0 and 1
+_MIN_IMPACT, _MAX_IMPACT = 0.005, 0.5  # strength of the impacts at severity 0 and 1
+_IMPERFECTION = 0.03  # median strength of the impacts of sound races and elements
+PARTS = ("inner_race", "outer_race", "ball")
 _UNRELATED_SHARE = 0.04  # relative distance of a neighbor's impacts from lines of the bearing
 
 
@@ -32,6 +36,7 @@ class Surroundings:
 
     Attributes:
         impact_shares: share of each mode in the response to an impact, `[3]`.
+        imperfections: strength of the impacts of each sound part, in the order of `PARTS`, `[3]`.
         load_zone: load distribution factor: 0.5 loads half of the circumference, 1 and more all of it.
         shaft_level: factor of the shaft lines.
         teeth: teeth of the gear on the shaft and of the other gear.
@@ -47,6 +52,7 @@ class Surroundings:
     """
 
     impact_shares: NDArray[np.float64]
+    imperfections: NDArray[np.float64]
     load_zone: float
     shaft_level: float
     teeth: tuple[int, int]
@@ -93,8 +99,9 @@ def draw_rolling_machine(
         bearing,
         Surroundings(
             impact_shares=rng.uniform((0.1, 0.5, 0.0), 1),
+            imperfections=_IMPERFECTION * rng.lognormal(0, 0.7, len(PARTS)),
             load_zone=float(rng.uniform(0.45, 1.2)),
-            shaft_level=float(np.clip(rng.lognormal(0, 0.8), 0.3, 6)),
+            shaft_level=float(np.clip(rng.lognormal(0, 0.7), 0.3, 3)),
             teeth=(pinion, int(pinion * rng.uniform(1.2, 4)) | 1),
             gear_level=level(0.4, 0.05),
             belt_order=float(rng.uniform(0.15, 0.45)),
@@ -143,9 +150,19 @@ def rolling_vibration(synth: RecordingSynthesizer, label: str, machine: RollingM
     vibration += np.float32(_NOISE * synth.jitter(0.3)) * synth.noise(synth.path)
     for part in (_gear, _belt, _motor, _flow, _neighbor):
         vibration += part(synth, machine.surroundings)
+    slip = float(synth.rng.uniform(-0.003, 0.015))
+    synth.truth["slip"] = slip
+    sound = [_impacts(synth, part, machine, slip) for part in PARTS]
+    strengths = machine.surroundings.imperfections
+    times_s, loads = np.concatenate([times_s for times_s, _ in sound]), [load for _, load in sound]
+    forces = np.concatenate([strength * load for strength, load in zip(strengths, loads, strict=True)])
+    shares = machine.surroundings.impact_shares.tolist()
+    vibration += synth.impacts(times_s, forces, shares)
     if label == "healthy":
         return vibration
-    impacts = _fault_impacts(synth, label, machine)
+    times_s, load = _impacts(synth, label, machine, slip)
+    strength = (_MIN_IMPACT + (_MAX_IMPACT - _MIN_IMPACT) * synth.severity) * synth.jitter(0.15)
+    impacts = synth.impacts(times_s, strength * load, shares)
     synth.truth["fault_db"] = float(20 * np.log10(max(_rms(impacts), 1e-12) / _rms(vibration)))
     return vibration + impacts
 
@@ -202,28 +219,25 @@ def _neighbor(synth: RecordingSynthesizer, parts: Surroundings) -> Signal:
     return synth.impacts(times_s, np.full(len(turns), parts.neighbor_level), parts.impact_shares[::-1].tolist())
 
 
-def _fault_impacts(synth: RecordingSynthesizer, label: str, machine: RollingMachine) -> Signal:
-    """Impacts of a local defect: nearly periodic, weighted by the load at the defect.
+def _impacts(
+    synth: RecordingSynthesizer, part: str, machine: RollingMachine, slip: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Times of the impacts of a local defect, nearly periodic, and the load at the defect at these times.
 
     A defect on the rotating race passes the load zone once per revolution, one on an element once per revolution of the
     cage; one on the stationary race stays where it is.
     """
     orders = machine.bearing.orders
-    order = {"inner_race": orders.bpfi, "outer_race": orders.bpfo, "ball": 2 * orders.bsf}[label]
-    slip = float(synth.rng.uniform(-0.003, 0.015))
-    synth.truth["slip"] = slip
+    order = {"inner_race": orders.bpfi, "outer_race": orders.bpfo, "ball": 2 * orders.bsf}[part]
     turns = _impact_turns(synth, order * (1 - slip))
-    times_s = np.interp(turns, synth.cycles, synth.time_s)
     zone = machine.surroundings.load_zone
-    if label == "ball":
-        load = load_distribution(orders.ftf * turns, zone) * np.where(np.arange(len(turns)) % 2, 0.7, 1)
-    elif label.startswith(machine.bearing.rotating_race):
+    if part == "ball":
+        load = 0.8 * load_distribution(orders.ftf * turns, zone) * np.where(np.arange(len(turns)) % 2, 0.7, 1)
+    elif part.startswith(machine.bearing.rotating_race):
         load = load_distribution(turns, zone)
     else:
         load = np.ones(len(turns))
-    ball = 0.8 if label == "ball" else 1
-    strength = (_MIN_IMPACT + (_MAX_IMPACT - _MIN_IMPACT) * synth.severity) * synth.jitter() * ball
-    return synth.impacts(times_s, strength * load, machine.surroundings.impact_shares.tolist())
+    return np.interp(turns, synth.cycles, synth.time_s), load
 
 
 def _impact_turns(synth: RecordingSynthesizer, order: float) -> NDArray[np.float64]:
