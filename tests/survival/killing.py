@@ -1,4 +1,4 @@
-"""Trainings in processes of their own, killed at chosen points, and what they leave behind."""
+"""Run trainings in processes of their own, kill them at chosen points, and compare what they leave behind."""
 
 from __future__ import annotations
 
@@ -26,21 +26,22 @@ from whirl.engine.distributed import process_group, rank
 
 FILE_OPERATIONS = ("open", "os.chmod", "os.link", "os.remove", "os.rename")
 MEASURED = ("epoch_time_s", "batch_p50_s", "batch_p95_s", "data_time_s")
-PATIENCE_S = 240
-KILLED = "killed"
+TIMEOUT_S = 600
+"""Generous, as the machine may be slow or loaded."""
+KILLED = "marker-of-a-kill"
 FORK = multiprocessing.get_context("fork")
 
 
 @dataclass(frozen=True)
 class KillPoint:
-    """When SIGKILL comes.
+    """When a process gets SIGKILL.
 
     Attributes:
-        share: of the run's batches that are done then, 0 to 1.
-        file_operation: how many of the training's file operations (of a checkpoint that is being written, mostly) come
-            between that batch and the end; None: the batch's end is the end.
-        after_s: from outside, after so much time, in place of both.
-        rank: of the process that dies, of several.
+        share: fraction of the run's batches that are done, 0 to 1.
+        file_operation: number of file operations (mostly of a checkpoint that is being written) between that batch and
+            the kill; None kills at the end of the batch.
+        after_s: kill from outside after this time instead, in seconds.
+        rank: rank of the process to kill.
     """
 
     share: float = 0.0
@@ -50,23 +51,23 @@ class KillPoint:
 
 
 def kill_points(n: int, seed: str, n_ranks: int = 1) -> list[KillPoint]:
-    """At random: a fifth, and at least one, from outside; of the others half at batches, half among file operations.
+    """Draw points: a fifth, and at least one, from outside; half of the others at batches, half at file operations.
 
-    Each point from inside is met, whatever a run has saved before: they come in the order of the run.
+    The points from inside are in the order of the run, so each is reached whatever earlier attempts have saved.
     """
     draw = random.Random(seed)
     n_outside = max(1, n // 5)
     outside = [KillPoint(after_s=round(draw.uniform(0.02, 0.3), 3)) for _ in range(n_outside)]
     shares = sorted(draw.random() for _ in range(n - n_outside))
     operations = [draw.randrange(5) if i % 2 else None for i in range(len(shares))]
-    # Of several ranks the first alone writes files.
+    # Only rank 0 writes files.
     ranks = [draw.randrange(n_ranks) if operation is None else 0 for operation in operations]
     inside = [KillPoint(round(s, 3), o, rank=r) for s, o, r in zip(shares, operations, ranks, strict=True)]
     return outside + inside
 
 
-class DieAt(Callback):
-    """Takes the process along at a point within the run."""
+class KillAt(Callback):
+    """Kills its own process at a point of the run."""
 
     def __init__(self, point: KillPoint, folder: Path) -> None:
         self.point, self.folder = point, folder
@@ -78,44 +79,44 @@ class DieAt(Callback):
         if self.is_armed or done < self.point.share:
             return
         if self.point.file_operation is None:
-            die(self.folder)
+            kill_self(self.folder)
         self.is_armed = True
-        die_among_file_operations(self.folder, self.point.file_operation or 0)
+        kill_at_file_operation(self.folder, self.point.file_operation or 0)
 
 
-def die(folder: Path) -> None:
-    """Leave word beside the folder, and go."""
+def kill_self(folder: Path) -> None:
+    """Create the marker file beside the folder and kill this process."""
     folder.with_name(KILLED).touch()
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def die_among_file_operations(folder: Path, number: int) -> None:
-    """Die before the given one (from 0) of this process's file operations in `folder`, whichever thread does it."""
+def kill_at_file_operation(folder: Path, number: int) -> None:
+    """Kill this process before its file operation `number` (from 0) in `folder`, in any thread."""
     left = itertools.count(number, -1)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event in FILE_OPERATIONS and str(arguments[0]).startswith(str(folder)) and next(left) <= 0:
-            die(folder)
+            kill_self(folder)
 
     sys.addaudithook(hook)
 
 
 def train(case: str, folder: Path, point: KillPoint | None = None) -> None:
-    """Train `case` to its end, or to the point; from its checkpoint where there is one."""
+    """Train `case` to its end or to the point, resuming from a checkpoint if there is one."""
     torch.set_num_threads(1)
     with process_group(torch.device("cpu")):
         trainer = new_trainer(case, folder)
         if point is not None and point.after_s is None and point.rank == rank():
-            trainer.callbacks.append(DieAt(point, folder))
+            trainer.callbacks.append(KillAt(point, folder))
         is_resumed = (folder / LAST).exists() or (folder / PREVIOUS).exists()
         trainer.fit(EPOCHS, resume_from=folder / LAST if is_resumed else None)
 
 
 def train_on_two_ranks(case: str, folder: Path, point: KillPoint | None = None) -> None:
-    """The same under the agent that `torchrun` runs, which forks its processes here."""
+    """Do the same under the agent of `torchrun`, which forks its processes here."""
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    tempfile.tempdir = str(folder.parent)  # what the agent leaves goes with the test's folder
+    tempfile.tempdir = str(folder.parent)  # the agent leaves folders there
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=2, start_method="fork", max_restarts=0, rdzv_backend="c10d",
         rdzv_endpoint="localhost:0", monitor_interval=0.05,
@@ -125,12 +126,12 @@ def train_on_two_ranks(case: str, folder: Path, point: KillPoint | None = None) 
 
 @functools.cache
 def preload() -> None:
-    """Import here, once, what torch imports when the first optimizer is made, or every forked process would."""
+    """Import what torch imports for the first optimizer, once instead of in every forked process."""
     torch.optim.SGD([torch.zeros(1, requires_grad=True)])
 
 
 def in_own_process(target: Callable[..., None], *arguments: Any) -> Any:
-    """Started; the leader of a process group, so that nothing it starts can stay."""
+    """Start a process that leads a process group, so that everything it starts can be killed."""
     preload()
     process = FORK.Process(target=_lead, args=(target, *arguments))
     process.start()
@@ -143,60 +144,63 @@ def _lead(target: Callable[..., None], *arguments: Any) -> None:
 
 
 def run(target: Callable[..., None], case: str, folder: Path, point: KillPoint | None = None) -> int:
-    """Run a training until it ends or is killed; its exit code, negative for a signal's number."""
+    """Run a training until it ends or is killed; return its exit code, or minus the number of a signal."""
     process = in_own_process(target, case, folder, point)
     after_s = None if point is None else point.after_s
-    ended = exit_code(process, PATIENCE_S if after_s is None else after_s)
+    ended = exit_code(process, TIMEOUT_S if after_s is None else after_s)
     end_group(process)
-    assert after_s is not None or ended is not None, f"{case}, {point}: has not ended after {PATIENCE_S} s"
+    assert after_s is not None or ended is not None, f"{case}, {point}: has not ended after {TIMEOUT_S} s"
     return -signal.SIGKILL if ended is None else ended
 
 
-def exit_code(process: Any, patience_s: float) -> int | None:
-    """How a process has ended; None if it has not. `join` would also wait for workers that outlive it, some 5 s."""
-    until = time.monotonic() + patience_s
+def exit_code(process: Any, timeout_s: float) -> int | None:
+    """Wait for the end of a process and return its exit code, or None if it has not ended.
+
+    `join` would also wait for workers that outlive the process.
+    """
+    until = time.monotonic() + timeout_s
     while process.exitcode is None and time.monotonic() < until:
         time.sleep(0.005)
     return process.exitcode
 
 
 def was_killed(target: Callable[..., None], case: str, folder: Path, point: KillPoint) -> bool:
-    """Run a training up to the point; whether it has died there, and of nothing else."""
-    word = folder.with_name(KILLED)
-    word.unlink(missing_ok=True)
+    """Run a training and return whether it was killed at the point; raise if it failed in another way."""
+    marker = folder.with_name(KILLED)
+    marker.unlink(missing_ok=True)
     code = run(target, case, folder, point)
-    assert code in (0, -signal.SIGKILL) or word.exists(), f"{case}, {point}: ended with code {code}"
+    assert code in (0, -signal.SIGKILL) or marker.exists(), f"{case}, {point}: ended with code {code}"
     return code != 0
 
 
 def end_group(process: Any) -> None:
-    """Kill what is left of a process's group: it, its ranks, and workers, which notice late that it has gone."""
+    """Kill the rest of a process group: the process, its ranks, and workers, which notice its end late."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:  # nothing is, or it has not yet become a group
+    except ProcessLookupError:  # no process is left, or it has not created its group yet
         process.kill()
     process.join()
 
 
-def whats_left(folder: Path) -> dict[str, Any]:
-    """All that a training leaves, by name, but for times."""
+def outputs_of(folder: Path) -> dict[str, Any]:
+    """Return everything that a training leaves, by name, without times."""
     checkpoint = torch.load(folder / LAST, weights_only=True)
     files = sorted(folder.rglob("[!.]*"))
-    left = {"last": checkpoint, "files": [str(file.relative_to(folder)) for file in files if file.name != PREVIOUS]}
+    outputs = {"last": checkpoint, "files": [str(file.relative_to(folder)) for file in files if file.name != PREVIOUS]}
     for file in files:
         if file.suffix == ".pt" and file.name not in (LAST, PREVIOUS):
-            left[file.name] = torch.load(file, weights_only=True)
-    left["log.json"] = json.loads((folder / "log.json").read_text())
-    left["log.jsonl"] = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    asides = [*folder.glob(".last.*"), *folder.glob(".best.*")]
-    return flat(left | {"asides": asides}, str(folder))
+            outputs[file.name] = torch.load(file, weights_only=True)
+    outputs["log.json"] = json.loads((folder / "log.json").read_text())
+    outputs["log.jsonl"] = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    temporary = [*folder.glob(".last.*"), *folder.glob(".best.*")]
+    return flat(outputs | {"temporary": temporary}, str(folder))
 
 
 def flat(value: Any, folder: str, name: str = "") -> dict[str, Any]:
-    """Leaves of nested containers by their path; the folder's name and times are nobody's concern.
+    """Return the leaves of nested containers by their path, without times and the folder's name.
 
-    Nor is the generator of `make_loader`, from which nothing is drawn but a seed that its workers do not use, once more
-    whenever they are started anew.
+    The generator of `make_loader` is left out as well: only a seed that its workers do not use is drawn from it,
+    whenever they are started.
     """
     if name.endswith("/random/loader"):
         return {}
@@ -213,7 +217,7 @@ def flat(value: Any, folder: str, name: str = "") -> dict[str, Any]:
 
 
 def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-    """Paths at which two trainings differ in a single bit."""
+    """Return the paths at which two trainings differ in any bit."""
     return [name for name in {**a, **b} if name not in a or name not in b or not _same(a[name], b[name])]
 
 
@@ -221,7 +225,7 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, torch.Tensor):
         like = isinstance(b, torch.Tensor) and (a.dtype, a.shape) == (b.dtype, b.shape)
         return like and torch.equal(_bits(a), _bits(b))
-    return repr(a) == repr(b)  # NaN is the same as NaN then
+    return repr(a) == repr(b)  # so that NaN equals NaN
 
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Every trainer, with every callback and setting that remembers something, small enough to be killed often."""
+"""Every trainer with every callback and setting that has a state, small enough to be killed often."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class NoisyData(Dataset[Any]):
 
 
 class Drawing(Callback):
-    """Draws where hooks may draw: what a resumed training hears twice must not count twice."""
+    """Draws in hooks; hooks that run twice after a resume must not change the random state."""
 
     def on_train_begin(self, logs: Any = None) -> None:
         torch.rand(1)
@@ -104,7 +104,7 @@ def journal_windows() -> WindowDataset:
 
 
 def own_loader(data: WindowDataset | None = None, shuffle: bool = True, seed: int = 4, **options: Any) -> Any:
-    """Ours, each process with its part."""
+    """A loader of `make_loader`, with the shard of this process."""
     options = {"batch_size": BATCH // world_size(), "shard": rank(), "n_shards": world_size()} | options
     return make_loader(data or windows(), shuffle=shuffle, seed=seed, **options)
 
@@ -122,7 +122,7 @@ def plateau(optimizer: torch.optim.Optimizer) -> Any:
 
 
 def common(folder: Path, model: nn.Module, *more: Callback, **options: Any) -> dict[str, Any]:
-    """What all trainers have: an optimizer that remembers, every callback that does, checkpoints in mid-epoch."""
+    """Arguments of all trainers: an optimizer and callbacks with states, checkpoints within epochs."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     schedule = options.pop("schedule", None)
     callbacks = [
@@ -156,7 +156,7 @@ def plain(folder: Path, model: nn.Module | None = None, kind: type[Trainer] = Tr
 
 
 def accumulating(folder: Path, workers: int = 0) -> Trainer:
-    """Windows of 3 batches, a one-cycle schedule in a callback, samples that draw."""
+    """Accumulation windows of 3 batches, a one-cycle schedule in a callback, samples that draw."""
     schedule = [lambda optimizer: LearningRateScheduler(one_cycle(optimizer, steps=3))]
     loaders = {"train_loader": plain_loader(workers), "val_loader": plain_loader()}
     return plain(folder, gradient_accumulation_steps=3, by_optimizer=schedule, **loaders)
@@ -171,7 +171,7 @@ def cnn(folder: Path) -> Trainer:
 
 
 def mixed(precision: str, folder: Path, **options: Any) -> Trainer:
-    """The scale grows at every second step and overflows; a scheduler must not count the steps left out."""
+    """The scale grows at every second step and overflows; a scheduler must not count skipped steps."""
     return plain(
         folder, kind=MixedPrecisionTrainer, criterion=None, precision=precision, init_scale=2.0**14, growth_interval=2,
         growth_factor=64.0, schedule=one_cycle, **options,
@@ -179,7 +179,7 @@ def mixed(precision: str, folder: Path, **options: Any) -> Trainer:
 
 
 def physics(balancing: str, folder: Path) -> Trainer:
-    """All three terms, unlabelled windows, a balancer that remembers (and one that draws)."""
+    """All three terms, unlabelled windows, a balancer with a state (one of them draws)."""
     model = network(len(JOURNAL_CLASSES))
     data = journal_windows()
     batch_size = 16 // world_size()
@@ -200,7 +200,7 @@ def spectrogram(folder: Path) -> Trainer:
 
 
 def several_maps(folder: Path) -> Trainer:
-    """One loader of ours, and one that draws its order from torch's own generator."""
+    """A loader of `make_loader`, and one that draws its order from torch's global generator."""
     kinds = ("stft", "envelope")
     model = MultiTFR({k: TimeFrequency(k, 1000, 16, 16) for k in kinds}, {k: map_network() for k in kinds})
     other = DataLoader(windows(), batch_size=12, shuffle=True) if world_size() == 1 else own_loader(seed=5)
@@ -229,7 +229,7 @@ def progressive(method: str, folder: Path, workers: int = 0) -> Trainer:
 
 
 def tracked(folder: Path) -> Trainer:
-    """What talks to trackers; they keep names and times of their own, so it is compared by itself."""
+    """With experiment loggers; their stores have names and times of their own, so they are compared separately."""
     uri = f"sqlite:///{folder / 'runs.db'}"
     trackers = [TensorBoardLogger(folder / "board"), MLflowLogger("survival", tracking_uri=uri)]
     return plain(folder, by_optimizer=[lambda optimizer, tracker=tracker: tracker for tracker in trackers])
@@ -263,16 +263,16 @@ IN_SHORT = (
     "distilled-cached",
     "progressive-crop",
 )
-"""Those that the short form kills: one of each kind."""
+"""Cases of the short form: one of each kind."""
 
 ON_TWO_RANKS = (
     "cnn", "fp16", "bf16", "pinn-relobralo", "spectrogram", "multi-tfr", "distilled-cached", "distilled-hints",
 )  # fmt: skip
-"""Those whose loaders are parted among processes."""
+"""Cases whose loaders are split among processes."""
 
 
 def new_trainer(case: str, folder: Path) -> Trainer:
-    """The same trainer every time, each process with draws of its own."""
+    """Create the same trainer every time; each process has its own random state."""
     seed_all(3)
     trainer = tracked(folder) if case == "tracked" else CASES[case](folder)
     seed_all(4 + rank())
