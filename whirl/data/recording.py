@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from whirl._display import Displayed
 from whirl.physics.bearings import Bearing, normalize_bearing, parse_bearings
 from whirl.physics.rolling_bearing import ROTATING_RACES, RotatingRace
 from whirl.validation import check_name
 
 
-@dataclass(frozen=True, eq=False)
-class Recording:
+@dataclass(frozen=True, eq=False, repr=False)
+class Recording(Displayed):
     """A vibration signal with the information needed to interpret it.
 
     Attributes:
@@ -46,6 +47,9 @@ class Recording:
         (1, 2048, 5.1)
         >>> Recording(np.zeros(8), 12_000, bearing="SKF 6205-2RS; 6203").bearing
         '6205; 6203'
+        >>> recording.cut(0, 1200)
+        Recording(signal=float32[1, 1200], sampling_rate_hz=12000, duration_s=0.1, channels=('ch0',), label='healthy',
+                  rpm=1797)
     """
 
     signal: np.ndarray
@@ -130,6 +134,25 @@ class Recording:
             [3.58, 3.05]
         """
         return () if self.bearing is None else parse_bearings(self.bearing, self.rotating_race)
+
+    def _display_facts(self) -> dict[str, Any]:
+        return {
+            "signal": self.signal,
+            "sampling_rate_hz": self.sampling_rate_hz,
+            "duration_s": self.duration_s,
+            "channels": self.channels,
+            "unit": self.unit,
+            "label": self.label,
+            "rpm": self.rpm,
+            "load": self.load,
+            "load_unit": self.load_unit,
+            "bearing": self.bearing,
+            "rotating_race": None if self.rotating_race == "inner" else self.rotating_race,
+            "specimen": self.specimen,
+            "source": self.source,
+            "start_sample": self.start_sample or None,
+            "metadata": list(self.metadata),
+        }
 
     def cut(self, start: int, stop: int) -> Recording:
         """Return the samples `start:stop` as a recording of their own; nothing is copied."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+from whirl._display import Displayed, html_table
 from whirl.data.recording import Recording
 from whirl.validation import check_count, check_name, unknown_name
 
@@ -27,8 +28,8 @@ MIN_GROUPS_FOR_VALIDATION = 3
 BY_TIME_NOTE = "split by time: all specimens are in all parts, so the scores say nothing about unseen machines"
 
 
-@dataclass(frozen=True)
-class Split:
+@dataclass(frozen=True, repr=False)
+class Split(Displayed):
     """A split of recordings, or of cuts of recordings, into train, validation and test parts.
 
     Attributes:
@@ -47,6 +48,27 @@ class Split:
     by: By
     val_by: By
     notes: tuple[str, ...] = ()
+
+    def _display_facts(self) -> dict[str, Any]:
+        sizes = {name: len(part) for name, part in self._parts().items()}
+        return {"by": self.by, "val_by": self.val_by, **sizes, "notes": self.notes}
+
+    def _display_table(self) -> str:
+        labels = _labels([recording for part in self._parts().values() for recording in part if recording.label])
+        header = ["", "recordings", "specimens", "minutes", *labels]
+        caption = f"Split by {self.by}, validation by {self.val_by}"
+        return html_table([_summary(name, part, labels) for name, part in self._parts().items()], header, caption)
+
+    def _parts(self) -> dict[str, list[Recording]]:
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+
+def _summary(name: str, part: Sequence[Recording], labels: Sequence[str]) -> list[str]:
+    """Return the row of a part of a split: recordings, specimens, minutes, and recordings of each class."""
+    specimens = {recording.specimen for recording in part} - {None}
+    minutes = sum(recording.duration_s for recording in part) / 60
+    counts = [sum(recording.label == label for recording in part) for label in labels]
+    return [name, str(len(part)), str(len(specimens) or "–"), f"{minutes:.1f}", *map(str, counts)]
 
 
 def split_recordings(

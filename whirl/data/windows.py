@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from whirl._display import Displayed
 from whirl.data.memmap import MappedFile, mapped_block, mapping_of, read_ahead, samples_of
 from whirl.data.quality import MIN_REVOLUTIONS
 from whirl.data.recording import Recording
@@ -41,7 +42,7 @@ class Windows(Protocol):
     def __getitem__(self, index: Tensor, /) -> Any: ...
 
 
-class WindowDataset(Dataset[Sample]):
+class WindowDataset(Displayed, Dataset[Sample]):
     """Data set of fixed-length windows of recordings, as tensors for a network.
 
     All recordings are stored consecutively in one block of memory, or of a memory-mapped file (`whirl.data.to_mmap`),
@@ -147,6 +148,20 @@ class WindowDataset(Dataset[Sample]):
     def class_counts(self) -> Tensor:
         """Number of windows of each class, int64 `[K]`."""
         return torch.bincount(self.targets[self.targets >= 0], minlength=len(self.classes or ()))
+
+    def _display_facts(self) -> dict[str, Any]:
+        return {
+            "n_windows": len(self),
+            "window": self.window,
+            "hop": self.hop,
+            "n_channels": self.n_channels,
+            "sampling_rate_hz": self.sampling_rate_hz,
+            "n_recordings": len(self.sources),
+            "classes": self.classes,
+            "standardize": self.standardize,
+            "memory_mapped": self._mapping is not None,
+            "metadata": self._names,
+        }
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker process maps the file itself; pickling the tensor would copy all samples.

@@ -53,6 +53,7 @@ from .files import (
 from .files import (
     write_text as write_text,
 )
+from .history import History as History
 from .interrupt import finish_batch_on_interrupt as finish_batch_on_interrupt
 from .loop import (
     StepResult as StepResult,

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from whirl.engine.history import History
+
 _NOT_SAVED = ("should_stop", "interrupted", "interrupted_by")
 
 
@@ -35,7 +37,7 @@ class TrainingState:
     batch: int = 0
     global_step: int = 0
     best_val_loss: float = math.inf
-    history: dict[str, list[float]] = field(default_factory=dict)
+    history: History = field(default_factory=History)
     should_stop: bool = False
     interrupted: bool = False
     interrupted_by: int | None = None
@@ -59,10 +61,11 @@ class TrainingState:
         return is_best
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that outlives the running `fit`."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _NOT_SAVED}
+        """Return everything that outlives the running `fit`, as plain data."""
+        state = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _NOT_SAVED}
+        return state | {"history": dict(self.history)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         for name, value in state.items():
-            setattr(self, name, value)
+            setattr(self, name, History(value) if name == "history" else value)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from whirl._display import Displayed
 from whirl.augment.base import Augmentation, as_augmentation
 from whirl.engine.autosave import Autosave
 from whirl.engine.batch import Batch, as_batch, call_model, count_correct, n_batches_of, pad_targets
@@ -25,6 +26,7 @@ from whirl.engine.distributed import (
     check_same_number_of_batches,
 )
 from whirl.engine.errors import translate_torch_errors
+from whirl.engine.history import History
 from whirl.engine.interrupt import until_workers_exit
 from whirl.engine.loop import StepResult, fit_epochs, run_epoch, split_loss
 from whirl.engine.loss_guard import LossGuard, recording_sources, remedy_for
@@ -33,14 +35,13 @@ from whirl.engine.progress import active_callbacks
 from whirl.engine.replay import EpochReplay, check_n_batches
 from whirl.engine.schedule import scheduler_unit, step_scheduler
 from whirl.engine.state import TrainingState
+from whirl.engine.summary import training_facts
 from whirl.engine.updater import Updater
 
 logger = logging.getLogger(__name__)
 
-History = dict[str, list[float]]
 
-
-class Trainer:
+class Trainer(Displayed):
     """Train a network with gradient accumulation, clipping, mixed precision, callbacks and exact resume.
 
     The loop is the same for every trainer (`whirl.engine.loop`). A subclass overrides these hooks, and nothing else:
@@ -310,6 +311,9 @@ class Trainer:
             self._hooks = self.callbacks
         barrier()
         return self.state.history
+
+    def _display_facts(self) -> dict[str, Any]:
+        return training_facts(self)
 
     def _outputs(self, batch: Batch) -> torch.Tensor:
         with self.precision.context():
