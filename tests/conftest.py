@@ -45,5 +45,6 @@ def restore_process_settings():
     yield
     logging.getLogger("whirl").setLevel(logging.NOTSET)
     logging.captureWarnings(False)
+    logging.raiseExceptions = True
     warnings.formatwarning = formatwarning
     torch.set_num_threads(threads)

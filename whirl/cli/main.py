@@ -63,6 +63,8 @@ def whirl(
     # Of several processes that torchrun starts, rank 0 reports.
     default = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
     logging.getLogger("whirl").setLevel(logging.DEBUG if verbose else default)
+    # When a worker of a loader dies, torch raises from a signal handler, possibly while a line is being logged.
+    logging.raiseExceptions = verbose
     logging.captureWarnings(True)
     warnings.formatwarning = lambda message, *rest, **more: f"warning: {message}"
 
