@@ -50,6 +50,7 @@ STYLE: dict[Any, Any] = {
     "ytick.labelsize": FONT_SIZE,
     "xtick.major.size": 3,
     "ytick.major.size": 3,
+    "savefig.bbox": "standard",
     "path.simplify": True,
     "path.simplify_threshold": 0.2,
 }

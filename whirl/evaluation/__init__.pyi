@@ -5,16 +5,19 @@ from .export import (
     export_program as export_program,
 )
 from .figures import (
-    confusion_matrix as confusion_matrix,
+    plot_confusion_matrix as plot_confusion_matrix,
 )
 from .figures import (
-    learning_curve as learning_curve,
+    plot_learning_curve as plot_learning_curve,
 )
 from .figures import (
-    reliability_diagram as reliability_diagram,
+    plot_reliability_diagram as plot_reliability_diagram,
 )
 from .figures import (
-    spectrum as spectrum,
+    plot_spectrum as plot_spectrum,
+)
+from .figures import (
+    to_svg as to_svg,
 )
 from .hard_cases import hardest_recordings as hardest_recordings
 from .metrics import (

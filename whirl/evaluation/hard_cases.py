@@ -11,7 +11,7 @@ from torch import nn
 from whirl.data.recording import Recording
 from whirl.data.windows import WindowDataset
 from whirl.dsp.spectra import amplitude_spectrum, most_impulsive_band, squared_envelope_spectrum
-from whirl.evaluation.figures import Expectation, shorten, spectrum
+from whirl.evaluation.figures import Expectation, plot_spectrum, shorten, to_svg
 from whirl.evaluation.prediction import Predictions, aggregate_by_recording, predict_windows
 from whirl.physics.faults import Line, Signature, signature
 from whirl.physics.rolling_bearing import FaultOrders
@@ -168,7 +168,8 @@ def annotated_spectrum(case: HardCase, classes: Sequence[str], orders: FaultOrde
     highest = max((line.high_order for each in drawn for line in each.lines), default=0.0)
     x, y, y_label, description = (_envelope_spectrum if kind == "envelope" else _raw_spectrum)(case.recording, highest)
     x_label = "order of shaft speed" if rpm else "frequency, Hz"
-    svg = spectrum(x, y, x_label, y_label, drawn, f"spectrum of a recording of {case.true}")
+    figure = plot_spectrum(x, y, x_label, y_label, drawn)
+    svg = to_svg(figure, f"spectrum of a recording of {case.true}")
     return AnnotatedSpectrum(svg, description, {label: signature(label, orders) for label in labels})
 
 
@@ -181,9 +182,9 @@ def _raw_spectrum(recording: Recording, highest_order: float) -> tuple[np.ndarra
     top_hz = max(_MIN_ORDERS, highest_order + 0.5) * shaft_hz if shaft_hz else nyquist_hz
     shown = _up_to(frequency_hz, 1, top_hz)
     level = 20 * np.log10(np.maximum(amplitude[shown], 1e-12))
-    unit = f"dB re 1 {shorten(recording.unit)}" if recording.unit else "dB"
+    y_label = f"amplitude, dB re 1 {shorten(recording.unit)}" if recording.unit else "amplitude, dB"
     description = f"Amplitude spectrum of channel {recording.channels[0]}"
-    return frequency_hz[shown] / (shaft_hz or 1), np.maximum(level, level.max() - _RANGE_DB), unit, description
+    return frequency_hz[shown] / (shaft_hz or 1), np.maximum(level, level.max() - _RANGE_DB), y_label, description
 
 
 def _envelope_spectrum(recording: Recording, highest_order: float) -> tuple[np.ndarray, np.ndarray, str, str]:

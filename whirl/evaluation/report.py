@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
 
 from whirl.data.recording import Recording
-from whirl.evaluation import figures
+from whirl.engine.history import History
+from whirl.evaluation.figures import plot_confusion_matrix, plot_learning_curve, plot_reliability_diagram, to_svg
 from whirl.evaluation.hard_cases import HardCase, annotated_spectrum, hardest_recordings, physics_verdict
 from whirl.evaluation.prediction import Predictions
 from whirl.physics.faults import ROLLING_CLASSES
 from whirl.physics.rolling_bearing import FaultOrders
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 TEMPLATES = Path(__file__).parent / "templates"
+_CURVES = {"loss": "loss", "accuracy": "accuracy", "lr": "learning rate"}
 # Terms of the loss of a physics-informed training, and the agreement between physics and network.
 _PHYSICS_CURVES = {
     "classification_loss": "classification loss",
@@ -201,43 +206,35 @@ def _interpretation(report: Report, interval: Mapping[str, Any]) -> str:
 
 def _figures(report: Report) -> dict[str, Any]:
     """Draw all figures of the report except the spectra."""
-    from markupsafe import Markup
-
     levels = {name: report.metrics[name] for name in ("recording", "window")}
+    confusion = {name: plot_confusion_matrix(level["confusion"], report.classes) for name, level in levels.items()}
+    reliability = {name: plot_reliability_diagram(level["reliability"]) for name, level in levels.items()}
     return {
-        "learning": [Markup(svg) for svg in _learning_curves(report.history)],
-        "confusion": {
-            name: Markup(figures.confusion_matrix(level["confusion"], report.classes, f"confusion matrix of {name}s"))
-            for name, level in levels.items()
-        },
+        "learning": [_embed(figure, f"{label} by epoch") for label, figure in _learning_curves(report.history)],
+        "confusion": {name: _embed(figure, f"confusion matrix of {name}s") for name, figure in confusion.items()},
         "reliability": {
-            name: Markup(figures.reliability_diagram(level["reliability"], f"reliability diagram of {name}s"))
-            for name, level in levels.items()
+            name: _embed(figure, f"reliability diagram of {name}s") for name, figure in reliability.items()
         },
     }
 
 
-def _learning_curves(history: Mapping[str, Sequence[float | None]]) -> Iterator[str]:
-    val_loss = np.array(history.get("val_loss", ()), dtype=float)
-    best = int(np.nanargmin(val_loss)) if np.isfinite(val_loss).any() else None
-    for quantity in ("loss", "accuracy"):
-        if curves := _train_and_val(history, quantity):
-            yield figures.learning_curve(curves, quantity, best)
-    if _has_values(history.get("lr")):
-        yield figures.learning_curve({"lr": history["lr"]}, "learning rate", best)
-    for quantity, label in _PHYSICS_CURVES.items():
-        curves = _train_and_val(history, quantity)
-        if any(any(values) for values in curves.values()):  # disabled terms are 0
-            yield figures.learning_curve(curves, label, best)
+def _embed(figure: Figure, title: str) -> Any:
+    """Return a figure as markup for a page template."""
+    from markupsafe import Markup
+
+    return Markup(to_svg(figure, title))
 
 
-def _train_and_val(history: Mapping[str, Sequence[float | None]], quantity: str) -> dict[str, Sequence[float | None]]:
-    names = {"training": f"train_{quantity}", "validation": f"val_{quantity}"}
-    return {name: history[key] for name, key in names.items() if _has_values(history.get(key))}
-
-
-def _has_values(values: Sequence[float | None] | None) -> bool:
-    return bool(np.isfinite(np.array(values or (), dtype=float)).any())
+def _learning_curves(values: Mapping[str, Sequence[float | None]]) -> Iterator[tuple[str, Figure]]:
+    """Draw loss, accuracy, learning rate and the terms of a physics-informed training, as far as they were logged."""
+    logged: Any = values
+    history = History(logged)
+    curves = {label: history.curves(quantity) for quantity, label in _CURVES.items()}
+    physics = {label: history.curves(quantity) for quantity, label in _PHYSICS_CURVES.items()}
+    enabled = {label: terms for label, terms in physics.items() if any(map(any, terms.values()))}  # others are 0
+    for label, lines in (curves | enabled).items():
+        if lines:
+            yield label, plot_learning_curve(lines, label, history.best_epoch)
 
 
 def _per_class(report: Report) -> Iterator[dict[str, Any]]:
