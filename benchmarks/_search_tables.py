@@ -15,8 +15,8 @@ from _harness import ResultsFile, chosen_seeds
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import GroupKFold, ParameterGrid
 
-from whirl.data import SignalFeatures, WindowDataset, simulate
-from whirl.data.arrays import WindowArrays, window_arrays
+from whirl.data import SignalFeatures, WindowDataset, simulate, window_arrays
+from whirl.data.arrays import WindowArrays
 from whirl.engine import Callback
 from whirl.physics.faults import JOURNAL_CLASSES
 from whirl.tuning import Range, SignalClassifier

@@ -1,29 +1,30 @@
-"""From recordings to a judged diagnoser in Python: four fault classes, tested on machines the network never saw.
+"""Train a diagnoser for four classes and evaluate it on machines that training has never seen.
 
     python examples/unseen_machines.py
 
-Takes about a minute. Put `load_dataset("my_recordings")` in the place of `simulate(...)` for your own.
+Takes about a minute. For your own recordings, replace `simulate(...)` by `load_dataset("my_recordings")`.
 """
 
 import torch
 
-from whirl.callbacks.callbacks import EarlyStopping
-from whirl.data.leakage import check_leakage
-from whirl.data.loaders import make_loader
-from whirl.data.simulation import simulate
-from whirl.data.splits import split_recordings
-from whirl.data.windows import WindowDataset
-from whirl.evaluation.metrics import evaluate_predictions
-from whirl.evaluation.prediction import predict_windows
-from whirl.models.registry import create_model
-from whirl.training.cnn_trainer import CNNTrainer
+from whirl import (
+    CNNTrainer,
+    EarlyStopping,
+    WindowDataset,
+    check_leakage,
+    create_model,
+    make_loader,
+    simulate,
+    split_recordings,
+)
+from whirl.evaluation import evaluate_predictions, predict_windows
 
 CLASSES = ("healthy", "oil_whirl", "clearance", "cavitation")
 
 torch.manual_seed(0)
 recordings = simulate(n_machines=24, recordings_per_class=2, classes=CLASSES)
 split = split_recordings(recordings, by="specimen", test_fraction=0.25)
-check_leakage(split)  # stops here if anything of the test part is in the others
+check_leakage(split)  # raises an error if training or validation contain anything of the test part
 
 train = make_loader(WindowDataset(split.train, CLASSES, window=16384, hop=8192), batch_size=32, shuffle=True)
 val = make_loader(WindowDataset(split.val, CLASSES, window=16384), batch_size=32)
@@ -33,8 +34,8 @@ trainer = CNNTrainer(
 history = trainer.fit(8)
 print("validation accuracy by epoch:", [round(accuracy, 2) for accuracy in history["val_accuracy"]])
 
-windows = predict_windows(trainer.model, WindowDataset(split.test, CLASSES, window=16384))
-found = evaluate_predictions(windows, split.test, CLASSES)["recording"]
-interval = found["intervals"]["accuracy"]
-print(f"accuracy on {found['n_specimens']} unseen machines: {found['accuracy']:.2f}", end=" ")
+predictions = predict_windows(trainer.model, WindowDataset(split.test, CLASSES, window=16384))
+scores = evaluate_predictions(predictions, split.test, CLASSES)["recording"]
+interval = scores["intervals"]["accuracy"]
+print(f"accuracy on {scores['n_specimens']} unseen machines: {scores['accuracy']:.2f}", end=" ")
 print(interval["reason"] or f"[{interval['low']:.2f}, {interval['high']:.2f}]")
