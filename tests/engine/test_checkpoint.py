@@ -52,18 +52,18 @@ def test_detects_every_flipped_bit_and_every_truncation(tmp_path):
     """One bit in every 37th byte and in each of the last 200; truncations at the same places; trailing bytes."""
     path = tmp_path / "last.pt"
     save_training(tmp_path, state(1), {}, is_best=False)
-    whole = path.read_bytes()
-    places = sorted({*range(0, len(whole), 37), *range(len(whole) - 200, len(whole))})
+    intact = path.read_bytes()
+    places = sorted({*range(0, len(intact), 37), *range(len(intact) - 200, len(intact))})
     assert len(places) > 250
     for place in places:
-        damaged = bytearray(whole)
+        damaged = bytearray(intact)
         damaged[place] ^= 1 << place % 8
-        for content in (bytes(damaged), whole[:place]):
+        for content in (bytes(damaged), intact[:place]):
             path.write_bytes(content)
             with pytest.raises(ValueError, match=r"last\.pt: not a readable checkpoint"):
                 load_checkpoint_file(path)
-    for more in (b"\0", b"PK\5\6" + bytes(18), whole):
-        path.write_bytes(whole + more)
+    for more in (b"\0", b"PK\5\6" + bytes(18), intact):
+        path.write_bytes(intact + more)
         with pytest.raises(ValueError, match=r"last\.pt"):
             load_checkpoint_file(path)
 

@@ -72,8 +72,8 @@ def test_checkpoint_round_trip(tmp_path):
 def test_damaged_checkpoint_is_named(tmp_path, damage):
     path = tmp_path / "c.pt"
     save_checkpoint_file(path, {"weights": torch.randn(1000)})
-    whole = path.read_bytes()
-    path.write_bytes({"truncated": whole[: len(whole) // 2], "empty": b"", "text": b"hello"}[damage])
+    intact = path.read_bytes()
+    path.write_bytes({"truncated": intact[: len(intact) // 2], "empty": b"", "text": b"hello"}[damage])
     with pytest.raises(ValueError, match=r"c\.pt: not a readable checkpoint"):
         load_checkpoint_file(path)
 

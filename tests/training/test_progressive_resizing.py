@@ -122,14 +122,14 @@ def test_signals_of_different_lengths():
 
 def test_truncate_and_pad():
     base = windows()
-    whole, _, _ = base[[3]]
+    full, _, _ = base[[3]]
     head = ResizableSignalDataset(base, 100, "truncate")
-    assert torch.equal(head[[3]][0], whole[..., :100])
+    assert torch.equal(head[[3]][0], full[..., :100])
     longer = ResizableSignalDataset(base, 300, "pad")
-    assert torch.equal(longer[[3]][0][..., :256], whole)
+    assert torch.equal(longer[[3]][0][..., :256], full)
     assert not longer[3][0][..., 256:].any()
     assert head.sampling_rate_hz == longer.sampling_rate_hz == 1000.0
-    assert torch.equal(ResizableSignalDataset(base, 256, "truncate")[[3]][0], whole)
+    assert torch.equal(ResizableSignalDataset(base, 256, "truncate")[[3]][0], full)
 
 
 @pytest.mark.parametrize(("method", "length"), [("pad", 200), ("truncate", 300)])

@@ -247,8 +247,8 @@ def loaders(form):
 class Sliced(TensorDataset):
     """Returns a batch for a tensor of indices, as `WindowDataset` does."""
 
-    def __init__(self, whole):
-        super().__init__(*whole.tensors)
+    def __init__(self, base):
+        super().__init__(*base.tensors)
 
 
 @pytest.mark.parametrize("at", [(0, 0), (1, 4)])

@@ -425,7 +425,7 @@ UNSUPPORTED = "this cpu device does not support mixed precision; training in sin
 
 
 def test_cnn_trainer_logs_unsupported_mixed_precision(has_bf16, caplog, recwarn):
-    """Mixed precision is its default, so it warns of nothing that the user has not asked for."""
+    """Mixed precision is its default, so the user need not have requested it."""
     with caplog.at_level(logging.INFO, logger="whirl"):
         trainer = CNNTrainer(small_network(), loader(), device="cpu")
     assert trainer.precision.name == ("bf16" if has_bf16 else "32")

@@ -13,14 +13,14 @@ from whirl.registry import Registry
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a logger is told of a run.
+    """The facts of a run that a logger may record.
 
     Attributes:
         folder: the run folder.
         name: name of the run.
         settings: every setting by flat name.
         tags: further facts, e.g. `git_commit`, `data_fingerprint`, `user`.
-        parent: name of the search or comparison that the run belongs to; empty: none.
+        parent: name of the search or comparison that the run belongs to, or "".
     """
 
     folder: Path
@@ -34,7 +34,7 @@ LOGGERS: Registry[Callable[[RunFacts], Callback]] = Registry("logger", group="wh
 
 
 def register_logger(name: str) -> Callable[[Callable[[RunFacts], Callback]], Callable[[RunFacts], Callback]]:
-    """Add a logger to those that `whirl train --log` knows.
+    """Register a logger for `whirl train --log`.
 
     Decorates a function that is called with the facts of the run and returns a callback.
     """

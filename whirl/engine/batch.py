@@ -91,7 +91,7 @@ def _takes_metadata(kind: type[torch.nn.Module]) -> bool:
 def pad_targets(targets: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
     """Append zeros to class weights `[B, K']` up to the K classes of the logits; return class indices unchanged.
 
-    Augmentation that mixes labels knows only the classes of its batch.
+    Augmentation that mixes labels returns only as many columns as its batch has classes.
 
     Example:
         >>> pad_targets(torch.tensor([[0.25, 0.75]]), outputs=torch.zeros(1, 3))

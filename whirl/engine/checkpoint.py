@@ -81,8 +81,8 @@ class CheckpointWriter:
 
     If a file cannot be written, a warning is logged, the existing files stay intact, and the next save tries again. As
     a context manager the writer waits at the end of the block until everything is on disk, and raises if it still
-    cannot be written. When the block raises an error, it waits without raising; when the process is asked to stop
-    immediately (`KeyboardInterrupt`, `SystemExit`), it drops the waiting saves. Before this process forks, e.g. to
+    cannot be written. When the block raises an error, it waits without raising; on `KeyboardInterrupt` and
+    `SystemExit` it drops the waiting saves. Before this process forks, e.g. to
     start the workers of a loader, it waits until nothing is being written.
 
     Args:

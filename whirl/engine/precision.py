@@ -198,7 +198,7 @@ def choose_precision(
     Args:
         mixed_precision: False or `'32'`: single precision. True: the best that the device supports, which is float16
             with scaling on CUDA, bfloat16 on a CPU with instructions for it, else single precision. `'fp16'`, `'bf16'`:
-            that one, with a warning where it is slow. A precision object is returned as it is.
+            that one, with a warning if it is slow. A precision object is returned unchanged.
         device: where the training runs.
         scaling: how the scale of float16 adapts; None uses torch's defaults.
         on_unsupported: called with a message when True falls back to single precision; None warns.

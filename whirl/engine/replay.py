@@ -110,7 +110,7 @@ class EpochReplay:
 
 
 def set_epoch(loader: Any, epoch: int) -> None:
-    """Set the number of the next pass on the loader's samplers, where they have `set_epoch`."""
+    """Set the number of the next pass on the loader's samplers that have `set_epoch`."""
     for name in ("sampler", "batch_sampler"):
         set_sampler_epoch = getattr(getattr(loader, name, None), "set_epoch", None)
         if set_sampler_epoch is not None:
@@ -118,7 +118,7 @@ def set_epoch(loader: Any, epoch: int) -> None:
 
 
 def start_at(loader: Any, batch: int) -> int:
-    """Let the next pass over `loader` start at a batch, where its sampler has `start_batch`.
+    """Let the next pass over `loader` start at a batch, if its sampler has `start_batch`.
 
     Returns:
         The number of batches that the caller has to draw and drop: 0 if the sampler skips them.
@@ -137,7 +137,7 @@ def start_at(loader: Any, batch: int) -> int:
 def check_n_batches(loader: Any, saved: int | None, *, within_epoch: bool, schedule_counts_steps: bool) -> None:
     """Validate that an epoch has as many batches as when the checkpoint was saved, where that matters.
 
-    Another batch size or number of processes moves the end of a schedule that counts steps, and an interrupted epoch
+    Another batch size or number of processes shifts the end of a schedule that counts steps, and an interrupted epoch
     cannot be continued with other batches.
 
     Args:

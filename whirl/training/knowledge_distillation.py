@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from whirl._display import format_attributes
 from whirl.augment.base import Augmentation
 from whirl.callbacks.best_weights import BestWeights
 from whirl.engine.batch import Batch, call_model
@@ -75,6 +76,9 @@ class DistillationLoss(nn.Module):
         self.alpha = float(alpha)
         self.hard_loss_type = hard_loss_type
         self.hard_criterion = hard_criterion
+
+    def extra_repr(self) -> str:
+        return format_attributes(self, "temperature", "alpha", "hard_loss_type")
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, targets: Tensor) -> Tensor:
         return self.components(student_logits, teacher_logits, targets)["total_loss"]

@@ -286,7 +286,7 @@ class PINNTrainer(Trainer):
         return batch._replace(metadata={key: batch.metadata[key] for key in self.metadata_keys})
 
     def _unlabelled_batches(self) -> Iterator[Any]:
-        """Repeat the unlabelled loader without end."""
+        """Repeat the unlabelled loader indefinitely."""
         loader = self.unlabeled_loader or ()
         while True:
             set_epoch(loader, self.replay.passes)

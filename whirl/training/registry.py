@@ -11,7 +11,7 @@ TRAINERS: Registry[Callable[..., Any]] = Registry("trainer", group="whirl.traine
 
 
 def register_trainer(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add a trainer to those that `whirl train --trainer` knows.
+    """Register a trainer for `whirl train --trainer`.
 
     Decorates a subclass of `Trainer`; it is called with the keyword arguments of `Trainer` and those given as
     `--trainer-options`.
