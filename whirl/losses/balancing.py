@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from whirl._display import Displayed
 from whirl.engine.distributed import all_reduce_mean
 from whirl.validation import check_name
 
@@ -53,7 +54,7 @@ def lambda_multiplier(schedule: str, epoch: int, num_epochs: int) -> float:
     return LAMBDA_SCHEDULES[schedule](progress)
 
 
-class Balancer:
+class Balancer(Displayed):
     """Base class: computes factors for the physics terms from the losses. The base class itself returns factors of 1.
 
     Attributes:
@@ -65,6 +66,10 @@ class Balancer:
     def __init__(self) -> None:
         self.steps = 0
         self.memory: dict[str, Tensor] = {}
+
+    def _display_facts(self) -> dict[str, Any]:
+        factors = tuple(name.removeprefix("factor/") for name in self.memory if name.startswith("factor/"))
+        return {"every": self.every, "steps": self.steps, "terms": factors}
 
     def __call__(self, data_loss: Tensor, terms: Mapping[str, Tensor], shared: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return the factors for this step, by term, without gradient.

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from whirl._display import format_attributes
 from whirl.losses.checks import (
     Reduction,
     check_gamma,
@@ -60,6 +61,9 @@ class CrossEntropyLoss(nn.Module):
         self.register_buffer("weight", copy_class_weights(weight, "weight"))
         self.reduction: Reduction = reduction
 
+    def extra_repr(self) -> str:
+        return format_attributes(self, "weight", "label_smoothing", "reduction")
+
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         return smoothed_cross_entropy(logits, targets, self.label_smoothing, self.weight, self.reduction)
 
@@ -90,6 +94,9 @@ class LabelSmoothingCrossEntropy(nn.Module):
         super().__init__()
         self.smoothing = check_smoothing(smoothing)
         self.register_buffer("weight", copy_class_weights(weight, "weight"))
+
+    def extra_repr(self) -> str:
+        return format_attributes(self, "smoothing", "weight")
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         return smoothed_cross_entropy(logits, targets, self.smoothing, self.weight)
@@ -124,6 +131,9 @@ class FocalLoss(nn.Module):
         check_reduction(reduction)
         self.reduction: Reduction = reduction
 
+    def extra_repr(self) -> str:
+        return format_attributes(self, "alpha", "gamma", "reduction")
+
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         return focal_loss(logits, targets, self.alpha, self.gamma, self.reduction)
 
@@ -150,6 +160,9 @@ class SupConLoss(nn.Module):
     def __init__(self, temperature: float = 0.1) -> None:
         super().__init__()
         self.temperature = check_temperature(temperature)
+
+    def extra_repr(self) -> str:
+        return format_attributes(self, "temperature")
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         return supervised_contrastive_loss(features, labels, self.temperature)

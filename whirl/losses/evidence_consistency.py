@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from whirl._display import format_attributes
 from whirl.losses.physics_inputs import Metadata, WarnOnce, class_logits, per_window
 from whirl.physics.compatibility import (
     NEUTRAL,
@@ -170,6 +171,9 @@ class EvidenceConsistencyLoss(nn.Module):
         self.register_buffer("trust", torch.eye(len(constrained)))
         self._set_calibration(calibration or self._noise_calibration())
         self._cache, self._warn = _LastResultCache(), WarnOnce("frequency")
+
+    def extra_repr(self) -> str:
+        return format_attributes(self, "n_classes", "form", "temperature", "reference_rpm", "rpm_range")
 
     def forward(self, predictions: Tensor, signal: Tensor | None, metadata: Metadata | None = None) -> Tensor:
         """Compute the loss, a scalar >= 0.

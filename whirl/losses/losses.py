@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from whirl._display import format_attributes
 from whirl.losses.checks import (
     Reduction,
     check_gamma,
@@ -165,6 +166,9 @@ class FocalLoss(nn.Module):
         self.register_buffer("alpha", copy_class_weights(alpha, "alpha"))
         self.reduction: Reduction = reduction
 
+    def extra_repr(self) -> str:
+        return format_attributes(self, "alpha", "gamma", "reduction")
+
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         return focal_loss(logits, targets, self.alpha, self.gamma, self.reduction)
 
@@ -190,6 +194,9 @@ class LabelSmoothingCrossEntropy(nn.Module):
         self.smoothing = check_smoothing(smoothing)
         check_reduction(reduction)
         self.reduction: Reduction = reduction
+
+    def extra_repr(self) -> str:
+        return format_attributes(self, "smoothing", "reduction")
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         return smoothed_cross_entropy(logits, targets, self.smoothing, reduction=self.reduction)
@@ -228,6 +235,9 @@ class PhysicsInformedLoss(nn.Module):
         self.data_weight = check_non_negative(data_weight, "data_weight")
         self.physics_weight = check_non_negative(physics_weight, "physics_weight")
         self.data_criterion = LabelSmoothingCrossEntropy(smoothing=0.0) if data_criterion is None else data_criterion
+
+    def extra_repr(self) -> str:
+        return format_attributes(self, "data_weight", "physics_weight")
 
     def forward(
         self, predictions: Tensor, targets: Tensor, physics_loss: Tensor | Callable[[Tensor], Tensor] | None = None

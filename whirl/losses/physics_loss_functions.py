@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from whirl._display import format_facts
 from whirl.losses.evidence_consistency import EvidenceConsistencyLoss, Form
 from whirl.losses.frequency_consistency import FrequencyConsistencyLoss, class_consistency_loss
 from whirl.losses.physics_inputs import Metadata, full_precision
@@ -138,6 +139,9 @@ class PhysicalConstraintLoss(nn.Module):
             )
         self.sommerfeld = SommerfeldConsistencyLoss(fault_severity_order, classes=names, oil_cst=oil_cst)
         self.temporal = TemporalSmoothnessLoss(1.0, tau_s=tau_s, sample_rate=sample_rate)
+
+    def extra_repr(self) -> str:
+        return format_facts(self.weights)
 
     def forward(self, predictions: Tensor, signal: Tensor | None, metadata: Metadata | None = None) -> Tensor:
         return self.components(predictions, signal, metadata)["total_loss"]

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from whirl._display import format_attributes
 from whirl.losses.physics_inputs import (
     Metadata,
     WarnOnce,
@@ -102,6 +103,9 @@ class SommerfeldConsistencyLoss(nn.Module):
         self.register_buffer("ranks", torch.linspace(0, 1, n_levels or len(order)), persistent=False)
         self.n_levels, self.direction, self.margin, self.oil_cst = n_levels, direction, margin, oil_cst
         self._warn = WarnOnce("Sommerfeld")
+
+    def extra_repr(self) -> str:
+        return format_attributes(self, "order", "n_levels", "direction", "margin", "oil_cst")
 
     def forward(self, predictions: Tensor, metadata: Metadata | None = None) -> Tensor:
         """Compute the loss, a scalar >= 0; 0 if no pair of windows can be ranked.

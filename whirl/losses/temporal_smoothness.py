@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from whirl._display import format_attributes
 from whirl.losses.physics_inputs import Metadata, WarnOnce, first_available, full_precision, per_window
 from whirl.validation import check_number
 
@@ -39,6 +40,9 @@ class TemporalSmoothnessLoss(nn.Module):
         check_number("sample_rate", sample_rate, 0, open_ends=True)
         self.lambda_smooth, self.tau_s, self.sample_rate = lambda_smooth, tau_s, sample_rate
         self._warn = WarnOnce("temporal")
+
+    def extra_repr(self) -> str:
+        return format_attributes(self, "lambda_smooth", "tau_s", "sample_rate")
 
     def forward(self, predictions: Tensor, metadata: Metadata | None = None) -> Tensor:
         """Compute the loss, a scalar between 0 and 2 lambda; 0 if no two windows belong to the same recording.
