@@ -4,6 +4,7 @@ import csv
 import math
 
 import pytest
+from matplotlib.figure import Figure
 
 from tests.optim.schedules import sgd, trace
 from whirl.optim.schedule_simulation import format_schedule, plot_curve, save_curve, simulate_schedule
@@ -106,6 +107,10 @@ def test_figure_and_csv_contain_the_curve(tmp_path):
     curve = simulate_schedule("noam", 3, 4)
     (line,) = plot_curve(curve).axes[0].lines
     assert list(zip(*line.get_data(), strict=True)) == curve
+    axes = Figure().add_subplot(title="schedules")
+    assert plot_curve(curve, ax=axes) is axes.figure
+    assert list(zip(*axes.lines[0].get_data(), strict=True)) == curve
+    assert axes.get_title() == "schedules"
     save_curve(curve, tmp_path / "curve.csv")
     with (tmp_path / "curve.csv").open() as file:
         assert [(float(row["epoch"]), float(row["lr"])) for row in csv.DictReader(file)] == curve

@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from whirl.tuning import plots
 from whirl.tuning.results import results_table
@@ -103,3 +104,32 @@ def test_plots_single_candidate():
     assert renders(plots.plot_history(single))
     assert renders(plots.plot_parallel_coordinates(single))
     assert renders(plots.plot_heatmap(single, "C", "k"))
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda ax: plots.plot_history(mixed_results(), ax=ax),
+        lambda ax: plots.plot_parameter(mixed_results(), "C", ax=ax),
+        lambda ax: plots.plot_heatmap(mixed_results(), "C", "layers", ax=ax),
+        lambda ax: plots.plot_importances({"lr": 0.9, "width": 0.1}, ax=ax),
+        lambda ax: plots.plot_parallel_coordinates(mixed_results(), ax=ax),
+    ],
+    ids=["history", "parameter", "heatmap", "importances", "parallel"],
+)
+def test_draws_on_given_axes(draw):
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    axes = figure.subfigures(1, 2)[1].add_subplot()
+    assert draw(axes) is figure
+    assert axes.has_data()
+    assert not figure.legends
+    assert renders(figure)
+
+
+def test_history_on_given_axes_draws_the_scores_with_a_legend():
+    axes = Figure().add_subplot()
+    plots.plot_history(mixed_results(), "accuracy", ax=axes)
+    assert axes.get_ylabel() == "accuracy"
+    np.testing.assert_array_equal(axes.collections[0].get_offsets()[:, 1], [0.5, 0.9, np.nan, 0.7])
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names == ["candidate", "best so far", "best: 0.9", "without a score: 1"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from whirl._plotting import PLAIN, figure_of
 from whirl.engine.files import atomic_write, write_text
 from whirl.engine.schedule import scheduler_unit, step_scheduler
 from whirl.optim.scheduler_base import get_learning_rates
@@ -16,6 +17,7 @@ from whirl.optim.scheduler_factory import create_training_scheduler
 from whirl.validation import check_number
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Curve = list[tuple[float, float]]
@@ -104,12 +106,16 @@ def format_schedule(curve: Curve) -> str:
     return "\n".join([f"{'epoch':>8}  learning rate", *lines])
 
 
-def plot_curve(curve: Curve, title: str = "") -> Figure:
+def plot_curve(curve: Curve, title: str = "", *, ax: Axes | None = None) -> Figure:
     """Plot the learning rate over the epochs.
 
     Args:
         curve: result of `simulate_schedule`.
         title: title of the figure.
+        ax: where to draw; None creates a figure.
+
+    Returns:
+        The figure.
 
     Example:
         >>> figure = plot_curve(simulate_schedule("cosine", epochs=10))
@@ -118,11 +124,13 @@ def plot_curve(curve: Curve, title: str = "") -> Figure:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 3.5), layout="constrained")
-    axes = figure.add_subplot(title=title, xlabel="epoch", ylabel="learning rate", ylim=(0, 1.05 * _peak(curve)[1]))
+    axes = Figure(figsize=(7, 3.5), layout="constrained").add_subplot() if ax is None else ax
+    axes.set(xlabel="epoch", ylabel="learning rate", ylim=(0, 1.05 * _peak(curve)[1]))
+    if title:
+        axes.set_title(title, **PLAIN)
     axes.plot(*zip(*curve, strict=True), drawstyle="steps-post")
     axes.grid(alpha=0.3)
-    return figure
+    return figure_of(axes)
 
 
 def save_curve(curve: Curve, path: str | Path, title: str = "") -> None:

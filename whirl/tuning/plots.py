@@ -1,4 +1,4 @@
-"""Figures of search results: each function draws a Matplotlib figure from the table of results.
+"""Figures of search results: each function draws a Matplotlib figure from the table of results, or on given axes.
 
 Figures do not use pyplot, so they need no display and leave no global state. The best candidate (the first of rank 1)
 is marked in each figure. Candidates without a score (failed or pruned) are marked as such where the figure can show
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whirl._plotting import figure_of
 from whirl.tuning.results import is_number, parameter_names
 from whirl.validation import check_name
 
@@ -43,13 +44,17 @@ class _Scale:
     log: bool
 
 
-def plot_history(results: DataFrame, score_label: str = "mean score") -> Figure:
+def plot_history(results: DataFrame, score_label: str = "mean score", *, ax: Axes | None = None) -> Figure:
     """Plot the score of each candidate in the order in which they were tried, and the best score so far.
 
     Args:
         results: table of results, see `results.results_table`; as in all figures, at least one candidate must have a
             score.
         score_label: axis label of the score, with its unit if it has one.
+        ax: where to draw; None creates a figure.
+
+    Returns:
+        The figure.
 
     Raises:
         ValueError: no candidate has a score.
@@ -61,7 +66,7 @@ def plot_history(results: DataFrame, score_label: str = "mean score") -> Figure:
         'candidate'
     """
     best = _best_row(results)
-    figure, axes = _new_figure("candidate", score_label)
+    axes = _axes_for(ax, "candidate", score_label)
     scores, numbers = results["mean_score"].to_numpy(float), np.arange(1, len(results) + 1)
     axes.scatter(numbers, scores, s=22, color=_POINT, label="candidate")
     axes.step(numbers, scores[_best_so_far(results)], where="post", color=_BEST, linewidth=1.2, label="best so far")
@@ -70,11 +75,11 @@ def plot_history(results: DataFrame, score_label: str = "mean score") -> Figure:
     axes.set_xlim(0.5, len(results) + 0.5)
     locator: Any = axes.xaxis.get_major_locator()
     locator.set_params(integer=True)
-    _legend(axes)
-    return figure
+    _legend(axes, is_new=ax is None)
+    return figure_of(axes)
 
 
-def plot_parameter(results: DataFrame, name: str, score_label: str = "mean score") -> Figure:
+def plot_parameter(results: DataFrame, name: str, score_label: str = "mean score", *, ax: Axes | None = None) -> Figure:
     """Plot the scores over the values of one parameter, with the standard deviation over the folds.
 
     Args:
@@ -82,6 +87,10 @@ def plot_parameter(results: DataFrame, name: str, score_label: str = "mean score
         name: parameter of the table. Numbers on a logarithmic scale get a logarithmic axis, other values than numbers a
             categorical one.
         score_label: see `plot_history`.
+        ax: see `plot_history`.
+
+    Returns:
+        The figure.
 
     Raises:
         ValueError: there is no such parameter, or no candidate has a score.
@@ -93,7 +102,7 @@ def plot_parameter(results: DataFrame, name: str, score_label: str = "mean score
         'log'
     """
     best, scale = _best_row(results), _scale(results, name)
-    figure, axes = _new_figure(_label(name), score_label)
+    axes = _axes_for(ax, _label(name), score_label)
     _apply(scale, axes, "x")
     scores, spread = results["mean_score"].to_numpy(float), results["std_score"].to_numpy(float)
     style = {"fmt": "o", "markersize": 4.5, "color": _POINT, "ecolor": "#b5c9d8", "elinewidth": 1.2}
@@ -101,11 +110,13 @@ def plot_parameter(results: DataFrame, name: str, score_label: str = "mean score
     axes.errorbar(scale.positions, scores, yerr=np.nan_to_num(spread), label=label, **style)
     _mark_best(axes, scale.positions[best], scores[best])
     _mark_failed(axes, scale.positions[np.isnan(scores)])
-    _legend(axes)
-    return figure
+    _legend(axes, is_new=ax is None)
+    return figure_of(axes)
 
 
-def plot_heatmap(results: DataFrame, name1: str, name2: str, score_label: str = "mean score") -> Figure:
+def plot_heatmap(
+    results: DataFrame, name1: str, name2: str, score_label: str = "mean score", *, ax: Axes | None = None
+) -> Figure:
     """Plot the best score for each pair of values of two parameters, over all values of the other parameters.
 
     If a parameter has more than 20 values, as after a random search, candidates are drawn as points instead of cells.
@@ -115,6 +126,10 @@ def plot_heatmap(results: DataFrame, name1: str, name2: str, score_label: str = 
         name1: parameter on the horizontal axis.
         name2: parameter on the vertical axis.
         score_label: see `plot_history`.
+        ax: see `plot_history`.
+
+    Returns:
+        The figure.
 
     Raises:
         ValueError: there is no such parameter, the two are the same, or no candidate has a score.
@@ -132,23 +147,30 @@ def plot_heatmap(results: DataFrame, name1: str, name2: str, score_label: str = 
     _check_parameter(results, name1)
     _check_parameter(results, name2)
     columns, rows = _categories(results[name1]), _categories(results[name2])
-    figure, axes = _new_figure(_label(name1), _label(name2))
+    axes = _axes_for(ax, _label(name1), _label(name2))
     if max(len(columns), len(rows)) > _MAX_CELLS:
         image = _draw_points(axes, results, name1, name2)
     else:
         image = _draw_cells(axes, results, name1, name2)
-    figure.colorbar(image, ax=axes, label=score_label)
+    axes.figure.colorbar(image, ax=axes, label=score_label)
+    _legend(axes, "lower", is_new=ax is None)
     if len(parameter_names(results)) > 2 and max(len(columns), len(rows)) <= _MAX_CELLS:
-        axes.set_title("best over the other parameters", fontsize="medium")
-    return figure
+        _title(axes, "best over the other parameters", is_new=ax is None)
+    return figure_of(axes)
 
 
-def plot_importances(importances: Mapping[str, float], label: str = "share of the score's variance") -> Figure:
+def plot_importances(
+    importances: Mapping[str, float], label: str = "share of the score's variance", *, ax: Axes | None = None
+) -> Figure:
     """Plot the importance of each parameter as horizontal bars, the most important on top.
 
     Args:
         importances: importance by parameter, each >= 0.
         label: label of the horizontal axis.
+        ax: see `plot_history`.
+
+    Returns:
+        The figure.
 
     Raises:
         ValueError: there is no parameter.
@@ -162,16 +184,16 @@ def plot_importances(importances: Mapping[str, float], label: str = "share of th
         raise ValueError("importances is empty, expected at least one parameter")
     ordered = sorted(importances.items(), key=lambda item: item[1])
     names, shares = [name for name, _ in ordered], [share for _, share in ordered]
-    figure, axes = _new_figure(label, "parameter", height=1.2 + 0.36 * len(names))
+    axes = _axes_for(ax, label, "parameter", height=1.2 + 0.36 * len(names))
     bars = axes.barh(range(len(names)), shares, color=[*[_POINT] * (len(names) - 1), _BEST], height=0.7)
     axes.bar_label(bars, labels=[f"{share:.2f}" for share in shares], padding=4)
     axes.set_yticks(range(len(names)), [_text(name) for name in names])
     axes.set_xlim(0, 1.12 * max(*shares, 1e-9))
     axes.grid(visible=False, axis="y")
-    return figure
+    return figure_of(axes)
 
 
-def plot_parallel_coordinates(results: DataFrame, score_label: str = "mean score") -> Figure:
+def plot_parallel_coordinates(results: DataFrame, score_label: str = "mean score", *, ax: Axes | None = None) -> Figure:
     """Plot every candidate as a line through its parameter values, colored by its score.
 
     Candidates without a score are omitted; the title states how many.
@@ -179,6 +201,10 @@ def plot_parallel_coordinates(results: DataFrame, score_label: str = "mean score
     Args:
         results: see `plot_history`.
         score_label: see `plot_history`.
+        ax: see `plot_history`.
+
+    Returns:
+        The figure.
 
     Raises:
         ValueError: no candidate has a score.
@@ -192,7 +218,7 @@ def plot_parallel_coordinates(results: DataFrame, score_label: str = "mean score
     from matplotlib.collections import LineCollection
 
     best, names = _best_row(results), [*parameter_names(results), "mean_score"]
-    figure, axes = _new_figure("", "", width=max(5.0, 1.6 * len(names)))
+    axes = _axes_for(ax, "", "", width=max(5.0, 1.6 * len(names)))
     heights = np.stack([_draw_vertical_axis(axes, index, results, name) for index, name in enumerate(names)], axis=1)
     scores = results["mean_score"].to_numpy(float)
     positions, drawn = np.arange(len(names)), np.flatnonzero(np.isfinite(scores))
@@ -204,11 +230,11 @@ def plot_parallel_coordinates(results: DataFrame, score_label: str = "mean score
     axes.set(xlim=(-0.15, len(names) - 0.6), ylim=(-0.06, 1.06), yticks=[])
     axes.spines[:].set_visible(False)
     axes.grid(visible=False)
-    _legend(axes)
-    figure.colorbar(image, ax=axes, label=score_label)
+    _legend(axes, is_new=ax is None)
+    axes.figure.colorbar(image, ax=axes, label=score_label)
     if len(drawn) < len(results):
-        axes.set_title(f"omitted, {_without(len(results) - len(drawn))}", fontsize="medium")
-    return figure
+        _title(axes, f"omitted, {_without(len(results) - len(drawn))}", is_new=ax is None)
+    return figure_of(axes)
 
 
 def _draw_cells(axes: Axes, results: DataFrame, name1: str, name2: str) -> Any:
@@ -231,7 +257,6 @@ def _draw_cells(axes: Axes, results: DataFrame, name1: str, name2: str) -> Any:
     axes.add_patch(_frame(x, y))
     style = {"markerfacecolor": "none", "markeredgecolor": _BEST, "markeredgewidth": 2}
     axes.plot([], [], "s", label=_best_text(cells[y, x]), **style)
-    axes.figure.legend(loc="outside lower center", frameon=False)
     return image
 
 
@@ -245,7 +270,6 @@ def _draw_points(axes: Axes, results: DataFrame, name1: str, name2: str) -> Any:
     if failed.any():
         axes.scatter(x.positions[failed], y.positions[failed], marker="x", color=_FAILED, label=_without(failed.sum()))
     axes.scatter(x.positions[best], y.positions[best], label=_best_text(scores[best]), **_STAR)
-    axes.figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return image
 
 
@@ -348,15 +372,16 @@ def _rotate_long_labels(axes: Axes) -> None:
             label.set(rotation=35, ha="right", rotation_mode="anchor")
 
 
-def _new_figure(x_label: str, y_label: str, width: float = 7, height: float = 4) -> tuple[Figure, Axes]:
+def _axes_for(ax: Axes | None, x_label: str, y_label: str, width: float = 7, height: float = 4) -> Axes:
+    """Return the caller's axes, or those of a new figure, with labels and a grid."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.add_subplot(xlabel=x_label, ylabel=y_label)
+    axes = Figure(figsize=(width, height), layout="constrained").add_subplot() if ax is None else ax
+    axes.set(xlabel=x_label, ylabel=y_label)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
     axes.set_axisbelow(True)
-    return figure, axes
+    return axes
 
 
 def _mark_best(axes: Axes, x: float, y: float) -> None:
@@ -375,8 +400,18 @@ def _without(n_candidates: int) -> str:
     return f"without a score: {n_candidates}"
 
 
-def _legend(axes: Axes) -> None:
-    axes.figure.legend(loc="outside upper center", ncols=4, frameon=False)
+def _legend(axes: Axes, where: str = "upper", *, is_new: bool) -> None:
+    """Add a legend at the edge of a new figure, or above the caller's axes."""
+    if is_new:
+        location: Any = f"outside {where} center"
+        axes.figure.legend(loc=location, ncols=4, frameon=False)
+    else:
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False, fontsize="small")
+
+
+def _title(axes: Axes, text: str, *, is_new: bool) -> None:
+    """Set the title, above the legend."""
+    axes.set_title(text, fontsize="medium", pad=None if is_new else 36)
 
 
 def _best_text(score: float) -> str:
