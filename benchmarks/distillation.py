@@ -238,7 +238,7 @@ def report_tuning(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def cost(arguments: argparse.Namespace) -> None:
-    kinds = ("plain", "cached", "asked")
+    kinds = ("plain", "cached", "uncached")
     epochs = {kind: epoch_of(kind, arguments) for kind in kinds}
     seconds = measure(epochs, arguments.rounds)  # teacher logits are cached in the warm-up round
     print_medians(seconds, "s", "epoch")

@@ -137,7 +137,7 @@ def against_ddp(name: str, accumulation: int, rounds: int) -> dict[str, float]:
     for index, (clock, label) in enumerate(zip(CLOCKS, ("elapsed", "processor"), strict=True)):
         by_variant = {key: [values[index] for values in rounds_] for key, rounds_ in seconds.items()}
         shown = ", ".join(f"{k} {1e3 * statistics.median(s) / N_BATCHES[name]:.1f}" for k, s in by_variant.items())
-        tell(f"{name:12s} {accumulation} batches per step, {label} ms per batch: {shown}")
+        print_on_rank_zero(f"{name:12s} {accumulation} batches per step, {label} ms per batch: {shown}")
         ratios[clock] = median_ratio(by_variant["ours"], by_variant["DDP"])
     return ratios
 
@@ -198,12 +198,12 @@ def timed_epoch(name: str, n_shards: int) -> float:
         Sharded(N_WINDOWS[name]), create_model(name, N_CLASSES), 2 * BATCH_SIZE[name] // n_shards, n_shards
     )
     for _ in range(2):
-        began = time.perf_counter()
+        start = time.perf_counter()
         trainer.train_epoch()
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
-def tell(text: str) -> None:
+def print_on_rank_zero(text: str) -> None:
     if rank() == 0:
         print(text, flush=True)
 
@@ -229,10 +229,12 @@ def main() -> None:
                 found = against_ddp(name, accumulation, arguments.rounds)
                 ratios |= {f"{name}{suffix}_vs_ddp{clock}": ratio for clock, ratio in found.items()}
             sent, gradients = bytes_per_step(name)
-            tell(f"{name:12s} {sent:.0f} bytes sent per step, {gradients} of them gradients")
+            print_on_rank_zero(f"{name:12s} {sent:.0f} bytes sent per step, {gradients} of them gradients")
             ratios[f"{name}_bytes"] = round(sent / gradients, 5)
             both_s = max(gather(timed_epoch(name, world_size())))
-            tell(f"{name:12s} epoch of {N_WINDOWS[name]} windows: 1 process {alone_s[name]:.2f} s, 2 {both_s:.2f} s")
+            print_on_rank_zero(
+                f"{name:12s} epoch of {N_WINDOWS[name]} windows: 1 process {alone_s[name]:.2f} s, 2 {both_s:.2f} s"
+            )
             ratios[f"{name}_epoch_two_vs_one"] = round(both_s / (alone_s[name] or both_s), 3)
         if rank() == 0:
             print_results(ratios, GOALS)

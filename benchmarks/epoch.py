@@ -58,10 +58,10 @@ class Clock:
     """Processor time of the last epoch."""
 
     def begin(self) -> None:
-        self.began = time.process_time()
+        self.start = time.process_time()
 
     def end(self) -> None:
-        self.seconds = time.process_time() - self.began
+        self.seconds = time.process_time() - self.start
 
 
 class OurHooks(Callback):

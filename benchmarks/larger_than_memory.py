@@ -88,19 +88,19 @@ def memory_mb() -> dict[str, float]:
 def train(folder: Path) -> None:
     """Train in the measured process, and print the measurements as JSON."""
     configure()
-    began, found = time.perf_counter(), {"memory": [memory_mb() | {"at": "start"}]}
+    start, found = time.perf_counter(), {"memory": [memory_mb() | {"at": "start"}]}
     loaded = load_dataset(folder / "recordings", mmap_dir=folder / "mapped")
     found["memory"].append(memory_mb() | {"at": "loaded"})
-    found["loading_s"] = time.perf_counter() - began
-    began = time.perf_counter()
+    found["loading_s"] = time.perf_counter() - start
+    start = time.perf_counter()
     loader = ThinnedLoader(WindowDataset(loaded, CLASSES, WINDOW))
     found["memory"].append(memory_mb() | {"at": "windows"})
-    found["checking_s"] = time.perf_counter() - began
+    found["checking_s"] = time.perf_counter() - start
     torch.manual_seed(0)
     trainer = Trainer(create_model("wdcnn", len(CLASSES)), loader, device="cpu")
-    began, cpu_began = time.perf_counter(), time.process_time()
+    start, cpu_start = time.perf_counter(), time.process_time()
     history = trainer.fit(1)
-    found |= {"pass_s": time.perf_counter() - began, "pass_cpu_s": time.process_time() - cpu_began}
+    found |= {"pass_s": time.perf_counter() - start, "pass_cpu_s": time.process_time() - cpu_start}
     for share in (0.25, 0.5, 1.0):
         reached = [memory for memory in loader.memory if memory["share"] <= share]
         found["memory"].append(reached[-1] | {"at": f"{share:g} of the windows"})

@@ -139,8 +139,8 @@ def peak_in_fresh_processes(network: str, precision: str, device: str) -> float:
     command = [sys.executable, __file__, "--device", device, "--peak", network, precision]
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
     peaks: list[float] = []
-    began = time.perf_counter()
-    while not peaks or (len(peaks) < 3 and time.perf_counter() - began < 15):
+    start = time.perf_counter()
+    while not peaks or (len(peaks) < 3 and time.perf_counter() - start < 15):
         run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
         peaks.append(float(run.stdout))
     return statistics.median(peaks)

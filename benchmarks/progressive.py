@@ -5,7 +5,7 @@ samples (5 s at 20480 Hz); each seed draws new machines, weights and order. `cwr
 faults at the drive end, windows of 2048 samples at 12 kHz; each fold holds out one fault size, and the three folds of a
 seed are added up.
 
-Arms, all with the same trainer, each with one cycle of the learning rate over its whole length:
+Arms, all with the same trainer, each with one cycle of the learning rate over its total length:
 
 - `full`: every epoch at full length.
 - `interpolate`: progressive stages of 1/4, 1/2, 3/4 and all of the length for 0.4, 0.3, 0.2 and 0.1 of the epochs, the

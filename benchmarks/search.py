@@ -193,7 +193,7 @@ def replay(arguments: argparse.Namespace) -> None:
             for name in SEARCHES
         }
         for name, value, of_all, interval in summarise(found, tables):
-            ratios |= {f"{model} {name}/grid": value, f"{model} {name}/whole grid": of_all}
+            ratios |= {f"{model} {name}/grid": value, f"{model} {name}/complete grid": of_all}
             intervals[f"{model} {name}/grid"] = interval
     print_results(ratios, GOALS, geometric_means=intervals)
 
@@ -216,7 +216,7 @@ def summarise(found: Any, tables: dict[int, Table]) -> Iterable[tuple[str, float
     times = {
         name: {s: statistics.median(f.time_s for f in runs) for s, runs in of.items()} for name, of in found.items()
     }
-    whole = {seed: table.time_s for seed, table in tables.items()}
+    total_s = {seed: table.time_s for seed, table in tables.items()}
     print(
         f"  {'search':17} trials [over seeds]   time s [over seeds]     of grid's  geometric mean       of all  reached"
     )
@@ -224,7 +224,7 @@ def summarise(found: Any, tables: dict[int, Table]) -> Iterable[tuple[str, float
         ratio = middle(times[name]) / middle(times["grid"])
         difference = paired_difference(logarithms(times[name]), logarithms(times["grid"]))
         mean, low, high = np.exp([difference.difference, difference.low, difference.high])
-        of_all = statistics.median(times[name][seed] / whole[seed] for seed in whole)
+        of_all = statistics.median(times[name][seed] / total_s[seed] for seed in total_s)
         reached = statistics.fmean(f.reached for runs in found[name].values() for f in runs)
         print(
             f"  {name:17} {spread(trials[name], '.0f'):21} {spread(times[name], '.1f'):23} {ratio:9.2f}  "

@@ -20,7 +20,7 @@ It runs only if --arms names it; what `multi` gains over it is due to the severa
     python benchmarks/time_frequency_accuracy.py simulated --seeds 3
     python benchmarks/time_frequency_accuracy.py cwru --seeds 3
 
-Maps are computed once per seed and kept in memory; that time is reported beside the training time of each arm. The
+Maps are computed once per seed and kept in memory; that time is reported next to the training time of each arm. The
 printed ratios are those of training time to the control; they have no goals. `cwru` reads the recordings from
 `$WHIRL_REAL_DATA/cwru_12k_de` or from --data. Finished runs are stored in --results, one JSON line each; an interrupted
 benchmark continues.
