@@ -30,7 +30,10 @@ class RunFacts:
     parent: str = ""
 
 
-LOGGERS: Registry[Callable[[RunFacts], Callback]] = Registry("logger", group="whirl.loggers")
+_BUILT_IN = ("json", "mlflow", "tensorboard")
+LOGGERS: Registry[Callable[[RunFacts], Callback]] = Registry(
+    "logger", dict.fromkeys(_BUILT_IN, "whirl.callbacks.run_loggers"), group="whirl.loggers"
+)
 
 
 def register_logger(name: str) -> Callable[[Callable[[RunFacts], Callback]], Callable[[RunFacts], Callback]]:
