@@ -5,10 +5,17 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from whirl.data.recording import Recording
 from whirl.dsp.time_frequency import KINDS
-from whirl.evaluation.time_frequency_plot import _make_representation, _map, _move_apart, show_recording
+from whirl.evaluation.time_frequency_plot import (
+    _make_representation,
+    _map,
+    _move_apart,
+    plot_time_frequency,
+    show_recording,
+)
 
 RATE_HZ, RPM = 12_000, 1797.0
 NOISE = np.random.default_rng(0).normal(size=2 * RATE_HZ)
@@ -192,3 +199,16 @@ def test_draws_real_recording(real_data, tmp_path):
     )
     assert any("105.mat" in word for word in words)
     assert "BPFI" in words
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_draws_on_given_axes(tmp_path, kind):
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    axes = figure.subplots(1, 2)[1]
+    assert plot_time_frequency(recording(), kind, bearing="6205", ax=axes) is figure
+    assert axes.get_xlabel() == "time / s"
+    (bar,) = axes.child_axes
+    assert bar.get_ylabel() == "dB relative to maximum"
+    figure.savefig(tmp_path / "figure.png")
+    names = [text for text in axes.texts if text.get_text() in ("BPFO", "2xBPFO", "1X")]
+    assert all(text.get_window_extent().x1 < bar.get_window_extent().x0 for text in names)

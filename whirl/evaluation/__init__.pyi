@@ -60,4 +60,9 @@ from .report import (
     render_report as render_report,
 )
 from .significance import mcnemar as mcnemar
-from .time_frequency_plot import show_recording as show_recording
+from .time_frequency_plot import (
+    plot_time_frequency as plot_time_frequency,
+)
+from .time_frequency_plot import (
+    show_recording as show_recording,
+)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
+from whirl._plotting import figure_of
 from whirl.data.manifest import read_listed
 from whirl.data.recording import Recording
 from whirl.data.resampling import ANALYSER_RATIO, resample
@@ -55,6 +56,75 @@ class _Mark(NamedTuple):
     color: str
 
 
+def plot_time_frequency(
+    recording: Recording,
+    representation: str = "cwt",
+    *,
+    bearing: str | None = None,
+    rpm: float | None = None,
+    channel: str | None = None,
+    tachometer: str | None = None,
+    start_s: float = 0.0,
+    duration_s: float | None = None,
+    frequency_range: Sequence[float] | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Plot the time-frequency map of a recording, with the expected lines of its shaft, bearing or fault class.
+
+    If the speed is known, the harmonics of the shaft and the expected fault lines are drawn as dashed lines: the fault
+    orders of `bearing` if given, otherwise the lines of the recording's class, otherwise those of rotors in journal
+    bearings. With a tachometer they follow the speed. If the class is identified by low orders only, `stft` and `wvd`
+    show 0 to 16 times the shaft speed, otherwise all frequencies.
+
+    A Wigner-Ville distribution is averaged over a few rows, since negative cells have no level in dB.
+
+    An envelope map shows the envelope of the most impulsive band, see `spectra.most_impulsive_band`. So does an order
+    map with `bearing`, since the impacts of a rolling bearing repeat at its fault orders, but excite resonances at
+    higher frequencies.
+
+    Args:
+        recording: the recording.
+        representation: one of `time_frequency.KINDS`.
+        bearing: name in `rolling_bearing.BEARINGS`.
+        rpm: shaft speed; by default as stated in manifest or file.
+        channel: channel to draw; by default the first that is not the tachometer.
+        tachometer: channel with one pulse per revolution, for a varying speed.
+        start_s: start time in seconds, >= 0.
+        duration_s: duration in seconds, > 0. By default the complete recording for envelope and order maps and with a
+            tachometer; otherwise 8 revolutions (0.25 s if the speed is unknown), or 64 if the class is identified by
+            low orders only.
+        frequency_range: lowest and highest frequency to draw, in Hz or orders.
+        ax: where to draw, with a color bar beside it; None creates a figure.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: a name is unknown, or the selected time range is too short.
+
+    Example:
+        >>> noise = np.random.default_rng(0).normal(size=12_000)
+        >>> axes = plot_time_frequency(Recording(noise, 12_000, rpm=1800), "stft").axes[0]
+        >>> axes.get_xlabel(), axes.get_ylabel()
+        ('time / s', 'frequency / Hz')
+    """
+    check_name("representation", representation, KINDS)
+    if bearing is not None:
+        check_name("bearing", bearing, BEARINGS)
+    name = channel or next((each for each in recording.channels if each != tachometer), None)
+    if name is None:
+        raise ValueError(f"{recording.name}: has no channel other than the tachometer, {tachometer}")
+    speed = _speed(recording, rpm, tachometer)
+    if representation == "order" and speed is None:
+        raise ValueError(f"{recording.name}: an order map requires the shaft speed; give rpm or a tachometer channel")
+    show_all = representation in ("envelope", "order") or tachometer is not None
+    samples = _select_samples(recording, speed, start_s, duration_s, show_all)
+    with _style():
+        axes = _new_axes() if ax is None else ax
+        _draw(axes, recording.select_channels([name]), representation, samples, speed, bearing, frequency_range)
+    return figure_of(axes)
+
+
 def show_recording(
     recording: Recording | str | Path,
     representation: str = "cwt",
@@ -69,32 +139,19 @@ def show_recording(
     frequency_range: Sequence[float] | None = None,
     sampling_rate_hz: float | None = None,
 ) -> Path:
-    """Draw the time-frequency map of a recording and write it to an image file, atomically.
-
-    If the speed is known, the harmonics of the shaft and the expected fault lines are drawn as dashed lines: the fault
-    orders of `bearing` if given, otherwise the lines of the recording's class, otherwise those of rotors in journal
-    bearings. With a tachometer they follow the speed. If the class is identified by low orders only, `stft` and `wvd`
-    show 0 to 16 times the shaft speed, otherwise all frequencies.
-
-    A Wigner-Ville distribution is averaged over a few rows, since negative cells have no level in dB.
-
-    An envelope map shows the envelope of the most impulsive band, see `spectra.most_impulsive_band`. So does an order
-    map with `bearing`, since the impacts of a rolling bearing repeat at its fault orders, but excite resonances at
-    higher frequencies.
+    """Draw the time-frequency map of a recording with `plot_time_frequency` and write it to an image file, atomically.
 
     Args:
         recording: the recording, or its file, which is read with the metadata of a nearby manifest, see `read_listed`.
         representation: one of `time_frequency.KINDS`.
         out: image file, .png, .svg or .pdf; by default the name of the recording with the suffix `-cwt.png` (or another
             representation), in the current folder.
-        bearing: name in `rolling_bearing.BEARINGS`.
+        bearing: see `plot_time_frequency`, as for the next six.
         rpm: shaft speed; by default as stated in manifest or file.
-        channel: channel to draw; by default the first that is not the tachometer.
+        channel: channel to draw.
         tachometer: channel with one pulse per revolution, for a varying speed.
         start_s: start time in seconds, >= 0.
-        duration_s: duration in seconds, > 0. By default the complete recording for envelope and order maps and with a
-            tachometer; otherwise 8 revolutions (0.25 s if the speed is unknown), or 64 if the class is identified by
-            low orders only.
+        duration_s: duration in seconds, > 0.
         frequency_range: lowest and highest frequency to draw, in Hz or orders.
         sampling_rate_hz: sampling rate to assume if neither manifest nor file states one.
 
@@ -119,18 +176,11 @@ def show_recording(
     path = Path(out) if out is not None else Path(f"{Path(recording.name).stem}-{representation}.png")
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{path}: unsupported image format; expected one of: {', '.join(SUFFIXES)}")
-    if bearing is not None:
-        check_name("bearing", bearing, BEARINGS)
-    name = channel or next((each for each in recording.channels if each != tachometer), None)
-    if name is None:
-        raise ValueError(f"{recording.name}: has no channel other than the tachometer, {tachometer}")
-    speed = _speed(recording, rpm, tachometer)
-    if representation == "order" and speed is None:
-        raise ValueError(f"{recording.name}: an order map requires the shaft speed; give rpm or a tachometer channel")
-    show_all = representation in ("envelope", "order") or tachometer is not None
-    samples = _select_samples(recording, speed, start_s, duration_s, show_all)
+    figure = plot_time_frequency(
+        recording, representation, bearing=bearing, rpm=rpm, channel=channel, tachometer=tachometer, start_s=start_s,
+        duration_s=duration_s, frequency_range=frequency_range,
+    )  # fmt: skip
     with _style(), atomic_write(path) as file:
-        figure = _draw(recording.select_channels([name]), representation, samples, speed, bearing, frequency_range)
         figure.savefig(file, format=path.suffix[1:].lower())
     return path
 
@@ -177,13 +227,14 @@ def _select_samples(
 
 
 def _draw(
+    axes: Axes,
     recording: Recording,
     kind: str,
     samples: slice,
     speed: np.ndarray | None,
     bearing: str | None,
     frequency_range: Sequence[float] | None,
-) -> Figure:
+) -> None:
     signal, rate_hz = recording.signal[0, samples], recording.sampling_rate_hz
     speed = None if speed is None else speed[samples]
     needs_band = kind == "envelope" or (kind == "order" and bearing is not None)
@@ -196,7 +247,6 @@ def _draw(
     mapping = _make_representation(kind, rate_hz, len(signal), speed, band_hz, frequency_range)
     levels_db, y = _map(mapping, signal, speed), mapping.frequencies.numpy()
     times_s = mapping.times_s(len(signal)).numpy() + samples.start / recording.sampling_rate_hz
-    figure, axes = _new_figure()
     image = axes.pcolormesh(
         times_s, y, levels_db, cmap="magma", shading="nearest", rasterized=True,
         vmin=np.clip(np.percentile(levels_db, _FLOOR_PERCENTILE), -_MAX_DB, -_MIN_DB), vmax=0,
@@ -210,10 +260,9 @@ def _draw(
         shaft_hz = np.interp(times_s, shown_s, speed / 60)
         scale = np.ones_like(times_s) if kind == "order" else shaft_hz
         _draw_marks(axes, _marks(recording, bearing), times_s, scale)
-    _color_bar(figure, image)
+    _color_bar(axes, image)
     axes.text(0, 1.075, _title(recording), transform=axes.transAxes, fontsize=12, weight="bold", va="bottom")
     axes.text(0, 1.02, _subtitle(recording, kind, speed, band_hz, bearing), transform=axes.transAxes, va="bottom")
-    return figure
 
 
 def _make_representation(
@@ -376,15 +425,18 @@ def _style() -> Any:
     return rc_context({"font.size": 10, "text.parse_math": False, "text.usetex": False, "svg.fonttype": "none"})
 
 
-def _new_figure() -> tuple[Figure, Axes]:
+def _new_axes() -> Axes:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 5.6), dpi=150)
-    return figure, figure.add_axes((0.075, 0.1, 0.775, 0.755))
+    return Figure(figsize=(10, 5.6), dpi=150).add_axes((0.075, 0.1, 0.775, 0.755))
 
 
-def _color_bar(figure: Figure, image: Any) -> None:
-    bar = figure.colorbar(image, cax=figure.add_axes((0.915, 0.1, 0.014, 0.755)), extend="min")
+def _color_bar(axes: Axes, image: Any) -> None:
+    from matplotlib.transforms import ScaledTranslation
+
+    right_of_names = ScaledTranslation(0.65, 0, axes.figure.dpi_scale_trans)  # inches
+    beside = axes.inset_axes((1, 0, 0.018, 1), transform=axes.transAxes + right_of_names)
+    bar = axes.figure.colorbar(image, cax=beside, extend="min")
     bar.set_label("dB relative to maximum")
     bar.outline.set_visible(False)  # type: ignore[operator]
 

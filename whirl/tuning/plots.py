@@ -411,7 +411,7 @@ def _legend(axes: Axes, where: str = "upper", *, is_new: bool) -> None:
 
 def _title(axes: Axes, text: str, *, is_new: bool) -> None:
     """Set the title, above the legend."""
-    axes.set_title(text, fontsize="medium", pad=None if is_new else 36)
+    axes.set_title(text, fontsize="medium", pad=None if is_new else 24)
 
 
 def _best_text(score: float) -> str:
