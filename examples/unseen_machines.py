@@ -2,7 +2,7 @@
 
     python examples/unseen_machines.py
 
-Takes one to a few minutes on a CPU. For your own recordings, replace `simulate(...)` by `load_dataset("my_recordings")`.
+Takes some minutes on a CPU. For your own recordings, replace `simulate(...)` by `load_dataset("my_recordings")`.
 """
 
 import torch

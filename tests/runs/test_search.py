@@ -323,7 +323,7 @@ def test_a_signal_gives_the_trial_back_and_resume_runs_it_again(data, tmp_path):
     threading.Thread(target=stop, daemon=True).start()
     stopped = whirl("search", data, *LONG, "--out", folder)
     assert stopped.exit_code == 143, stopped.output
-    assert f"go on with: whirl search --resume --out {folder}" in stopped.stdout
+    assert f"resume with: whirl search --resume --out {folder}" in stopped.stdout
     assert len(table_of(folder)) == 2  # the first one's score is safe already
     done = whirl("search", "--resume", "--out", folder)
     assert done.exit_code == 0, done.output

@@ -76,7 +76,7 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path}: is a file, expected a folder for the run")
         if self.path.is_dir() and any(self.path.iterdir()):
-            hint = "choose another --out" + (" or go on with --resume" if self.can_be_resumed else "")
+            hint = "choose another --out" + (" or continue with --resume" if self.can_be_resumed else "")
             raise ValueError(f"{self.path}: the output folder is not empty; {hint}")
         self.check_writable()
 
@@ -163,7 +163,7 @@ def resolve_run(
     if not resume:
         return given, Path(out or _new_folder(given.model_name))
     if out is None:
-        raise ValueError("--resume needs --out, the folder of the run to go on with")
+        raise ValueError("--resume needs --out, the folder of the run to resume")
     folder = RunFolder(out)
     config = folder.read_config()
     folder.check_writable()

@@ -128,7 +128,7 @@ class SearchFolder:
 
     @property
     def settings_file(self) -> Path:
-        """`search.yaml`: what is searched, to go on with."""
+        """`search.yaml`: what is searched, for resuming."""
         return self.path / "search.yaml"
 
     @property
@@ -163,7 +163,7 @@ class SearchFolder:
         if not os.access(nearest, os.W_OK | os.X_OK):
             raise PermissionError(f"{nearest}: no permission to write there; choose another --out")
         if nearest == self.path and self._holds_other_files(search) and not self._holds(search):
-            hint = " or go on with --resume" if self.settings_file.is_file() else ""
+            hint = " or continue with --resume" if self.settings_file.is_file() else ""
             raise ValueError(f"{self.path}: the output folder is not empty; choose another --out{hint}")
 
     def _holds_other_files(self, search: Search) -> bool:
@@ -263,7 +263,7 @@ def resolve_search(
     stated = stated_settings(config_file, options)
     if resume:
         if out is None:
-            raise ValueError("--resume needs --out, the folder of the search to go on with")
+            raise ValueError("--resume needs --out, the folder of the search to resume")
         return _resumed(SearchFolder(Path(out)), stated, config, space_file, chosen)
     if space_file is None:
         space = preset_space(config, stated)
@@ -371,7 +371,7 @@ def _search_run(search: Search, folder: SearchFolder, resume: bool) -> SearchRes
                 return SearchResult(folder, interrupted_by=by)
             _finish(study, search, folder, data)
             command = shlex.join(["whirl", "search", "--resume", "--out", str(folder.path)])
-            return SearchResult(folder, [f"stopped; go on with: {command}"], by)
+            return SearchResult(folder, [f"interrupted; resume with: {command}"], by)
         report = _finish(study, search, folder, data) if study is not None else None
     return SearchResult(folder, [] if report is None else format_summary(report, str(folder.report_file)))
 
