@@ -19,9 +19,6 @@ from .chance_combs import (
 from .comb_search import (
     Comb as Comb,
 )
-from .comb_search import (
-    comb_search as comb_search,
-)
 from .compatibility import (
     class_probabilities as class_probabilities,
 )

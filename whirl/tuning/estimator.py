@@ -159,7 +159,7 @@ class SignalClassifier(ClassifierMixin, BaseEstimator):
         with preserve_rng_state():
             torch.manual_seed(seed)
             trainer, best = self._trainer(train, val, seed, list(callbacks or ()))
-            self.history_ = trainer.fit(check_count("epochs", self.epochs))
+            self.history_ = dict(trainer.fit(check_count("epochs", self.epochs)))  # plain: pickles carry nothing of a trainer
         if trainer.state.interrupted:
             raise KeyboardInterrupt("the training was interrupted")
         if best is not None:
