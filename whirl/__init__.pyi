@@ -8,6 +8,9 @@ from . import (
     data as data,
 )
 from . import (
+    diagnosis as diagnosis,
+)
+from . import (
     dsp as dsp,
 )
 from . import (
@@ -71,6 +74,7 @@ from .data.recording import Recording as Recording
 from .data.simulation import simulate as simulate
 from .data.splits import split_recordings as split_recordings
 from .data.windows import WindowDataset as WindowDataset
+from .diagnosis.spectral import diagnose as diagnose
 from .models.registry import (
     create_model as create_model,
 )

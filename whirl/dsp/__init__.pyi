@@ -66,6 +66,9 @@ from .turn_segments import (
 from .turn_segments import (
     segment_length as segment_length,
 )
+from .turn_segments import (
+    taper_ends as taper_ends,
+)
 from .wavelets import (
     cwt as cwt,
 )

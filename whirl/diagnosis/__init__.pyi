@@ -1,0 +1,31 @@
+from .descriptors import family_evidence as family_evidence
+from .front_end import (
+    EnvelopeOrders as EnvelopeOrders,
+)
+from .front_end import (
+    analysis_bands as analysis_bands,
+)
+from .front_end import (
+    envelope_orders as envelope_orders,
+)
+from .results import (
+    BearingDiagnosis as BearingDiagnosis,
+)
+from .results import (
+    FamilyEvidence as FamilyEvidence,
+)
+from .results import (
+    RecordingDiagnosis as RecordingDiagnosis,
+)
+from .rule import (
+    Thresholds as Thresholds,
+)
+from .rule import (
+    apply_rule as apply_rule,
+)
+from .spectral import (
+    SpectralDiagnoser as SpectralDiagnoser,
+)
+from .spectral import (
+    diagnose as diagnose,
+)

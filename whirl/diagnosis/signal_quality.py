@@ -1,0 +1,54 @@
+"""Signals that no diagnosis can be drawn from."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from whirl.data.quality import count_clipped, longest_run, quantization_step
+
+MAX_CLIPPED = 1e-3
+"""Share of clipped samples up to which a signal is evaluated: a few cut peaks leave the rest intact."""
+
+MAX_STUCK = 0.1
+"""Share of a signal that one run of equal samples may take."""
+
+_ROUNDING = 4  # steps of float32 at a signal's largest value: less than this is no signal
+
+
+def why_unusable(signal: np.ndarray) -> str | None:
+    """Return why a channel cannot be evaluated, in words; None if it can.
+
+    Args:
+        signal: samples `[N]`.
+
+    Example:
+        >>> why_unusable(np.zeros(100)), why_unusable(np.full(100, 3.5)), why_unusable(np.array([1.0, np.nan]))
+        ('the signal is silent', 'the signal is constant', '1 of 2 samples are NaN or infinite')
+        >>> noise = np.random.default_rng(0).normal(size=10_000).astype(np.float32)
+        >>> why_unusable(np.clip(noise, -2, 2)), why_unusable(noise)
+        ('4.5 % of the samples are clipped', None)
+    """
+    n_bad = int((~np.isfinite(signal)).sum())
+    if n_bad:
+        return f"{n_bad} of {len(signal)} samples are NaN or infinite"
+    signal = np.asarray(signal, dtype=np.float32)
+    largest = np.abs(signal).max()
+    if largest == 0:
+        return "the signal is silent"
+    if np.ptp(signal) <= _ROUNDING * np.spacing(largest):
+        return "the signal is constant"
+    stuck = longest_run(signal) / len(signal)
+    if stuck > MAX_STUCK:
+        return f"the signal stands still for {100 * stuck:.0f} % of its length"
+    clipped = _clipped_share(signal)
+    if clipped > MAX_CLIPPED:
+        return f"{100 * clipped:.2g} % of the samples are clipped"
+    return None
+
+
+def _clipped_share(signal: np.ndarray) -> float:
+    low, high = signal.min(), signal.max()
+    if (signal == high).sum() + (signal == low).sum() <= MAX_CLIPPED * len(signal):
+        return 0.0
+    centred = signal - (low + high) / 2  # both rails at equal height
+    return count_clipped(centred, quantization_step(centred)) / len(signal)
