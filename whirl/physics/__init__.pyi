@@ -40,9 +40,6 @@ from .fault_families import (
     FaultFamily as FaultFamily,
 )
 from .fault_families import (
-    fault_families as fault_families,
-)
-from .fault_families import (
     usable_lines as usable_lines,
 )
 from .faults import signature as signature

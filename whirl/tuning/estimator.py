@@ -159,7 +159,8 @@ class SignalClassifier(ClassifierMixin, BaseEstimator):
         with preserve_rng_state():
             torch.manual_seed(seed)
             trainer, best = self._trainer(train, val, seed, list(callbacks or ()))
-            self.history_ = dict(trainer.fit(check_count("epochs", self.epochs)))  # plain: pickles carry nothing of a trainer
+            # A plain dict: pickles carry nothing of the engine.
+            self.history_ = dict(trainer.fit(check_count("epochs", self.epochs)))
         if trainer.state.interrupted:
             raise KeyboardInterrupt("the training was interrupted")
         if best is not None:
