@@ -25,7 +25,7 @@ LOAD_RANGE = (0.25, 1.0)
 _PARTS_KEY, _BEARING_KEY = 3, 4  # first words of a generator's key
 _NOISE = 0.03  # RMS of the background noise, before a lognormal factor
 _MIN_IMPACT, _MAX_IMPACT = 0.005, 0.5  # strength of the impacts at severity 0 and 1
-_IMPERFECTION = 0.03  # median strength of the impacts of sound races and elements
+_IMPERFECTION = 0.015  # median strength of the impacts of sound races and elements
 PARTS = ("inner_race", "outer_race", "ball")
 _UNRELATED_SHARE = 0.04  # relative distance of a neighbor's impacts from lines of the bearing
 
@@ -99,7 +99,7 @@ def draw_rolling_machine(
         bearing,
         Surroundings(
             impact_shares=rng.uniform((0.1, 0.5, 0.0), 1),
-            imperfections=_IMPERFECTION * rng.lognormal(0, 0.7, len(PARTS)),
+            imperfections=_IMPERFECTION * rng.lognormal(0, 0.5, len(PARTS)),
             load_zone=float(rng.uniform(0.45, 1.2)),
             shaft_level=float(np.clip(rng.lognormal(0, 0.7), 0.3, 3)),
             teeth=(pinion, int(pinion * rng.uniform(1.2, 4)) | 1),
