@@ -1,0 +1,134 @@
+"""Levels at orders of the shaft and in bands, relative to the signal: features of rotors and journal bearings."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whirl.data.recording import Recording
+from whirl.physics.evidence import OrderEvidence
+from whirl.physics.features import ABSENT_DB
+from whirl.validation import check_number
+
+LEVEL_REVOLUTIONS = 16.0
+"""Shaft revolutions in a window of `order_levels`."""
+
+EVIDENCE_REVOLUTIONS = 64.0
+"""Shaft revolutions in a window of `order_evidence`: whirl at 0.48X and looseness at 1/2X are 1.3 bins apart there."""
+
+MIN_REVOLUTIONS = 4.0
+"""Recordings with fewer shaft revolutions have no features."""
+
+_LINES = {
+    "whirl": (0.41, 0.485),
+    "1/2X": (0.485, 0.515),
+    **{f"{order:g}X": (0.975 * order, 1.025 * order) for order in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8)},
+}  # orders; the recorded speed may be nominal
+_N_OCTAVES = 8  # bands below half the sampling rate
+_MIN_SHARE = 1e-7  # of the power: -70 dB
+
+
+def order_levels(recording: Recording) -> NDArray[np.float32]:
+    """Compute the levels of shaft lines and octave bands in windows of 16 revolutions.
+
+    Levels are relative to the power of the channel, so they do not depend on the gain, and lines follow the speed. The
+    share of each channel in the total power is added if there are several.
+
+    Args:
+        recording: a recording of known speed, with at least `MIN_REVOLUTIONS` revolutions of the shaft.
+
+    Returns:
+        `[W, F]` in dB, for half-overlapping windows; F is 20 for each channel, and one more if there are several.
+
+    Raises:
+        ValueError: the speed is unknown, or the recording is too short.
+
+    Example:
+        >>> time_s = np.arange(20_000) / 10_000
+        >>> levels = order_levels(Recording(np.sin(2 * np.pi * 25 * time_s), 10_000, rpm=1500))
+        >>> levels.shape, level_names(1)[2], abs(levels[0, 2]) < 0.5
+        ((5, 20), '1X', np.True_)
+    """
+    windows = _windows(recording, LEVEL_REVOLUTIONS)
+    windows = windows - windows.mean(axis=-1, keepdims=True)
+    power = np.abs(np.fft.rfft(windows * np.hanning(windows.shape[-1]))) ** 2  # [W, C, F]
+    frequency_hz = np.linspace(0, recording.sampling_rate_hz / 2, power.shape[-1])
+    orders = frequency_hz / (_rpm(recording) / 60)
+    margin = orders[1]  # a Hann window spreads a line over one bin on each side
+    bands = [(orders >= low - margin) & (orders <= high + margin) for low, high in _LINES.values()]
+    edges_hz = recording.sampling_rate_hz / 2 * 2.0 ** -np.arange(_N_OCTAVES + 1)
+    bands += [(frequency_hz > low) & (frequency_hz <= high) for high, low in itertools.pairwise(edges_hz)]
+    parts = np.stack([power[..., band].sum(-1) for band in bands], axis=-1)
+    total = np.maximum(power.sum(-1), np.finfo(np.float64).tiny)
+    levels = _db(parts / total[..., None]).reshape(len(power), -1)
+    if recording.n_channels > 1:
+        levels = np.column_stack([levels, _db(total / total.sum(-1, keepdims=True))])
+    return levels.astype(np.float32)
+
+
+def level_names(n_channels: int) -> list[str]:
+    """Return the names of the features of `order_levels`.
+
+    Example:
+        >>> level_names(2)[-3:]
+        ['ch1 octave 8', 'ch0 share', 'ch1 share']
+    """
+    names = [*_LINES, *(f"octave {octave + 1}" for octave in range(_N_OCTAVES))]
+    if n_channels == 1:
+        return names
+    of_channels = [f"ch{channel} {name}" for channel in range(n_channels) for name in names]
+    return [*of_channels, *(f"ch{channel} share" for channel in range(n_channels))]
+
+
+def order_evidence(recording: Recording) -> NDArray[np.float32]:
+    """Compute the evidence of rotor and journal-bearing faults in windows of 64 revolutions.
+
+    Args:
+        recording: as for `order_levels`.
+
+    Returns:
+        `[W, 11]` in dB for half-overlapping windows, see `whirl.physics.journal_features`; evidence that cannot be
+        measured is `ABSENT_DB`.
+
+    Raises:
+        ValueError: the speed is unknown, or the recording is too short.
+
+    Example:
+        >>> noise = np.random.default_rng(0).normal(size=40_000)
+        >>> order_evidence(Recording(noise, 10_000, rpm=1500)).shape
+        (2, 11)
+    """
+    import warnings
+
+    import torch
+
+    windows = torch.from_numpy(_windows(recording, EVIDENCE_REVOLUTIONS))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # lines that a short window cannot resolve
+        evidence = OrderEvidence.journal(recording.sampling_rate_hz, max_rpm=max(6000.0, _rpm(recording)))
+        found = evidence(windows, rpm=_rpm(recording))
+    return torch.nan_to_num(found, nan=ABSENT_DB).numpy()
+
+
+def _windows(recording: Recording, revolutions: float) -> NDArray[np.float32]:
+    """Cut half-overlapping windows `[W, C, N]`; a shorter recording is one window."""
+    available = recording.n_revolutions or 0.0
+    if available < MIN_REVOLUTIONS:
+        raise ValueError(
+            f"{recording.name}: {'the speed is unknown' if recording.rpm is None else f'{available:.1f} revolutions'}, "
+            f"expected a speed and at least {MIN_REVOLUTIONS:g} revolutions"
+        )
+    length = min(math.ceil(revolutions * 60 / _rpm(recording) * recording.sampling_rate_hz), recording.n_samples)
+    starts = range(0, recording.n_samples - length + 1, max(1, length // 2))
+    return np.stack([recording.signal[:, start : start + length] for start in starts])
+
+
+def _rpm(recording: Recording) -> float:
+    return check_number("rpm", recording.rpm or 0.0, 0, open_ends=True)
+
+
+def _db(share: NDArray[np.floating]) -> NDArray[np.floating]:
+    return 10 * np.log10(share + _MIN_SHARE)
