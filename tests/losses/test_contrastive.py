@@ -228,7 +228,7 @@ def test_ranks_match_one_process_on_concatenated_batch(tmp_path):
     ranks = [subprocess.Popen([*command, str(rank), str(tmp_path)], stderr=subprocess.PIPE) for rank in range(2)]
     try:
         for process in ranks:
-            _, errors = process.communicate(timeout=60)
+            _, errors = process.communicate(timeout=300)
             assert process.returncode == 0, errors.decode()
     finally:
         for process in ranks:
