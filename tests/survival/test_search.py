@@ -57,7 +57,7 @@ def search(folder, kill_in=None, storage=None, n_trials=N_TRIALS, wait_for=None)
         return score(trial.params)
 
     study = open_study(storage or folder / "study.log", seed=7)
-    run_trials(study, SPACE, objective, n_trials, heartbeat_s=0.5, grace_s=120)
+    run_trials(study, SPACE, objective, n_trials, heartbeat_s=0.5, grace_s=30)
 
 
 def write(folder, event, trial):
