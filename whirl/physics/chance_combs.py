@@ -28,6 +28,7 @@ _RELATED_SHARE = 0.035  # a little more than the width of the slip range
 _RELATED_ORDERS = 0.1  # of sidebands
 _N_SIDEBANDS = 3  # on each side of a line
 _SIDEBAND_BINS = 2.0  # half-width
+_SMEAR = 0.004  # of a harmonic's order, to be added: the jitter of impacts widens higher harmonics
 
 
 def chance_fundamentals(max_order: float) -> Tensor:
@@ -105,7 +106,7 @@ def without_sidebands(level_db: Tensor, lines: Tensor, sidebands: Tensor, bins_p
         bins_per_order: resolution, `[B]`.
 
     Returns:
-        A spectrum for each family, `[B, F, K]`, 0 within 2 bins of `h f + k q`, k = -3 to 3 except 0.
+        A spectrum for each family, `[B, F, K]`, 0 within 2 bins plus 0.4 % of h f of `h f + k q`, k = -3 to 3, not 0.
 
     Example:
         >>> levels = torch.ones(1, 400)
@@ -117,8 +118,9 @@ def without_sidebands(level_db: Tensor, lines: Tensor, sidebands: Tensor, bins_p
     multiples = torch.tensor([k for k in range(-_N_SIDEBANDS, _N_SIDEBANDS + 1) if k], device=level_db.device)
     shifted = order[:, None, None] - sidebands[:, :, None, None] * multiples[:, None]  # [B, F, 2 k, K]
     harmonic = (shifted / lines[:, :, None, None]).round()
-    distance = (shifted - harmonic * lines[:, :, None, None]).abs() * bins_per_order[:, None, None, None]
-    covered = ((harmonic >= 1) & (distance <= _SIDEBAND_BINS)).any(2) & (sidebands[:, :, None] > 0)
+    nearest = harmonic * lines[:, :, None, None]
+    half_width = _SIDEBAND_BINS / bins_per_order[:, None, None, None] + _SMEAR * nearest
+    covered = ((harmonic >= 1) & ((shifted - nearest).abs() <= half_width)).any(2) & (sidebands[:, :, None] > 0)
     return level_db[:, None].masked_fill(covered, 0.0)
 
 
