@@ -1,5 +1,6 @@
 """Learning-rate, gradient and timing monitors, the best k checkpoints, metric logs."""
 
+import csv
 import json
 import logging
 import math
@@ -316,10 +317,15 @@ def test_percentiles_are_nan_without_batches():
 
 def read(file):
     text = file.read_text()
+    if file.suffix == ".csv":
+        return [
+            {name: json.loads(cell or "null") for name, cell in row.items()}
+            for row in csv.DictReader(text.splitlines())
+        ]
     return [json.loads(line) for line in text.splitlines()] if file.suffix == ".jsonl" else json.loads(text)
 
 
-@pytest.fixture(params=["metrics.json", "metrics.jsonl"])
+@pytest.fixture(params=["metrics.json", "metrics.jsonl", "metrics.csv"])
 def log_file(request, tmp_path):
     return tmp_path / request.param
 

@@ -1,4 +1,4 @@
-"""Callbacks: early stopping, checkpoints, learning rates, gradients, timing, TensorBoard and MLflow."""
+"""Callbacks: early stopping, checkpoints, learning rates, gradients, timing, experiment loggers."""
 
 import lazy_loader
 

@@ -38,3 +38,6 @@ from .cnn_callbacks import (
 from .cnn_callbacks import (
     TimingCallback as TimingCallback,
 )
+from .wandb_logger import (
+    WandbLogger as WandbLogger,
+)

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from whirl.callbacks.helpers import OptimizerSteps, save_model, scalars
-from whirl.callbacks.loggers import MLflowLogger as MLflowLogger
-from whirl.callbacks.loggers import TensorBoardLogger as TensorBoardLogger
+from whirl.callbacks.mlflow_logger import MLflowLogger as MLflowLogger
+from whirl.callbacks.tensorboard_logger import TensorBoardLogger as TensorBoardLogger
 from whirl.engine.callbacks import Callback as Callback
 from whirl.engine.callbacks import Logs
 from whirl.engine.monitor import Improvement

@@ -5,12 +5,9 @@ None of them waits for an accelerator within a batch, except `GradientMonitor` o
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import os
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +15,11 @@ import numpy as np
 import torch
 
 from whirl.callbacks.callbacks import EarlyStopping
-from whirl.callbacks.helpers import OptimizerSteps, save_model, scalars
+from whirl.callbacks.helpers import OptimizerSteps, check_interval, save_model
+from whirl.callbacks.metric_logger import MetricLogger as MetricLogger
 from whirl.engine.callbacks import Callback as Callback
 from whirl.engine.callbacks import CallbackList as CallbackList
 from whirl.engine.callbacks import Logs
-from whirl.engine.files import to_json_safe, write_json, write_text
 from whirl.engine.monitor import Improvement
 
 logger = logging.getLogger(__name__)
@@ -51,7 +48,7 @@ class LearningRateMonitor(Callback):
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, log_interval: int = 1) -> None:
-        _check_interval(log_interval)
+        check_interval(log_interval)
         self.optimizer = optimizer
         self.log_interval = log_interval
         self.history: dict[int, list[float]] = {}
@@ -97,7 +94,7 @@ class GradientMonitor(Callback):
     """
 
     def __init__(self, model: torch.nn.Module, log_interval: int = 100, alert_threshold: float = 10.0) -> None:
-        _check_interval(log_interval)
+        check_interval(log_interval)
         if not alert_threshold > 0:
             raise ValueError(f"alert_threshold is {alert_threshold!r}, expected a number > 0")
         self.model = model
@@ -306,91 +303,6 @@ class TimingCallback(Callback):
         self.history = list(state["history"])
 
 
-class MetricLogger(Callback):
-    r"""Write the logs of every `log_interval`-th epoch to a JSON file.
-
-    `.json` is an array that is rewritten each time; `.jsonl` has one line per epoch. Numbers that are not finite become
-    null. A resumed training continues the file and replaces entries of epochs that it repeats; a training that starts
-    at epoch 0 starts a new file. If the file cannot be written, there is one warning, training continues, and every
-    later entry tries again to write everything that is missing.
-
-    Args:
-        log_file: file to write; missing folders are created.
-        log_interval: epochs between entries, >= 1; epoch 0 is written.
-
-    Raises:
-        ValueError: `log_interval` is below 1; at the end of an epoch, the file exists and was not written by a
-            `MetricLogger`; it is left unchanged.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     file = Path(folder) / "metrics.jsonl"
-        ...     MetricLogger(file).on_epoch_end(0, {"val_loss": 0.5, "val_accuracy": float("nan")})
-        ...     file.read_text()
-        '{"epoch": 0, "val_loss": 0.5, "val_accuracy": null}\n'
-    """
-
-    rank_zero_only = True
-
-    def __init__(self, log_file: str | Path, log_interval: int = 1) -> None:
-        _check_interval(log_interval)
-        self.log_file = Path(log_file)
-        self.log_interval = log_interval
-        self._entries: list[Logs] | None = None
-        self._is_behind = False
-
-    def on_train_begin(self, logs: Logs | None = None) -> None:
-        self._entries = None
-        self._is_behind = False
-
-    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        if epoch % self.log_interval:
-            return
-        try:
-            self._log(epoch, logs)
-        except OSError as error:
-            if not self._is_behind:
-                warnings.warn(f"MetricLogger: {error}; training continues", RuntimeWarning, stacklevel=2)
-            self._is_behind = True
-
-    def _log(self, epoch: int, logs: Logs | None) -> None:
-        written = self._read() if self._entries is None else self._entries
-        kept = [past for past in written if past["epoch"] < epoch]
-        entry = to_json_safe({"epoch": epoch} | scalars(logs) | {"epoch": epoch})
-        can_append = self._entries is not None and kept == written and not self._is_behind
-        self._entries = [*kept, entry]
-        if self.log_file.suffix != ".jsonl":
-            write_json(self.log_file, self._entries)
-        elif can_append:
-            self._append(_line(entry))
-        else:
-            write_text(self.log_file, "".join(_line(past) for past in self._entries))
-        self._is_behind = False
-
-    def _append(self, line: str) -> None:
-        with self.log_file.open("a", encoding="utf-8") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _read(self) -> list[Logs]:
-        if not self.log_file.exists():
-            return []
-        try:
-            text = self.log_file.read_text(encoding="utf-8")
-            if self.log_file.suffix == ".jsonl":
-                # A last line without a line break was not written completely.
-                entries = [json.loads(line) for line in text.split("\n")[:-1]]
-            else:
-                entries = json.loads(text)
-            if not all(isinstance(entry["epoch"], int) for entry in entries):
-                raise TypeError
-        except (ValueError, TypeError, KeyError):
-            raise ValueError(f"{self.log_file}: was not written by a MetricLogger; choose another file") from None
-        return entries
-
-
 class EarlyStoppingCallback(EarlyStopping):
     """`EarlyStopping` with optional logging.
 
@@ -419,12 +331,3 @@ class EarlyStoppingCallback(EarlyStopping):
     ) -> None:
         super().__init__(monitor, patience, mode, min_delta)
         self.verbose = verbose
-
-
-def _line(entry: Logs) -> str:
-    return json.dumps(entry) + "\n"
-
-
-def _check_interval(log_interval: int) -> None:
-    if log_interval < 1:
-        raise ValueError(f"log_interval is {log_interval!r}, expected an integer >= 1")

@@ -78,3 +78,9 @@ def save_model(
     if optimizer is not None:
         checkpoint["optimizer"] = optimizer.state_dict()
     save_checkpoint_file(path, to_cpu(checkpoint))
+
+
+def check_interval(log_interval: int) -> None:
+    """Raise ValueError if an interval is not positive."""
+    if log_interval < 1:
+        raise ValueError(f"log_interval is {log_interval!r}, expected an integer >= 1")

@@ -560,7 +560,7 @@ class RunSection(Section):
 
     log: list[str] = setting(
         [],
-        "Experiment loggers, e.g. tensorboard,mlflow,json.",
+        "Experiment loggers, e.g. tensorboard,mlflow,csv,wandb.",
         About(kind="names", choices=_loggers, synonyms=("loggers", "tracker", "logger")),
     )
     seed: int = setting(

@@ -16,7 +16,6 @@ from whirl.augment.transformer_augmentation import (
     get_light_augmentation,
     get_medium_augmentation,
 )
-from whirl.callbacks.registry import LOGGERS, RunFacts
 from whirl.data.loaders import make_loader
 from whirl.data.windows import Windows
 from whirl.engine.batch import Batch, call_model
@@ -31,7 +30,6 @@ from whirl.optim.scheduler_factory import create_training_scheduler
 from whirl.runs.config import ResolvedConfig
 from whirl.runs.data import PreparedData
 from whirl.runs.factory import new_model, new_physics_loss
-from whirl.runs.flat import to_flat
 from whirl.runs.maps import make_time_frequency, maybe_cache_maps
 from whirl.runs.run_folder import RunFolder
 from whirl.runs.sections import (
@@ -157,7 +155,7 @@ def _common_parts(
         "optimizer": optimizer,
         "criterion": _criterion(config, loaders.train_windows.targets),
         "device": data.device,
-        "callbacks": [*([] if folder is None else [_HistoryWriter(folder), *_loggers(data, folder)]), *callbacks],
+        "callbacks": [*([] if folder is None else [_HistoryWriter(folder)]), *callbacks],
         "lr_scheduler": create_training_scheduler(training.schedule, optimizer, training.epochs, n_steps),
         "mixed_precision": config.run.precision,
         "checkpoint_dir": None if folder is None else folder.checkpoints,
@@ -165,18 +163,6 @@ def _common_parts(
         "checkpoint_every": None if folder is None or every == OFF else every,
         "on_nonfinite": config.run.on_nonfinite,
     }
-
-
-def _loggers(data: PreparedData, folder: RunFolder) -> list[Callback]:
-    """Make the configured experiment loggers."""
-    config = data.config
-    facts = RunFacts(
-        folder=folder.path,
-        name=folder.path.name,
-        settings=to_flat(config),
-        tags={"data_fingerprint": data.fingerprint},
-    )
-    return [LOGGERS.get(name)(facts) for name in config.run.log]
 
 
 def _criterion(config: ResolvedConfig, targets: torch.Tensor) -> Callable[..., torch.Tensor]:

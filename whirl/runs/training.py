@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from whirl.callbacks.registry import check_loggers
+from whirl.callbacks.run_loggers import RunLoggers
 from whirl.engine.callbacks import Callback
 from whirl.engine.checkpoint import load_weights
 from whirl.engine.device import resolve_device
@@ -26,6 +28,7 @@ from whirl.runs.operating_range import OperatingRange
 from whirl.runs.plugins import packages_of
 from whirl.runs.run_folder import RunFolder, resolve_run
 from whirl.runs.teacher import check_teacher
+from whirl.runs.tracking import run_loggers, run_results
 from whirl.runs.trainers import make_trainer, tune_num_threads, validate_physics_terms
 from whirl.training.pinn_trainer import PINNTrainer
 from whirl.training.trainer import Trainer
@@ -123,12 +126,14 @@ def _train_run(
     if not resume and is_main_process():
         folder.check_empty()
     start = time.perf_counter()
+    check_loggers(config.run.log)
     check_teacher(config)
     data = prepare(config)
     for note in data.notes:
         logger.info(note)
     trainer, data = _ready_trainer(data, folder, callbacks, config.run.threads)
     _open_folder(folder, data, resume, command)
+    loggers = _add_loggers(trainer, data, folder)
     if rank():  # each process draws its own augmentations
         torch.manual_seed(config.run.seed + rank())
     prepared = time.perf_counter()
@@ -140,7 +145,9 @@ def _train_run(
         if not is_main_process():
             return TrainResult(folder, {})
         seconds = {"preparing the recordings": prepared - start, "training": time.perf_counter() - prepared}
-        return _evaluate(trainer, data, folder, seconds)
+        result = _evaluate(trainer, data, folder, seconds)
+        loggers.log_results(lambda: run_results(data, folder, result.metrics or {}))
+        return result
 
 
 def _ready_trainer(
@@ -166,6 +173,15 @@ def _open_folder(folder: RunFolder, data: PreparedData, resume: bool, command: s
             "packages": packages_of(data.config, [r.source for r in data.split.train]),
         }
         folder.initialize(data.config, data.summary() | facts)
+
+
+def _add_loggers(trainer: Trainer, data: PreparedData, folder: RunFolder) -> RunLoggers:
+    """Append the configured loggers to the callbacks; in processes other than rank 0 they log nothing."""
+    is_main = is_main_process()
+    loggers = run_loggers(data, folder.path, folder.read_data()["command"]) if is_main else RunLoggers({})
+    if data.config.run.log:
+        trainer.callbacks.append(loggers)
+    return loggers
 
 
 def _fit(trainer: Trainer, config: ResolvedConfig, folder: RunFolder, resume: bool) -> None:
