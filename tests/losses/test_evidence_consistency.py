@@ -100,11 +100,11 @@ def test_true_rolling_bearing_class_has_lower_loss(fitted):
     if fitted:
         signals, metadata, targets = simulated(ROLLING_CLASSES, n_machines=12, recordings_per_class=1, seed=1)
         loss.fit_calibration(signals[targets == 0], metadata["rpm"][targets == 0])
-    severe = {"n_machines": 6, "recordings_per_class": 1, "severity_range": (0.8, 1.0)}
+    severe = {"n_machines": 12, "recordings_per_class": 1, "severity_range": (0.5, 1.0)}
     signals, metadata, targets = simulated(ROLLING_CLASSES, **severe)
     losses = loss_per_class(loss, signals, metadata, 4)
-    # Simulated balls leave the load zone half of the time, so their line is the faintest.
-    limits = (0.8, 0.8, 0.8, 0.7)
+    # Sound simulated bearings have faint lines of their own, and calibration on them hides some of the balls'.
+    limits = (0.8, 0.8, 0.8, 0.7 if fitted else 0.8)
     assert all(fraction_of_wrong_classes_above_true(losses, targets, c) >= limits[c] for c in range(4))
 
 
