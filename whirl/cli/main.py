@@ -13,6 +13,7 @@ import typer
 from whirl.cli import data, runs, training
 from whirl.cli.ablation import ablation
 from whirl.cli.config import config
+from whirl.cli.diagnose import diagnose
 from whirl.cli.errors import report_usage_error
 from whirl.cli.schedule import schedule
 
@@ -25,6 +26,7 @@ app = typer.Typer(
 for command in (
     data.simulate,
     data.inspect,
+    diagnose,
     training.train,
     training.search,
     runs.evaluate,

@@ -188,7 +188,7 @@ def read_listed(files: Iterable[str | Path], sampling_rate_hz: float | None = No
         >>> recording.label, recording.rpm, recording.sampling_rate_hz
         ('healthy', 1500.0, 12000.0)
     """
-    rows_of = cache(_rows_by_file)  # manifests are read once
+    rows_of = cache(rows_by_file)  # manifests are read once
     for file in map(Path, files):
         place = Path(os.path.abspath(file))  # noqa: PTH100 - a link belongs to the folder that contains it
         near = ((folder, rows_of(folder).get(PurePosixPath(place.relative_to(folder)))) for folder in place.parents[:3])
@@ -295,8 +295,15 @@ def _read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]
     return header, [(line, row) for line, row in rows if any(row.values())]
 
 
-def _rows_by_file(folder: Path) -> dict[PurePosixPath, dict[str, str]]:
-    """Rows of the manifest in a folder by file; of several rows for one file, the first."""
+def rows_by_file(folder: Path) -> dict[PurePosixPath, dict[str, str]]:
+    """Return the rows of the manifest in a folder by file; of several rows for one file, the first.
+
+    Nothing is checked but that the manifest is a table; without a manifest there are no rows.
+
+    Example:
+        >>> rows_by_file(Path("no such folder"))
+        {}
+    """
     if not (folder / MANIFEST).is_file():
         return {}
     header, rows = _read_table(folder / MANIFEST)

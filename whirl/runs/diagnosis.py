@@ -1,0 +1,241 @@
+"""Diagnosis of files without training: reading, judging in parallel, and writing tables and pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from whirl.data.manifest import MANIFEST, read_listed, rows_by_file
+from whirl.data.reading import readable_suffixes
+from whirl.data.recording import Recording
+from whirl.diagnosis.plots import plot_diagnosis
+from whirl.diagnosis.results import BearingDiagnosis, RecordingDiagnosis
+from whirl.diagnosis.spectral import SpectralDiagnoser
+from whirl.engine.files import atomic_write, write_text
+from whirl.physics.bearings import parse_bearings
+from whirl.physics.fault_families import HARMONICS
+
+PICTURE_SUFFIXES = (".png", ".svg", ".pdf")
+FAMILIES = ("BPFI", "BPFO", "2BSF", "FTF")
+
+_FAILURES = (ValueError, OSError, ImportError)  # of one file; the others can be diagnosed
+_QUANTITIES = ("significance_db", "depth_db", "slip", "sidebands_db", "false_alarm_probability")
+
+
+@dataclass(frozen=True)
+class DiagnoseOptions:
+    """What is known about files beside their manifest.
+
+    Attributes:
+        bearing: the bearings near the sensors; None takes those in the manifest.
+        rpm: speed of the shaft in rev/min; None takes that of manifest or file.
+        channels: channels to evaluate, or names for channels without one; None takes all.
+        sampling_rate_hz: sampling rate of files that state none.
+    """
+
+    bearing: str | None = None
+    rpm: float | None = None
+    channels: Sequence[str] | None = None
+    sampling_rate_hz: float | None = None
+
+    def read(self, file: str | Path) -> Recording:
+        """Read a file with the information that its manifest and these options have about it."""
+        (recording,) = read_listed([file], self.sampling_rate_hz)
+        if self.rpm is not None:
+            recording = replace(recording, rpm=self.rpm)
+        if self.bearing is not None:
+            recording = replace(recording, bearing=self.bearing)
+        return recording if self.channels is None else _with_channels(recording, self.channels)
+
+
+def list_recordings(paths: Sequence[str | Path]) -> list[Path]:
+    """Return the files, and for folders the files in their manifest, or all that can be read if they have none.
+
+    Raises:
+        FileNotFoundError: a path does not exist.
+        ValueError: a folder has no recordings.
+
+    Example:
+        >>> list_recordings(["no such file"])
+        Traceback (most recent call last):
+        FileNotFoundError: no such file: no such file or folder
+    """
+    files: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            files += _files_in(path)
+        elif path.exists():
+            files.append(path)
+        else:
+            raise FileNotFoundError(f"{path}: no such file or folder")
+    return files
+
+
+def diagnose_files(
+    files: Sequence[str | Path], options: DiagnoseOptions | None = None, n_workers: int | None = None
+) -> tuple[list[RecordingDiagnosis], dict[str, Exception]]:
+    """Diagnose files in parallel, whatever the others are.
+
+    Args:
+        files: recordings in any supported format.
+        options: what is known about them beside their manifest.
+        n_workers: threads; default one per processor.
+
+    Returns:
+        The diagnoses in the order of the files, and why each other file has none.
+
+    Raises:
+        ValueError: the bearing or the speed in the options is invalid.
+
+    Example:
+        >>> diagnose_files([])
+        ([], {})
+    """
+    options = options or DiagnoseOptions()
+    if options.bearing is not None:
+        parse_bearings(options.bearing)
+    diagnoser = SpectralDiagnoser()
+    diagnoser.diagnose([], rpm=options.rpm)  # a speed that is invalid is so for every file
+
+    def diagnose(file: str | Path) -> RecordingDiagnosis | Exception:
+        try:
+            return diagnoser.diagnose([options.read(file)])[0]
+        except _FAILURES as error:
+            return error
+
+    with _one_thread_each(), ThreadPoolExecutor(n_workers or os.cpu_count()) as pool:
+        found = list(pool.map(diagnose, files))
+    diagnoses = [each for each in found if isinstance(each, RecordingDiagnosis)]
+    failures = {str(file): each for file, each in zip(files, found, strict=True) if isinstance(each, Exception)}
+    return diagnoses, failures
+
+
+def each_result(diagnoses: Sequence[RecordingDiagnosis]) -> list[BearingDiagnosis]:
+    """Return the diagnoses of all channels and bearings, in order."""
+    return [result for diagnosis in diagnoses for result in diagnosis.results]
+
+
+def to_csv(results: Sequence[BearingDiagnosis]) -> str:
+    """Write diagnoses as CSV, one line per file, channel and bearing; what was not measured is empty.
+
+    Example:
+        >>> print(to_csv([BearingDiagnosis("no_line_found", ("too faint",), "a.mat", "DE", 1797.0, "6205")])[:70])
+        file,channel,rpm,bearing,verdict,reasons,turns,impulsiveness,BPFI_sign
+    """
+    rows = [_row(result) for result in results]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(_row(BearingDiagnosis("not_judged", ()))), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def write_csv(results: Sequence[BearingDiagnosis], path: str | Path) -> None:
+    """Write diagnoses to a CSV file, see `to_csv`."""
+    write_text(path, to_csv(results))
+
+
+def write_pictures(diagnoses: Sequence[RecordingDiagnosis], options: DiagnoseOptions, out: str | Path) -> list[Path]:
+    """Draw diagnoses, see `whirl.diagnosis.plot_diagnosis`.
+
+    Args:
+        diagnoses: of files.
+        options: those that the files were diagnosed with.
+        out: a picture (.png, .svg, .pdf) of the leading diagnosis of a single recording, or a folder, which gets a
+            picture of every file, channel and bearing.
+
+    Returns:
+        The pictures.
+
+    Raises:
+        ValueError: `out` is one picture and there are several recordings.
+        OSError: a picture cannot be written.
+    """
+    out = Path(out)
+    if out.suffix.lower() in PICTURE_SUFFIXES:
+        if len(diagnoses) != 1:
+            raise ValueError(f"{out} is one picture and there are {len(diagnoses)} recordings; give a folder")
+        wanted = [(out, diagnoses[0].leading)]
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        wanted = list(zip(_picture_names(out, each_result(diagnoses)), each_result(diagnoses), strict=True))
+    recordings: dict[str, Recording] = {}
+    for path, result in wanted:
+        if result.file not in recordings:
+            recordings = {result.file: options.read(result.file)}  # one at a time
+        figure = plot_diagnosis(recordings[result.file], result)
+        with atomic_write(path) as file:
+            figure.savefig(file, format=path.suffix[1:].lower())
+    return [path for path, _ in wanted]
+
+
+def _files_in(folder: Path) -> list[Path]:
+    listed = [folder / name for name in rows_by_file(folder)]
+    suffixes = readable_suffixes()
+    found = listed or sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix.lower() in suffixes and path.name != MANIFEST
+    )
+    if not found:
+        raise ValueError(f"{folder}: has no recordings; expected files in one of {', '.join(suffixes)}")
+    return found
+
+
+def _with_channels(recording: Recording, names: Sequence[str]) -> Recording:
+    unnamed = recording.channels == tuple(f"ch{index}" for index in range(recording.n_channels))
+    if unnamed and len(names) == recording.n_channels:
+        return replace(recording, channels=tuple(names))
+    return recording.select_channels(names)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Leave the processors to the workers: threads of torch within each of them would compete."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+def _row(result: BearingDiagnosis) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "file": result.file,
+        "channel": result.channel,
+        "rpm": result.rpm,
+        "bearing": result.bearing,
+        "verdict": result.verdict,
+        "reasons": "; ".join(result.reasons),
+        "turns": result.n_turns,
+        "impulsiveness": result.impulsiveness,
+    }
+    for name in FAMILIES:
+        family = result.families.get(name)
+        for quantity in _QUANTITIES:
+            row[f"{name}_{quantity}"] = getattr(family, quantity, None)
+        for place, harmonic in enumerate(HARMONICS):
+            row[f"{name}_harmonic_{harmonic}_db"] = None if family is None else family.harmonics_db[place]
+    return row
+
+
+def _picture_names(folder: Path, results: Sequence[BearingDiagnosis]) -> list[Path]:
+    """Names from file, channel and bearing, with a number where one occurs again."""
+    names: dict[str, int] = {}
+    paths = []
+    for result in results:
+        parts = (Path(result.file).stem, result.channel, result.bearing or "")
+        name = "-".join("".join(c if c.isalnum() or c in "._" else "_" for c in part) for part in parts if part)[:120]
+        names[name] = names.get(name, 0) + 1
+        paths.append(folder / f"{name}{f'-{names[name]}' if names[name] > 1 else ''}.png")
+    return paths
