@@ -7,14 +7,18 @@ import subprocess
 import warnings
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from whirl.callbacks.mlflow_logger import MLflowLogger
 from whirl.callbacks.registry import LOGGERS, check_loggers
 from whirl.callbacks.run_loggers import RunLoggers
 from whirl.engine.callbacks import Callback
 from whirl.runs.config import make_config
+from whirl.runs.export import export_run
 from whirl.runs.run_folder import RunFolder
+from whirl.runs.search import Search, SearchFolder, search_run
 from whirl.runs.sections import SimulationSection
 from whirl.runs.training import train_run
 
@@ -90,11 +94,36 @@ def test_mlflow_has_metrics_of_epochs_and_test(run, mlflow_run):
 def test_mlflow_has_artifacts(run, mlflow_run, tmp_path):
     client, found = mlflow_run
     artifacts = {artifact.path for artifact in client.list_artifacts(found.info.run_id)}
-    assert artifacts == {"config.yaml", "data.json", "figures", "metrics.json", "predictions.csv", "report.html"}
+    assert artifacts - {"bundle"} == {
+        "config.yaml",
+        "data.json",
+        "figures",
+        "metrics.json",
+        "predictions.csv",
+        "report.html",
+    }
     figures = {artifact.path for artifact in client.list_artifacts(found.info.run_id, "figures")}
     assert figures >= {"figures/confusion_matrix.png", "figures/learning_curve_loss.png"}
     copy = client.download_artifacts(found.info.run_id, "config.yaml", str(tmp_path))
     assert Path(copy).read_text() == run.folder.config_file.read_text()
+
+
+def test_an_exported_bundle_becomes_an_artifact(run, mlflow_run, mlflow_uri, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_uri)
+    client, found = mlflow_run
+    export_run(run.folder.path, tmp_path / "bundle", "bundle")
+    artifacts = {artifact.path for artifact in client.list_artifacts(found.info.run_id, "bundle")}
+    assert artifacts == {"bundle/bundle.json", "bundle/model.safetensors"}
+
+
+def test_an_export_succeeds_without_the_tracker(run, tmp_path, monkeypatch):
+    def fail(self, path):
+        raise ConnectionError("the server is down")
+
+    monkeypatch.setattr(MLflowLogger, "_log_file", fail)
+    with pytest.warns(RuntimeWarning, match="MLflowLogger failed .*the server is down"):
+        export_run(run.folder.path, tmp_path / "bundle", "bundle")
+    assert (tmp_path / "bundle" / "bundle.json").is_file()
 
 
 def test_tensorboard_has_epochs_results_and_figures(run):
@@ -238,3 +267,51 @@ def test_a_resumed_run_continues_the_same_mlflow_run(mlflow_uri, tmp_path, monke
     [found] = client.search_runs([experiment], "attributes.run_name = 'resumed'")
     assert [point.step for point in client.get_metric_history(found.info.run_id, "val_loss")] == [0, 1]
     assert found.info.status == "FINISHED"
+
+
+# -- searches ------------------------------------------------------------------------------------------------
+
+
+def search_with(log, out, trials=2):
+    settings = {**SETTINGS, "epochs": 1, "log": log}
+    search = Search(make_config(settings), {"lr": [1e-3, 1e-2]}, trials, pruner="none")
+    return search_run(search, SearchFolder(out))
+
+
+def test_trials_of_a_search_are_nested_runs(mlflow_uri, tmp_path, monkeypatch):
+    from mlflow import MlflowClient
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_uri)
+    result = search_with(["mlflow", "tensorboard", "csv"], tmp_path / "search")
+    client = MlflowClient(mlflow_uri)
+    experiment = client.get_experiment_by_name("whirl").experiment_id
+    [parent] = client.search_runs([experiment], f"attributes.run_name LIKE '%{tmp_path.name}%'")
+    trials = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    table = pd.read_csv(result.folder.trials_file)
+    assert sorted(trial.data.metrics["score"] for trial in trials) == pytest.approx(sorted(table["mean_score"]))
+    assert {trial.data.params["lr"] for trial in trials} == {"0.001", "0.01"}
+    assert all("val_loss" in trial.data.metrics for trial in trials)
+    assert {trial.info.run_name for trial in trials} == {"trial 0", "trial 1"}
+    assert parent.data.metrics == {"best_score": pytest.approx(table["mean_score"].max())}
+    assert parent.info.status == "FINISHED"
+    artifacts = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
+    assert artifacts == {"best.yaml", "report.html", "search.yaml", "trials.csv"}
+    for number in ("0000", "0001"):
+        events = EventAccumulator(str(tmp_path / "search" / "trials" / number / "tensorboard")).Reload()
+        assert len(events.Scalars("score")) == 1
+        assert (tmp_path / "search" / "trials" / number / "epochs.csv").is_file()
+    assert not (tmp_path / "search" / "tensorboard").exists()
+
+
+def test_a_search_does_not_wait_again_for_a_tracker_that_is_down(registered, tmp_path):
+    created = []
+
+    class Down(Callback):
+        is_down = True
+
+        def __init__(self, facts):
+            created.append(facts.name)
+
+    registered("down", Down)
+    search_with(["down"], tmp_path / "search")
+    assert [name for name in created if name.startswith("trial")] == ["trial 0"]

@@ -30,8 +30,6 @@ def json(facts: RunFacts) -> Callback:
 @register_logger("tensorboard")
 def tensorboard(facts: RunFacts) -> Callback:
     """Write event files to `tensorboard/` in the run folder."""
-    if facts.is_group:  # each trial has a folder of its own
-        return Callback()
     return TensorBoardLogger(facts.folder / "tensorboard", hparams=facts.settings)
 
 
@@ -53,8 +51,6 @@ def mlflow(facts: RunFacts) -> Callback:
 @register_logger("wandb")
 def wandb(facts: RunFacts) -> Callback:
     """Log to Weights & Biases, in the project `whirl`, with local files in the run folder."""
-    if facts.is_group:  # Weights & Biases groups trials without a run of their own
-        return Callback()
     return WandbLogger(
         PROJECT,
         facts.name,

@@ -16,21 +16,25 @@ if TYPE_CHECKING:
 
 
 class ExperimentLogger(Callback):
-    """Base class of callbacks that log to an external tracker, whose failures never abort training."""
+    """Base class of callbacks that log to an external tracker, whose failures never abort training.
+
+    Attributes:
+        is_down: whether the tracker failed, so that nothing more is logged in this training.
+    """
 
     rank_zero_only = True
 
     def __init__(self) -> None:
-        self._is_down = False
+        self.is_down = False
 
     def _attempt(self, action: Callable[..., None], *arguments: Any) -> None:
         """Call `action`; if it fails, warn and log nothing more in this training."""
-        if self._is_down:
+        if self.is_down:
             return
         try:
             action(*arguments)
         except Exception as error:
-            self._is_down = True
+            self.is_down = True
             warnings.warn(
                 f"{type(self).__name__} failed and logs nothing more in this training: {type(error).__name__}: {error}",
                 RuntimeWarning,

@@ -58,6 +58,8 @@ class MLflowLogger(ExperimentLogger):
         True
     """
 
+    logs_groups = True
+
     def __init__(
         self,
         experiment_name: str,
@@ -85,13 +87,10 @@ class MLflowLogger(ExperimentLogger):
         self._exception_before: BaseException | None = None
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        try:
-            from mlflow import MlflowClient
-        except ImportError:
-            raise ImportError(f"MLflowLogger needs MLflow: {install_hint('mlflow')}") from None
-        self._is_down = False
+        client = _client_class()
+        self.is_down = False
         self._exception_before = sys.exception()
-        self._attempt(self._begin, MlflowClient)
+        self._attempt(self._begin, client)
 
     def _attempt(self, action: Callable[..., None], *arguments: Any) -> None:
         with _short_mlflow_timeouts():
@@ -109,9 +108,11 @@ class MLflowLogger(ExperimentLogger):
             self.run_id = self._group_run_id(experiment_id, self.group)
             self._client.update_run(self.run_id, status="RUNNING")
             self._set_tags(self.tags)
+            if self._client.get_run(self.run_id).data.params:  # of another worker; parameters cannot be changed
+                return
         else:
             self.run_id = self._create_run(experiment_id)
-        self._log_parameters(training_parameters(self.trainer) | self.parameters)
+        self._attempt_part("parameters", self._log_parameters, training_parameters(self.trainer) | self.parameters)
         if self.dataset:
             self._attempt_part("the data set", self._log_dataset)
 
@@ -203,6 +204,16 @@ class MLflowLogger(ExperimentLogger):
         for name, figure in results.figures.items():
             self._attempt_part(f"the figure {name}", self._log_figure, name, figure)
 
+    def log_export(self, path: Path) -> None:
+        """Add a file or folder to the artifacts of the run after it has ended, given its `state_dict`."""
+        client = _client_class()
+        if self.run_id is not None:
+            self._attempt(self._log_export, client, path)
+
+    def _log_export(self, client: Callable[..., Any], path: Path) -> None:
+        self._client = client(self.tracking_uri)
+        self._log_file(path)
+
     def _log_file(self, path: Path) -> None:
         if path.is_dir():
             self._client.log_artifacts(self.run_id, str(path), path.name)
@@ -222,6 +233,14 @@ class MLflowLogger(ExperimentLogger):
 
     def load_state_dict(self, state: Logs) -> None:
         self.run_id = state["run_id"]
+
+
+def _client_class() -> Any:
+    try:
+        from mlflow import MlflowClient
+    except ImportError:
+        raise ImportError(f"MLflowLogger needs MLflow: {install_hint('mlflow')}") from None
+    return MlflowClient
 
 
 class _MetricNames:

@@ -68,7 +68,8 @@ def register_logger(name: str) -> Callable[[Callable[[RunFacts], Callback]], Cal
     """Register a logger for `whirl train --log`.
 
     Decorates a function that is called with the facts of the run and returns a callback. If the callback has a method
-    `log_results(results: RunResults)`, it is called after the evaluation on the test data.
+    `log_results(results: RunResults)`, it is called after the evaluation on the test data. In a search, each trial is a
+    run; if the callback has a true attribute `logs_groups`, the function is also called once for the search itself.
     """
     return LOGGERS.register(name)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from whirl.callbacks.registry import LOGGERS, RunFacts, RunResults
@@ -36,14 +37,26 @@ class RunLoggers(Callback):
 
     @classmethod
     def create(cls, names: Iterable[str], facts: RunFacts) -> RunLoggers:
-        """Create registered loggers; one whose creation fails is left out, with a warning."""
+        """Create registered loggers; one whose creation fails is left out, with a warning.
+
+        For a group of runs, loggers that do not log groups are left out, too.
+        """
         loggers = {}
         for name in names:
             try:
-                loggers[name] = LOGGERS.get(name)(facts)
+                logger = LOGGERS.get(name)(facts)
+                if not facts.is_group or getattr(logger, "logs_groups", False):
+                    loggers[name] = logger
             except Exception as error:
                 _warn(name, error)
         return cls(loggers)
+
+    @property
+    def failed(self) -> set[str]:
+        """Names of the loggers that failed, or whose tracker did."""
+        return {
+            name for name, logger in self.loggers.items() if name in self._failed or getattr(logger, "is_down", False)
+        }
 
     def _call(self, hook: str, *arguments: Any) -> None:
         for name in self._by_hook[hook]:
@@ -95,6 +108,12 @@ class RunLoggers(Callback):
             return
         for name in takers:
             self._attempt(name, self.loggers[name].log_results, made)  # type: ignore[attr-defined]
+
+    def log_export(self, path: Path) -> None:
+        """Add an exported file or folder to the run, in loggers with a method `log_export`, after the run has ended."""
+        for name, logger in self.loggers.items():
+            if hasattr(logger, "log_export"):
+                self._attempt(name, logger.log_export, path)  # type: ignore[attr-defined]
 
     def state_dict(self) -> Logs:
         states = {name: self._attempt(name, logger.state_dict) for name, logger in self.loggers.items()}

@@ -49,7 +49,7 @@ class TensorBoardLogger(ExperimentLogger):
         self._norms = _GradientNorms()
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        self._is_down = False
+        self.is_down = False
         _summary_writer()  # raises before the first epoch if the package is missing
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:

@@ -69,7 +69,7 @@ class WandbLogger(ExperimentLogger):
             import wandb
         except ImportError:
             raise ImportError(f"WandbLogger needs wandb: {install_hint('wandb')}") from None
-        self._is_down = False
+        self.is_down = False
         self._exception_before = sys.exception()
         self._attempt(self._begin, wandb)
 

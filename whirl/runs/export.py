@@ -39,6 +39,7 @@ from whirl.runs.factory import model_arguments, new_model
 from whirl.runs.flat import get_setting, to_flat
 from whirl.runs.operating_range import OperatingRange, PlainModel, load_operating_range
 from whirl.runs.run_folder import RunFolder
+from whirl.runs.tracking import log_export
 
 DESCRIPTION, WEIGHTS = "bundle.json", "model.safetensors"
 FORMAT = 1
@@ -429,6 +430,7 @@ def export_run(run: str | Path, out: str | Path | None, kind: Kind) -> list[str]
     target = Path(run) / _DEFAULT_NAMES[kind] if out is None else Path(out)
     if kind == "bundle":
         bundle = export_bundle(run, target)
+        log_export(RunFolder(run), target)
         operating_range = bundle.description.operating_range
         speeds = (
             "speeds unknown"
@@ -440,6 +442,7 @@ def export_run(run: str | Path, out: str | Path | None, kind: Kind) -> list[str]
             f"  {bundle.config.model_name}, {len(bundle.config.data.classes)} classes, {speeds}",
         ]
     difference = export_graph(run, target, kind)
+    log_export(RunFolder(run), target)
     return [
         f"{target}",
         f"  its logits are within {difference:.1e} of the network's on {_MAX_COMPARED} windows of the test part",

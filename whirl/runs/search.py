@@ -27,6 +27,7 @@ from typing import Any
 import torch
 import yaml
 
+from whirl.callbacks.registry import RunResults, check_loggers
 from whirl.data.recording import Recording
 from whirl.engine.device import resolve_device
 from whirl.engine.distributed import gather, is_launched, is_main_process, job_id, process_group, rank
@@ -59,6 +60,7 @@ from whirl.runs.search_space import (
     preset_space,
 )
 from whirl.runs.sections import SearchSection
+from whirl.runs.tracking import SearchLoggers
 from whirl.runs.trainers import make_trainer, tune_num_threads, validate_physics_terms
 from whirl.training.pinn_trainer import PINNTrainer
 from whirl.tuning.attempts import best_trial, candidates
@@ -82,6 +84,7 @@ MACHINE_SETTINGS = (
     "mmap_dir",
     "precision",
     "checkpoint_every",
+    "log",
 )
 """Settings that may differ between workers; that their recordings are the same is seen from their contents."""
 
@@ -336,6 +339,7 @@ def search_run(search: Search, folder: SearchFolder, resume: bool = False) -> Se
 
 def _search_run(search: Search, folder: SearchFolder, resume: bool) -> SearchResult:
     import_optuna()  # it sets up its logging then
+    check_loggers(search.config.run.log)
     if is_main_process():
         if not resume:
             folder.check_usable(search)
@@ -363,16 +367,18 @@ def _search_run(search: Search, folder: SearchFolder, resume: bool) -> SearchRes
             if (held := count(search.space)) is not None and held < search.trials:
                 several = counted(held, "candidate")
                 logger.info("the space holds %s: of %d trials some repeat others", several, search.trials)
+        loggers = _loggers(search, folder, data)
+        loggers.begin()
         try:
-            run_trials(study, distributions(search.space), _Objective(data, study), search.trials)
+            run_trials(study, distributions(search.space), _Objective(data, study, loggers), search.trials)
         except (KeyboardInterrupt, SystemExit) as error:
             by = signal.SIGINT if isinstance(error, KeyboardInterrupt) else int(error.code or 128) - 128
             if study is None:
                 return SearchResult(folder, interrupted_by=by)
-            _finish(study, search, folder, data)
+            _finish(study, search, folder, data, loggers)
             command = shlex.join(["whirl", "search", "--resume", "--out", str(folder.path)])
             return SearchResult(folder, [f"interrupted; resume with: {command}"], by)
-        report = _finish(study, search, folder, data) if study is not None else None
+        report = _finish(study, search, folder, data, loggers) if study is not None else None
     return SearchResult(folder, [] if report is None else format_summary(report, str(folder.report_file)))
 
 
@@ -444,15 +450,19 @@ class _Objective:
     Args:
         data: recordings without a test part, with the usual settings.
         study: to tell the best so far; None on all ranks but the first.
+        loggers: experiment loggers of the search.
     """
 
-    def __init__(self, data: PreparedData, study: Any) -> None:
-        self.data, self.study = data, study
+    def __init__(self, data: PreparedData, study: Any, loggers: SearchLoggers) -> None:
+        self.data, self.study, self.loggers = data, study, loggers
         self.n_windows = len(data.windows(data.split.train, data.config.input.hop))
 
     def __call__(self, trial: Trial) -> float:
         config = candidate_config(self.data.config, trial.params, self.n_windows)
         trainer = make_trainer(replace(self.data, config=config), None, [_ReportKept(trial)])
+        loggers = self.loggers.of_trial(trial.number, config)
+        if config.run.log:
+            trainer.callbacks.append(loggers)
         if rank():  # each process draws its own augmentations
             torch.manual_seed(config.run.seed + rank())
         with finish_batch_on_interrupt(trainer.state):
@@ -460,6 +470,7 @@ class _Objective:
         if trial.interrupted_by is not None:
             return math.nan
         score = accuracy_at_best_loss(trainer.state.history)
+        loggers.log_results(lambda: RunResults({"score": score, "is_pruned": float(trial.is_pruned)}))
         if self.study is not None:
             self._tell(trial, score, trainer.state.epoch)
         return score
@@ -504,20 +515,31 @@ def candidate_config(config: ResolvedConfig, candidate: Mapping[str, Any], n_win
     return make_config(settings, "candidate", ResolvedConfig)
 
 
-def _finish(study: Any, search: Search, folder: SearchFolder, data: PreparedData) -> SearchReport | None:
+def _loggers(search: Search, folder: SearchFolder, data: PreparedData) -> SearchLoggers:
+    """Create the loggers of the search, whose name is the same for all workers."""
+    storage = redact_password(folder.storage_of(search))
+    command = shlex.join(["whirl", "search", "--resume", "--out", str(folder.path)])
+    return SearchLoggers(data, folder.path, f"{search.study} in {storage}", command)
+
+
+def _finish(
+    study: Any, search: Search, folder: SearchFolder, data: PreparedData, loggers: SearchLoggers
+) -> SearchReport | None:
     """Write what the study holds, until it holds no more: of several workers in one folder the last one's stays."""
-    report, written = None, None
+    report, written, best = None, None, None
     while (trials := candidates(study)) and written != (over := [(t.number, t.state) for t in trials]):
         try:
             best = best_trial(trials)
         except ValueError:  # it was interrupted before the first score
-            return None
+            break
         report = _report(trials, search, folder, data)
         n_windows = len(data.windows(data.split.train, data.config.input.hop))
         write_config(folder.best_file, candidate_config(data.config, best.params, n_windows))
         write_text(folder.trials_file, table_of(report.trials).to_csv(index=False))
         write_text(folder.report_file, render(report))
         written = over
+    files = (folder.settings_file, folder.best_file, folder.trials_file, folder.report_file)
+    loggers.end({} if best is None else {"best_score": best.value or 0.0}, files)
     return report
 
 

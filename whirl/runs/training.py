@@ -28,7 +28,7 @@ from whirl.runs.operating_range import OperatingRange
 from whirl.runs.plugins import packages_of
 from whirl.runs.run_folder import RunFolder, resolve_run
 from whirl.runs.teacher import check_teacher
-from whirl.runs.tracking import run_loggers, run_results
+from whirl.runs.tracking import run_facts, run_results
 from whirl.runs.trainers import make_trainer, tune_num_threads, validate_physics_terms
 from whirl.training.pinn_trainer import PINNTrainer
 from whirl.training.trainer import Trainer
@@ -147,6 +147,8 @@ def _train_run(
         seconds = {"preparing the recordings": prepared - start, "training": time.perf_counter() - prepared}
         result = _evaluate(trainer, data, folder, seconds)
         loggers.log_results(lambda: run_results(data, folder, result.metrics or {}))
+        if data.config.run.log:
+            folder.update_metadata(loggers=loggers.state_dict())
         return result
 
 
@@ -177,8 +179,10 @@ def _open_folder(folder: RunFolder, data: PreparedData, resume: bool, command: s
 
 def _add_loggers(trainer: Trainer, data: PreparedData, folder: RunFolder) -> RunLoggers:
     """Append the configured loggers to the callbacks; in processes other than rank 0 they log nothing."""
-    is_main = is_main_process()
-    loggers = run_loggers(data, folder.path, folder.read_data()["command"]) if is_main else RunLoggers({})
+    loggers = RunLoggers({})
+    if is_main_process():
+        facts = run_facts(data, folder.path, folder.read_data()["command"])
+        loggers = RunLoggers.create(data.config.run.log, facts)
     if data.config.run.log:
         trainer.callbacks.append(loggers)
     return loggers
