@@ -1,4 +1,4 @@
-"""Maps, teachers, stages and precisions from the command: each trains, predicts by itself, resumes, and refuses."""
+"""`whirl train` with maps, teachers, progressive stages and reduced precision."""
 
 import json
 
@@ -33,20 +33,20 @@ def whirl(*arguments):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ways") / "data"
+    folder = tmp_path_factory.mktemp("train_modes") / "data"
     save_dataset(simulate(6, 1, CLASSES, seed=3, sampling_rate_hz=2560, n_samples=3 * 2048), folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def teacher(data, tmp_path_factory):
-    out = tmp_path_factory.mktemp("ways") / "teacher"
+    out = tmp_path_factory.mktemp("train_modes") / "teacher"
     done = whirl("train", data, "--model", "wdcnn", "--out", out, *QUICK)
     assert done.exit_code == 0, done.output
     return out
 
 
-def refused(done, *parts):
+def assert_rejected(done, *parts):
     assert done.exit_code == 2, done.output
     assert done.stderr.count("\n") == 1
     for part in parts:
@@ -54,20 +54,20 @@ def refused(done, *parts):
 
 
 @pytest.mark.parametrize("kind", ["stft", "order", "multi"])
-def test_a_network_for_maps_trains_and_makes_its_own_maps_afterwards(data, tmp_path, kind):
+def test_bundle_of_a_map_network_predicts_the_same_from_waveforms(data, tmp_path, kind):
     out = tmp_path / "run"
     done = whirl("train", data, "--representation", kind, "--out", out, *QUICK)
     assert done.exit_code == 0, done.output
     settings = to_flat(RunFolder(out).read_config())
     assert settings["model"] == ("multi_tfr" if kind == "multi" else "cnn2d")
     files = sorted(data.glob("*.npz"))[:3]
-    said = predict(out, files)
+    diagnoses = predict(out, files)
     assert whirl("export", out, "--bundle").exit_code == 0
-    for ours, bundled in zip(said, predict(out / "bundle", files), strict=True):
-        assert ours.probabilities == bundled.probabilities
+    for diagnosis, bundled in zip(diagnoses, predict(out / "bundle", files), strict=True):
+        assert diagnosis.probabilities == bundled.probabilities
 
 
-def test_the_trainers_are_those_of_the_settings(data, teacher, tmp_path):
+def test_settings_select_the_trainer(data, teacher, tmp_path):
     kinds = {
         SpectrogramTrainer: {"representation": "cwt", "specaugment": False},
         MultiTFRTrainer: {"representation": ["stft", "order"]},
@@ -82,7 +82,7 @@ def test_the_trainers_are_those_of_the_settings(data, teacher, tmp_path):
             assert not trainer.use_specaugment
 
 
-def test_a_student_learns_from_a_run_and_the_two_are_compared(data, teacher, tmp_path):
+def test_distills_a_run_and_compares_student_with_teacher(data, teacher, tmp_path):
     out = tmp_path / "student"
     done = whirl("train", data, "--model", "wdcnn", "--width", "0.5", "--teacher", teacher, "--out", out, *QUICK)
     assert done.exit_code == 0, done.output
@@ -94,25 +94,25 @@ def test_a_student_learns_from_a_run_and_the_two_are_compared(data, teacher, tmp
         assert word in compared.output
 
 
-def test_a_teacher_that_saw_the_test_machines_is_refused(data, teacher, tmp_path):
+def test_rejects_teacher_trained_on_test_specimens(data, teacher, tmp_path):
     quick = [*QUICK[:-1], "2"]
     other = whirl("train", data, "--model", "wdcnn", "--teacher", teacher, "--out", tmp_path / "run", *quick)
-    refused(other, "was trained on", "would be tested")
+    assert_rejected(other, "was trained on", "test data of the student")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_teacher_cannot_hide_behind_another_name(data, teacher, tmp_path):
-    """The same recordings elsewhere, without specimens and under other names, split by another seed."""
+def test_rejects_teacher_trained_on_renamed_test_recordings(data, teacher, tmp_path):
+    """The student's data are copies of the recordings with other names and without specimens, split by another seed."""
     for index, file in enumerate(sorted(data.glob("*.npz"))):
         label = file.name.rsplit("_", 1)[0]
         (tmp_path / "data" / label).mkdir(parents=True, exist_ok=True)
         (tmp_path / "data" / label / f"{index}.npz").write_bytes(file.read_bytes())
     quick = [*QUICK[:-1], "2"]
     student = ("--model", "wdcnn", "--teacher", teacher, "--out", tmp_path / "run")
-    refused(whirl("train", tmp_path / "data", *student, *quick), "was trained on", "would be tested")
+    assert_rejected(whirl("train", tmp_path / "data", *student, *quick), "was trained on", "test data of the student")
 
 
-def test_maps_are_settled_in_the_run_and_may_be_set(data, tmp_path):
+def test_run_saves_all_arguments_of_its_maps(data, tmp_path):
     maps = "{stft: {n_frequencies: 32, n_times: 48}}"
     (tmp_path / "maps.yaml").write_text(f"training: {{method: {{kind: maps, representation: stft, maps: {maps}}}}}\n")
     out = tmp_path / "run"
@@ -120,21 +120,23 @@ def test_maps_are_settled_in_the_run_and_may_be_set(data, tmp_path):
     assert done.exit_code == 0, done.output
     settings = to_flat(RunFolder(out).read_config())
     assert settings["maps"]["stft"]["n_times"] == 48
-    assert settings["maps"]["stft"]["scale"] == "db"  # all of them, so that other defaults change no old run
-    network, made = new_model(RunFolder(out).read_config()), load_representation(out / "checkpoints" / "best.pt")
-    assert network.representation.config == made.config
+    assert settings["maps"]["stft"]["scale"] == "db"  # defaults too, so that later defaults do not change old runs
+    network, saved = new_model(RunFolder(out).read_config()), load_representation(out / "checkpoints" / "best.pt")
+    assert network.representation.config == saved.config
 
 
 @pytest.mark.parametrize(
     "maps", ["{cwt: {}}", "{stft: {rows: 3}}", "{stft: {n_frequencies: 100000}}", "{stft: {frequency_range: [3, 1]}}"]
 )
-def test_maps_that_make_no_sense(data, tmp_path, maps):
+def test_rejects_invalid_maps(data, tmp_path, maps):
     (tmp_path / "maps.yaml").write_text(f"training: {{method: {{kind: maps, representation: stft, maps: {maps}}}}}\n")
-    refused(whirl("train", data, "--config", tmp_path / "maps.yaml", "--out", tmp_path / "run"), "maps.yaml", "")
+    assert_rejected(
+        whirl("train", data, "--config", tmp_path / "maps.yaml", "--out", tmp_path / "run"), "maps.yaml", ""
+    )
     assert not (tmp_path / "run").exists()
 
 
-def test_stages_of_growing_length(data, tmp_path):
+def test_progressive_stages_set_the_window(data, tmp_path):
     out = tmp_path / "run"
     stages = ("--progressive", "1024:1,2048:2")
     done = whirl("train", data, "--model", "wdcnn", *stages, "--out", out, *QUICK[2:])
@@ -166,26 +168,28 @@ def test_stages_of_growing_length(data, tmp_path):
         (("--width", "0.5", "--model", "patch_transformer"), ("width", "wdcnn")),
         (("--precision", "fp8"), ("precision", "fp8")),
         (("--checkpoint-every", "soon"), ("checkpoint_every", "soon")),
-        (("--on-nonfinite", "pray"), ("on_nonfinite", "pray")),
+        (("--on-nonfinite", "ignore"), ("on_nonfinite", "ignore")),
     ],
 )
-def test_what_does_not_fit_is_said_and_nothing_is_written(data, tmp_path, arguments, parts):
-    refused(whirl("train", data, *arguments, "--out", tmp_path / "run", "--device", "cpu"), *parts)
+def test_rejects_invalid_combinations_before_writing(data, tmp_path, arguments, parts):
+    assert_rejected(whirl("train", data, *arguments, "--out", tmp_path / "run", "--device", "cpu"), *parts)
     assert not (tmp_path / "run").exists()
 
 
-def test_order_maps_need_the_speed_and_several_kinds_do_without(tmp_path):
+def test_order_maps_require_the_speed_and_multi_omits_them_without_it(tmp_path):
     recordings = simulate(6, 1, CLASSES, seed=3, sampling_rate_hz=2560, n_samples=2 * 2048)
     for recording in recordings:
         object.__setattr__(recording, "rpm", None)
     save_dataset(recordings, tmp_path / "data")
-    refused(whirl("train", tmp_path / "data", "--representation", "order", "--out", tmp_path / "run"), "speed", "rpm")
+    assert_rejected(
+        whirl("train", tmp_path / "data", "--representation", "order", "--out", tmp_path / "run"), "speed", "rpm"
+    )
     config = make_config({"data": str(tmp_path / "data"), "representation": "multi", "device": "cpu"})
     assert "order" not in prepare(config).config.representations
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_reduced_precision_is_a_word(data, tmp_path, precision):
+def test_trains_in_reduced_precision(data, tmp_path, precision):
     out = tmp_path / "run"
     quick = [precision if word == "32" else word for word in QUICK]
     done = whirl("train", data, "--model", "wdcnn", "--out", out, *quick)
@@ -194,30 +198,29 @@ def test_reduced_precision_is_a_word(data, tmp_path, precision):
     assert ("scale" in history) == (precision == "fp16")
 
 
-def test_spilled_recordings_train_to_the_same_bits(data, teacher, tmp_path):
+def test_memory_mapped_recordings_give_identical_weights(data, teacher, tmp_path):
     out = tmp_path / "run"
-    spill = ("--mmap-dir", tmp_path / "disk")
-    done = whirl("train", data, "--model", "wdcnn", "--out", out, *spill, "--checkpoint-every", "2", *QUICK)
+    options = ("--mmap-dir", tmp_path / "disk", "--checkpoint-every", "2")
+    done = whirl("train", data, "--model", "wdcnn", "--out", out, *options, *QUICK)
     assert done.exit_code == 0, done.output
-    ours, theirs = (torch.load(f / "checkpoints" / "best.pt", weights_only=True) for f in (out, teacher))
-    for name, weight in theirs["training"]["model"].items():
-        assert torch.equal(ours["training"]["model"][name], weight), name
+    mapped, in_memory = (torch.load(f / "checkpoints" / "best.pt", weights_only=True) for f in (out, teacher))
+    for name, weight in in_memory["training"]["model"].items():
+        assert torch.equal(mapped["training"]["model"][name], weight), name
     assert list((tmp_path / "disk").iterdir()) == []
 
 
-def test_a_recording_is_drawn(data, tmp_path):
+def test_show_draws_a_recording(data, tmp_path):
     file, picture = sorted(data.glob("oil*.npz"))[0], tmp_path / "map.png"
     done = whirl("show", file, "--representation", "stft", "--out", picture)
     assert done.exit_code == 0, done.output
-    drawn = image.imread(picture)
-    assert drawn.shape[0] > 300
-    assert np.ptp(drawn[..., :3]) > 0.5
-    refused(whirl("show", file, "--representation", "psd"), "psd", "stft")
-    refused(whirl("show", file, "--low", "3"), "--high")
+    pixels = image.imread(picture)
+    assert pixels.shape[0] > 300
+    assert np.ptp(pixels[..., :3]) > 0.5
+    assert_rejected(whirl("show", file, "--representation", "psd"), "psd", "stft")
+    assert_rejected(whirl("show", file, "--low", "3"), "--high")
 
 
-def test_the_teacher_votes_as_its_run_says(data, teacher):
-    """The network that a student is given is the one that was examined."""
+def test_loaded_teacher_reproduces_the_predictions_of_its_run(data, teacher):
     config = RunFolder(teacher).read_config()
     prepared = prepare(config)
     from whirl.runs.teacher import load_teacher

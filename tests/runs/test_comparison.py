@@ -1,4 +1,4 @@
-"""Runs side by side, and a run as a teacher."""
+"""Comparison of runs, prediction of files with a run, and a run as a teacher."""
 
 import csv
 import shutil
@@ -40,7 +40,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def runs(data, tmp_path_factory):
-    """Two finished runs without their reports, which take seconds."""
+    """Two finished runs without reports, which take seconds to render."""
     path = tmp_path_factory.mktemp("runs")
     for name, model in (("a", "wdcnn"), ("b", "half_wdcnn")):
         folder, run = RunFolder(path / name), replace(data, config=with_settings(data.config, model=model))
@@ -58,8 +58,8 @@ def copies(runs, tmp_path):
     return tmp_path
 
 
-def answer(run, predicted_of):
-    """Put other predictions in a run's table."""
+def set_predictions(run, predicted_of):
+    """Replace the predictions in the table of a run."""
     file = RunFolder(run).predictions_file
     with file.open() as text:
         rows = list(csv.DictReader(text))
@@ -72,11 +72,11 @@ def answer(run, predicted_of):
     return len(rows)
 
 
-def test_comparison_by_hand(copies):
-    """a errs on the first recording, b on the last six; they agree on all others, which are right."""
+def test_comparison_matches_manual_counts(copies):
+    """Run a is wrong on the first recording and b on the last six; both are correct on all others."""
     a, b = copies / "a", copies / "b"
-    n = answer(a, lambda index, label: "other" if index == 0 else label)
-    answer(b, lambda index, label: "other" if index >= n - 6 else label)
+    n = set_predictions(a, lambda index, label: "other" if index == 0 else label)
+    set_predictions(b, lambda index, label: "other" if index >= n - 6 else label)
     found = compare_runs(a, b)
     assert found.n_recordings == n == 11
     assert (found.a.accuracy, found.b.accuracy) == (pytest.approx(10 / 11), pytest.approx(5 / 11))
@@ -95,15 +95,15 @@ def test_comparison_by_hand(copies):
         assert part in text
 
 
-@pytest.mark.parametrize(("ratio", "said"), [((0.9, 1.02, 1.1), True), ((1.2, 1.3, 1.4), False)])
-def test_latencies_within_their_spread_decide_nothing(runs, ratio, said):
+@pytest.mark.parametrize(("ratio", "is_noise"), [((0.9, 1.02, 1.1), True), ((1.2, 1.3, 1.4), False)])
+def test_reports_latency_differences_within_noise(runs, ratio, is_noise):
     found = replace(compare_runs(runs / "a", runs / "a"), latency_ratio=ratio)
-    assert ("their difference decides nothing" in str(found)) is said
+    assert ("the difference is within the noise" in str(found)) is is_noise
     assert f"{ratio[1]:.3g} ({ratio[0]:.3g} to {ratio[2]:.3g})" in str(found)
 
 
-def name_specimens(run, specimen_of):
-    """Put other specimens in a run's table."""
+def set_specimens(run, specimen_of):
+    """Replace the specimens in the table of a run."""
     file = RunFolder(run).predictions_file
     with file.open() as text:
         rows = list(csv.DictReader(text))
@@ -117,45 +117,53 @@ def name_specimens(run, specimen_of):
     ("specimen_of", "n_specimens", "caution"),
     [
         (lambda index: f"m{index}", 11, "p = 1, from 11 specimens\n"),
-        (lambda index: f"m{index % 2}", 2, "p = 1, from 2 specimens: too small: recordings of one specimen are"),
-        (lambda index: "m" * (index % 2), None, "p = 1, too small if several recordings are of one specimen, which is"),
+        (
+            lambda index: f"m{index % 2}",
+            2,
+            "p = 1, from 2 specimens: too small, because recordings of one specimen are",
+        ),
+        (
+            lambda index: "m" * (index % 2),
+            None,
+            "p = 1, too small if several recordings are of one specimen (specimens",
+        ),
     ],
-    ids=["each its own", "shared", "unknown"],
+    ids=["one recording each", "shared", "unknown"],
 )
-def test_how_many_specimens_stand_behind_p(copies, specimen_of, n_specimens, caution):
-    name_specimens(copies / "a", specimen_of)
+def test_p_value_states_the_number_of_specimens(copies, specimen_of, n_specimens, caution):
+    set_specimens(copies / "a", specimen_of)
     found = compare_runs(copies / "a", copies / "a")
     assert found.n_specimens == n_specimens
     assert caution in str(found)
 
 
-def test_a_run_agrees_with_itself(runs):
+def test_run_agrees_with_itself(runs):
     found = compare_runs(runs / "a", runs / "a")
     assert (found.agreement, found.test.p_value) == (1.0, 1.0)
 
 
-def note(run, **facts):
+def update_metadata(run, **facts):
     RunFolder(run).update_metadata(**facts)
 
 
-def test_what_cannot_be_compared_is_refused(copies):
+def test_rejects_runs_that_cannot_be_compared(copies):
     a, b = copies / "a", copies / "b"
     with pytest.raises(ValueError, match="not a run folder"):
         compare_runs(a, copies / "c")
     parts = RunFolder(b).read_data()["parts"]
-    note(b, parts=parts | {"test": parts["val"]})
-    with pytest.raises(ValueError, match="different test parts: 11 recordings are tested by the first alone"):
+    update_metadata(b, parts=parts | {"test": parts["val"]})
+    with pytest.raises(ValueError, match="different test parts: 11 recordings only in the first"):
         compare_runs(a, b)
-    note(b, fingerprint="another")
+    update_metadata(b, fingerprint="another")
     with pytest.raises(ValueError, match="fingerprints differ"):
         compare_runs(a, b)
     config = RunFolder(b).config_file
     config.write_text(config.read_text().replace("  - healthy\n", ""))
-    with pytest.raises(ValueError, match="only one of them knows healthy"):
+    with pytest.raises(ValueError, match="only one of them has healthy"):
         compare_runs(a, b)
 
 
-def test_predictions_that_are_missing_or_cut_are_refused(copies):
+def test_rejects_missing_or_truncated_predictions(copies):
     file = RunFolder(copies / "b").predictions_file
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(lines[:-1]))
@@ -165,25 +173,25 @@ def test_predictions_that_are_missing_or_cut_are_refused(copies):
     with pytest.raises(ValueError, match=r"predictions\.csv: cannot be read"):
         compare_runs(copies / "a", copies / "b")
     file.unlink()
-    with pytest.raises(ValueError, match=r"has no predictions\.csv"):
+    with pytest.raises(ValueError, match=r"no predictions\.csv"):
         compare_runs(copies / "a", copies / "b")
 
 
-# -- a run and files ---------------------------------------------------------------------------------
+# -- prediction of files -----------------------------------------------------------------------------
 
 
-def test_one_bad_file_costs_no_other_its_diagnosis(runs, tmp_path):
+def test_unreadable_files_do_not_affect_other_files(runs, tmp_path):
     names = ["a.npy", "missing.npy", "b.npy", "short.npy", "broken.npy", "c.npy"]
     files = [tmp_path / name for name in names]
-    for place, length in ((0, 20_480), (2, 30_000), (3, 50), (5, 20_480)):
-        np.save(files[place], np.random.default_rng(place).normal(size=length))
+    for index, length in ((0, 20_480), (2, 30_000), (3, 50), (5, 20_480)):
+        np.save(files[index], np.random.default_rng(index).normal(size=length))
     files[4].write_bytes(b"no array")
     diagnoses, failures = predict_files(runs / "a", files, sampling_rate_hz=20_480)
-    assert [d.file for d in diagnoses] == [str(files[place]) for place in (0, 2, 5)]
-    assert [*failures] == [str(files[place]) for place in (1, 3, 4)]
+    assert [d.file for d in diagnoses] == [str(files[index]) for index in (0, 2, 5)]
+    assert [*failures] == [str(files[index]) for index in (1, 3, 4)]
     assert all(Path(file).name in str(error) for file, error in failures.items())
-    good = [files[place] for place in (0, 2, 5)]
-    assert [d.as_dict() for d in diagnoses] == [d.as_dict() for d in predict(runs / "a", good, 20_480)]
+    usable = [files[index] for index in (0, 2, 5)]
+    assert [d.as_dict() for d in diagnoses] == [d.as_dict() for d in predict(runs / "a", usable, 20_480)]
     with pytest.raises(OSError, match=r"missing\.npy"):
         predict(runs / "a", files, 20_480)
     assert predict_files(runs / "a", files[1:2])[0] == []
@@ -192,7 +200,7 @@ def test_one_bad_file_costs_no_other_its_diagnosis(runs, tmp_path):
 # -- a run as a teacher --------------------------------------------------------------------------------
 
 
-def test_a_teacher_is_its_best_weights(runs, data):
+def test_teacher_has_the_weights_of_the_best_checkpoint(runs, data):
     teacher = load_teacher(runs / "a", data)
     saved = torch.load(RunFolder(runs / "a").best_checkpoint, weights_only=True)["training"]["model"]
     assert all(torch.equal(tensor, saved[name]) for name, tensor in teacher.state_dict().items())
@@ -202,40 +210,40 @@ def test_a_teacher_is_its_best_weights(runs, data):
     ("name", "value"),
     [("classes", ["x"]), ("channels", ["x"]), ("sampling_rate_hz", 7.0), ("band_limit_hz", 5.0), ("window", 512)],
 )
-def test_a_teacher_must_fit(runs, data, name, value):
+def test_rejects_teacher_with_other_inputs_or_outputs(runs, data, name, value):
     other = replace(data, config=with_settings(data.config, **{name: value}))
-    with pytest.raises(ValueError, match=f"this teacher was trained with {name} = "):
+    with pytest.raises(ValueError, match=f"this teacher was trained with {name}="):
         load_teacher(runs / "a", other)
 
 
-def test_settings_alone_tell_that_a_teacher_cannot_teach(copies, data, tmp_path):
-    asked = make_config({"simulation": SIMULATION, "model": "wdcnn", "teacher": str(copies / "a")})
-    check_teacher(BASE)  # none at all
-    check_teacher(asked)
-    check_teacher(with_settings(asked, window=1024, classes=list(data.classes)[::-1]))
+def test_rejects_unsuitable_teacher_before_recordings_are_read(copies, data, tmp_path):
+    config = make_config({"simulation": SIMULATION, "model": "wdcnn", "teacher": str(copies / "a")})
+    check_teacher(BASE)  # without a teacher
+    check_teacher(config)
+    check_teacher(with_settings(config, window=1024, classes=list(data.classes)[::-1]))
     for name, value in {
         "window": 512,
         "classes": ["healthy", "wear"],
         "channels": ["x"],
         "sampling_rate_hz": 7.0,
     }.items():
-        with pytest.raises(ValueError, match=f"this teacher was trained with {name} = "):
-            check_teacher(with_settings(asked, **{name: value}))
+        with pytest.raises(ValueError, match=f"this teacher was trained with {name}="):
+            check_teacher(with_settings(config, **{name: value}))
     with pytest.raises(ValueError, match=r"nowhere: not a run folder"):
-        check_teacher(with_settings(asked, teacher=str(tmp_path / "nowhere")))
+        check_teacher(with_settings(config, teacher=str(tmp_path / "nowhere")))
     shutil.rmtree(RunFolder(copies / "a").checkpoints)
     with pytest.raises(ValueError, match="this teacher has no checkpoint yet"):
-        check_teacher(asked)
+        check_teacher(config)
 
 
-def test_a_teacher_that_knows_the_test_is_refused(copies, data):
+def test_rejects_teacher_trained_on_test_data(copies, data):
     other = replace(data, split=replace(data.split, test=data.split.train))
-    with pytest.raises(ValueError, match="would be tested"):
+    with pytest.raises(ValueError, match="trained on test data of the student"):
         load_teacher(copies / "a", other)
     load_teacher(copies / "a", replace(other, config=with_settings(data.config, allow_leakage=True)))
-    # Recordings are known by their samples, whatever their data set is called.
-    note(copies / "a", fingerprint="another data set")
-    with pytest.raises(ValueError, match="would be tested"):
+    # Recordings are identified by their samples, regardless of the fingerprint of their data set.
+    update_metadata(copies / "a", fingerprint="another data set")
+    with pytest.raises(ValueError, match="trained on test data of the student"):
         load_teacher(copies / "a", other)
 
 
@@ -244,7 +252,7 @@ def parts_of(trainer):
     return {name: getattr(trainer, name) for name in (*names, "checkpoint_dir", "augmentation")}
 
 
-def test_distilling_keeps_the_recipe(runs, data, tmp_path):
+def test_distillation_keeps_the_other_trainer_arguments(runs, data, tmp_path):
     parts = parts_of(make_trainer(data, RunFolder(tmp_path)))
     trainer = make_distillation_trainer(parts, load_teacher(runs / "a", data), temperature=2.0, alpha=0.5)
     assert parts_of(trainer) == parts | {"criterion": trainer.criterion}
@@ -254,7 +262,7 @@ def test_distilling_keeps_the_recipe(runs, data, tmp_path):
     assert RunFolder(tmp_path).best_checkpoint.is_file()
 
 
-def test_augmented_windows_are_not_cached(runs, data, tmp_path):
+def test_teacher_logits_of_augmented_windows_are_not_cached(runs, data, tmp_path):
     augmented = replace(data, config=with_settings(data.config, augment="light"))
     parts = parts_of(make_trainer(augmented, RunFolder(tmp_path)))
     assert not make_distillation_trainer(parts, load_teacher(runs / "a", data)).cache_teacher

@@ -1,4 +1,4 @@
-"""Diagnosing files with a trained run or a bundle."""
+"""Diagnosis of files with a trained run or a bundle."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from whirl.runs.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
-_FAILURES = (ValueError, OSError, ImportError)  # of one file, which the others can do without
+_FAILURES = (ValueError, OSError, ImportError)  # errors of one file, reported without failing the others
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the network says of one recording.
+    """Prediction of the network for one recording.
 
     Attributes:
-        file: the recording's file.
+        file: file of the recording.
         label: name of the most probable class.
-        probability: its probability, 0 to 1, the mean over the recording's windows.
-        probabilities: of every class.
-        n_windows: windows that were looked at.
+        probability: probability of that class, 0 to 1, averaged over the windows of the recording.
+        probabilities: probability of every class.
+        n_windows: number of windows.
     """
 
     file: str
@@ -46,7 +46,7 @@ class Diagnosis:
     n_windows: int
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return the diagnosis as plain data for JSON."""
         return {
             "file": self.file,
             "class": self.label,
@@ -61,12 +61,12 @@ class Diagnosis:
 
 @dataclass(frozen=True, eq=False)
 class Diagnoser:
-    """A trained network with what it takes to ask it.
+    """A trained network with everything needed to apply it to recordings.
 
     Attributes:
-        config: says what recordings have to be brought to.
-        network: `[B, C, T] -> [B, K]`, logits.
-        operating_range: states of the machines it was trained on; outside of them a warning is logged.
+        config: configuration; defines channels, sampling rate, band and window.
+        network: maps signals `[B, C, T]` to logits `[B, K]`.
+        operating_range: speeds and loads of the training recordings; a warning is logged outside of them.
     """
 
     config: Config
@@ -74,19 +74,19 @@ class Diagnoser:
     operating_range: OperatingRange
 
     def diagnose(self, recordings: Sequence[Recording], files: Sequence[str | Path]) -> list[Diagnosis]:
-        """Diagnose recordings that are as those of the training: same channels, rate and band.
+        """Diagnose recordings with the channels, sampling rate and band of the training recordings.
 
         Args:
-            recordings: at least one.
-            files: what to call each of them.
+            recordings: at least one recording.
+            files: file of each recording, for the results.
 
         Raises:
             ValueError: a recording is shorter than a window.
         """
         classes, window = self.config.data.classes, self.config.input.window
         for recording, file in zip(recordings, files, strict=True):
-            for strange in self.operating_range.out_of_range(recording):
-                logger.warning("%s: %s: the diagnosis is an extrapolation", file, strange)
+            for quantity in self.operating_range.out_of_range(recording):
+                logger.warning("%s: %s: the diagnosis is an extrapolation", file, quantity)
         data = WindowDataset(recordings, None, window, window)
         windows = predict_windows(self.network, data, resolve_device(self.config.run.device))
         by_recording = aggregate_by_recording(windows)
@@ -103,11 +103,11 @@ class Diagnoser:
 
 
 def load_diagnoser(path: str | Path) -> Diagnoser:
-    """What a run folder or a bundle holds.
+    """Load the diagnoser from a run folder or a bundle.
 
     Raises:
-        FileNotFoundError: a run has no checkpoint.
-        ValueError: the folder is neither, or it is broken.
+        FileNotFoundError: the run has no checkpoint.
+        ValueError: the folder is neither a run folder nor a bundle, or it is damaged.
     """
     if is_bundle(path):
         bundle = load_bundle(path)
@@ -123,18 +123,18 @@ def predict(
     sampling_rate_hz: float | None = None,
     channels: Sequence[str] | None = None,
 ) -> list[Diagnosis]:
-    """Diagnose recordings, each brought to the rate, band, channels and window that the network was trained on.
+    """Diagnose recordings, each converted to the sampling rate, band, channels and window of the network.
 
     Args:
         run: a run folder or a bundle.
-        files: recordings of any kind that can be read; rate, speed and channels are those that the manifest in their
-            folder, or up to two above, tells of them, else the files' own.
-        sampling_rate_hz: rate of files of which neither says it.
-        channels: names of the files' channels, in their order, where the files do not name them.
+        files: recordings in any supported format. Sampling rate, speed and channels are taken from the manifest in
+            the folder of the file or up to two folders above, otherwise from the file itself.
+        sampling_rate_hz: sampling rate of files for which neither states one.
+        channels: names of the files' channels, in order, for files that do not name them.
 
     Raises:
-        ValueError: a file that cannot be read, lacks a channel, is too short or sampled too slowly.
-        OSError: there is no such file.
+        ValueError: a file cannot be read, lacks a channel, is too short, or its sampling rate is too low.
+        OSError: a file does not exist.
     """
     diagnoses, failures = predict_files(run, files, sampling_rate_hz, channels)
     if failures:
@@ -148,61 +148,64 @@ def predict_files(
     sampling_rate_hz: float | None = None,
     channels: Sequence[str] | None = None,
 ) -> tuple[list[Diagnosis], dict[str, Exception]]:
-    """`predict` of those files that can be diagnosed, whatever the others are.
+    """Diagnose recordings as `predict` does, collecting the errors of files that cannot be diagnosed.
 
     Args:
-        run: as for `predict`, as all arguments.
+        run: a run folder or a bundle.
         files: recordings.
-        sampling_rate_hz: rate of files of which neither manifest nor file says it.
+        sampling_rate_hz: sampling rate of files for which neither manifest nor file states one.
         channels: names of the files' channels.
 
     Returns:
-        The diagnoses, in the order of the files, and why each other file has none.
+        The diagnoses in the order of the files, and the error of each other file.
 
     Raises:
         ValueError: the folder is neither a run nor a bundle.
     """
     diagnoser = load_diagnoser(run)
-    good: list[tuple[Recording, str | Path]] = []
+    usable: list[tuple[Recording, str | Path]] = []
     failures: dict[str, Exception] = {}
     for file, read in _read_each(files, sampling_rate_hz):
         try:
             if isinstance(read, Exception):
                 raise read
-            good.append((_as_trained(read, diagnoser.config, channels), file))
+            usable.append((_match_training(read, diagnoser.config, channels), file))
         except _FAILURES as error:
             failures[str(file)] = error
-    return (diagnoser.diagnose(*zip(*good, strict=True)) if good else []), failures
+    return (diagnoser.diagnose(*zip(*usable, strict=True)) if usable else []), failures
 
 
 def _read_each(
     files: Sequence[str | Path], sampling_rate_hz: float | None
 ) -> Iterator[tuple[str | Path, Recording | Exception]]:
-    """Every file with its recording, or with what was wrong with it."""
-    place = 0
-    while place < len(files):
+    """Yield each file with its recording, or with the error of reading it."""
+    index = 0
+    while index < len(files):
         try:
-            for recording in read_listed(files[place:], sampling_rate_hz):
-                place += 1
-                yield files[place - 1], recording
-        except _FAILURES as error:  # of the file at which reading stopped; it goes on behind it
-            place += 1
-            yield files[place - 1], error
+            for recording in read_listed(files[index:], sampling_rate_hz):
+                index += 1
+                yield files[index - 1], recording
+        except _FAILURES as error:  # reading stopped at this file: continue with the next one
+            index += 1
+            yield files[index - 1], error
 
 
-def _as_trained(recording: Recording, config: Config, channels: Sequence[str] | None) -> Recording:
-    """Channels by name, then rate and band. A single channel without a name can only be the one that is wanted."""
-    wanted = config.data.channels or []
-    if channels is None and len(wanted) == recording.n_channels == 1 and recording.channels == ("ch0",):
-        channels = wanted
+def _match_training(recording: Recording, config: Config, channels: Sequence[str] | None) -> Recording:
+    """Select the channels by name and convert to the sampling rate and band of the training recordings.
+
+    A single unnamed channel is used for a network with one channel.
+    """
+    required = config.data.channels or []
+    if channels is None and len(required) == recording.n_channels == 1 and recording.channels == ("ch0",):
+        channels = required
     if channels is not None:
         recording = replace(recording, channels=tuple(channels))
-    if not set(wanted) <= set(recording.channels):
+    if not set(required) <= set(recording.channels):
         raise ValueError(
-            f"{recording.name}: its channels are {', '.join(recording.channels)}, the network needs "
-            f"{', '.join(wanted)}; name the file's with --channels"
+            f"{recording.name}: channels are {', '.join(recording.channels)}, but the network requires "
+            f"{', '.join(required)}; name the channels of the file with --channels"
         )
-    recordings = with_speeds([recording.select_channels(wanted)], config)
+    recordings = with_speeds([recording.select_channels(required)], config)
     (recording,) = to_common_rate(recordings, config.data.sampling_rate_hz, config.band_hz)
-    WindowDataset([recording], None, config.input.window)  # refuses what is too short, or not finite
+    WindowDataset([recording], None, config.input.window)  # raises if too short or not finite
     return recording
