@@ -53,7 +53,8 @@ def search(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the search in --out.")] = False,
 ) -> None:
     """Search the settings of a training; the same command on several machines is one search."""
-    from whirl.runs.search import resolve_search, search_run
+    from whirl.runs.search import search_run
+    from whirl.runs.search_folder import resolve_search
     from whirl.runs.sections import SearchSection
 
     choices = {name: settings.pop(name) for name in SearchSection.model_fields if name in settings}

@@ -147,11 +147,6 @@ class Config(Section):
         return self
 
 
-def _check_end(name: str, stated: int | None, staged: int) -> None:
-    if stated not in (None, staged):
-        raise ValueError(f"{name} is {stated}, but the stages of progressive end at {staged}: leave it out")
-
-
 def _check_map(kind: str, arguments: Mapping[str, Any], method: MapsMethod, rate_hz: float | None) -> None:
     from whirl.dsp.time_frequency import TimeFrequency
 
@@ -244,6 +239,12 @@ def with_settings(config: AnyConfig, **changes: Any) -> AnyConfig:
         **changes: new values by flat name.
     """
     return make_config(to_flat(config) | changes, config_class=type(config))
+
+
+def training_settings(config: Config) -> dict[str, Any]:
+    """Return the settings by flat name, without those of a search and of a simulation that is not used."""
+    hidden = {*SearchSection.model_fields} | (set() if config.data.is_simulated else {"simulation"})
+    return {name: value for name, value in to_flat(config).items() if name not in hidden}
 
 
 def resolve(config: Config, **choices: Any) -> ResolvedConfig:

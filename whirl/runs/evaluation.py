@@ -26,12 +26,10 @@ from whirl.evaluation.metrics import evaluate_predictions
 from whirl.evaluation.prediction import Predictions, aggregate_by_recording, predict_windows
 from whirl.evaluation.registry import METRICS
 from whirl.evaluation.report import Report, render_report
-from whirl.runs.config import Config
+from whirl.runs.config import Config, training_settings
 from whirl.runs.data import PreparedData, check_same_recordings, prepare, with_speeds
 from whirl.runs.factory import bearing_orders, new_model, physics_baseline
-from whirl.runs.flat import to_flat
 from whirl.runs.run_folder import RunFolder
-from whirl.runs.sections import SearchSection
 
 Metrics = dict[str, dict[str, Any]]
 
@@ -87,7 +85,7 @@ def evaluate_task(model: nn.Module, task: EvaluationTask, folder: RunFolder) -> 
         title=f"{config.model_name} on {task.source}",
         data=task.source,
         command=task.command,
-        config=_shown_settings(config),
+        config=training_settings(config),
         classes=data.classes,
         model=config.model_name,
         n_parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -119,12 +117,6 @@ def _add_registered(metrics: Metrics, predictions: Mapping[str, Predictions], ta
         for level, found in predictions.items():
             value = float(METRICS.get(name)(found, task.test, task.data.classes))
             metrics[level].setdefault("registered", {})[name] = value
-
-
-def _shown_settings(config: Config) -> dict[str, Any]:
-    """Return the settings by flat name, without those of a simulation or search that did not happen."""
-    hidden = {*SearchSection.model_fields} | (set() if config.data.is_simulated else {"simulation"})
-    return {name: value for name, value in to_flat(config).items() if name not in hidden}
 
 
 def _versions() -> dict[str, str]:

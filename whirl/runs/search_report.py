@@ -1,49 +1,54 @@
-"""What a search leaves behind: `trials.csv`, `best.yaml`'s candidate in plain words, and `report.html`."""
+"""The results of a search: its trials, their comparison with the default settings, and how they were obtained."""
 
 from __future__ import annotations
 
-import base64
-import io
-import warnings
-from collections import Counter
+import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from whirl.evaluation.report import page_template
-from whirl.runs.search_space import Space, outside
-from whirl.tuning.plots import plot_history, plot_importances, plot_parallel_coordinates
+from whirl.data.recording import Recording
+from whirl.runs.data import PreparedData
+from whirl.runs.evaluation import describe
+from whirl.runs.search_folder import NO_PRUNER, Search, SearchFolder
+from whirl.runs.search_space import Space, default_candidate, outside
+from whirl.runs.search_text import format_count, format_duration
 from whirl.tuning.results import results_table
+from whirl.tuning.study import param_importances
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from pandas import DataFrame
 
-SCORE = "validation accuracy of windows"
-MAX_ROWS = 15
+logger = logging.getLogger(__name__)
 
-_STATES = {
+SCORE = "validation accuracy of windows"
+MIN_VAL_SPECIMENS = 3
+"""Fewer validation specimens are mentioned as a limitation of the score."""
+
+STATES = {
     "COMPLETE": "finished",
     "PRUNED": "pruned",
     "FAIL": "failed",
     "RUNNING": "running elsewhere",
     "WAITING": "waiting",
 }
+"""Names of Optuna's trial states in reports."""
 
 
 @dataclass(frozen=True)
-class Tried:
-    """One candidate and what became of it.
+class TrialSummary:
+    """A trial and its outcome.
 
     Attributes:
-        number: of its trial in the study.
-        candidate: its values by setting.
-        state: `finished`, `pruned`, `failed`, or that it is not over.
-        score: of the weights that were kept; None unless it is finished.
-        n_epochs: epochs that it was trained.
-        time_s: seconds that they took; None where nobody knows.
-        why: cause of a failure.
-        is_usual: whether it is the settings one had without a search.
+        number: number of the trial in the study.
+        candidate: values of the searched settings.
+        state: a value of `STATES`.
+        score: score of the kept weights; None unless the trial is finished.
+        n_epochs: number of epochs trained.
+        time_s: duration in seconds; None if unknown.
+        failure: cause of a failure.
+        is_default: whether the candidate equals the default settings.
     """
 
     number: int
@@ -52,34 +57,34 @@ class Tried:
     score: float | None
     n_epochs: int
     time_s: float | None
-    why: str
-    is_usual: bool
+    failure: str
+    is_default: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchReport:
-    """All that the report of a search tells; names and messages may hold anything, they are escaped.
+    """Content of the report of a search; names and messages may contain any characters, they are escaped.
 
     Attributes:
         title: heading.
-        data: what the recordings are.
-        trials: all of them, in the order in which they were begun; at least one is finished.
-        space: what was searched.
-        usual: the settings one had without a search.
-        epochs: that an unpruned trial is trained.
-        seed: of weights, order, split and search.
-        n_windows: validation windows that a score is the share of.
-        importances: of each setting for the score; empty where nothing can be said.
-        train_command: what trains the best settings.
-        caution: what nobody may overlook who reads the score.
-        notes: how it was done.
+        data: description of the recordings.
+        trials: all trials in the order in which they were started; at least one is finished.
+        space: the search space.
+        defaults: the default values of the searched settings.
+        epochs: number of epochs of an unpruned trial.
+        seed: random seed for weights, data order, split and search.
+        n_windows: number of validation windows.
+        importances: importance of each setting for the score; empty if it cannot be computed.
+        train_command: command that trains with the best settings.
+        caution: limitation to show with the score.
+        notes: how the search was done.
     """
 
     title: str
     data: str
-    trials: Sequence[Tried]
+    trials: Sequence[TrialSummary]
     space: Space
-    usual: Mapping[str, Any]
+    defaults: Mapping[str, Any]
     epochs: int
     seed: int
     n_windows: int
@@ -89,191 +94,156 @@ class SearchReport:
     notes: Sequence[str] = ()
 
     @property
-    def ranked(self) -> list[Tried]:
-        """The finished trials, the best first; of equal ones the earlier."""
-        finished = [tried for tried in self.trials if tried.score is not None]
-        return sorted(finished, key=lambda tried: (-(tried.score or 0), tried.number))
+    def ranked(self) -> list[TrialSummary]:
+        """The finished trials, best first; of equal scores, the earlier trial first."""
+        finished = [trial for trial in self.trials if trial.score is not None]
+        return sorted(finished, key=lambda trial: (-(trial.score or 0), trial.number))
 
     @property
-    def best(self) -> Tried:
-        """The one with the highest score."""
+    def best(self) -> TrialSummary:
+        """The trial with the highest score."""
         return self.ranked[0]
 
     @property
     def comparison(self) -> str:
-        """The best trial beside the usual settings, in a sentence."""
-        usual = next((tried for tried in self.trials if tried.is_usual), None)
-        if usual is None:
-            why = "lie outside the space and " if outside(self.space, self.usual) else ""
-            return f"The usual settings {why}were not tried."
-        if usual.score is None:
-            return f"The usual settings, trial {usual.number}, have no score: {usual.state}."
-        if usual.number == self.best.number:
-            others = len(self.trials) - 1
-            found = f"none of {counted(others, 'other trial')} was better" if others else "no others were tried"
-            return f"These are the usual settings: {found}."
-        gained = round((self.best.score or 0) * self.n_windows) - round(usual.score * self.n_windows)
+        """Comparison of the best trial with the default settings, in one sentence."""
+        default = next((trial for trial in self.trials if trial.is_default), None)
+        if default is None:
+            reason = "are outside the space and " if outside(self.space, self.defaults) else ""
+            return f"The default settings {reason}were not tried."
+        if default.score is None:
+            return f"The default settings (trial {default.number}) have no score: {default.state}."
+        if default.number == self.best.number:
+            n_others = len(self.trials) - 1
+            result = (
+                f"none of {format_count(n_others, 'other trial')} was better" if n_others else "no others were tried"
+            )
+            return f"These are the default settings: {result}."
+        gained = round((self.best.score or 0) * self.n_windows) - round(default.score * self.n_windows)
         return (
-            f"The usual settings, trial {usual.number}, come to {usual.score:.4f}: "
-            f"{counted(gained, 'window')} of {self.n_windows} fewer."
+            f"The default settings (trial {default.number}) reach {default.score:.4f}: "
+            f"{format_count(gained, 'window')} of {self.n_windows} fewer."
         )
 
 
-def tried_of(trials: Sequence[Any], usual: Mapping[str, Any]) -> list[Tried]:
-    """What became of the trials of a study, given as Optuna's frozen trials."""
+def summarize_trials(trials: Sequence[Any], defaults: Mapping[str, Any]) -> list[TrialSummary]:
+    """Summarize the trials of a study.
+
+    Args:
+        trials: Optuna's frozen trials.
+        defaults: the default values of the searched settings.
+    """
     return [
-        Tried(
+        TrialSummary(
             number=trial.number,
             candidate=trial.params,
-            state=_STATES[trial.state.name],
+            state=STATES[trial.state.name],
             score=trial.value if trial.state.name == "COMPLETE" else None,
             n_epochs=len(trial.intermediate_values),
             time_s=None if trial.duration is None else trial.duration.total_seconds(),
-            why=trial.user_attrs.get("failure", "its workers died"),
-            is_usual=trial.params == usual,
+            failure=trial.user_attrs.get("failure", "its workers died"),
+            is_default=trial.params == defaults,
         )
         for trial in trials
     ]
 
 
-def table_of(trials: Sequence[Tried]) -> DataFrame:
-    """The tidy table of a search, see `results_table`, led by the trials' numbers and with their epochs at the end."""
+def trials_table(trials: Sequence[TrialSummary]) -> DataFrame:
+    """Return the table of a search: `trial`, the columns of `results_table`, and `epochs`."""
     missing = float("nan")
     table = results_table(
-        [tried.candidate for tried in trials],
-        [missing if tried.score is None else tried.score for tried in trials],
+        [trial.candidate for trial in trials],
+        [missing if trial.score is None else trial.score for trial in trials],
         [missing] * len(trials),
-        [missing if tried.time_s is None else tried.time_s for tried in trials],
-        [tried.state for tried in trials],
+        [missing if trial.time_s is None else trial.time_s for trial in trials],
+        [trial.state for trial in trials],
     )
-    del table["std_score"]  # there is one validation part
-    table["epochs"] = [tried.n_epochs for tried in trials]
-    table.insert(0, "trial", [tried.number for tried in trials])
+    del table["std_score"]  # there is only one validation part
+    table["epochs"] = [trial.n_epochs for trial in trials]
+    table.insert(0, "trial", [trial.number for trial in trials])
     return table
 
 
-def render(report: SearchReport) -> str:
-    """The report as an HTML page that needs no network and no script."""
-    best, usual = report.best, report.usual
-    page = page_template("search.html", setting=shown, duration=duration).render(
-        report=report,
-        best=best,
-        counted=counted,
-        names=list(report.space),
-        settings=[
-            (name, shown(best.candidate[name]), shown(usual[name]), _span(values))
-            for name, values in report.space.items()
-        ],
-        ranked=report.ranked[:MAX_ROWS],
-        failed=[tried for tried in report.trials if tried.state == "failed"],
-        figures=_figures(report),
+def make_search_report(trials: Sequence[Any], search: Search, folder: SearchFolder, data: PreparedData) -> SearchReport:
+    """Collect the content of the report.
+
+    Args:
+        trials: Optuna's frozen trials.
+        search: the search.
+        folder: the folder of the results.
+        data: the recordings with the resolved configuration.
+    """
+    defaults = default_candidate(search.space, search.config)
+    summaries = summarize_trials(trials, defaults)
+    val, source = data.split.val, describe(search.config)
+    n_windows = len(data.windows(val))
+    n_finished = sum(trial.score is not None for trial in summaries)
+    return SearchReport(
+        title=f"Search for settings of {search.config.model_name} on {source}",
+        data=f"{source}: trained on {_count_recordings(data.split.train)}, evaluated on {_count_recordings(val)}",
+        trials=summaries,
+        space=search.space,
+        defaults=defaults,
+        epochs=data.config.training.epochs,
+        seed=search.config.run.seed,
+        n_windows=n_windows,
+        importances=_importances(trials),
+        train_command=shlex.join(["whirl", "train", "--config", str(folder.best_file)]),
+        caution=_caution(data, n_finished, n_windows),
+        notes=[*_method_notes(search, data), *_duration_notes(trials), *data.notes],
     )
-    return page.encode("utf-8", "replace").decode("utf-8")
 
 
-def _figures(report: SearchReport) -> list[dict[str, str]]:
-    finished = [tried for tried in report.trials if tried.score is not None]
-    table = results_table(
-        [tried.candidate for tried in finished],
-        [tried.score or 0.0 for tried in finished],
-        [float("nan")] * len(finished),
-        [tried.time_s or float("nan") for tried in finished],
+def _caution(data: PreparedData, n_finished: int, n_windows: int) -> str:
+    val = data.split.val
+    text = (
+        f"The score of the best of {format_count(n_finished, 'finished trial')} is optimistic, because the trial was "
+        f"selected on the same validation windows ({format_count(n_windows, 'window')} of {_count_recordings(val)}). "
+        "The test part was not used: train with these settings to evaluate them on it."
     )
-    left_out = len(report.trials) - len(finished)
-    without = f" {counted(left_out, 'trial')} without a final score ({_states(report.trials)}) are not drawn."
-    rest = without if left_out else ""
-    drawn = [
-        (
-            "History",
-            f"Finished trials, counted in the order in which they were begun.{rest}",
-            plot_history(table, SCORE),
-        ),
-        (
-            "Every trial",
-            f"A line is a trial: its values, and on the right its score.{rest}",
-            plot_parallel_coordinates(table, SCORE),
-        ),
-    ]
-    if report.importances:
-        says = (
-            "Share of the scores' variation within the searched ranges that a setting explains by itself (functional "
-            "analysis of variance over a random forest). From few trials it is rough."
-        )
-        drawn.insert(1, ("Which settings mattered", says, plot_importances(report.importances)))
-    return [{"title": title, "says": says, "svg": _encoded(figure)} for title, says, figure in drawn]
+    if data.split.val_by != "specimen":
+        return f"{text} Training used the same specimens, so the score does not estimate accuracy on unseen specimens."
+    if len({recording.specimen for recording in val}) < MIN_VAL_SPECIMENS:
+        return f"{text} There are few validation specimens: raise val_fraction in a file for --config."
+    return text
 
 
-def _encoded(figure: Figure) -> str:
-    """The figure as base64 of an SVG: as a picture, in which no script can run whatever a label says."""
-    from matplotlib import rc_context
-
-    content = io.BytesIO()
-    with rc_context({"svg.hashsalt": "whirl"}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        figure.savefig(content, format="svg", metadata={"Date": None})
-    return base64.b64encode(content.getvalue()).decode()
+def _count_recordings(recordings: Sequence[Recording]) -> str:
+    specimens = {recording.specimen for recording in recordings}
+    of_specimens = "" if None in specimens else f" of {format_count(len(specimens), 'specimen')}"
+    return format_count(len(recordings), "recording") + of_specimens
 
 
-def format_summary(report: SearchReport, report_file: str) -> list[str]:
-    """The result in a few lines, for a terminal."""
-    best = report.best
+def _method_notes(search: Search, data: PreparedData) -> list[str]:
+    pruning = "no pruning" if search.pruner == NO_PRUNER else f"unpromising trials are pruned ({search.pruner})"
+    shared = {"specimen": "specimen", "recording": "recording", "time": "time segment"}[data.split.val_by]
     return [
-        f"{counted(len(report.trials), 'trial')}: {_states(report.trials)}",
-        f"  best   {best.score:.4f}  trial {best.number}: {describe(best.candidate)}",
-        f"  {report.comparison}",
-        f"  caution: {report.caution}",
-        f"train it: {report.train_command}",
-        f"report: {report_file}",
+        f"candidates are sampled by TPE, seed {search.config.run.seed}; {pruning}",
+        f"the score is the {SCORE} in the epoch of the lowest validation loss",
+        f"training and validation share no {shared}",
+        "all trials use the same seed for weights and data order; another seed may rank close trials differently",
     ]
 
 
-def _states(trials: Sequence[Tried]) -> str:
-    found = Counter(tried.state for tried in trials)
-    return ", ".join(f"{found[state]} {state}" for state in _STATES.values() if found[state])
+def _duration_notes(trials: Sequence[Any]) -> list[str]:
+    started = [trial.datetime_start for trial in trials if trial.datetime_start]
+    ended = [trial.datetime_complete for trial in trials if trial.datetime_complete]
+    if not started or not ended:
+        return []
+    total_s = sum(trial.duration.total_seconds() for trial in trials if trial.duration)
+    names = ("machine", "host", "pid", "started")
+    workers = {tuple(map(trial.user_attrs["worker"].get, names)) for trial in trials if "worker" in trial.user_attrs}
+    elapsed_s = (max(ended) - min(started)).total_seconds()
+    return [
+        f"{format_duration(elapsed_s)} from the start of the first trial to the end of the last; "
+        f"{format_duration(total_s)} of training in total, by {format_count(len(workers), 'worker')}"
+    ]
 
 
-def describe(candidate: Mapping[str, Any]) -> str:
-    """A candidate in a line.
-
-    Example:
-        >>> describe({"lr": 0.0012345, "augment": None})
-        'lr 0.00123, augment none'
-    """
-    return ", ".join(f"{name} {shown(value)}" for name, value in candidate.items())
-
-
-def shown(value: Any) -> str:
-    """A value of a setting, as text."""
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    return "none" if value is None else str(value)
-
-
-def _span(values: dict[str, Any] | list[Any]) -> str:
-    if isinstance(values, list):
-        return ", ".join(map(shown, values))
-    return f"{shown(values['low'])} to {shown(values['high'])}{', by ratios' if values.get('log') else ''}"
-
-
-def counted(n: int, noun: str) -> str:
-    """A number of things.
-
-    Example:
-        >>> counted(1, "trial"), counted(2, "trial")
-        ('1 trial', '2 trials')
-    """
-    return f"{n} {noun}{'' if n == 1 else 's'}"
-
-
-def duration(seconds: float | None) -> str:
-    """A time in the unit that suits it.
-
-    Example:
-        >>> duration(0.52), duration(75), duration(8000), duration(None)
-        ('0.52 s', '1.2 min', '2.2 h', '–')
-    """
-    if seconds is None:
-        return "–"
-    if seconds < 60:
-        return f"{seconds:.2g} s"
-    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+def _importances(trials: Sequence[Any]) -> dict[str, float]:
+    """Return the importance of each setting; empty for few trials or equal scores."""
+    try:
+        return param_importances(list(trials))
+    except (ValueError, RuntimeError, ImportError) as error:
+        logger.debug("importances: %s", error)
+        return {}

@@ -1,4 +1,4 @@
-"""Which settings of a run a search varies, and where: a preset of the network, or a file of the user's."""
+"""Search spaces over the settings of a run: the preset of a network, or a file of the user."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from whirl.tuning.spaces import Choice, preset
 from whirl.tuning.storage import import_optuna
 
 Space = dict[str, dict[str, Any] | list[Any]]
-"""By setting, `{"low": ..., "high": ..., "log": ...}` or a list of values, as in the user's file."""
+"""By setting, `{"low": ..., "high": ..., "log": ...}` or a list of values, as in the file for `--space`."""
 
 SEARCHABLE = (
     "batch_size",
@@ -36,25 +36,29 @@ SEARCHABLE = (
     "lambda_temporal",
     "lambda_schedule",
 )
-"""Settings of `Config` by which one training on the same windows differs from another."""
+"""Settings of `Config` that can be searched: they change the training but not the windows."""
 
-_OTHER_WAY = ("model", "trainer", "representation", "maps", "teacher", "progressive")
+_METHOD = ("model", "trainer", "representation", "maps", "teacher", "progressive")
 _MACHINE = ("device", "threads", "num_workers", "precision", "mmap_dir", "checkpoint_every", "on_nonfinite")
 _REASONS = {
-    **dict.fromkeys(_OTHER_WAY, "it makes another network or way of training: search each by itself"),
-    **dict.fromkeys((*_MACHINE, "sync_batchnorm"), "it is about the machine, not about what is learned"),
-    "epochs": "trials are compared epoch by epoch: give their number with --epochs",
-    "seed": "it draws the split too, and the best of several seeds is luck",
+    **dict.fromkeys(_METHOD, "it changes the network or the training method; run a separate search for each value"),
+    **dict.fromkeys((*_MACHINE, "sync_batchnorm"), "it concerns the machine, not the trained network"),
+    "epochs": "trials are compared epoch by epoch; set their number with --epochs",
+    "seed": "it also draws the split, and the best of several seeds is due to chance",
 }
-_OF_THE_DATA = "it changes which windows there are, and scores on other windows do not compare"
+_CHANGES_WINDOWS = "it changes the windows, and scores on different windows are not comparable"
 _KEYS = ("low", "high", "log")
 
 
 def preset_space(config: Config, given: Collection[str] = ()) -> Space:
-    """The preset of the configured network, without the settings that the user gave and those without meaning here.
+    """Return the preset of the configured network, without the given settings and those that do not apply.
+
+    Args:
+        config: the configuration.
+        given: names of settings that the user gave, which are fixed.
 
     Raises:
-        ValueError: nothing is left to search.
+        ValueError: no setting is left to search.
 
     Example:
         >>> preset_space(make_config({"model": "wdcnn"}), given=["lr", "width", "batch_size", "weight_decay"])
@@ -72,22 +76,23 @@ def preset_space(config: Config, given: Collection[str] = ()) -> Space:
         )
     if not space:
         raise ValueError(
-            f"every setting of the preset of {config.model_name!r} is given, so nothing is left to search; name "
-            "settings to search all the same in a file for --space"
+            f"every setting in the preset of {config.model_name!r} is given, so nothing is left to search; list the "
+            "settings to search in a file for --space"
         )
     return space
 
 
 def check_space(space: Mapping[str, Any], config: Config, source: str = "space") -> Space:
-    """A space as the user wrote it, with every value checked against the rest of the configuration.
+    """Validate a search space against the rest of the configuration, and return it with numbers converted.
 
     Args:
-        space: a list of values, or `low`, `high` and perhaps `log`, by setting.
+        space: by setting, a list of values, or `low`, `high` and optionally `log`.
         config: all other settings.
-        source: where it comes from, for messages.
+        source: origin of the space, for messages.
 
     Raises:
-        ValueError: no setting, one that is unknown or cannot be searched, an empty range, a value out of bounds.
+        ValueError: the space is empty, a setting is unknown or cannot be searched, a range is empty, or a value is out
+            of bounds.
 
     Example:
         >>> check_space({"lr": {"low": "1e-4", "high": 0.1, "log": True}, "batch_size": [32, 64]}, Config())
@@ -95,14 +100,12 @@ def check_space(space: Mapping[str, Any], config: Config, source: str = "space")
         >>> check_space({"device": ["cpu"]}, Config())
         Traceback (most recent call last):
         ...
-        ValueError: space: device cannot be searched: it is about the machine, not about what is learned
+        ValueError: space: device cannot be searched: it concerns the machine, not the trained network
     """
     if not space:
-        raise ValueError(
-            f"{source}: names no setting to search; expected e.g. 'lr: {{low: 1e-4, high: 0.1, log: true}}'"
-        )
+        raise ValueError(f"{source}: no settings to search; expected e.g. 'lr: {{low: 1e-4, high: 0.1, log: true}}'")
     checked: Space = {}
-    others = to_flat(config) | ({"loss": "ce"} if "loss" in space else {})
+    fixed = to_flat(config) | ({"loss": "ce"} if "loss" in space else {})
     for name, values in space.items():
         _check_searchable(name, config, source)
         where = f"{source}: {name}"
@@ -110,7 +113,7 @@ def check_space(space: Mapping[str, Any], config: Config, source: str = "space")
             _checked_range(name, values, where) if isinstance(values, dict) else _checked_choice(values, where)
         )
         for value in _extremes(checked[name]):
-            make_config(others | candidate_settings(config, {name: value}), source)
+            make_config(fixed | candidate_settings(config, {name: value}), source)
     return checked
 
 
@@ -119,24 +122,25 @@ def _check_searchable(name: str, config: Config, source: str) -> None:
     if name not in known:
         raise ValueError(f"{source}: {unknown_setting(name, Config)}")
     if name not in SEARCHABLE:
-        raise ValueError(f"{source}: {name} cannot be searched: {_REASONS.get(name, _OF_THE_DATA)}")
+        raise ValueError(f"{source}: {name} cannot be searched: {_REASONS.get(name, _CHANGES_WINDOWS)}")
     if name not in {flat.name for flat, _ in walk(config)}:
         raise ValueError(f"{source}: {name} requires trainer {known[name].method!r}; leave it out")
 
 
 def _checked_range(name: str, bounds: Mapping[str, Any], where: str) -> dict[str, Any]:
-    strange = [key for key in bounds if key not in _KEYS]
-    if strange or not {"low", "high"} <= set(bounds):
-        raise ValueError(f"{where}: expected low, high and perhaps log, got {', '.join(map(str, bounds)) or 'nothing'}")
+    if not {"low", "high"} <= set(bounds) <= set(_KEYS):
+        raise ValueError(
+            f"{where}: expected low, high and optionally log, got {', '.join(map(str, bounds)) or 'nothing'}"
+        )
     low, high, log = _number(bounds["low"], where), _number(bounds["high"], where), bounds.get("log", False)
     if not isinstance(log, bool):
         raise ValueError(f"{where}: log is {log!r}, expected true or false")
     if flat_settings(Config)[name].info.annotation not in (int, float):
-        raise ValueError(f"{where}: is no number; list its values instead, e.g. [a, b]")
+        raise ValueError(f"{where}: not a number; list its values instead, e.g. [a, b]")
     if not low < high:
         raise ValueError(f"{where}: the range from {low:g} to {high:g} is empty; expected low < high")
     if log and low <= 0:
-        raise ValueError(f"{where}: low is {low:g}, and a range spread by ratios (log) needs low > 0")
+        raise ValueError(f"{where}: low is {low:g}, but a logarithmic range requires low > 0")
     if flat_settings(Config)[name].info.annotation is int:
         if not (low.is_integer() and high.is_integer()):
             raise ValueError(f"{where}: {low:g} to {high:g}, expected integers")
@@ -149,15 +153,15 @@ def _checked_choice(values: Any, where: str) -> list[Any]:
         raise ValueError(f"{where}: expected a list of values or {{low: ..., high: ..., log: ...}}, got {values!r}")
     for value in values:
         if not (value is None or isinstance(value, (bool, int, float, str))):
-            raise ValueError(f"{where}: got {value!r}; values to choose from are numbers, words, true, false and null")
+            raise ValueError(f"{where}: got {value!r}, expected a number, a string, true, false or null")
     values = [_number(value, where) if _is_numeral(value) else OFF if value is None else value for value in values]
     if len(set(map(repr, values))) < len(values):
-        raise ValueError(f"{where}: a value stands twice in {values!r}")
+        raise ValueError(f"{where}: {values!r} contains a value twice")
     return values
 
 
 def _is_numeral(value: Any) -> bool:
-    """Whether YAML took a number for text, as it does `1e-4`."""
+    """Whether a string is a number: YAML reads `1e-4` as a string."""
     try:
         return isinstance(value, str) and math.isfinite(float(value))
     except ValueError:
@@ -177,7 +181,7 @@ def _extremes(values: dict[str, Any] | list[Any]) -> list[Any]:
 
 
 def distributions(space: Space) -> dict[str, Any]:
-    """The space as Optuna takes it.
+    """Convert the space to Optuna's distributions.
 
     Raises:
         ImportError: Optuna is not installed.
@@ -187,23 +191,23 @@ def distributions(space: Space) -> dict[str, Any]:
         {'batch_size': CategoricalDistribution(choices=(32, 64))}
     """
     optuna = import_optuna()
-    made: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for name, values in space.items():
         if isinstance(values, list):
-            made[name] = optuna.distributions.CategoricalDistribution(values)
+            result[name] = optuna.distributions.CategoricalDistribution(values)
         elif isinstance(values["low"], int):
-            made[name] = optuna.distributions.IntDistribution(
+            result[name] = optuna.distributions.IntDistribution(
                 values["low"], values["high"], log=values.get("log", False)
             )
         else:
-            made[name] = optuna.distributions.FloatDistribution(
+            result[name] = optuna.distributions.FloatDistribution(
                 values["low"], values["high"], log=values.get("log", False)
             )
-    return made
+    return result
 
 
 def count(space: Space) -> int | None:
-    """How many candidates the space holds; None where a range holds more than anyone can try.
+    """Return the number of candidates in the space; None if a range of floats makes it infinite.
 
     Example:
         >>> count({"batch_size": [32, 64], "augment": [None, "light", "medium"]})
@@ -217,26 +221,26 @@ def count(space: Space) -> int | None:
 
 
 def default_candidate(space: Space, config: Config) -> dict[str, Any]:
-    """The configured value of every setting that is searched."""
+    """Return the configured value of every searched setting."""
     return {name: get_setting(config, name) for name in space}
 
 
 def outside(space: Space, candidate: Mapping[str, Any]) -> list[str]:
-    """Settings whose value lies outside the space.
+    """List the settings whose value is outside the space.
 
     Example:
         >>> outside({"lr": {"low": 0.1, "high": 1.0}}, {"lr": 0.01})
         ['lr']
     """
-    return [name for name, values in space.items() if not _holds(values, candidate[name])]
+    return [name for name, values in space.items() if not _contains(values, candidate[name])]
 
 
-def _holds(values: dict[str, Any] | list[Any], value: Any) -> bool:
+def _contains(values: dict[str, Any] | list[Any], value: Any) -> bool:
     return value in values if isinstance(values, list) else values["low"] <= value <= values["high"]
 
 
 def candidate_settings(config: Config, candidate: Mapping[str, Any]) -> dict[str, Any]:
-    """The candidate's values as settings; focal loss knows no label smoothing, so beside it there is none.
+    """Return the candidate's values as settings; label smoothing is 0 with the focal loss, which does not support it.
 
     Example:
         >>> candidate_settings(Config(), {"loss": "focal", "label_smoothing": 0.1})
