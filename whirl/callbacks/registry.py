@@ -25,7 +25,7 @@ class RunFacts:
         name: name of the run.
         settings: every setting by flat name.
         tags: further facts, as far as they are known: `command`, `git_commit`, `user`, `data_fingerprint`,
-            `whirl_version`.
+            `version` of whirl.
         dataset: the recordings: `name`, `source` and `fingerprint`; empty if they are not known.
         parent: name of the search that the run is a trial of, or "".
         is_group: whether these are the facts of a search, whose trials have its `name` as `parent`.

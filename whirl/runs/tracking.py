@@ -36,7 +36,7 @@ def run_facts(data: PreparedData, folder: Path, command: str) -> RunFacts:
         "git_commit": _git_commit(),
         "user": _user(),
         "data_fingerprint": data.fingerprint,
-        "whirl_version": installed_version(),
+        "version": installed_version(),
     }
     name_of_data = describe(config)
     return RunFacts(
