@@ -1,4 +1,4 @@
-"""Judging a run: on its own test part, or on recordings that came later."""
+"""Evaluation of a run on its test part or on other recordings."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ Metrics = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class EvaluationTask:
-    """A network before its examiners.
+    """Everything needed to evaluate a network.
 
     Attributes:
-        data: the recordings of the run, with its configuration.
-        test: the recordings to be judged on.
-        source: what those are, in a few words.
-        leaks: what they share with training.
-        notes: choices and warnings to be read with the result.
-        command: what to type to get the same result.
-        history: one list of numbers per logged name.
-        timings_s: seconds, by what they were spent on.
+        data: recordings of the run, with its configuration.
+        test: recordings to evaluate on.
+        source: short description of these recordings.
+        leaks: what they share with the training part.
+        notes: choices and warnings to show with the result.
+        command: command that reproduces the result.
+        history: training history, one list of numbers per logged name.
+        timings_s: durations in seconds, by step.
     """
 
     data: PreparedData
@@ -60,35 +60,45 @@ class EvaluationTask:
 
     @property
     def warnings(self) -> list[str]:
-        """What nobody may overlook who reads the scores."""
+        """Caveats to show with the scores."""
         missing = [label for label in self.data.classes if label not in {recording.label for recording in self.test}]
-        found = [f"the test holds no recording of {', '.join(missing)}"] if missing else []
+        warnings = [f"the test part has no recording of {', '.join(missing)}"] if missing else []
         if self.leaks:
-            found.append(f"test data were seen in training ({len(self.leaks)} leaks; the first: {self.leaks[0]})")
+            warnings.append(f"test data were used in training ({len(self.leaks)} leaks; the first: {self.leaks[0]})")
         if any(recording.specimen is None for recording in self.test):
-            found.append("it is not known which recordings are of one specimen: some may be in training and test alike")
-        return found
+            warnings.append("some specimens are unknown, so one specimen may be in both training and test parts")
+        return warnings
 
 
 def evaluate_task(model: nn.Module, task: EvaluationTask, folder: RunFolder) -> Metrics:
-    """Let the network name the test recordings; write `metrics.json`, `predictions.csv` and `report.html`.
+    """Evaluate the network on the test recordings, and write `metrics.json`, `predictions.csv` and `report.html`.
 
     Returns:
-        `{"window": {...}, "recording": {...}}` as of `evaluation.metrics.evaluate_predictions`.
+        `{"window": {...}, "recording": {...}}`, see `whirl.evaluation.metrics.evaluate_predictions`.
     """
-    data, config = task.data, task.data.config
+    data = task.data
     windows = predict_windows(model, data.windows(task.test), data.device)
     metrics = evaluate_predictions(windows, task.test, data.classes)
     by_recording = aggregate_by_recording(windows)
     _add_registered(metrics, {"window": windows, "recording": by_recording}, task)
-    report = Report(
+    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    page = render_report(_make_report(task, n_parameters, metrics, by_recording))
+    write_json(folder.metrics_file, metrics)
+    write_text(folder.predictions_file, predictions_table(by_recording, task.test, data.classes))
+    write_text(folder.report_file, page)
+    return metrics
+
+
+def _make_report(task: EvaluationTask, n_parameters: int, metrics: Metrics, by_recording: Predictions) -> Report:
+    data, config = task.data, task.data.config
+    return Report(
         title=f"{config.model_name} on {task.source}",
         data=task.source,
         command=task.command,
         config=training_settings(config),
         classes=data.classes,
         model=config.model_name,
-        n_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        n_parameters=n_parameters,
         history=task.history,
         metrics=metrics,
         predictions=by_recording,
@@ -104,18 +114,13 @@ def evaluate_task(model: nn.Module, task: EvaluationTask, folder: RunFolder) -> 
         timings_s=task.timings_s,
         versions=_versions(),
     )
-    page = render_report(report)
-    write_json(folder.metrics_file, metrics)
-    write_text(folder.predictions_file, predictions_table(by_recording, task.test, data.classes))
-    write_text(folder.report_file, page)
-    return metrics
 
 
 def _add_registered(metrics: Metrics, predictions: Mapping[str, Predictions], task: EvaluationTask) -> None:
-    """Add the metrics that plug-ins have registered and the settings name."""
+    """Add the configured metrics that plug-ins have registered."""
     for name in task.data.config.evaluation.metrics:
-        for level, found in predictions.items():
-            value = float(METRICS.get(name)(found, task.test, task.data.classes))
+        for level, predicted in predictions.items():
+            value = float(METRICS.get(name)(predicted, task.test, task.data.classes))
             metrics[level].setdefault("registered", {})[name] = value
 
 
@@ -125,7 +130,7 @@ def _versions() -> dict[str, str]:
 
 
 def predictions_table(by_recording: Predictions, recordings: Sequence[Recording], classes: Sequence[str]) -> str:
-    """What was said of each recording, as CSV: its file, specimen, label, and the probability of each class."""
+    """Format the predictions as CSV: file, specimen, label, prediction and class probabilities of each recording."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["file", "specimen", "label", "predicted", *classes])
@@ -133,25 +138,25 @@ def predictions_table(by_recording: Predictions, recordings: Sequence[Recording]
         by_recording.probabilities, by_recording.recording, by_recording.predicted, strict=True
     ):
         tested = recordings[recording]
-        about = [tested.source or tested.name, tested.specimen, tested.label, classes[predicted]]
-        table.writerow([*about, *(f"{probability:.6f}" for probability in row)])
+        facts = [tested.source or tested.name, tested.specimen, tested.label, classes[predicted]]
+        table.writerow([*facts, *(f"{probability:.6f}" for probability in row)])
     return text.getvalue()
 
 
 def evaluate(run: str | Path, data: str | Path | None = None, out: str | Path | None = None) -> list[str]:
-    """Judge a trained run again.
+    """Evaluate a trained run again.
 
     Args:
         run: the run folder.
-        data: other labelled recordings; None is the run's own test part.
-        out: folder for `metrics.json` and `report.html`, new or empty; None is the run folder itself, or
-            with `data` a new one inside it.
+        data: folder of other labelled recordings; None uses the run's own test part.
+        out: new or empty folder for `metrics.json` and `report.html`; None uses the run folder itself or, with `data`,
+            a new folder inside it.
 
     Returns:
         The result in a few lines.
 
     Raises:
-        ValueError: recordings that cannot be judged, or that are no longer those of the run.
+        ValueError: the recordings cannot be used, or are no longer those of the run.
     """
     folder = RunFolder(run)
     config = folder.read_config()
@@ -167,31 +172,31 @@ def evaluate(run: str | Path, data: str | Path | None = None, out: str | Path | 
 
 
 def evaluate_test_split(data: PreparedData, folder: RunFolder) -> EvaluationTask:
-    """The task on the run's own test part."""
-    noted = folder.read_data()
+    """Return the task of evaluating a run on its own test part."""
+    saved = folder.read_data()
     return EvaluationTask(
         data=data,
         test=data.split.test,
         source=describe(data.config),
         leaks=[leak.message for leak in data.leaks],
         notes=data.notes,
-        command=noted["command"],
+        command=saved["command"],
         history=folder.read_history(),
-        timings_s=noted["timings_s"],
+        timings_s=saved["timings_s"],
     )
 
 
 def evaluate_other_data(data: PreparedData, folder: RunFolder, path: str | Path) -> EvaluationTask:
-    """An task on other recordings, with whatever they share with the run's training part."""
+    """Return the task of evaluating a run on other recordings, with their leaks from its training part."""
     config = data.config
-    found = load_dataset(path, channels=config.data.channels, sampling_rate_hz=config.data.sampling_rate_hz)
-    unknown = next((r for r in found if r.label not in data.classes), None)
+    recordings = load_dataset(path, channels=config.data.channels, sampling_rate_hz=config.data.sampling_rate_hz)
+    unknown = next((r for r in recordings if r.label not in data.classes), None)
     if unknown is not None:
         raise ValueError(
             f"{unknown.name}: label {unknown.label!r} does not occur in training; "
             f"expected one of: {', '.join(data.classes)}"
         )
-    test = to_common_rate(with_speeds(found, config), config.data.sampling_rate_hz, config.band_hz)
+    test = to_common_rate(with_speeds(recordings, config), config.data.sampling_rate_hz, config.band_hz)
     seen = [*data.split.train, *data.unlabelled]
     split = Split(seen, data.split.val, test, by=data.split.by, val_by=data.split.val_by)
     return EvaluationTask(
@@ -199,7 +204,7 @@ def evaluate_other_data(data: PreparedData, folder: RunFolder, path: str | Path)
         test=test,
         source=Path(path).resolve().name,
         leaks=[leak.message for leak in find_leaks(split) if "test" in (leak.part_a, leak.part_b)],
-        notes=[f"judged on {path}, not on the run's own test part", *data.notes],
+        notes=[f"evaluated on {path}, not on the run's own test part", *data.notes],
         command=shlex.join(["whirl", "evaluate", str(folder.path), "--data", str(path)]),
         history=folder.read_history(),
         timings_s={},
@@ -207,14 +212,14 @@ def evaluate_other_data(data: PreparedData, folder: RunFolder, path: str | Path)
 
 
 def describe(config: Config) -> str:
-    """What the recordings of a run are, in a few words."""
+    """Return a short description of the recordings of a run."""
     if config.data.is_simulated:
         return f"simulated {config.data.simulation.family} bearings"
     return Path(config.data.path).name
 
 
 def format_summary(metrics: Metrics, folder: RunFolder, warnings: Sequence[str] = ()) -> list[str]:
-    """A result in a few lines, for a terminal, with what nobody may overlook."""
+    """Format the result and its warnings in a few lines for the terminal."""
     recording = metrics["recording"]
     n_specimens = recording["n_specimens"]
     specimens = f" of {n_specimens} specimen{'s' * (n_specimens > 1)}" if n_specimens else ""
@@ -229,6 +234,6 @@ def format_summary(metrics: Metrics, folder: RunFolder, warnings: Sequence[str] 
 def _scores(level: str, metrics: Mapping[str, Any]) -> Iterator[str]:
     for name, text in (("accuracy", "accuracy"), ("macro_f1", "macro F1")):
         interval = metrics["intervals"][name]
-        known = interval["low"] is not None
-        spread = f"  [{interval['low']:.3f}, {interval['high']:.3f}]" if known else ""
-        yield f"{level + ' ' + text:20} {metrics[name]:.3f}{spread}"
+        has_interval = interval["low"] is not None
+        bounds = f"  [{interval['low']:.3f}, {interval['high']:.3f}]" if has_interval else ""
+        yield f"{level + ' ' + text:20} {metrics[name]:.3f}{bounds}"

@@ -1,4 +1,4 @@
-"""The folder that a training run leaves behind."""
+"""The folder of a training run."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from whirl.runs.flat import get_setting
 logger = logging.getLogger(__name__)
 
 RESUME_OVERRIDABLE = ("num_workers",)
-"""Settings that a resumed run may have otherwise than it began: what comes out does not depend on them."""
+"""Settings that may change when a run is resumed, because results do not depend on them."""
 
 
 class RunFolder:
-    """Where a run keeps its configuration, checkpoints, metrics and report.
+    """Folder with the configuration, checkpoints, metrics and report of a run.
 
     Attributes:
         path: the folder.
-        config_file: `config.yaml`, everything resolved, re-runnable.
-        data_file: `data.json`: the split by file name, the fingerprint of the recordings.
-        history_file: `history.json`.
-        metrics_file: `metrics.json`.
-        predictions_file: `predictions.csv`, a row for each test recording.
-        report_file: `report.html`.
+        config_file: `config.yaml`, the resolved configuration, which can be run again.
+        data_file: `data.json`, the split by file name, the fingerprint of the recordings and other metadata.
+        history_file: `history.json`, the training history.
+        metrics_file: `metrics.json`, the test metrics.
+        predictions_file: `predictions.csv`, one row per test recording.
+        report_file: `report.html`, the report.
         checkpoints: folder of `last.pt` and `best.pt`.
     """
 
@@ -52,26 +52,26 @@ class RunFolder:
 
     @property
     def can_be_resumed(self) -> bool:
-        """Whether there is a checkpoint to go on from, `last.pt` or the one before it."""
+        """Whether there is a checkpoint to resume from, `last.pt` or the one before it."""
         return self.last_checkpoint.is_file() or (self.checkpoints / PREVIOUS).is_file()
 
     @property
     def is_finished(self) -> bool:
-        """Whether the training has come to its end, and been judged."""
+        """Whether the training has ended and been evaluated."""
         return self.can_be_resumed and self.metrics_file.is_file()
 
     @property
     def best_checkpoint(self) -> Path:
-        """The checkpoint of the lowest validation loss; the newest where there is none."""
+        """The checkpoint of the lowest validation loss; the newest one if there is none."""
         best = self.checkpoints / BEST
         return best if best.is_file() else self.last_checkpoint
 
     def check_empty(self) -> None:
-        """Refuse a folder that holds anything, or that nothing could be written to.
+        """Validate that the folder is new or empty, and can be written to.
 
         Raises:
-            ValueError: it holds something, or is no folder.
-            OSError: as `check_writable`.
+            ValueError: the path is a file, or the folder is not empty.
+            OSError: the folder cannot be written to.
         """
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path}: is a file, expected a folder for the run")
@@ -81,10 +81,10 @@ class RunFolder:
         self.check_writable()
 
     def check_writable(self) -> None:
-        """Refuse a folder that cannot be written to, or made; nothing is left of the attempt.
+        """Validate that the folder can be created or written to, without changing it.
 
         Raises:
-            OSError: it cannot.
+            OSError: it cannot be created or written to.
         """
         nearest = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
         try:
@@ -94,10 +94,10 @@ class RunFolder:
             raise
 
     def initialize(self, config: Config, data: dict[str, Any]) -> None:
-        """Write down what the run is about to do, or nothing at all.
+        """Write the configuration and metadata; on an error, neither is left.
 
         Raises:
-            ValueError: another run has taken the folder meanwhile.
+            ValueError: another run has started to use the folder.
         """
         self.check_empty()
         try:
@@ -108,14 +108,14 @@ class RunFolder:
             raise
 
     def update_metadata(self, **facts: Any) -> None:
-        """Add to what `initialize` noted."""
+        """Add entries to the metadata written by `initialize`."""
         write_json(self.data_file, self.read_data() | facts)
 
     def read_config(self) -> ResolvedConfig:
-        """The run's configuration.
+        """Read the configuration of the run.
 
         Raises:
-            ValueError: the folder is no run's.
+            ValueError: the folder is not a run folder, or its configuration is invalid.
         """
         if not self.config_file.is_file():
             raise ValueError(f"{self.path}: not a run folder (it has no config.yaml)")
@@ -128,11 +128,11 @@ class RunFolder:
             raise ValueError(f"{error}{missing_packages(saved)}") from None
 
     def read_data(self) -> dict[str, Any]:
-        """What `initialize` noted about the recordings."""
+        """Read the metadata, including the split and the fingerprint of the recordings."""
         return _read_json(self.data_file)
 
     def read_history(self) -> dict[str, list[float | None]]:
-        """One list of numbers per logged name."""
+        """Read the training history, one list of numbers per logged name."""
         return _read_json(self.history_file)
 
 
@@ -146,18 +146,18 @@ def _read_json(path: Path) -> Any:
 def resolve_run(
     options: dict[str, Any], config_file: str | Path | None, out: str | Path | None, resume: bool
 ) -> tuple[Config, Path]:
-    """The configuration and the run folder that a command line means.
+    """Determine the configuration and run folder from the arguments of a command line.
 
     Args:
-        options: settings given on the line; they win over the file's.
-        config_file: YAML file of further settings.
-        out: run folder; None is a new one under `runs/`, named by time and network.
-        resume: take the configuration of the run in `out`, which nothing given may contradict, but for
-            `RESUME_OVERRIDABLE`. Where it is finished already, the log says so.
+        options: settings from the command line; they override those of the file.
+        config_file: YAML file of settings.
+        out: run folder; None creates a new one under `runs/`, named by time and network.
+        resume: take the configuration of the run in `out`; given settings must not contradict it, except those in
+            `RESUME_OVERRIDABLE`. A message is logged if the run is already finished.
 
     Raises:
-        ValueError: a bad setting, or a resumed run that was configured otherwise.
-        OSError: the run to resume cannot be written to.
+        ValueError: a setting is invalid, or differs from the run to resume.
+        OSError: the run folder to resume cannot be written to.
     """
     given = load_config(config_file, options)
     if not resume:
@@ -170,21 +170,22 @@ def resolve_run(
     stated = stated_settings(config_file, options)
     config = with_settings(config, **{name: get_setting(given, name) for name in stated if name in RESUME_OVERRIDABLE})
     for name in stated:
-        was, wanted = get_setting(config, name), get_setting(given, name)
-        if wanted != was:
+        saved, wanted = get_setting(config, name), get_setting(given, name)
+        if wanted != saved:
             raise ValueError(
-                f"{out}: was started with {name}={was!r}, but {name}={wanted!r} was given; resume without it or start "
-                "a new run"
+                f"{out}: was started with {name}={saved!r}, but {name}={wanted!r} was given; resume without it or "
+                "start a new run"
             )
     if folder.is_finished:
         logger.info(
-            "%s: is finished after its %s epochs: nothing is left to train, it is judged again; to train longer, start "
-            "a new run with more --epochs and another --out, because the learning rate has followed these to its end",
-            out, config.training.epochs,
-        )  # fmt: skip
+            "%s: run already finished (%s epochs); evaluating it again. To train longer, start a new run with more "
+            "--epochs and another --out, because the learning-rate schedule ends with the configured epochs",
+            out,
+            config.training.epochs,
+        )
     return config, Path(out)
 
 
 def _new_folder(model: str) -> str:
-    # To the millisecond, so that two runs started together do not meet.
+    # In milliseconds, so that two runs started together use different folders.
     return f"runs/{datetime.now():%Y-%m-%d_%H%M%S.%f}"[:-3] + f"_{model}"
