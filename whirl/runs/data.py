@@ -35,6 +35,7 @@ from whirl.runs.choices import (
 )
 from whirl.runs.config import Config, ResolvedConfig, resolve
 from whirl.runs.maps import resolved_maps
+from whirl.runs.run_folder import RunFolder
 from whirl.runs.sections import OFF, UNKNOWN, PhysicsMethod, SimulationSection
 from whirl.validation import unknown_name
 
@@ -381,3 +382,15 @@ def check_same_recordings(config: Config, fingerprint: str, saved: str) -> None:
     if fingerprint != saved:
         where = "the simulation" if config.data.is_simulated else config.data.path
         raise ValueError(f"{where}: the recordings are not those that the run was started with; start a new run")
+
+
+def prepare_run(folder: RunFolder) -> PreparedData:
+    """Prepare the recordings of a run again.
+
+    Raises:
+        ValueError: the recordings cannot be read, or have changed since the run.
+    """
+    config = folder.read_config()
+    data = prepare(config)
+    check_same_recordings(config, data.fingerprint, folder.read_data()["fingerprint"])
+    return data

@@ -20,15 +20,14 @@ from whirl.data.leakage import find_leaks
 from whirl.data.recording import Recording
 from whirl.data.resampling import to_common_rate
 from whirl.data.splits import Split
-from whirl.engine.checkpoint import load_weights
 from whirl.engine.files import write_json, write_text
 from whirl.evaluation.metrics import evaluate_predictions
 from whirl.evaluation.prediction import Predictions, aggregate_by_recording, predict_windows
 from whirl.evaluation.registry import METRICS
 from whirl.evaluation.report import Report, render_report
 from whirl.runs.config import Config, training_settings
-from whirl.runs.data import PreparedData, check_same_recordings, prepare, with_speeds
-from whirl.runs.factory import bearing_orders, new_model, physics_baseline
+from whirl.runs.data import PreparedData, prepare_run, with_speeds
+from whirl.runs.factory import bearing_orders, load_run_network, physics_baseline
 from whirl.runs.run_folder import RunFolder
 
 Metrics = dict[str, dict[str, Any]]
@@ -159,14 +158,11 @@ def evaluate(run: str | Path, data: str | Path | None = None, out: str | Path | 
         ValueError: the recordings cannot be used, or are no longer those of the run.
     """
     folder = RunFolder(run)
-    config = folder.read_config()
     target = RunFolder(out or (run if data is None else Path(run) / f"evaluation_{Path(data).resolve().name}"))
     if data is not None or target.path.resolve() != folder.path.resolve():
         target.check_empty()
-    prepared = prepare(config)
-    check_same_recordings(config, prepared.fingerprint, folder.read_data()["fingerprint"])
-    model = new_model(prepared.config)
-    load_weights(model, folder.best_checkpoint)
+    prepared = prepare_run(folder)
+    _, model = load_run_network(folder)
     task = evaluate_test_split(prepared, folder) if data is None else evaluate_other_data(prepared, folder, data)
     return format_summary(evaluate_task(model, task, target), target, task.warnings)
 

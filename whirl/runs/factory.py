@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from whirl.data.recording import Recording
+from whirl.engine.checkpoint import load_weights
 from whirl.losses.physics_loss_functions import EvidenceConsistencyLoss, PhysicalConstraintLoss
 from whirl.models.registry import create_model
 from whirl.models.time_frequency import TimeFrequencyNetwork
@@ -20,11 +21,12 @@ from whirl.physics.rolling_bearing import BEARINGS, FaultOrders, fault_orders
 from whirl.runs.config import PHYSICAL_MODELS, Config
 from whirl.runs.data import PreparedData
 from whirl.runs.maps import make_time_frequency
+from whirl.runs.run_folder import RunFolder
 from whirl.runs.sections import MapsMethod, PhysicsMethod
 
 MIN_WINDOWS, MAX_WINDOWS = 3, 512  # windows from which the normal level of a line is estimated
 
-_USUAL_MAX_RPM = 6000.0
+_DEFAULT_MAX_RPM = 6000.0
 _HEADROOM = 1.1  # augmentation changes the speed by up to a tenth
 
 
@@ -37,6 +39,19 @@ def new_model(config: Config) -> nn.Module:
     if len(kinds) == 1 and not config.has_several_maps:
         return TimeFrequencyNetwork(make_time_frequency(config, kinds[0]), network)
     return network
+
+
+def load_run_network(folder: RunFolder) -> tuple[Config, nn.Module]:
+    """Load the configuration of a run and its network with the best weights.
+
+    Raises:
+        FileNotFoundError: the run has no checkpoint.
+        ValueError: the folder is not a run folder, or its checkpoint is damaged.
+    """
+    config = folder.read_config()
+    network = new_model(config)
+    load_weights(network, folder.best_checkpoint)
+    return config, network
 
 
 def model_arguments(config: Config) -> dict[str, Any]:
@@ -60,7 +75,7 @@ def model_arguments(config: Config) -> dict[str, Any]:
 
 def max_rpm(config: Config) -> float:
     """Return the highest shaft speed, rpm, that physics looks for."""
-    return max(_USUAL_MAX_RPM, _HEADROOM * config.speed_range[1] if config.speed_range else 0.0)
+    return max(_DEFAULT_MAX_RPM, _HEADROOM * config.speed_range[1] if config.speed_range else 0.0)
 
 
 def bearing_orders(config: Config) -> FaultOrders | None:

@@ -16,9 +16,10 @@ from whirl.data.resampling import to_common_rate
 from whirl.data.windows import WindowDataset
 from whirl.engine.device import resolve_device
 from whirl.evaluation.prediction import aggregate_by_recording, predict_windows
+from whirl.runs.bundle import is_bundle, load_bundle
 from whirl.runs.config import Config
 from whirl.runs.data import with_speeds
-from whirl.runs.export import is_bundle, load_bundle, read_run
+from whirl.runs.factory import load_run_network
 from whirl.runs.operating_range import OperatingRange, load_operating_range
 from whirl.runs.run_folder import RunFolder
 
@@ -113,7 +114,7 @@ def load_diagnoser(path: str | Path) -> Diagnoser:
         bundle = load_bundle(path)
         return Diagnoser(bundle.config, bundle.network, bundle.description.operating_range)
     folder = RunFolder(path)
-    config, network = read_run(folder)
+    config, network = load_run_network(folder)
     return Diagnoser(config, network, load_operating_range(folder) or OperatingRange())
 
 

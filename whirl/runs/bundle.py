@@ -1,0 +1,321 @@
+"""Bundles: trained diagnosers to pass on, which whirl loads without executing any code from them.
+
+A bundle is a folder of two files. `bundle.json` describes the network, its input and its training data;
+`model.safetensors` holds its weights. The installed whirl builds the network from its name and settings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, JsonValue, ValidationError
+from torch import nn
+
+from whirl._distribution import installed_version
+from whirl.engine.files import atomic_write, to_json_safe, write_text
+from whirl.evaluation.export import max_weight_bytes, weights_from_bytes, weights_to_bytes
+from whirl.evaluation.prediction import predict_windows
+from whirl.runs.config import Config, make_config
+from whirl.runs.data import prepare_run
+from whirl.runs.factory import load_run_network, model_arguments, new_model
+from whirl.runs.flat import get_setting, to_flat
+from whirl.runs.operating_range import OperatingRange, PlainModel, load_operating_range
+from whirl.runs.run_folder import RunFolder
+
+DESCRIPTION, WEIGHTS = "bundle.json", "model.safetensors"
+FORMAT = 1
+
+SETTINGS = (
+    "window",
+    "channels",
+    "classes",
+    "sampling_rate_hz",
+    "band_limit_hz",
+    "trainer",
+    "representation",
+    "maps",
+    "width",
+    "rpm_from",
+    "rpm_range",
+    "bearing",
+    "split",
+    "allow_leakage",
+)
+"""Settings of a run that define its network, its input and its evaluation; no paths."""
+
+_LIMITS: dict[str, tuple[float, float]] = {
+    "classes": (1, 10_000),
+    "channels": (1, 1_000),
+    "window": (16, 2**28),
+    "sampling_rate_hz": (1, 1e9),
+    "rpm_range": (0.01, 1e6),
+    "band_share": (1e-4, 1e9),
+}
+"""Ranges that cover real machines and recorders; values far outside would exhaust time or memory."""
+
+_MAX_DESCRIPTION_BYTES = 2**20
+
+
+class NetworkDescription(PlainModel):
+    """Name and arguments of a network.
+
+    Attributes:
+        name: name in the registry.
+        arguments: arguments besides the numbers of classes and channels.
+    """
+
+    name: str
+    arguments: dict[str, JsonValue]
+
+
+class Scores(PlainModel):
+    """Test scores of the run, by recording.
+
+    Attributes:
+        recordings: number of test recordings.
+        specimens: number of specimens among them; None if unknown.
+        accuracy: 0 to 1.
+        macro_f1: 0 to 1.
+    """
+
+    recordings: int = Field(ge=1)
+    specimens: int | None
+    accuracy: float = Field(ge=0, le=1)
+    macro_f1: float | None = Field(ge=0, le=1)
+
+
+class Description(PlainModel):
+    """Content of `bundle.json`.
+
+    Attributes:
+        format: version of the format.
+        whirl: version of whirl that wrote the bundle.
+        torch: version of torch that it ran with.
+        network: the network to build.
+        settings: settings of the run, those named in `SETTINGS`.
+        standardization: `window`: each window and channel is scaled to mean 0 and standard deviation 1.
+        operating_range: speeds and loads of the training recordings.
+        fingerprint: hash of the recordings of the run, as in its `data.json`.
+        scores: test scores of the run; None if it has not been evaluated.
+        weights_sha256: SHA-256 of `model.safetensors`, in hexadecimal.
+    """
+
+    format: Literal[1] = FORMAT
+    whirl: str
+    torch: str
+    network: NetworkDescription
+    settings: dict[str, JsonValue]
+    standardization: Literal["window"] = "window"
+    operating_range: OperatingRange
+    fingerprint: str = Field(pattern="^[0-9a-f]{32}$")
+    scores: Scores | None
+    weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+    def config(self) -> Config:
+        """Return the validated settings, with all others at their defaults.
+
+        Raises:
+            ValueError: a setting is unknown, missing or invalid.
+        """
+        unknown = sorted(self.settings.keys() - set(SETTINGS))
+        if unknown:
+            raise ValueError(f"setting {unknown[0]!r} is not allowed in a bundle")
+        config = make_config({"model": self.network.name, **self.settings})
+        _check_complete(config)
+        return config
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A loaded bundle.
+
+    Attributes:
+        description: content of its `bundle.json`.
+        config: configuration of the run, as far as it defines the network and its input.
+        network: the network with its weights, on the CPU.
+    """
+
+    description: Description
+    config: Config
+    network: nn.Module
+
+
+def export_bundle(run: str | Path, out: str | Path) -> Bundle:
+    """Write the diagnoser of a run as a bundle, if the bundle reproduces the predictions of the run exactly.
+
+    Args:
+        run: the run folder.
+        out: folder to write: new, empty, or an older bundle, which is replaced.
+
+    Returns:
+        The bundle as it is loaded from `out`.
+
+    Raises:
+        ImportError: safetensors is not installed.
+        ValueError: the run cannot be read or rebuilt, or `out` contains other files.
+    """
+    folder, target = RunFolder(run), Path(out)
+    _check_target(target)
+    config, network = load_run_network(folder)
+    weights = weights_to_bytes(network)
+    description = _describe(folder, config, hashlib.sha256(weights).hexdigest())
+    text = description.model_dump_json(indent=2) + "\n"
+    bundle = _build(text.encode(), target / DESCRIPTION)
+    _load_weights(bundle, weights, target / WEIGHTS)
+    _check_same_predictions(network, bundle, folder)
+    # The description is written last: without a matching one, the weights are not a bundle.
+    with atomic_write(target / WEIGHTS) as file:
+        file.write(weights)
+    write_text(target / DESCRIPTION, text)
+    return bundle
+
+
+def is_bundle(path: str | Path) -> bool:
+    """Whether a folder has the description of a bundle."""
+    return (Path(path) / DESCRIPTION).is_file()
+
+
+def load_bundle(path: str | Path) -> Bundle:
+    """Load a bundle of any origin; no code from it is executed, and no more is read than the network needs.
+
+    Raises:
+        ImportError: safetensors is not installed.
+        ValueError: the folder is not a bundle, or it is damaged; the message is one line.
+    """
+    folder = Path(path)
+    bundle = _build(_read(folder / DESCRIPTION, _MAX_DESCRIPTION_BYTES), folder / DESCRIPTION)
+    _load_weights(bundle, _read(folder / WEIGHTS, max_weight_bytes(bundle.network)), folder / WEIGHTS)
+    return bundle
+
+
+def _build(text: bytes, file: Path) -> Bundle:
+    """Build the described bundle, with random weights."""
+    with _as_value_error(file):
+        description = Description.model_validate_json(text)
+        config = description.config()
+        arguments = _json_arguments(config)
+        if arguments != description.network.arguments:
+            raise ValueError(
+                f"this version of whirl builds {config.model_name!r} with {arguments}, but the bundle was built with "
+                f"{description.network.arguments}"
+            )
+        return Bundle(description, config, new_model(config))
+
+
+def _load_weights(bundle: Bundle, weights: bytes, file: Path) -> None:
+    with _as_value_error(file):
+        if hashlib.sha256(weights).hexdigest() != bundle.description.weights_sha256:
+            raise ValueError(f"damaged, or not the weights described by {DESCRIPTION} (the checksums differ)")
+        weights_from_bytes(bundle.network, weights)
+
+
+@contextmanager
+def _as_value_error(file: Path) -> Iterator[None]:
+    """Convert any error in a file of unknown origin to a ValueError of one short line that names the file."""
+    try:
+        yield
+    except ImportError:
+        raise
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise ValueError(textwrap.shorten(f"{file}: {where}: {first['msg']}", 400)) from None
+    except Exception as error:
+        raise ValueError(textwrap.shorten(f"{file}: {error}", 400)) from None
+
+
+def _read(file: Path, max_bytes: int) -> bytes:
+    if not file.is_file():
+        raise ValueError(f"{file.parent}: not a bundle (it has no {file.name})")
+    with file.open("rb") as stream:
+        data = stream.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise ValueError(f"{file}: larger than the maximum of {max_bytes} bytes")
+    return data
+
+
+def _check_complete(config: Config) -> None:
+    """Validate that all required settings are present, sizes are in realistic ranges and names are printable."""
+    for name in ("classes", "channels", "window", "sampling_rate_hz"):
+        if get_setting(config, name) is None:
+            raise ValueError(f"setting {name!r} is missing")
+    for name, values in _sizes(config).items():
+        low, high = _LIMITS[name]
+        if values and not low <= min(values) <= max(values) <= high:
+            raise ValueError(f"{name} is {values}, expected {low:g} to {high:g}")
+    for name in (*config.data.classes, *config.data.channels):
+        if not name.isprintable():  # names are printed, and escape sequences would control the terminal
+            raise ValueError(f"the name {name!r} contains characters that cannot be printed")
+
+
+def _sizes(config: Config) -> dict[str, tuple[float, ...]]:
+    """Return the values to compare with `_LIMITS`; empty where the setting is not used."""
+    rate_hz, band_hz = config.data.sampling_rate_hz, config.band_hz
+    return {
+        "classes": (len(config.data.classes),),
+        "channels": (len(config.data.channels),),
+        "window": (config.input.window,),
+        "sampling_rate_hz": (rate_hz,),
+        "rpm_range": config.speed_range or (),
+        "band_share": () if band_hz is None else (band_hz / rate_hz,),
+    }
+
+
+def _json_arguments(config: Config) -> dict[str, Any]:
+    """Return the network's arguments as they are read back from JSON."""
+    return json.loads(json.dumps(to_json_safe(model_arguments(config))))
+
+
+def _describe(folder: RunFolder, config: Config, weights_sha256: str) -> Description:
+    settings = to_flat(config)
+    return Description(
+        whirl=installed_version(),
+        torch=torch.__version__,
+        network=NetworkDescription(name=config.model_name, arguments=_json_arguments(config)),
+        settings={name: settings[name] for name in SETTINGS if name in settings},
+        operating_range=load_operating_range(folder) or OperatingRange.of(prepare_run(folder).split.train),
+        fingerprint=folder.read_data()["fingerprint"],
+        scores=_scores(folder),
+        weights_sha256=weights_sha256,
+    )
+
+
+def _scores(folder: RunFolder) -> Scores | None:
+    if not folder.metrics_file.is_file():
+        return None
+    metrics = json.loads(folder.metrics_file.read_text(encoding="utf-8"))["recording"]
+    return Scores(
+        recordings=metrics["n"],
+        specimens=metrics["n_specimens"],
+        accuracy=metrics["accuracy"],
+        macro_f1=metrics["macro_f1"],
+    )
+
+
+def _check_target(target: Path) -> None:
+    if target.is_file():
+        raise ValueError(f"{target}: is a file, expected a folder for the bundle")
+    others = sorted({path.name for path in target.iterdir()} - {DESCRIPTION, WEIGHTS}) if target.is_dir() else []
+    if others:
+        raise ValueError(f"{target}: contains {others[0]!r}, which is not part of a bundle; choose another --out")
+
+
+def _check_same_predictions(network: nn.Module, bundle: Bundle, folder: RunFolder) -> None:
+    """Validate that the bundled network predicts the same as the run's; otherwise its description is incomplete."""
+    config = bundle.config
+    noise = torch.randn(2, len(config.data.channels), config.input.window, generator=torch.Generator().manual_seed(0))
+    rpm = torch.tensor(bundle.description.operating_range.rpm or (math.nan, math.nan))
+    batch = (noise, torch.zeros(2, dtype=torch.int64), {"recording": torch.arange(2), "rpm": rpm})
+    expected, actual = (predict_windows(model, [batch], "cpu").probabilities for model in (network, bundle.network))
+    if not np.array_equal(expected, actual):
+        raise ValueError(f"{folder.path}: the network cannot be rebuilt from the description; no bundle was written")
