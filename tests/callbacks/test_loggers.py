@@ -11,6 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboard.summary.writer import event_file_writer
 
 from tests.callbacks.helpers import EPOCH_LOGS, small_trainer
 from whirl.callbacks.callbacks import Callback, MLflowLogger, TensorBoardLogger
@@ -95,7 +96,9 @@ def test_tensorboard_has_each_epoch_during_training(tmp_path):
     board.on_train_end()
 
 
-def test_tensorboard_supersedes_repeated_epochs(tmp_path):
+def test_tensorboard_supersedes_repeated_epochs(tmp_path, monkeypatch):
+    # File names of one second end in this counter, and "10" sorts before "9".
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(9))
     crashed = TensorBoardLogger(tmp_path)
     for epoch in range(4):
         crashed.on_epoch_end(epoch, {"val_loss": float(epoch)})

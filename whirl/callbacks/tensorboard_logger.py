@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ class TensorBoardLogger(ExperimentLogger):
 
     def _write(self, epoch: int, values: dict[str, float]) -> None:
         if self._writer is None:
-            self._writer = _summary_writer()(str(self.log_dir), purge_step=epoch)
+            self._writer = _open_writer(self.log_dir, purge_step=epoch)
         for name, value in {**values, **self._norms.summary()}.items():
             self._writer.add_scalar(_tag(name), value, epoch)
         self._writer.flush()
@@ -80,7 +81,7 @@ class TensorBoardLogger(ExperimentLogger):
     def _write_results(self, results: RunResults) -> None:
         step = self._n_epochs
         metrics = {_tag(name): value for name, value in results.metrics.items()}
-        with _summary_writer()(str(self.log_dir)) as writer:
+        with _open_writer(self.log_dir) as writer:
             for tag, value in metrics.items():
                 writer.add_scalar(tag, value, step)
             for name, figure in results.figures.items():
@@ -134,6 +135,18 @@ def _hparams_summaries(settings: Mapping[str, Any], metrics: Mapping[str, float]
         for name, value in settings.items()
     }
     return hparams(values, dict(metrics))
+
+
+def _open_writer(folder: str | Path, **options: Any) -> Any:
+    """Open another event file, which TensorBoard reads after those that are there.
+
+    TensorBoard reads files by name, and names begin with the second of their creation. Within one second they end in a
+    counter that is compared as text (10 before 9), so a new file waits for the next second.
+    """
+    seconds = {path.name.split(".")[3] for path in Path(folder).glob("events.out.tfevents.*.*")}
+    while f"{int(time.time()):010d}" in seconds:
+        time.sleep(0.02)
+    return _summary_writer()(str(folder), **options)
 
 
 def _summary_writer() -> Any:
