@@ -150,7 +150,7 @@ def test_progressive_stages_set_the_window(data, tmp_path):
     ("arguments", "parts"),
     [
         (("--progressive", "1024"), ("length:epochs",)),
-        (("--progressive", "2048:1,1024:1"), ("growing length",)),
+        (("--progressive", "2048:1,1024:1"), ("increasing length",)),
         (("--progressive", "512:1,2048:1", "--model", "wdcnn"), ("cannot take signals of 512",)),
         (("--progressive", "1024:1,2048:1", "--window", "4096"), ("window is 4096", "2048")),
         (

@@ -1,4 +1,4 @@
-"""Maps from a cache instead of anew in every step."""
+"""Maps stored on disk instead of computed in every step."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def settings(**others):
     return make_config(BASE | others)
 
 
-def test_only_what_sees_maps_is_cached(tmp_path):
+def test_only_maps_are_cached(tmp_path):
     data = prepare(settings(representation="stft", map_cache=str(tmp_path / "maps")))
     windows = data.windows(data.split.val)
     assert maybe_cache_maps(windows, data.config, "") is windows
@@ -31,17 +31,17 @@ def test_only_what_sees_maps_is_cached(tmp_path):
 
 
 @pytest.mark.parametrize("representation", ["stft", ["cwt", "order"]], ids=["one", "several"])
-def test_cached_maps_train_to_the_same_weights(tmp_path, representation):
-    trained = []
+def test_training_on_cached_maps_gives_the_same_weights(tmp_path, representation):
+    state_dicts = []
     for cache in ("off", str(tmp_path / "maps")):
         trainer = make_trainer(prepare(settings(representation=representation, map_cache=cache)), None)
         trainer.fit(2)
-        trained.append(trainer.model.state_dict())
+        state_dicts.append(trainer.model.state_dict())
     assert len(list((tmp_path / "maps").glob("*.maps"))) == 2 * (1 if isinstance(representation, str) else 2)
-    torch.testing.assert_close(trained[1], trained[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(state_dicts[1], state_dicts[0], rtol=1e-4, atol=1e-5)
 
 
-def test_what_changes_windows_cannot_go_with_a_cache():
+def test_rejects_cache_with_augmentation_or_without_maps():
     with pytest.raises(ValueError, match="map_cache stores maps of unchanged windows"):
         settings(representation="stft", map_cache="maps", augment="light")
     with pytest.raises(ValueError, match="map_cache requires trainer 'maps'"):

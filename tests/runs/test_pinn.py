@@ -1,4 +1,4 @@
-"""Runs with physics: what they log, leave behind, resume to, and refuse."""
+"""Runs with physics terms: logs, results, resuming, and invalid input."""
 
 import csv
 import json
@@ -30,7 +30,7 @@ from whirl.runs.training import train_run
 CLASSES = ("healthy", "misalignment", "imbalance", "lubrication", "oil_whirl")
 QUICK = {"model": "wdcnn", "epochs": 2, "batch_size": 16, "device": "cpu", "threads": 1, "precision": "32"}
 
-# Some of the machines turn so slowly that a window of 16 turns cannot part all lines.
+# Some machines rotate so slowly that a window of 16 revolutions cannot resolve all lines.
 pytestmark = pytest.mark.filterwarnings("ignore:windows of .* are too short to resolve:UserWarning")
 
 
@@ -45,7 +45,7 @@ def of_machines(recordings, first, last):
 
 @pytest.fixture(scope="module")
 def data(recordings, tmp_path_factory):
-    """Machines 0 to 4; the files do not tell their speed, only the manifest does."""
+    """Machines 0 to 4; only the manifest states the speed, not the files."""
     folder = tmp_path_factory.mktemp("data") / "labelled"
     save_dataset(of_machines(recordings, 0, 4), folder)
     for path in folder.glob("*.npz"):
@@ -57,7 +57,7 @@ def data(recordings, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def unlabelled(recordings, tmp_path_factory):
-    """Machines 5 to 7, with labels that nobody may look at; their oil's temperature is not known."""
+    """Machines 5 to 7 with invalid labels, which must not be used, and without the oil temperature."""
     folder = tmp_path_factory.mktemp("data") / "unlabelled"
     save_dataset((replace(r, label="?", metadata={}) for r in of_machines(recordings, 5, 7)), folder)
     return folder
@@ -75,57 +75,52 @@ def weights(folder):
     return torch.load(folder / "checkpoints" / "last.pt", weights_only=True)["training"]["model"]
 
 
-def same(a, b):
+def have_equal_weights(a, b):
     return all(torch.equal(x, y) for x, y in zip(weights(a).values(), weights(b).values(), strict=True))
 
 
-def test_the_parts_of_the_loss_are_in_history_tensorboard_and_report(data, tmp_path):
+def test_loss_terms_are_in_history_tensorboard_and_report(data, tmp_path):
     run, events = tmp_path / "run", tmp_path / "events"
     settings = config(data, lambda_sommerfeld=0.5)
     train_run(settings, run, callbacks=[TensorBoardLogger(events)])
     history = json.loads((run / "history.json").read_text())
-    found = EventAccumulator(str(events)).Reload()
+    accumulator = EventAccumulator(str(events)).Reload()
     for name in ("freq_loss", "sommerfeld_loss", "physics_loss", "classification_loss", "lambda"):
-        logged = [event.value for event in found.Scalars(f"train/{name}")]
+        logged = [event.value for event in accumulator.Scalars(f"train/{name}")]
         assert logged == pytest.approx(history[f"train_{name}"], rel=1e-6)
     assert history["train_lambda"] == [1, 1]
     assert min(history["train_freq_loss"] + history["train_sommerfeld_loss"]) > 0
     page = (run / "report.html").read_text()
-    for shown in (
-        "frequency loss",
-        "load ranking",
-        "agreement with physics",
-        "<th>physics only</th>",
-    ):
-        assert shown in page
-    assert "temporal smoothness loss" not in page  # a term that is turned off
+    for text in ("frequency loss", "load ranking", "agreement with physics", "<th>physics only</th>"):
+        assert text in page
+    assert "temporal smoothness loss" not in page  # a term with weight 0
     assert to_flat(RunFolder(run).read_config())["lambda_sommerfeld"] == 0.5
 
 
-class StopIn(Callback):
-    """Ctrl-C in the middle of the second epoch."""
+class InterruptSecondEpoch(Callback):
+    """Interrupts the training in the middle of the second epoch."""
 
     def on_batch_end(self, batch, logs=None):
         if self.trainer.state.epoch == 1 and batch == 1:
             self.trainer.state.interrupted = True
 
 
-def test_a_run_resumed_with_unlabelled_windows_ends_in_the_same_bits(data, unlabelled, tmp_path):
+def test_resume_with_unlabelled_windows_matches_uninterrupted_run(data, unlabelled, tmp_path):
     settings = config(data, model="hybrid_pinn", epochs=3, augment="light", unlabeled=str(unlabelled))
-    whole = train_run(settings, tmp_path / "whole")
-    assert train_run(settings, tmp_path / "broken", callbacks=[StopIn()]).metrics is None
-    resumed = train_run(RunFolder(tmp_path / "broken").read_config(), tmp_path / "broken", resume=True)
-    assert same(tmp_path / "whole", tmp_path / "broken")
-    assert resumed.metrics == whole.metrics
+    uninterrupted = train_run(settings, tmp_path / "uninterrupted")
+    assert train_run(settings, tmp_path / "interrupted", callbacks=[InterruptSecondEpoch()]).metrics is None
+    resumed = train_run(RunFolder(tmp_path / "interrupted").read_config(), tmp_path / "interrupted", resume=True)
+    assert have_equal_weights(tmp_path / "uninterrupted", tmp_path / "interrupted")
+    assert resumed.metrics == uninterrupted.metrics
     without = train_run(with_settings(settings, unlabeled="off"), tmp_path / "without")
-    assert not same(tmp_path / "whole", without.folder.path)
+    assert not have_equal_weights(tmp_path / "uninterrupted", without.folder.path)
 
 
-def test_without_weights_it_is_the_plain_training(data, tmp_path):
+def test_zero_weights_match_plain_training(data, tmp_path):
     train_run(config(data, lambda_freq=0), tmp_path / "a")
     plain = make_config({"data": str(data), **QUICK})
     train_run(plain, tmp_path / "b")
-    assert same(tmp_path / "a", tmp_path / "b")
+    assert have_equal_weights(tmp_path / "a", tmp_path / "b")
     settings = to_flat(RunFolder(tmp_path / "b").read_config())
     assert not [name for name in settings if name.startswith("lambda") or name == "unlabeled"]
     report = (tmp_path / "b" / "report.html").read_text()
@@ -134,7 +129,7 @@ def test_without_weights_it_is_the_plain_training(data, tmp_path):
 
 
 @pytest.mark.parametrize("model", ["hybrid_pinn", "order_cnn"])
-def test_networks_that_see_the_speed_say_the_same_in_every_room(data, tmp_path, model):
+def test_network_that_uses_the_speed_reproduces_its_predictions(data, tmp_path, model):
     run = tmp_path / "run"
     settings = make_config({"data": str(data), **QUICK, "model": model, "epochs": 1})
     train_run(settings, run)
@@ -145,12 +140,12 @@ def test_networks_that_see_the_speed_say_the_same_in_every_room(data, tmp_path, 
     for row, diagnosis in zip(rows, predict(run, files), strict=True):
         for label, probability in diagnosis.probabilities.items():
             assert probability == pytest.approx(float(row[label]), abs=2e-6)
-    shutil.copy(files[0], tmp_path / "alone.npz")  # away from the manifest, which alone knows the speed
+    shutil.copy(files[0], tmp_path / "alone.npz")  # without the manifest, the speed is unknown
     (alone,) = predict(run, [tmp_path / "alone.npz"])
     assert alone.probabilities[alone.label] != pytest.approx(float(rows[0][alone.label]), abs=1e-4)
 
 
-def test_windows_tell_the_operating_point_to_physics_alone(data, unlabelled):
+def test_windows_provide_operating_point_only_for_physics(data, unlabelled):
     prepared = prepare(config(data, unlabeled=str(unlabelled)))
     for part in (prepared.split.train, prepared.unlabelled):
         metadata = prepared.windows(part)[:2][2]
@@ -160,7 +155,7 @@ def test_windows_tell_the_operating_point_to_physics_alone(data, unlabelled):
     assert list(plain.windows(plain.split.train)[:2][2]) == ["recording", "start", "rpm"]
 
 
-def test_labels_of_unlabelled_recordings_are_not_looked_at(data, unlabelled):
+def test_labels_of_unlabelled_recordings_are_ignored(data, unlabelled):
     prepared = prepare(config(data, unlabeled=str(unlabelled)))
     assert prepared.classes == CLASSES
     assert {recording.label for recording in prepared.unlabelled} == {None}
@@ -172,18 +167,18 @@ def test_labels_of_unlabelled_recordings_are_not_looked_at(data, unlabelled):
     assert prepared.fingerprint != prepare(config(data)).fingerprint
 
 
-def test_physics_alone_knows_more_than_chance_and_says_nothing_of_impossible_speeds(data):
+def test_physics_baseline_is_above_chance_and_uniform_for_impossible_speeds(data):
     prepared = prepare(make_config({"data": str(data), **QUICK}))
     physics = physics_baseline(prepared)
-    seen = [*prepared.split.val, *prepared.split.test]
-    by_recording = aggregate_by_recording(predict_windows(physics, prepared.windows(seen)))
+    recordings = [*prepared.split.val, *prepared.split.test]
+    by_recording = aggregate_by_recording(predict_windows(physics, prepared.windows(recordings)))
     assert (by_recording.predicted == by_recording.targets).mean() > 0.5  # of five classes
-    signals = prepared.windows(seen)[:4][0]
-    flat = physics(signals, {"rpm": torch.tensor([1.0, 1e5, torch.nan, 70.0])})
-    assert torch.allclose(flat, flat[:, :1].expand(-1, 5), atol=1e-5)
+    signals = prepared.windows(recordings)[:4][0]
+    logits = physics(signals, {"rpm": torch.tensor([1.0, 1e5, torch.nan, 70.0])})
+    assert torch.allclose(logits, logits[:, :1].expand(-1, 5), atol=1e-5)
 
 
-def test_labels_that_physics_does_not_know_get_no_judge(recordings, tmp_path):
+def test_unknown_labels_have_no_physics_baseline(recordings, tmp_path):
     save_dataset((replace(r, label=f"state {r.label}") for r in of_machines(recordings, 0, 4)), tmp_path / "named")
     assert physics_baseline(prepare(make_config({"data": str(tmp_path / "named"), **QUICK}))) is None
 
@@ -193,20 +188,20 @@ def without_speed(recordings, folder):
     return folder
 
 
-def test_speeds_are_estimated_where_they_are_not_known(recordings, tmp_path):
+def test_unknown_speeds_are_estimated_from_the_signal(recordings, tmp_path):
     faulty = [r for r in recordings if 2000 <= (r.rpm or 0) <= 3600 and r.label in ("imbalance", "misalignment")]
     stated, truth = replace(faulty[0], rpm=1234.5), np.array([r.rpm for r in faulty])
     settings = config("x", rpm_from="signal", rpm_range=(1900, 3700))
-    found = with_speeds([*(replace(r, rpm=None) for r in faulty), stated], settings)
-    assert found[-1].rpm == 1234.5
-    assert np.mean(np.abs([r.rpm for r in found[:-1]] / truth - 1) < 0.01) > 0.7
-    folder = without_speed(recordings, tmp_path / "silent")
+    estimated = with_speeds([*(replace(r, rpm=None) for r in faulty), stated], settings)
+    assert estimated[-1].rpm == 1234.5
+    assert np.mean(np.abs([r.rpm for r in estimated[:-1]] / truth - 1) < 0.01) > 0.7
+    folder = without_speed(recordings, tmp_path / "no_speed")
     prepared = prepare(config(folder, rpm_from="signal", rpm_range=(1900, 3700)))
     assert f"speed: that of {len(recordings)} of {len(recordings)} recordings is estimated" in " ".join(prepared.notes)
     assert all(1900 <= recording.rpm <= 3700 for recording in prepared.split.train)
 
 
-# -- what is refused ---------------------------------------------------------------------------------------
+# -- invalid input -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -221,12 +216,12 @@ def test_speeds_are_estimated_where_they_are_not_known(recordings, tmp_path):
         ({"rpm_range": [3000, 1000]}, "lowest <= highest"),
     ],
 )
-def test_bad_settings_are_named(settings, message):
+def test_rejects_invalid_settings(settings, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         make_config(settings)
 
 
-def refused(done, folder, *parts):
+def assert_rejected(done, folder, *parts):
     assert done.exit_code == 2, done.output
     assert "Traceback" not in done.output
     last = done.stderr.strip().splitlines()[-1]
@@ -236,33 +231,37 @@ def refused(done, folder, *parts):
     assert not folder.exists()
 
 
-def test_terms_without_a_gradient_are_named_before_anything_is_written(recordings, data, tmp_path):
-    silent, out = without_speed(of_machines(recordings, 0, 4), tmp_path / "silent"), tmp_path / "out"
+def test_rejects_terms_without_a_gradient_before_writing(recordings, data, tmp_path):
+    no_speed, out = without_speed(of_machines(recordings, 0, 4), tmp_path / "no_speed"), tmp_path / "out"
     options = ["--trainer", "pinn", "--model", "wdcnn", "--epochs", 1, "--out", out]
-    refused(whirl("train", silent, *options), out, "freq_loss", "rpm")
+    assert_rejected(whirl("train", no_speed, *options), out, "freq_loss", "rpm")
     (tmp_path / "c.yaml").write_text("training: {method: {kind: pinn, lambda_sommerfeld: 1}}\n")
-    bare = tmp_path / "bare"
-    save_dataset((replace(r, metadata={}, load=None) for r in of_machines(recordings, 0, 4)), bare)
-    refused(whirl("train", bare, *options, "--config", tmp_path / "c.yaml"), out, "sommerfeld_loss", "'load'")
+    no_metadata = tmp_path / "no_metadata"
+    save_dataset((replace(r, metadata={}, load=None) for r in of_machines(recordings, 0, 4)), no_metadata)
+    assert_rejected(
+        whirl("train", no_metadata, *options, "--config", tmp_path / "c.yaml"), out, "sommerfeld_loss", "'load'"
+    )
 
 
-def test_faults_of_a_rolling_bearing_need_its_geometry(tmp_path):
+def test_faults_of_a_rolling_bearing_require_its_geometry(tmp_path):
     folder, out = tmp_path / "rolling", tmp_path / "out"
     save_dataset(simulate(4, 1, ("healthy", "inner_race", "ball"), n_samples=20_480), folder)
     for option in (["--trainer", "pinn"], ["--model", "hybrid_pinn"]):
-        refused(whirl("train", folder, *option, "--out", out), out, "inner_race, ball", "--bearing", "6205")
+        assert_rejected(whirl("train", folder, *option, "--out", out), out, "inner_race, ball", "--bearing", "6205")
     options = ["--trainer", "pinn", "--model", "wdcnn", "--epochs", 1, "--out", out]
     done = whirl("train", folder, *options, "--bearing", "6205", "--lambda-freq", 0.3)
     assert done.exit_code == 0, done.output
     assert to_flat(RunFolder(out).read_config())["lambda_freq"] == 0.3
 
 
-def test_unlabelled_recordings_of_a_test_machine_are_a_leak(recordings, data, tmp_path):
+def test_rejects_unlabelled_recordings_of_a_test_specimen(recordings, data, tmp_path):
     out = tmp_path / "out"
     options = ["--trainer", "pinn", "--unlabeled", data, "--test-specimens", "machine02", "--out", out]
-    refused(whirl("train", data, *options), out, "machine02", "--allow-leakage")
+    assert_rejected(whirl("train", data, *options), out, "machine02", "--allow-leakage")
 
 
-def test_windows_in_which_the_shaft_does_not_turn_once(data, tmp_path):
+def test_rejects_windows_shorter_than_one_revolution(data, tmp_path):
     out = tmp_path / "out"
-    refused(whirl("train", data, "--trainer", "pinn", "--window", 64, "--out", out), out, "one revolution", "--window")
+    assert_rejected(
+        whirl("train", data, "--trainer", "pinn", "--window", 64, "--out", out), out, "one revolution", "--window"
+    )

@@ -1,4 +1,4 @@
-"""A package that joins every registry through entry points, or a module through --import, works from the command."""
+"""Plug-ins for every registry, as an installed package with entry points or as a module for `--import`."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PLUGIN = '''
-"""Joins every registry of whirl."""
+"""Registers an entry in every registry of whirl."""
 
 import numpy as np
 import torch
@@ -104,7 +104,7 @@ OPTIONS = [
 
 @pytest.fixture(scope="module")
 def module(tmp_path_factory):
-    """A folder with the module alone."""
+    """A folder with the module only."""
     folder = tmp_path_factory.mktemp("module")
     (folder / "tiny_plugin.py").write_text(PLUGIN)
     return folder
@@ -112,7 +112,7 @@ def module(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory):
-    """The module as a package that is installed: on the path, with the metadata that an installer writes."""
+    """The module as an installed package: on the path, with the metadata that an installer writes."""
     folder = tmp_path_factory.mktemp("installed")
     (folder / "tiny_plugin.py").write_text(PLUGIN)
     info = folder / "tiny_plugin-0.1.dist-info"
@@ -132,15 +132,15 @@ def whirl(*arguments, cwd, path=None):
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory):
-    """Files of the plug-in's own format, one folder per class and specimen."""
+    """Files in the format of the plug-in, one folder per class and specimen."""
     import numpy as np
 
     folder = tmp_path_factory.mktemp("recordings")
-    draw = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     for label, level in (("quiet", 1), ("loud", 5)):
         for specimen in range(6):
             (folder / label / f"m{specimen}").mkdir(parents=True)
-            samples = (level * draw.standard_normal(8192)).astype("<f4")
+            samples = (level * generator.standard_normal(8192)).astype("<f4")
             samples.tofile(folder / label / f"m{specimen}" / "a.tiny")
     return folder
 
@@ -153,7 +153,7 @@ def check_run(run, done):
     assert (run / "tiny.log").read_text() == "tiny_net"
 
 
-def test_an_installed_package_joins_every_registry(package, recordings, tmp_path):
+def test_installed_package_is_used_from_every_registry(package, recordings, tmp_path):
     done = whirl("train", recordings, *OPTIONS, "--out", "run", cwd=tmp_path, path=package)
     check_run(tmp_path / "run", done)
     file = next(recordings.rglob("*.tiny"))
@@ -164,7 +164,7 @@ def test_an_installed_package_joins_every_registry(package, recordings, tmp_path
     assert whirl("predict", "run/bundle", file, cwd=tmp_path, path=package).returncode == 0
 
 
-def test_a_missing_package_is_named(package, recordings, tmp_path):
+def test_message_names_a_missing_package(package, recordings, tmp_path):
     done = whirl("train", recordings, *OPTIONS, "--out", "run", cwd=tmp_path, path=package)
     assert done.returncode == 0, done.stderr
     done = whirl("predict", "run", next(recordings.rglob("*.tiny")), cwd=tmp_path)
@@ -173,7 +173,7 @@ def test_a_missing_package_is_named(package, recordings, tmp_path):
     assert "tiny-plugin" in done.stderr
 
 
-def test_a_module_joins_through_import(module, recordings, tmp_path):
+def test_imported_module_is_used_from_every_registry(module, recordings, tmp_path):
     (tmp_path / "tiny_plugin.py").write_text((module / "tiny_plugin.py").read_text())
     done = whirl("train", recordings, "--import", "tiny_plugin", *OPTIONS, "--out", "run", cwd=tmp_path)
     check_run(tmp_path / "run", done)

@@ -1,4 +1,4 @@
-"""Settings are described once: option, YAML, schema and page follow from the description."""
+"""Options, YAML, schema and page are generated from one description of each setting."""
 
 import json
 
@@ -16,78 +16,78 @@ from whirl.runs.sections import About, TrainingSection, setting
 from whirl.runs.settings_page import json_schema, settings_page
 
 
-class _MoreTraining(TrainingSection):
+class _ExtendedTraining(TrainingSection):
     """Training."""
 
     momentum_decay: float = setting(0.9, "Decay of the momentum.", About(unit="1/step", synonyms=("mu",)), ge=0, lt=1)
 
 
-class _MoreSettings(Config):
-    training: _MoreTraining = _MoreTraining()
+class _ExtendedConfig(Config):
+    training: _ExtendedTraining = _ExtendedTraining()
 
 
-def test_a_setting_is_added_in_one_place():
-    made = []
-    grown = typer.Typer()
+def test_new_setting_appears_in_all_forms():
+    configs = []
+    cli = typer.Typer()
 
-    @grown.command()
-    @with_settings_options("training", config_class=_MoreSettings)
+    @cli.command()
+    @with_settings_options("training", config_class=_ExtendedConfig)
     def train(settings: dict) -> None:
         """Train."""
-        made.append(make_config(settings, config_class=_MoreSettings))
+        configs.append(make_config(settings, config_class=_ExtendedConfig))
 
-    shown = CliRunner().invoke(grown, ["--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
-    assert "--momentum-decay" in shown
-    assert "Decay of the momentum (1/step). [default: 0.9]" in " ".join(shown.replace("│", "").split())
-    assert CliRunner().invoke(grown, ["--momentum-decay", "0.5"]).exit_code == 0
-    (config,) = made
+    output = CliRunner().invoke(cli, ["--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
+    assert "--momentum-decay" in output
+    assert "Decay of the momentum (1/step). [default: 0.9]" in " ".join(output.replace("│", "").split())
+    assert CliRunner().invoke(cli, ["--momentum-decay", "0.5"]).exit_code == 0
+    (config,) = configs
     assert config.training.momentum_decay == 0.5
     assert yaml.safe_load(to_yaml(config))["training"]["momentum_decay"] == 0.5
-    described = json_schema(_MoreSettings)["$defs"]["_MoreTraining"]["properties"]["momentum_decay"]
-    assert (described["default"], described["exclusiveMaximum"], described["unit"]) == (0.9, 1, "1/step")
+    schema = json_schema(_ExtendedConfig)["$defs"]["_ExtendedTraining"]["properties"]["momentum_decay"]
+    assert (schema["default"], schema["exclusiveMaximum"], schema["unit"]) == (0.9, 1, "1/step")
     row = "| `--momentum-decay` | `momentum_decay` | `training.momentum_decay` | FLOAT |"
-    assert row in settings_page(_MoreSettings)
+    assert row in settings_page(_ExtendedConfig)
     with pytest.raises(ValueError, match="did you mean 'momentum_decay'"):
-        make_config({"mu": 0.5}, config_class=_MoreSettings)
+        make_config({"mu": 0.5}, config_class=_ExtendedConfig)
 
 
-def test_every_setting_is_described():
+def test_every_setting_has_a_description():
     for flat in flat_settings(Config).values():
         assert flat.name == "trainer" or flat.info.description.endswith("."), flat.name
         if flat.info.default is None:
             assert flat.about.auto, f"{flat.name}: how is it chosen?"
 
 
-def test_the_page_of_settings_is_current(request):
+def test_page_of_settings_is_up_to_date(request):
     page = request.config.rootpath / "docs" / "settings.md"
     assert page.read_text(encoding="utf-8") == settings_page(), "run: whirl config page > docs/settings.md"
 
 
-def test_flat_and_nested_forms_are_one():
+def test_flat_and_nested_forms_are_equivalent():
     config = make_config({"lr": 0.1, "representation": ["stft", "cwt"], "channels": ["DE"]})
     assert parse_config(config.model_dump(exclude_none=True)) == config
     assert make_config(to_flat(config)) == config
 
 
-def test_the_schema_accepts_what_is_written():
+def test_schema_has_no_null_defaults():
     schema = json_schema()
     assert None not in [info.get("default", 0) for info in schema["$defs"]["InputSection"]["properties"].values()]
     json.dumps(schema)
 
 
 @pytest.mark.parametrize(
-    ("given", "meant"),
+    ("given", "expected"),
     [
         ("learning_rate", "lr"), ("n_epochs", "epochs"), ("network", "model"), ("fs", "sampling_rate_hz"),
         ("stride", "hop"), ("random_state", "seed"), ("epoch", "epochs"), ("criterion", "loss"),
     ],
 )  # fmt: skip
-def test_an_unknown_setting_names_the_nearest_by_meaning_or_spelling(given, meant):
-    with pytest.raises(ValueError, match=f"unknown setting '{given}'; did you mean '{meant}'"):
+def test_suggests_the_nearest_setting_by_synonym_or_spelling(given, expected):
+    with pytest.raises(ValueError, match=f"unknown setting '{given}'; did you mean '{expected}'"):
         make_config({given: 1})
 
 
-def test_a_misplaced_key_names_its_section():
+def test_misplaced_key_names_its_section():
     with pytest.raises(ValueError, match="unknown key 'lr'; it belongs in section training"):
         parse_config({"lr": 1})
     with pytest.raises(ValueError, match="unknown section 'trainin'; did you mean 'training'"):
@@ -103,13 +103,13 @@ def test_a_misplaced_key_names_its_section():
         ({"trainer": "plian"}, "unknown trainer 'plian'; did you mean 'plain'"),
     ],
 )
-def test_ways_of_training_do_not_mix(settings, message):
+def test_rejects_settings_of_several_training_methods(settings, message):
     with pytest.raises(ValueError) as caught:
         make_config(settings)
     assert message in str(caught.value)
 
 
-def test_an_option_changes_the_way_of_training_of_a_file(tmp_path):
+def test_option_overrides_the_training_method_of_a_file(tmp_path):
     (tmp_path / "c.yaml").write_text("training: {lr: 0.5, method: {kind: pinn, lambda_freq: 2}}\n")
     assert load_config(tmp_path / "c.yaml", {}).training.method.kind == "pinn"
     changed = load_config(tmp_path / "c.yaml", {"representation": "stft"})
@@ -123,7 +123,7 @@ CHOICES = {
 }  # fmt: skip
 
 
-def test_a_resolved_configuration_leaves_nothing_unset_and_is_frozen():
+def test_resolved_configuration_is_complete_and_frozen():
     resolved = resolve(make_config({}), **CHOICES)
     assert isinstance(resolved, ResolvedConfig)
     assert not [flat.name for flat, value in walk(resolved) if value is None and flat.path[0] != "search"]
@@ -133,16 +133,16 @@ def test_a_resolved_configuration_leaves_nothing_unset_and_is_frozen():
         resolve(make_config({}), **{name: value for name, value in CHOICES.items() if name != "window"})
 
 
-def test_changes_are_validated():
+def test_changed_settings_are_validated():
     resolved = resolve(make_config({}), **CHOICES)
     assert with_settings(resolved, lr=0.5).training.lr == 0.5
     with pytest.raises(ValueError, match="lr: Input should be greater than 0"):
         with_settings(resolved, lr=-1)
-    with pytest.raises(ValueError, match="unknown setting 'nonsense'"):
-        from_flat({"nonsense": 1}, Config)
+    with pytest.raises(ValueError, match="unknown setting 'something'"):
+        from_flat({"something": 1}, Config)
 
 
-ABSURD = {
+INVALID = {
     "hop": "input: {hop: 1e30}",
     "n_machines": "data: {simulation: {n_machines: 1e12}}",
     "threads": "run: {threads: 100000}",
@@ -163,8 +163,8 @@ ABSURD = {
 }
 
 
-@pytest.mark.parametrize(("name", "text"), ABSURD.items(), ids=ABSURD)
-def test_absurd_settings_end_in_one_line_before_any_work(name, text, tmp_path):
+@pytest.mark.parametrize(("name", "text"), INVALID.items(), ids=INVALID)
+def test_rejects_invalid_files_in_one_line_before_any_work(name, text, tmp_path):
     (tmp_path / "c.yaml").write_text(text)
     done = CliRunner().invoke(app, ["train", "--config", str(tmp_path / "c.yaml"), "--out", str(tmp_path / "out")])
     assert done.exit_code == 2, done.output

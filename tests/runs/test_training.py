@@ -1,4 +1,4 @@
-"""What a configuration makes of the trainer."""
+"""Trainers made from a configuration."""
 
 from dataclasses import replace
 
@@ -23,25 +23,25 @@ def trainer_for(data, folder, **settings):
     return make_trainer(replace(data, config=with_settings(data.config, **settings)), RunFolder(folder))
 
 
-def test_a_preset_reaches_signals_and_patches(data, tmp_path):
+def test_preset_augments_signals_and_patches(data, tmp_path):
     trainer = trainer_for(data, tmp_path, model="patch_transformer", augment="heavy")
     assert "mixup" in repr(trainer.augmentation)
     assert trainer.model.patch_augmentation == get_heavy_augmentation()
 
 
-def test_a_policy_reaches_signals_alone(data, tmp_path):
+def test_policy_augments_signals_only(data, tmp_path):
     trainer = trainer_for(data, tmp_path, model="patch_transformer", augment=[[["scale", 1.0, 0.5]]])
     assert isinstance(trainer.augmentation, AutoAugment)
     assert trainer.model.patch_augmentation is None
 
 
-def test_nothing_is_augmented_unless_asked(data, tmp_path):
+def test_augmentation_is_off_by_default(data, tmp_path):
     trainer = trainer_for(data, tmp_path, model="patch_transformer")
     assert trainer.augmentation is None
     assert trainer.model.patch_augmentation is None
 
 
-def test_class_weights_and_loss_follow_the_settings(data, tmp_path):
+def test_settings_select_class_weights_and_loss(data, tmp_path):
     weighted = trainer_for(data, tmp_path, class_weights=True, loss="focal")
     assert type(weighted.criterion).__name__ == "FocalLoss"
     assert weighted.criterion.alpha.shape == (11,)

@@ -1,4 +1,4 @@
-"""What a run leaves to the data: sampling rate, window, epochs, representation, precision."""
+"""Settings chosen from the data: sampling rate, window, epochs, representation, precision."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from whirl.physics.faults import JOURNAL_CLASSES, ROLLING_CLASSES, required_band
 from whirl.runs.config import Config
 from whirl.runs.sections import UNKNOWN, MapsMethod, ProgressiveMethod
 
-WANTED_STEPS, MIN_EPOCHS, MAX_EPOCHS = 1000, 6, 40
+TARGET_STEPS, MIN_EPOCHS, MAX_EPOCHS = 1000, 6, 40
 
 
 def order_classes(recordings: Sequence[Recording]) -> tuple[str, ...]:
-    """Return the labels that occur: those known to physics in its order, then the others by name.
+    """Return the labels of the recordings: known fault classes in their standard order, then the others by name.
 
     Raises:
         ValueError: a recording has no label, or there are fewer than two classes.
@@ -30,9 +30,9 @@ def order_classes(recordings: Sequence[Recording]) -> tuple[str, ...]:
     labels = Counter(recording.label for recording in recordings)
     if None in labels:
         unlabelled = next(recording for recording in recordings if recording.label is None)
-        raise ValueError(f"{unlabelled.name}: has no label, and training needs one for every recording")
+        raise ValueError(f"{unlabelled.name}: has no label, but training requires one for every recording")
     if len(labels) < 2:
-        raise ValueError(f"only one class, {next(iter(labels))!r}: training needs at least two")
+        raise ValueError(f"only one class, {next(iter(labels))!r}; training requires at least two")
     known = [label for label in dict.fromkeys((*JOURNAL_CLASSES, *ROLLING_CLASSES)) if label in labels]
     return (*known, *sorted(label for label in labels if label not in known))  # type: ignore[type-var]
 
@@ -42,13 +42,13 @@ def choose_sampling_rate(
 ) -> tuple[float, str]:
     """Choose the sampling rate for all recordings, and give the reason.
 
-    It is the lowest rate that occurs. Where the classes differ in the lines of the shaft alone, it is only as high as
-    these lines need.
+    This is the lowest sampling rate of the recordings. If the classes differ only in the harmonics of the shaft, it is
+    reduced to what these harmonics require.
 
     Args:
         recordings: the recordings.
-        classes: labels to tell apart.
-        stated_hz: the rate that the user states; it wins.
+        classes: labels to distinguish.
+        stated_hz: the sampling rate that the user states, which takes precedence.
     """
     if stated_hz is not None:
         return stated_hz, "as stated"
@@ -56,8 +56,8 @@ def choose_sampling_rate(
     speeds = [recording.rpm for recording in recordings if recording.rpm is not None]
     band_hz = required_band_hz(classes, max(speeds)) if len(speeds) == len(recordings) else None
     if band_hz is None or ANALYSER_RATIO * band_hz >= lowest:
-        return lowest, "the lowest of the recordings; the classes need the whole band"
-    # Not so low that the revolutions in a window give a network too few samples.
+        return lowest, "the lowest of the recordings; the classes require the full band"
+    # A window of the minimum number of revolutions must have enough samples for a network.
     floor = MIN_WINDOW / (MIN_REVOLUTIONS * 60 / min(speeds))
     rate_hz = _integer_fraction(lowest, max(ANALYSER_RATIO * band_hz, floor)) if floor < lowest else lowest
     return rate_hz, f"the classes differ below {band_hz:.0f} Hz; --sampling-rate keeps more"
@@ -69,7 +69,7 @@ def _integer_fraction(rate_hz: float, at_least_hz: float) -> float:
 
 
 def resolve_window(config: Config, recordings: Sequence[Recording], rate_hz: float) -> tuple[int, str]:
-    """Choose the length of a window in samples, and give the reason."""
+    """Choose the window length in samples, and give the reason."""
     method = config.training.method
     stated = method.stages[-1][0] if isinstance(method, ProgressiveMethod) else config.input.window
     if stated is None:
@@ -86,10 +86,10 @@ def _stated_window(window: int, rate_hz: float, recordings: Sequence[Recording])
 
 
 def check_revolution(recordings: Sequence[Recording], window: int) -> None:
-    """Validate that the slowest shaft turns at least once within a window.
+    """Validate that a window covers at least one revolution of the slowest shaft.
 
     Raises:
-        ValueError: it does not.
+        ValueError: it is shorter.
     """
     for recording in recordings:
         minimum = math.ceil(60 * recording.sampling_rate_hz / recording.rpm) if recording.rpm else 0
@@ -101,7 +101,7 @@ def check_revolution(recordings: Sequence[Recording], window: int) -> None:
 
 
 def resolve_epochs(config: Config, n_windows: int) -> int:
-    """Choose the number of epochs for that many training windows."""
+    """Choose the number of epochs for a number of training windows."""
     method = config.training.method
     if isinstance(method, ProgressiveMethod):
         return sum(n_epochs for _, n_epochs in method.stages)
@@ -109,20 +109,20 @@ def resolve_epochs(config: Config, n_windows: int) -> int:
 
 
 def choose_epochs(steps_per_epoch: int) -> int:
-    """Return a number of epochs that amounts to about 1000 optimizer steps, from 6 to 40.
+    """Return the number of epochs for about 1000 optimizer steps, between 6 and 40.
 
     Example:
         >>> [choose_epochs(steps) for steps in (1, 50, 1000)]
         [40, 20, 6]
     """
-    return min(max(round(WANTED_STEPS / max(1, steps_per_epoch)), MIN_EPOCHS), MAX_EPOCHS)
+    return min(max(round(TARGET_STEPS / max(1, steps_per_epoch)), MIN_EPOCHS), MAX_EPOCHS)
 
 
 def choose_representation(config: Config, recordings: Sequence[Recording]) -> Any:
-    """Resolve the kinds of maps; order maps need the speed of every recording, and `multi` goes without them.
+    """Resolve the kinds of maps; order maps require the speed of every recording, and `multi` omits them without it.
 
     Raises:
-        ValueError: order maps are stated, and a speed is unknown.
+        ValueError: order maps are configured, but a speed is unknown.
     """
     method = config.training.method
     if not isinstance(method, MapsMethod):
@@ -133,19 +133,19 @@ def choose_representation(config: Config, recordings: Sequence[Recording]) -> An
     if method.representation == "multi":
         return [kind for kind in method.kinds if kind != "order"]
     raise ValueError(
-        f"{unknown.name}: its speed is unknown, and order maps need it: add a column rpm to {MANIFEST}, estimate it "
+        f"{unknown.name}: the speed is unknown, but order maps require it; add a column rpm to {MANIFEST}, estimate it "
         "with --rpm-from signal, or choose another --representation"
     )
 
 
 def span_of_speeds(recordings: Sequence[Recording]) -> Any:
-    """Return the lowest and highest speed that recordings state, or `"unknown"`."""
+    """Return the lowest and highest speed stated by recordings, or `"unknown"`."""
     speeds = [recording.rpm for recording in recordings if recording.rpm is not None]
     return (min(speeds), max(speeds)) if speeds else UNKNOWN
 
 
 def fastest_precision(device: torch.device) -> Literal["32", "bf16", "fp16"]:
-    """Return the lowest precision that the device has instructions for."""
+    """Return the lowest precision that the device supports in hardware."""
     if device.type == "cuda":
         return "fp16"
     return "bf16" if device.type == "cpu" and cpu_has_bfloat16() else "32"

@@ -1,4 +1,4 @@
-"""The configuration of a run: what a user stated (`Config`) and what was chosen for a run (`ResolvedConfig`)."""
+"""The configuration of a run: as stated by the user (`Config`), and with every choice made (`ResolvedConfig`)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from whirl.runs.sections import (
 from whirl.validation import nearest_name, unknown_name
 
 PHYSICAL_MODELS = ("hybrid_pinn", "order_cnn")
-"""Networks that take the sampling rate and the shaft speed."""
+"""Networks that use the sampling rate and the shaft speed."""
 
 MAP_MODELS = ("cnn2d", "resnet18_2d", "multi_tfr")
 """Networks that take time-frequency maps."""
@@ -42,7 +42,7 @@ _LARGEST_MAP, _MAX_TRANSFORM = 4096, 2**20  # rows or columns, and samples
 
 
 class Config(Section):
-    """The settings of a run, in sections; None: chosen from the data.
+    """The settings of a run, in sections. A value of None is chosen from the data.
 
     Example:
         >>> config = make_config({"model": "wdcnn", "lr": 0.01})
@@ -62,25 +62,25 @@ class Config(Section):
 
     @property
     def model_name(self) -> str:
-        """The network: as stated, else the default for the way of training."""
+        """Name of the network: as stated, otherwise the default of the training method."""
         default = "cnn1d" if not self.representations else "multi_tfr" if self.has_several_maps else "cnn2d"
         return self.model.name or default
 
     @property
     def representations(self) -> list[str]:
-        """Kinds of maps that the network sees; empty for waveforms."""
+        """Kinds of the maps that the network takes; empty for waveforms."""
         method = self.training.method
         return method.kinds if isinstance(method, MapsMethod) else []
 
     @property
     def has_several_maps(self) -> bool:
-        """Whether the network sees several kinds of maps by turns."""
+        """Whether the network takes several kinds of maps."""
         method = self.training.method
         return isinstance(method, MapsMethod) and (method.representation == "multi" or len(method.kinds) > 1)
 
     @property
     def uses_speed(self) -> bool:
-        """Whether training or network use the shaft speed."""
+        """Whether the training or the network uses the shaft speed."""
         return self.training.method.kind == "pinn" or self.network_uses_speed
 
     @property
@@ -90,18 +90,18 @@ class Config(Section):
 
     @property
     def band_hz(self) -> float | None:
-        """Edge of the low-pass filter; None where it is off or not set."""
+        """Cutoff frequency of the low-pass filter (Hz); None if it is off or not set."""
         band_hz = self.data.band_limit_hz
         return None if band_hz in (None, OFF) else float(band_hz)
 
     @property
     def speed_range(self) -> tuple[float, float] | None:
-        """Lowest and highest shaft speed, rpm; None where they are unknown or not set."""
+        """Lowest and highest shaft speed (rpm); None if unknown or not set."""
         return self.physics.rpm_range if isinstance(self.physics.rpm_range, tuple) else None
 
     @property
     def bearing(self) -> str | None:
-        """The rolling bearing; None where it is unknown or not set."""
+        """Designation of the rolling bearing; None if unknown or not set."""
         return None if self.physics.bearing in (None, UNKNOWN) else self.physics.bearing
 
     @model_validator(mode="after")
@@ -151,28 +151,30 @@ def _check_map(kind: str, arguments: Mapping[str, Any], method: MapsMethod, rate
     from whirl.dsp.time_frequency import TimeFrequency
 
     if kind not in method.kinds:
-        raise ValueError(f"maps has {kind!r}, but the representations are {', '.join(method.kinds)}")
+        raise ValueError(f"maps has {kind!r}, but the configured kinds are {', '.join(method.kinds)}")
     sizes = [arguments.get(name, 0) for name in ("n_frequencies", "n_times")]
     if not all(isinstance(size, int) and size <= _LARGEST_MAP for size in sizes):
         raise ValueError(f"maps of {kind!r}: expected at most {_LARGEST_MAP} rows and columns, got {sizes}")
     try:
-        made = TimeFrequency(kind, rate_hz or 1e9, **arguments)
+        transform = TimeFrequency(kind, rate_hz or 1e9, **arguments)
     except (TypeError, ArithmeticError) as error:
         raise ValueError(f"maps of {kind!r}: {str(error).removeprefix('TimeFrequency.__init__() ')}") from None
-    step, last = (made.frequencies[1] - made.frequencies[0]).item(), made.frequencies[-1].item()
-    whole = last if kind == "order" else made.sampling_rate_hz
-    if kind != "cwt" and rate_hz and whole / step > _MAX_TRANSFORM:
-        raise ValueError(f"maps of {kind!r}: rows {step:g} apart need transforms that are too long")
+    step, last = (transform.frequencies[1] - transform.frequencies[0]).item(), transform.frequencies[-1].item()
+    bandwidth = last if kind == "order" else transform.sampling_rate_hz
+    if kind != "cwt" and rate_hz and bandwidth / step > _MAX_TRANSFORM:
+        raise ValueError(
+            f"maps of {kind!r}: rows {step:g} apart require transforms of more than {_MAX_TRANSFORM} points"
+        )
 
 
 class ResolvedConfig(Config):
     """The settings of a run with every choice made: no field is None."""
 
     @model_validator(mode="after")
-    def _nothing_unset(self) -> ResolvedConfig:
+    def _all_set(self) -> ResolvedConfig:
         unset = [flat.name for flat, value in walk(self) if value is None and flat.path[0] != "search"]
         if unset:
-            raise ValueError(f"{unset[0]} is not set; a resolved configuration states every setting")
+            raise ValueError(f"{unset[0]} is not set; a resolved configuration requires every setting")
         return self
 
 
@@ -186,7 +188,7 @@ def make_config(
 
     Args:
         settings: values by flat name; None leaves a setting at its default.
-        source: where they come from, for messages.
+        source: origin of the settings, for messages.
         config_class: `Config` or `ResolvedConfig`.
 
     Raises:
@@ -208,7 +210,7 @@ def make_config(
 def parse_config(
     nested: Mapping[str, Any], source: str = "settings", config_class: type[AnyConfig] = Config
 ) -> AnyConfig:
-    """Make a configuration from sections, as a YAML file holds them.
+    """Make a configuration from nested sections, as in a YAML file.
 
     Raises:
         ValueError: a name is unknown or a value is out of range.
@@ -225,14 +227,14 @@ def parse_config(
 
 
 def _imports_of(nested: Mapping[str, Any]) -> list[str]:
-    """The plug-in modules, which have to be imported before names are checked."""
+    """Return the plug-in modules, which must be imported before names are validated."""
     run = nested.get("run")
     names = run.get("imports", []) if isinstance(run, Mapping) else []
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def with_settings(config: AnyConfig, **changes: Any) -> AnyConfig:
-    """Return the configuration with some settings changed, validated anew.
+    """Return the configuration with some settings changed, and validate it.
 
     Args:
         config: the configuration.
@@ -251,8 +253,8 @@ def resolve(config: Config, **choices: Any) -> ResolvedConfig:
     """Return the configuration with every choice made.
 
     Args:
-        config: what the user stated.
-        **choices: what was chosen from the data, by flat name.
+        config: configuration as stated by the user.
+        **choices: settings chosen from the data, by flat name.
 
     Raises:
         ValueError: a setting is still not set.
@@ -291,7 +293,7 @@ def _misplaced(name: str, parents: tuple[str, ...], config_class: type[Config]) 
 
 
 def _flat_name(path: tuple[str, ...], config_class: type[Config]) -> str:
-    """The flat name of an error's place, which holds the tag of the way of training as well."""
+    """Return the flat name for the location of an error, which also contains the tag of the training method."""
     if path[:2] == ("training", "method"):
         path = path[:2] + path[3:]
     for flat in flat_settings(config_class).values():

@@ -15,7 +15,7 @@ _MAX_CHARS = 100_000  # of a file of settings
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Reads no aliases: a few lines of them can unfold to more values than fit in memory."""
+    """Loader that rejects aliases: a few lines of them can expand to more values than fit in memory."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -24,17 +24,17 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 class _PlainDumper(yaml.SafeDumper):
-    """Writes repeated values in full, for `_PlainLoader`."""
+    """Dumper that writes repeated values in full, for `_PlainLoader`."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a mapping from a YAML file; nothing in it is executed.
+    """Read a mapping from a YAML file, without executing anything in it.
 
     Raises:
-        ValueError: there is no such file, or it holds no mapping of names to values.
+        ValueError: the file does not exist, or does not contain a mapping of names to values.
     """
     path = Path(path)
     try:
@@ -49,14 +49,14 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from None
     if not isinstance(settings, dict):
         raise ValueError(f"{path}: expected 'name: value' lines, found {type(settings).__name__}")
-    odd = [name for name in settings if not isinstance(name, str)]
-    if odd:
-        raise ValueError(f"{path}: unknown setting {odd[0]!r}; names are words")
+    invalid = [name for name in settings if not isinstance(name, str)]
+    if invalid:
+        raise ValueError(f"{path}: unknown setting {invalid[0]!r}; names are strings")
     return settings
 
 
 def to_yaml(config: Config, *, all_sections: bool = False) -> str:
-    """Format a configuration as the YAML that `whirl train --config` takes.
+    """Format a configuration as YAML for `whirl train --config`.
 
     Args:
         config: the configuration.
@@ -73,7 +73,7 @@ def to_yaml(config: Config, *, all_sections: bool = False) -> str:
 def load_config(
     path: str | Path | None, options: Mapping[str, Any], config_class: type[AnyConfig] = Config
 ) -> AnyConfig:
-    """Make a configuration from a YAML file of sections, if any, and options by flat name, which win.
+    """Make a configuration from an optional YAML file of sections, and options by flat name, which override it.
 
     Raises:
         ValueError: the file cannot be read, a name is unknown or a value is out of range.
@@ -92,19 +92,19 @@ def stated_settings(path: str | Path | None, options: Mapping[str, Any]) -> list
 
 
 def _stated(config: Config) -> dict[str, Any]:
-    """The settings that a file states, by flat name."""
+    """Return the settings that a file states, by flat name."""
     nested = config.model_dump(mode="json", exclude_unset=True)
-    found = {}
+    stated = {}
     for flat, _ in walk(config):
         try:
-            found[flat.name] = get_nested(nested, flat.path)
+            stated[flat.name] = get_nested(nested, flat.path)
         except KeyError:
             continue
-    return found
+    return stated
 
 
 def _overridden(options: Mapping[str, Any], in_file: Config) -> set[str]:
-    """Settings of the file's way of training, where the options state another one."""
+    """Return the settings of the file's training method if the options state another one."""
     known = flat_settings(type(in_file))
     kinds = {known[name].method for name in options if name in known and known[name].method}
     kinds |= {options["trainer"]} if options.get("trainer") else set()
@@ -114,7 +114,7 @@ def _overridden(options: Mapping[str, Any], in_file: Config) -> set[str]:
 
 
 def write_config(path: Path, config: Config) -> None:
-    """Write a configuration as YAML that `whirl train --config` takes."""
+    """Write a configuration as YAML for `whirl train --config`."""
     from whirl.engine.files import write_text
 
     write_text(path, to_yaml(config))

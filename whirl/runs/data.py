@@ -1,4 +1,4 @@
-"""From a configuration to recordings that are ready to be cut into windows."""
+"""Preparation of recordings: reading, harmonizing, splitting, and the choices left to the data."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ class PreparedData:
         config: the resolved configuration.
         split: training, validation and test recordings.
         classes: label of each class index.
-        leaks: leaks that were found; empty unless leakage is allowed.
-        notes: choices and their reasons, for people.
-        window_reason: why the window is as long as it is.
-        fingerprint: hash of the recordings as they were loaded.
-        device: where to train.
-        unlabelled: recordings for the physics terms alone, without labels.
+        leaks: the leaks found; empty unless leakage is allowed.
+        notes: choices and their reasons, to show to the user.
+        window_reason: reason for the window length.
+        fingerprint: hash of the recordings as loaded.
+        device: device for training.
+        unlabelled: unlabelled recordings for the physics terms only.
     """
 
     config: ResolvedConfig
@@ -69,18 +69,18 @@ class PreparedData:
     unlabelled: tuple[Recording, ...] = ()
 
     def windows(self, recordings: Sequence[Recording], hop: int | None = None) -> WindowDataset:
-        """Cut recordings of one part into windows; without a `hop` they do not overlap."""
+        """Cut the recordings of a part into windows, which do not overlap by default."""
         window = self.config.input.window
         return WindowDataset(recordings, self.classes, window, hop or window, quantities=self._quantities())
 
     def _quantities(self) -> tuple[str, ...]:
-        """Quantities that every window states besides the speed, for the physics terms."""
+        """Return the quantities besides the speed that windows provide for the physics terms."""
         if self.config.training.method.kind != "pinn":
             return ()
         return known_quantities([*self.split.train, *self.split.val, *self.split.test, *self.unlabelled])
 
     def summary(self) -> dict[str, Any]:
-        """Return the facts about the recordings that a run folder keeps."""
+        """Return the metadata of the recordings for the run folder."""
         return {
             "fingerprint": self.fingerprint,
             "classes": list(self.classes),
@@ -96,15 +96,15 @@ class PreparedData:
 
     def parts(self) -> dict[str, Sequence[Recording]]:
         """Return the recordings of each part by its name."""
-        known = {"train": self.split.train, "val": self.split.val, "test": self.split.test}
-        return {**known, "unlabelled": self.unlabelled} if self.unlabelled else {**known}
+        labelled = {"train": self.split.train, "val": self.split.val, "test": self.split.test}
+        return {**labelled, "unlabelled": self.unlabelled} if self.unlabelled else {**labelled}
 
 
 def prepare(config: Config) -> PreparedData:
-    """Read, harmonise, split and check the recordings, and make every choice that was left to the data.
+    """Read, harmonise, split and check the recordings, and make every choice left to the data.
 
     Raises:
-        ValueError: recordings that cannot be used together, or a split that leaks.
+        ValueError: the recordings cannot be used together, or the split has leaks.
     """
     recordings, unlabelled = read_recordings(config)
     classes = order_classes(recordings)
@@ -139,7 +139,7 @@ def load_recordings(config: Config) -> list[Recording]:
     """Read the labelled recordings of a configuration, or simulate them.
 
     Raises:
-        ValueError: a folder, file or manifest cannot be used; the message says which and why.
+        ValueError: a folder, file or manifest cannot be used.
     """
     data = config.data
     if data.is_simulated:
@@ -159,7 +159,7 @@ def _stored(recordings: Iterable[Recording], config: Config) -> list[Recording]:
 
 
 def load_unlabelled(config: Config, channels: Sequence[str]) -> list[Recording]:
-    """Read the recordings that only physics terms use, without their labels.
+    """Read the recordings for the physics terms only, without their labels.
 
     Raises:
         ValueError: a folder, file or manifest cannot be used.
@@ -213,11 +213,11 @@ class Harmonised:
     """Recordings at one sampling rate and band, and the window for them.
 
     Attributes:
-        recordings: labelled ones first.
-        rate_hz: their sampling rate.
-        band_hz: upper edge of their band; None where nothing is cut off.
+        recordings: the labelled recordings, followed by the unlabelled ones.
+        rate_hz: sampling rate.
+        band_hz: cutoff of the low-pass filter; None if there is none.
         window: samples per window.
-        window_reason: why it is as long as it is.
+        window_reason: reason for the window length.
         notes: choices and their reasons.
     """
 
@@ -230,23 +230,25 @@ class Harmonised:
 
 
 def harmonise(config: Config, recordings: Sequence[Recording], classes: Sequence[str]) -> Harmonised:
-    """Bring recordings to one sampling rate and band, with their speeds, and choose the window.
+    """Resample recordings to one sampling rate and band, estimate their speeds, and choose the window.
 
     Raises:
         ValueError: the recordings cannot be used together, or a window is shorter than a revolution.
     """
-    everything = with_speeds(recordings, config)
-    rate_hz, why_rate = choose_sampling_rate(everything, classes, config.data.sampling_rate_hz)
-    band_hz = _band_of(config, everything)
-    if band_hz is not None or any(recording.sampling_rate_hz != rate_hz for recording in everything):
-        everything = _stored((to_common_rate([r], rate_hz, band_hz)[0] for r in everything), config)
-    window, why_window = resolve_window(config, everything, rate_hz)
+    harmonised = with_speeds(recordings, config)
+    rate_hz, rate_reason = choose_sampling_rate(harmonised, classes, config.data.sampling_rate_hz)
+    band_hz = _band_of(config, harmonised)
+    if band_hz is not None or any(recording.sampling_rate_hz != rate_hz for recording in harmonised):
+        harmonised = _stored((to_common_rate([r], rate_hz, band_hz)[0] for r in harmonised), config)
+    window, window_reason = resolve_window(config, harmonised, rate_hz)
     if config.uses_speed:
-        check_revolution(everything, window)
-    notes = [f"sampling rate {rate_hz:g} Hz: {why_rate}", f"window: {why_window}"]
+        check_revolution(harmonised, window)
+    notes = [f"sampling rate {rate_hz:g} Hz: {rate_reason}", f"window: {window_reason}"]
     if band_hz is not None:
-        notes.append(f"band: all recordings are low-passed at {band_hz:.0f} Hz, so that their rates reveal no label")
-    return Harmonised(everything, rate_hz, band_hz, window, why_window, notes + _notes_on_speed(config, recordings))
+        notes.append(
+            f"band: all recordings are low-passed at {band_hz:.0f} Hz, so that sampling rates do not reveal labels"
+        )
+    return Harmonised(harmonised, rate_hz, band_hz, window, window_reason, notes + _notes_on_speed(config, recordings))
 
 
 def _band_of(config: Config, recordings: Sequence[Recording]) -> float | None:
@@ -277,12 +279,12 @@ def _notes_on_speed(config: Config, recordings: Sequence[Recording]) -> list[str
     n_unknown = sum(recording.rpm is None for recording in recordings)
     speeds = config.physics.rpm_range
     if n_unknown and config.physics.rpm_from == "signal" and isinstance(speeds, tuple):
-        said = f"estimated from the signal, between {speeds[0]:g} and {speeds[1]:g} rpm"
+        source = f"estimated from the signal, between {speeds[0]:g} and {speeds[1]:g} rpm"
     elif n_unknown and config.uses_speed:
-        said = "unknown, so physics is not applied to them"
+        source = "unknown, so physics is not applied to them"
     else:
         return []
-    return [f"speed: that of {n_unknown} of {len(recordings)} recordings is {said}"]
+    return [f"speed: that of {n_unknown} of {len(recordings)} recordings is {source}"]
 
 
 # -- split, check, resolve -----------------------------------------------------------------------------------
@@ -338,19 +340,19 @@ def _resolve(
 
 
 def rolling_faults(labels: Sequence[str]) -> list[str]:
-    """Return the labels whose fault lines follow from the geometry of a rolling bearing."""
+    """Return the labels whose fault frequencies depend on the geometry of a rolling bearing."""
     rolling = [signature(name) for name in ROLLING_CLASSES[1:]]
     return [label for label in labels if signature(label) in rolling]
 
 
 def _check_bearing(config: Config, classes: Sequence[str]) -> None:
-    """Validate that the bearing is known where its lines are used."""
+    """Validate that the bearing is known if its fault frequencies are used."""
     faults, method = rolling_faults(classes), config.training.method
     uses_lines = config.model_name == "hybrid_pinn" or (isinstance(method, PhysicsMethod) and method.lambda_freq > 0)
     if faults and uses_lines and config.physics.bearing is None and not config.data.is_simulated:
         raise ValueError(
-            f"the lines of {', '.join(faults)} follow from the geometry of the rolling bearing: name it with --bearing "
-            f"(expected one of: {', '.join(BEARINGS)})"
+            f"the frequencies of {', '.join(faults)} depend on the geometry of the rolling bearing; state it with "
+            f"--bearing (expected one of: {', '.join(BEARINGS)})"
         )
 
 
@@ -358,7 +360,7 @@ def _check_bearing(config: Config, classes: Sequence[str]) -> None:
 
 
 def fingerprint_of(config: Config, recordings: Sequence[Recording], unlabelled: Sequence[Recording] = ()) -> str:
-    """Hash the recordings as they were loaded, in order; of simulated ones, the settings of the simulation."""
+    """Hash the recordings as loaded, in order; for simulated ones, the settings of the simulation."""
     digest = hashlib.blake2b(digest_size=16)
     if config.data.is_simulated:
         digest.update(repr((config.data.simulation, [recording.source for recording in recordings])).encode())
@@ -369,7 +371,7 @@ def fingerprint_of(config: Config, recordings: Sequence[Recording], unlabelled: 
 
 
 def content_of(recording: Recording) -> str:
-    """Hash a recording's samples: equal for equal samples, whatever their file is called."""
+    """Hash the samples of a recording, independent of its file name."""
     return hashlib.blake2b(np.ascontiguousarray(recording.signal).data, digest_size=8).hexdigest()
 
 
@@ -377,7 +379,7 @@ def check_same_recordings(config: Config, fingerprint: str, saved: str) -> None:
     """Validate that the recordings are those that a run was started with.
 
     Raises:
-        ValueError: they differ.
+        ValueError: the recordings have changed.
     """
     if fingerprint != saved:
         where = "the simulation" if config.data.is_simulated else config.data.path

@@ -1,4 +1,4 @@
-"""From a configuration to its network and the physics of its classes."""
+"""The network of a configuration, and the physics of its classes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from whirl.runs.maps import make_time_frequency
 from whirl.runs.run_folder import RunFolder
 from whirl.runs.sections import MapsMethod, PhysicsMethod
 
-MIN_WINDOWS, MAX_WINDOWS = 3, 512  # windows from which the normal level of a line is estimated
+MIN_WINDOWS, MAX_WINDOWS = 3, 512  # windows to estimate the normal level of a line
 
 _DEFAULT_MAX_RPM = 6000.0
 _HEADROOM = 1.1  # augmentation changes the speed by up to a tenth
@@ -55,7 +55,7 @@ def load_run_network(folder: RunFolder) -> tuple[Config, nn.Module]:
 
 
 def model_arguments(config: Config) -> dict[str, Any]:
-    """Return the network's arguments besides its numbers of classes and channels, as plain data."""
+    """Return the network's arguments except the numbers of classes and channels, as plain data."""
     arguments: dict[str, Any] = {}
     method = config.training.method
     if config.model_name in (*PHYSICAL_MODELS, "multi_tfr"):
@@ -68,27 +68,27 @@ def model_arguments(config: Config) -> dict[str, Any]:
     if config.model_name == "hybrid_pinn":
         arguments |= {"bearing": config.bearing, "max_rpm": max_rpm(config)}
     if config.model_name == "order_cnn" and config.speed_range:
-        # At the slowest speed resampling changes nothing: nothing is cut off or aliased.
+        # The samples per revolution at the slowest speed, so that resampling neither cuts off the band nor aliases.
         arguments["samples_per_revolution"] = 60 * config.data.sampling_rate_hz / config.speed_range[0]
     return arguments
 
 
 def max_rpm(config: Config) -> float:
-    """Return the highest shaft speed, rpm, that physics looks for."""
+    """Return the highest shaft speed (rpm) for which physics evaluates lines."""
     return max(_DEFAULT_MAX_RPM, _HEADROOM * config.speed_range[1] if config.speed_range else 0.0)
 
 
 def bearing_orders(config: Config) -> FaultOrders | None:
-    """Return the fault orders of the configured rolling bearing; None where it is unknown."""
+    """Return the fault orders of the configured rolling bearing; None if it is unknown."""
     return None if config.bearing is None else fault_orders(BEARINGS[config.bearing])
 
 
 def new_physics_loss(data: PreparedData, trust: bool = False) -> PhysicalConstraintLoss:
-    """Make the physics terms for the classes of a run; healthy training windows, if any, calibrate them.
+    """Make the physics terms for the classes of a run, calibrated with healthy training windows if there are any.
 
     Args:
         data: recordings of the run.
-        trust: correct the physics by how well it agrees with the labels of the training windows.
+        trust: correct the physics by its agreement with the labels of the training windows.
     """
     config, method = data.config, data.config.training.method
     terms = method if isinstance(method, PhysicsMethod) else PhysicsMethod()
@@ -113,7 +113,7 @@ def new_physics_loss(data: PreparedData, trust: bool = False) -> PhysicalConstra
 
 
 def _some_windows(data: PreparedData, recordings: Sequence[Recording]) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Return signals `[M, C, T]`, targets `[M]` and speeds `[M]` of windows that hold a revolution of the shaft."""
+    """Return signals `[M, C, T]`, targets `[M]` and speeds `[M]` of windows that cover a revolution of the shaft."""
     duration_s = data.config.input.window / data.config.data.sampling_rate_hz
     usable = [recording for recording in recordings if (recording.rpm or 0) * duration_s >= 60]
     if not usable:
@@ -129,7 +129,7 @@ class PhysicsBaseline(nn.Module):
     """Classifies windows by their physical evidence, with the interface of a network.
 
     Args:
-        loss: gives the distribution over the classes with expected lines; the others get probability 0.
+        loss: computes the distribution over the classes with expected lines; the others get probability 0.
     """
 
     def __init__(self, loss: EvidenceConsistencyLoss) -> None:
@@ -137,7 +137,7 @@ class PhysicsBaseline(nn.Module):
         self.loss = loss
 
     def forward(self, signals: Tensor, metadata: Mapping[str, Tensor]) -> Tensor:
-        """Return logits `[B, K]` of signals `[B, C, T]`; equal ones where the speed `rpm` allows no evidence."""
+        """Return logits `[B, K]` of signals `[B, C, T]`; uniform ones if the speed `rpm` is unknown or out of range."""
         search = self.loss.search
         if search is None:
             raise ValueError("no class has expected lines")
@@ -150,7 +150,7 @@ class PhysicsBaseline(nn.Module):
 
 
 def physics_baseline(data: PreparedData) -> PhysicsBaseline | None:
-    """Make the physics baseline for a run's classes; None where physics cannot distinguish any of them."""
+    """Make the physics baseline for the classes of a run; None if physics cannot distinguish any of them."""
     with suppress_user_warnings():
         loss = new_physics_loss(data).frequency
     return PhysicsBaseline(loss) if loss.search is not None and len(loss.constrained) > 1 else None
@@ -158,7 +158,7 @@ def physics_baseline(data: PreparedData) -> PhysicsBaseline | None:
 
 @contextmanager
 def suppress_user_warnings() -> Iterator[None]:
-    """Silence warnings about lines that the windows are too short for: training with physics reports them."""
+    """Suppress warnings about windows that are too short for some lines; training with physics shows them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield

@@ -1,4 +1,4 @@
-"""Settings by flat name, as the command line and Python keywords spell them, and where they stand in sections."""
+"""Settings by flat name, as used on the command line and as Python keywords, and their location in the sections."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from whirl.validation import nearest_name, unknown_name
 
 @dataclass(frozen=True)
 class FlatSetting:
-    """A setting under the name that the command line and Python keywords use.
+    """A setting under the name used on the command line and as Python keyword.
 
     Attributes:
         name: flat name, e.g. `lr`.
-        path: where it stands, e.g. `("training", "lr")`.
-        info: pydantic's field.
-        about: our description of it.
-        method: the way of training that it belongs to; empty: any.
+        path: location in the sections, e.g. `("training", "lr")`.
+        info: pydantic field.
+        about: further description of the field.
+        method: training method that the setting belongs to; empty: all.
     """
 
     name: str
@@ -32,20 +32,20 @@ class FlatSetting:
 
     @property
     def flag(self) -> str:
-        """Its option on the command line; empty where there is none."""
+        """Option on the command line; empty if there is none."""
         return f"--{self.name.replace('_', '-')}" if self.about.flag is None else self.about.flag
 
     @property
     def text(self) -> str:
-        """What it is, in one sentence, with its unit and the trainer that it belongs to."""
-        text = self.info.description or "Way of training."
+        """Description in one sentence, with the unit and the trainer that the setting belongs to."""
+        text = self.info.description or "Training method."
         unit = f" ({self.about.unit})" if self.about.unit else ""
         owner = f" For trainer {self.method}." if self.method not in ("", "registered") else ""
         return f"{text.rstrip('.')}{unit}.{owner}"
 
     @property
     def default_text(self) -> str:
-        """Its value if none is given, in brackets; empty where one is required."""
+        """Default value in brackets; empty if a value is required."""
         if self.name == "trainer":
             return "[default: plain]"
         if self.info.is_required() or isinstance(self.info.default, BaseModel):
@@ -56,7 +56,7 @@ class FlatSetting:
 
     @property
     def metavar(self) -> str:
-        """The form of its value, e.g. FLOAT or ce|focal."""
+        """Form of the value, e.g. FLOAT or ce|focal."""
         annotation = self.info.annotation
         if self.about.kind:
             return self.about.kind.upper() if self.about.kind.islower() else self.about.kind
@@ -102,7 +102,7 @@ def _of_methods(path: tuple[str, ...], info: Any) -> Iterator[FlatSetting]:
 
 
 def walk(config: Any) -> Iterator[tuple[FlatSetting, Any]]:
-    """Go through the settings that apply to a configuration, with their values."""
+    """Iterate over the settings that apply to a configuration, with their values."""
     kind = config.training.method.kind
     kind = kind if kind in METHODS else "registered"
     for flat in flat_settings(type(config)).values():
@@ -126,7 +126,7 @@ def to_flat(config: Any) -> dict[str, Any]:
 
 
 def get_setting(config: Any, name: str) -> Any:
-    """Return a setting by its flat name; None where it is not set or does not apply."""
+    """Return the value of a setting by its flat name; None if it is not set or does not apply."""
     return next((value for flat, value in walk(config) if flat.name == name), None)
 
 
@@ -138,10 +138,10 @@ def get_nested(nested: Any, path: tuple[str, ...]) -> Any:
 
 
 def from_flat(settings: Mapping[str, Any], config_class: type[Any]) -> dict[str, Any]:
-    """Sort settings by flat name into sections; values of None are left out.
+    """Convert settings by flat name to nested sections; values of None are omitted.
 
     Raises:
-        ValueError: a name is unknown, or settings of two ways of training are given.
+        ValueError: a name is unknown, or settings of two training methods are given.
 
     Example:
         >>> from whirl.runs.config import Config
@@ -169,12 +169,12 @@ def _set(nested: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
 
 
 def _method_of(given: Mapping[str, Any], known: Mapping[str, FlatSetting]) -> str | None:
-    """The way of training that the settings imply, if any."""
+    """Return the training method that the settings imply, if any."""
     owners = {known[name].method: name for name in reversed(list(given)) if known[name].method}
     stated = given.get("trainer")
     if len(owners) > 1:
         first, second = list(owners.values())[-1], list(owners.values())[-2]
-        raise ValueError(f"{first} and {second} are mutually exclusive: they are two ways of training")
+        raise ValueError(f"{first} and {second} are mutually exclusive: they belong to different trainers")
     for owner, name in owners.items():
         if stated is not None and owner not in (stated, "registered"):
             raise ValueError(f"{name} requires trainer {owner!r} (got {stated!r})")
@@ -183,7 +183,7 @@ def _method_of(given: Mapping[str, Any], known: Mapping[str, FlatSetting]) -> st
 
 
 def unknown_setting(name: str, config_class: type[Any]) -> str:
-    """Format the message for an unknown setting; the nearest one is found by meaning as well as by spelling.
+    """Format the message for an unknown setting, with the nearest one by synonym or spelling.
 
     Example:
         >>> from whirl.runs.config import Config

@@ -1,4 +1,4 @@
-"""A table of the run folders below a folder."""
+"""Table of the run folders below a folder."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class RunRow:
     Attributes:
         run: path of its folder, relative to the folder that was searched.
         data: name of its recordings.
-        model: its network.
-        trainer: its way of training.
-        n_test: test recordings; None where the run is not finished, as for the scores.
+        model: name of the network.
+        trainer: name of the trainer.
+        n_test: number of test recordings; None if the run is not finished, as for the scores.
         macro_f1: macro F1 over test recordings, 0 to 1.
-        low: lower end of its 95 % interval; None where there is none.
+        low: lower end of its 95 % interval; None if there is none.
         high: upper end.
         accuracy: accuracy over test recordings, 0 to 1.
         finished: when the metrics were written, ISO 8601 in local time.
@@ -49,11 +49,11 @@ def list_runs(folder: str | Path, sort_by: str = "finished") -> list[RunRow]:
     """List the runs below a folder.
 
     Args:
-        folder: folder to search; run folders may lie at any depth.
-        sort_by: a field of `RunRow`; numbers sort from high to low, unfinished runs last.
+        folder: folder to search for run folders, at any depth.
+        sort_by: a field of `RunRow`; numbers are sorted in descending order, and unfinished runs are last.
 
     Raises:
-        ValueError: there is no such folder, or the column is unknown.
+        ValueError: the folder does not exist, or the column is unknown.
     """
     from whirl.validation import check_name
 
@@ -94,15 +94,15 @@ def _row(run: Path, name: str) -> RunRow:
 def _scores(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
-    found = json.loads(file.read_text(encoding="utf-8"))["recording"]
-    interval = found["intervals"]["macro_f1"]
+    metrics = json.loads(file.read_text(encoding="utf-8"))["recording"]
+    interval = metrics["intervals"]["macro_f1"]
     written = datetime.fromtimestamp(file.stat().st_mtime).isoformat(sep=" ", timespec="minutes")
     return {
-        "n_test": found["n"],
-        "macro_f1": found["macro_f1"],
+        "n_test": metrics["n"],
+        "macro_f1": metrics["macro_f1"],
         "low": interval["low"],
         "high": interval["high"],
-        "accuracy": found["accuracy"],
+        "accuracy": metrics["accuracy"],
         "finished": written,
     }
 
@@ -122,7 +122,7 @@ def to_csv(rows: Sequence[RunRow]) -> str:
 
 
 def to_latex(rows: Sequence[RunRow]) -> str:
-    r"""Format the table for LaTeX, with `\toprule` and so on of the package booktabs."""
+    r"""Format the table for LaTeX with the package booktabs."""
     lines = [" & ".join(cells) + r" \\" for cells in ([_HEAD, *map(cells_of, rows)])]
     escaped = [line.replace("_", r"\_").replace("%", r"\%") for line in lines]
     body = "\n".join([r"\toprule", escaped[0], r"\midrule", *escaped[1:], r"\bottomrule"])
@@ -133,7 +133,7 @@ _HEAD = ["run", "data", "model", "trainer", "test", "macro F1", "accuracy", "fin
 
 
 def cells_of(row: RunRow) -> list[str]:
-    """Format a row for people; empty cells where a run is not finished.
+    """Format the cells of a row; those of unfinished runs are empty.
 
     Example:
         >>> cells_of(RunRow("a", "cwru", "wdcnn", "plain", 12, 0.5, 0.4, 0.6, 0.75, "2026-11-30 12:00", 1.5))[4:7]
@@ -154,5 +154,5 @@ def cells_of(row: RunRow) -> list[str]:
 
 
 def table_of(rows: Sequence[RunRow]) -> list[list[str]]:
-    """Return the heading and a row of cells for each run."""
+    """Return the heading and the cells of each run."""
     return [_HEAD, *map(cells_of, rows)]

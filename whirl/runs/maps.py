@@ -17,7 +17,7 @@ def make_time_frequency(config: Config, kind: str, rate_hz: float | None = None)
     Args:
         config: the configuration; its method is `MapsMethod`.
         kind: kind of the maps, see `whirl.dsp.time_frequency.KINDS`.
-        rate_hz: sampling rate; None is the configured one.
+        rate_hz: sampling rate; None uses the configured one.
     """
     method = config.training.method
     arguments = (method.maps or {}).get(kind, {}) if isinstance(method, MapsMethod) else {}  # type: ignore[call-overload]
@@ -25,13 +25,16 @@ def make_time_frequency(config: Config, kind: str, rate_hz: float | None = None)
 
 
 def resolved_maps(config: Config, representation: Any, rate_hz: float) -> dict[str, dict[str, Any]] | None:
-    """Return every argument of the configured maps, so that a run does not depend on later defaults."""
+    """Return all arguments of the configured maps, so that a run does not depend on later defaults."""
     if representation is None:
         return None
     kinds = [representation] if isinstance(representation, str) else representation
-    made = {kind: make_time_frequency(config, kind, rate_hz).config for kind in kinds}
-    own = ("kind", "sampling_rate_hz")
-    return {kind: {name: value for name, value in given.items() if name not in own} for kind, given in made.items()}
+    configs = {kind: make_time_frequency(config, kind, rate_hz).config for kind in kinds}
+    excluded = ("kind", "sampling_rate_hz")
+    return {
+        kind: {name: value for name, value in arguments.items() if name not in excluded}
+        for kind, arguments in configs.items()
+    }
 
 
 def maybe_cache_maps(windows: WindowDataset, config: ResolvedConfig, kind: str) -> WindowDataset | MapDataset:
@@ -40,7 +43,7 @@ def maybe_cache_maps(windows: WindowDataset, config: ResolvedConfig, kind: str) 
     Args:
         windows: windows of one part of the recordings.
         config: the resolved configuration.
-        kind: kind of the maps; empty where the network sees waveforms.
+        kind: kind of the maps; empty if the network takes waveforms.
 
     Raises:
         OSError: the folder cannot be written to, or its disk is full.

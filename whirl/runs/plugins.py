@@ -1,4 +1,4 @@
-"""The installed packages that a run needs besides whirl."""
+"""The installed packages that a run requires besides whirl."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def packages_of(config: Config, files: Iterable[str] = ()) -> list[str]:
 
 
 def missing_packages(saved: Mapping[str, Any]) -> str:
-    """Name the packages of a run that are not installed here, for a message; empty if there are none."""
+    """Format a message about packages of a run that are not installed; empty if all are installed."""
     missing = [name for name in saved.get("packages", ()) if not _is_installed(name)]
-    return f"; it needs the package {', '.join(missing)}, which is not installed" if missing else ""
+    return f"; it requires the package {', '.join(missing)}, which is not installed" if missing else ""
 
 
 def _is_installed(name: str) -> bool:

@@ -1,10 +1,10 @@
 """The settings of a run, each described once, in sections.
 
-A field is made by `setting`, which holds its default, description, unit, bounds and synonyms. The command line, the
-YAML form, the JSON schema and the page of settings are made from these descriptions. A field whose default is None is
-chosen from the data when a run is prepared; `"off"`, `"unknown"` and the like are values.
+A field is created by `setting` with its default, description, unit, bounds and synonyms. The command line, the YAML
+form, the JSON schema and the page of settings are generated from these descriptions. A field whose default is None is
+chosen from the data when a run is prepared; `"off"`, `"unknown"` and similar strings are regular values.
 
-Nothing heavy is imported here, so that `whirl --help` is fast: checks that need torch import it when they run.
+To keep `whirl --help` fast, validators that need torch import it when they run.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ Kind = Literal["stft", "cwt", "wvd", "envelope", "order"]
 
 @dataclass(frozen=True)
 class About:
-    """What a setting's field says beyond pydantic's own facts.
+    """Description of a setting beyond what pydantic stores.
 
     Attributes:
-        name: flat name, as the command line and Python keywords spell it; empty: the field's name.
-        flag: option of the command line, e.g. `"--lr"`; None: made of the flat name; empty: no option.
+        name: flat name, used on the command line and as Python keyword; empty: the name of the field.
+        flag: option on the command line, e.g. `"--lr"`; None: derived from the flat name; empty: no option.
         unit: unit of the value.
-        auto: how the value is chosen where the default is None.
-        choices: function that lists the names to choose from.
+        auto: how the value is chosen if the default is None.
+        choices: function that lists the valid names.
         synonyms: other words for the setting, for "did you mean".
-        kind: type as shown in `--help` and the docs; empty: that of the annotation.
+        kind: type as shown in `--help` and the docs; empty: derived from the annotation.
     """
 
     name: str = ""
@@ -62,9 +62,9 @@ def setting(default: Any, description: str, about: About = About(), **bounds: An
     """Describe one setting.
 
     Args:
-        default: value if none is given; None: chosen from the data.
+        default: default value; None: chosen from the data.
         description: one sentence, for `--help`, the schema and the docs.
-        about: what else is known of it.
+        about: further description.
         **bounds: `ge`, `gt`, `le` and `lt` of pydantic's `Field`.
     """
     extra: Any = {"unit": about.unit} if about.unit else None
@@ -79,19 +79,19 @@ def about(info: Any) -> About:
 
 
 class Section(BaseModel):
-    """A group of settings; immutable, closed to unknown names and to numbers that are not finite."""
+    """A group of settings: immutable, without unknown names or numbers that are not finite."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
 
 def _absolute(folder: Any) -> Any:
-    """A run folder can then be evaluated from any working directory."""
+    """Make a path absolute, so that a run can be evaluated from any working directory."""
     return str(Path(folder).resolve()) if isinstance(folder, (str, Path)) and folder not in (OFF, SIMULATED) else folder
 
 
 def _not_empty(names: Any) -> Any:
     if isinstance(names, (list, tuple)) and (not names or len(set(names)) < len(names)):
-        raise ValueError("expected at least one name and none twice")
+        raise ValueError("expected at least one name and no duplicates")
     return names
 
 
@@ -101,7 +101,7 @@ Names = Annotated[list[str], AfterValidator(_not_empty)]
 
 
 class SimulationSection(Section):
-    """Recordings to simulate where no folder is given."""
+    """Recordings to simulate if no folder is given."""
 
     family: Literal["journal", "rolling"] = setting("journal", "Machines: journal (11 classes) or rolling (4 classes).")
     n_machines: int = setting(80, "Machines (specimens), each recorded in every class.", ge=3, le=100_000)
@@ -119,7 +119,7 @@ class DataSection(Section):
 
     path: Folder = setting(SIMULATED, "Folder of recordings; simulated machines by default.", About("data", flag=""))
     simulation: SimulationSection = setting(
-        SimulationSection(), "Recordings to simulate where no folder is given.", About(flag="", kind="section")
+        SimulationSection(), "Recordings to simulate if no folder is given.", About(flag="", kind="section")
     )
     channels: Names = setting(
         None, "Channels to use, e.g. DE,FE.", About(auto="all", synonyms=("sensors", "columns"), kind="names")
@@ -133,7 +133,7 @@ class DataSection(Section):
         About(
             flag="--sampling-rate",
             unit="Hz",
-            auto="the lowest rate that holds the band in which the classes differ",
+            auto="the lowest rate that covers the band in which the classes differ",
             synonyms=("sample_rate", "fs", "rate"),
         ),
         gt=0,
@@ -142,7 +142,7 @@ class DataSection(Section):
     band_limit_hz: float | Literal["off"] = setting(
         None,
         "Low-pass filter for all recordings.",
-        About(unit="Hz", auto="set where the recordings' own rates differ", synonyms=("lowpass", "cutoff_hz")),
+        About(unit="Hz", auto="set if the sampling rates of the recordings differ", synonyms=("lowpass", "cutoff_hz")),
     )
     mmap_dir: str = setting(
         OFF, "Store samples in memory-mapped files in this folder instead of in memory.", About(kind="folder")
@@ -165,7 +165,7 @@ class SplitSection(Section):
     """Training, validation and test parts."""
 
     by: Literal["specimen", "recording", "time"] = setting(
-        "specimen", "What the test part must not share with training.", About("split")
+        "specimen", "What training and test parts must not share.", About("split")
     )
     test_specimens: Names | Literal["drawn"] = setting(
         "drawn", "Specimens to test on, e.g. X,Y.", About(kind="names", synonyms=("holdout", "test_machines"))
@@ -176,7 +176,7 @@ class SplitSection(Section):
     val_fraction: float = setting(
         0.15, "Fraction of the data for validation.", About(synonyms=("val_size", "validation_split")), gt=0, lt=1
     )
-    allow_leakage: bool = setting(False, "Train although test data leak into training; stamped on the report.")
+    allow_leakage: bool = setting(False, "Train even if test data leak into training; the report is stamped.")
 
 
 class ModelSection(Section):
@@ -203,7 +203,7 @@ class ModelSection(Section):
 
 
 class InputSection(Section):
-    """Windows, as the network sees them."""
+    """Input windows."""
 
     window: int = setting(
         None,
@@ -240,7 +240,7 @@ class InputSection(Section):
 
 
 class PlainMethod(Section):
-    """Training on the labels alone."""
+    """Training with labels only."""
 
     kind: Literal["plain"] = "plain"
 
@@ -254,7 +254,7 @@ class PhysicsMethod(Section):
     lambda_temporal: float = setting(0.0, "Weight of steady predictions within a recording.", ge=0, le=1e6)
     lambda_schedule: str = setting(
         "constant",
-        "How these weights rise over the epochs.",
+        "How these weights increase over the epochs.",
         About(choices=lambda: ("linear", "cosine", "exponential", "step", "constant")),
     )
     unlabeled: Folder = setting(OFF, "Folder of unlabeled recordings for the physics terms.", About(kind="folder"))
@@ -273,13 +273,13 @@ class MapsMethod(Section):
     kind: Literal["maps"] = "maps"
     representation: Kind | Literal["multi"] | list[Kind] = setting(
         ...,
-        "Maps that the network sees: stft, cwt, wvd, envelope, order, several, or multi.",
+        "Kinds of maps: stft, cwt, wvd, envelope, order, several of them, or multi.",
         About(synonyms=("spectrogram", "tfr", "transform"), kind="names"),
     )
     maps: dict[Kind, dict[str, Any]] = setting(
         None, "Arguments of the maps by kind, e.g. {stft: {n_frequencies: 128}}.", About(auto="defaults", kind="YAML")
     )
-    specaugment: bool = setting(True, "Mask bands of time and of frequency in training.")
+    specaugment: bool = setting(True, "Mask time and frequency bands in training.")
     map_cache: Folder = setting(
         OFF,
         "Store the maps in this folder, for all runs on the same windows.",
@@ -308,8 +308,10 @@ class DistilledMethod(Section):
 
     kind: Literal["distilled"] = "distilled"
     teacher: Folder = setting(..., "Run folder of the teacher network.", About(kind="folder"))
-    temperature: float = setting(4.0, "Divisor of teacher's and student's logits.", gt=0, le=1e3)
-    alpha: float = setting(0.7, "Weight of the distillation term; the labels have the rest.", ge=0, le=1)
+    temperature: float = setting(4.0, "Divisor of the logits of teacher and student.", gt=0, le=1e3)
+    alpha: float = setting(
+        0.7, "Weight of the distillation term; the term of the labels has weight 1 - alpha.", ge=0, le=1
+    )
 
 
 def _stages(stages: Any) -> Any:
@@ -321,14 +323,14 @@ def _stages(stages: Any) -> Any:
 
 
 class ProgressiveMethod(Section):
-    """Training on windows that grow."""
+    """Training on windows of increasing length."""
 
     kind: Literal["progressive"] = "progressive"
     stages: Annotated[list[tuple[int, int]], BeforeValidator(_stages)] = setting(
         ..., "Stages LENGTH:EPOCHS, e.g. 512:5,1024:5,2048:10.", About("progressive", kind="stages")
     )
     resize: Literal["crop", "interpolate", "truncate"] = setting(
-        "crop", "How windows become shorter in early stages.", About("progressive_method")
+        "crop", "How windows are shortened in early stages.", About("progressive_method")
     )
 
     @field_validator("stages")
@@ -337,7 +339,7 @@ class ProgressiveMethod(Section):
         lengths = [length for length, _ in stages]
         is_growing = stages and min(lengths) >= 16 and lengths == sorted(set(lengths)) and lengths[-1] <= MAX_WINDOW
         if not is_growing or min(n for _, n in stages) < 1:
-            raise ValueError("expected stages (length, epochs) of growing length >= 16, each of at least 1 epoch")
+            raise ValueError("expected stages (length, epochs) of increasing length >= 16, each of at least 1 epoch")
         return stages
 
 
@@ -391,19 +393,19 @@ def _losses() -> Sequence[str]:
 def _optimizers() -> Sequence[str]:
     from whirl.optim.cnn_optimizer import optimizer_names
 
-    return [name for name in optimizer_names() if name != "muon"]  # which takes matrices only, not biases
+    return [name for name in optimizer_names() if name != "muon"]  # muon takes matrices only, not biases
 
 
 def _schedules() -> Sequence[str]:
     from whirl.optim.scheduler_factory import schedule_names
 
-    return [name for name in schedule_names() if name != "warmup"]  # which needs another schedule to warm up for
+    return [name for name in schedule_names() if name != "warmup"]  # warmup requires another schedule
 
 
 class TrainingSection(Section):
     """Training."""
 
-    method: Method = setting(PlainMethod(), "Way of training.", About(flag="", kind="method"))
+    method: Method = setting(PlainMethod(), "Training method.", About(flag="", kind="method"))
     epochs: int = setting(
         None,
         "Passes over the training windows.",
@@ -413,7 +415,7 @@ class TrainingSection(Section):
     )
     batch_size: int = setting(64, "Windows per step.", About(synonyms=("batch", "bs")), ge=2, le=2**20)
     loss: str = setting("ce", "Loss function, e.g. ce or focal.", About(choices=_losses, synonyms=("criterion",)))
-    class_weights: bool = setting(False, "Weigh each class by the inverse of its number of training windows.")
+    class_weights: bool = setting(False, "Weight each class by the inverse of its number of training windows.")
     label_smoothing: float = setting(0.0, "Probability spread over all classes, for cross entropy.", ge=0, lt=1)
     optimizer: str = setting("adamw", "Optimizer, e.g. adamw, sgd, rmsprop.", About(choices=_optimizers))
     lr: float = setting(
@@ -462,15 +464,15 @@ class PhysicsSection(Section):
     bearing: Annotated[str, BeforeValidator(_bearing)] = setting(
         None,
         "Rolling bearing, for its fault orders, e.g. 6205.",
-        About(auto="that of the simulation, else unknown", kind="designation"),
+        About(auto="the simulated one, otherwise unknown", kind="designation"),
     )
     rpm_from: Literal["manifest", "signal"] = setting(
-        "manifest", "Shaft speed: as stated, or estimated from the signal where it is not stated."
+        "manifest", "Shaft speed: as stated, or estimated from the signal if it is not stated."
     )
     rpm_range: tuple[float, float] | Literal["unknown"] = setting(
         None,
-        "Lowest and highest shaft speed, for estimating it; not a speed and its double.",
-        About(unit="rpm", auto="what the recordings state", synonyms=("rpm", "speed_range"), kind="LOW,HIGH"),
+        "Lowest and highest shaft speed, for its estimation; the highest should be less than twice the lowest.",
+        About(unit="rpm", auto="the range stated by the recordings", synonyms=("rpm", "speed_range"), kind="LOW,HIGH"),
     )
 
     @field_validator("rpm_range")
@@ -494,12 +496,12 @@ def _pruners() -> Sequence[str]:
 class SearchSection(Section):
     """Search for settings."""
 
-    trials: int = setting(50, "Candidates in all, those of other workers included.", ge=1, le=1_000_000)
+    trials: int = setting(50, "Number of candidates, including those of other workers.", ge=1, le=1_000_000)
     pruner: str = setting(
         "median", "Pruner for unpromising trials: median, hyperband or none.", About(choices=_pruners)
     )
     storage: str = setting(
-        "own", "File or URL that workers share; a file in --out by default.", About(kind="file or URL")
+        "own", "File or URL shared by the workers; a file in --out by default.", About(kind="file or URL")
     )
     study: str = setting("search", "Name of the study within the storage.")
     space: dict[str, Any] = setting(
@@ -524,7 +526,7 @@ class EvaluationSection(Section):
     """Evaluation."""
 
     metrics: list[str] = setting(
-        [], "Further test metrics, which plug-ins have registered.", About(kind="names", choices=_metrics)
+        [], "Additional test metrics registered by plug-ins.", About(kind="names", choices=_metrics)
     )
 
     @field_validator("metrics")
@@ -540,7 +542,7 @@ def _loggers() -> Sequence[str]:
 
 
 def _interval(interval: Any) -> Any:
-    """A number of batches comes as text from the command line."""
+    """Convert a number of batches, which is text on the command line."""
     interval = int(interval) if isinstance(interval, str) and interval.isdigit() else interval
     if interval != OFF:
         from whirl.engine.checkpoint import SaveInterval
@@ -554,7 +556,7 @@ class RunSection(Section):
 
     imports: list[str] = setting(
         [],
-        "Modules to import first; their networks, losses, trainers and so on are known by name then.",
+        "Modules to import first, which register networks, losses, trainers and so on.",
         About(flag="--import", kind="names", synonyms=("plugins", "modules", "import")),
     )
 
@@ -569,8 +571,8 @@ class RunSection(Section):
     device: str = setting("auto", "Device: auto, cpu, cuda, cuda:1, mps.", About(synonyms=("gpu", "accelerator")))
     precision: Literal["32", "bf16", "fp16"] = setting(
         None,
-        "Arithmetic of a training step.",
-        About(auto="the fastest that the device has instructions for", synonyms=("mixed_precision", "amp")),
+        "Floating-point precision of a training step.",
+        About(auto="the fastest that the device supports in hardware", synonyms=("mixed_precision", "amp")),
     )
     threads: int = setting(
         None,
@@ -579,10 +581,12 @@ class RunSection(Section):
         ge=1,
         le=1024,
     )
-    num_workers: int = setting(0, "Loader processes.", About(flag="--workers"), ge=0, le=256)
+    num_workers: int = setting(0, "Number of data-loading processes.", About(flag="--workers"), ge=0, le=256)
     sync_batchnorm: bool = setting(False, "Batch normalization over all processes, under torchrun.")
     checkpoint_every: Annotated[int | str, BeforeValidator(_interval)] = setting(
-        OFF, "Save within epochs too: a number of batches, or a time such as 90s or 10min.", About(kind="INT or TIME")
+        OFF,
+        "Also save a checkpoint within epochs: every so many batches, or a time such as 90s or 10min.",
+        About(kind="INT or TIME"),
     )
     on_nonfinite: Literal["raise", "skip"] = setting("raise", "What to do on a NaN or infinite loss: raise or skip.")
 
