@@ -6,9 +6,9 @@ cost more than the training.
 What: an epoch of shuffled batches `[256, 1, 2048]` cut from 60 recordings of 102400 samples, with targets and metadata,
 on one thread and without workers.
 
-- `vs_default_collate`: a data set that cuts one window per index and standardises it in NumPy, under a `DataLoader`
-  with the default collate function (the common way to write it), over our standardising loader.
-- `vs_copy`: our loader without standardisation over copying as many bytes out of the same memory, in order and batch by
+- `vs_default_collate`: a data set that cuts one window per index and standardizes it in NumPy, under a `DataLoader`
+  with the default collate function (the common way to write it), over our standardizing loader.
+- `vs_copy`: our loader without standardization over copying as many bytes out of the same memory, in order and batch by
   batch. The copy is a lower bound for any loader; the rest is random access and about 15 µs per batch in `DataLoader`
   itself (a third of our time at 64 windows per batch, little at 256).
 
@@ -31,7 +31,7 @@ GOALS = {"vs_default_collate": ">= 6", "vs_copy": "<= 2.6"}
 
 
 class PerSampleDataset(Dataset):
-    """Cuts one window per index and standardises it in NumPy, as map-style data sets commonly do."""
+    """Cuts one window per index and standardizes it in NumPy, as map-style data sets commonly do."""
 
     def __init__(self, recordings: list[Recording]) -> None:
         self.signals = [recording.signal for recording in recordings]

@@ -3,11 +3,11 @@
 Why: ratios of loading, of the loop and of convolutions do not tell how long one waits for a trained network.
 
 What: 5592 training and 1398 validation windows of 2048 samples, cut from 60 recordings of about 120,000 samples (as
-long as those of CWRU), standardised window by window, ten classes, batches of 64, on one thread and without workers.
+long as those of CWRU), standardized window by window, ten classes, batches of 64, on one thread and without workers.
 Both sides report loss, accuracy and macro F1 of training and validation.
 
 - `ours`: `WindowDataset`, `make_loader`, `wdcnn` and `Trainer` with their defaults, and a `MetricsTracker`.
-- `lightning`: a data set that cuts one window per index and standardises it in NumPy, default collate, the same network
+- `lightning`: a data set that cuts one window per index and standardizes it in NumPy, default collate, the same network
   built from `Conv1d`, AdamW, torchmetrics' collection of accuracy and F1, everything logged per epoch.
 
 `epoch_vs_lightning` is ours over Lightning, in processor time from the beginning of an epoch to its end. Needs the
@@ -122,7 +122,7 @@ def ours(train: list[Recording], val: list[Recording]) -> Callable[[], float]:
 
 
 class MapStyleDataset(Dataset):
-    """Cuts one window per index and standardises it in NumPy."""
+    """Cuts one window per index and standardizes it in NumPy."""
 
     def __init__(self, recordings: list[Recording]) -> None:
         self.recordings = recordings

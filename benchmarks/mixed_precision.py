@@ -6,7 +6,7 @@ measured with the engine's own step: forward and loss in autocast, backward, cli
 What, for batches `[64, 1, 2048]`:
 
 - time: medians of complete steps, the precisions running alternately. On a CPU it is processor time on one thread,
-  which other work disturbs least; on CUDA wall time between synchronisations.
+  which other work disturbs least; on CUDA wall time between synchronizations.
 - memory: how far the peak rises over what is there after a step with two samples (weights, gradients, moments and
   libraries), i.e. activations and work space. On a CPU (Linux) it is the resident memory of a fresh process per case,
   whose allocations above 64 KiB are returned to the system when freed; on CUDA torch's allocated memory. The median of

@@ -64,7 +64,7 @@ def step_ratio(slow: Callable[[], None], fast: Callable[[], None], names: tuple[
 
 
 def eager_wdcnn() -> nn.Module:
-    """Return WDCNN built from `Conv1d`; like ours without the biases that batch normalisation cancels."""
+    """Return WDCNN built from `Conv1d`; like ours without the biases that batch normalization cancels."""
 
     def stage(in_channels: int, out_channels: int, kernel: int, stride: int, padding: int) -> list[nn.Module]:
         convolution = nn.Conv1d(in_channels, out_channels, kernel, stride, padding, bias=False)

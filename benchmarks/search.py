@@ -27,7 +27,7 @@ best candidate only at the end, so times are also given as shares of the complet
 A search that has not found a good candidate after twice as many trials as the table has candidates counts with the time
 until then. The median over the 20 represents a seed; medians over the seeds are compared, and the ratios to the grid,
 seed by seed, as geometric means with Student's 95 % interval of the logarithms. Scores on other machines
-are not evaluated here: the searches are compared by what they maximise.
+are not evaluated here: the searches are compared by what they maximize.
 
 `live` runs the searches for one seed of `wdcnn` without a table, random and Bayesian over the continuous ranges of the
 preset, until they reach 99 % of the grid's best or have tried --trials; time is wall time. The grid runs in
@@ -118,7 +118,7 @@ class Found:
     reached: bool
 
 
-def in_order(table: Table, order: Iterable[int]) -> Found:
+def replay_in_order(table: Table, order: Iterable[int]) -> Found:
     """Replay a search that tries candidates in a fixed order."""
     time_s = 0.0
     for n_trials, index in enumerate(order, start=1):
@@ -170,9 +170,9 @@ def bayesian(table: Table, name: str, seed: int) -> Found:
 def search_of(name: str, table: Table, repetition: int) -> Found:
     n = len(table.candidates)
     if name == "grid":
-        return in_order(table, range(n))
+        return replay_in_order(table, range(n))
     if name == "random":
-        return in_order(table, np.random.default_rng(repetition).permutation(n))
+        return replay_in_order(table, np.random.default_rng(repetition).permutation(n))
     return bayesian(table, name, repetition)
 
 
@@ -192,7 +192,7 @@ def replay(arguments: argparse.Namespace) -> None:
             }
             for name in SEARCHES
         }
-        for name, value, of_all, interval in summarise(found, tables):
+        for name, value, of_all, interval in summarize(found, tables):
             ratios |= {f"{model} {name}/grid": value, f"{model} {name}/complete grid": of_all}
             intervals[f"{model} {name}/grid"] = interval
     print_results(ratios, GOALS, geometric_means=intervals)
@@ -208,7 +208,7 @@ def describe(model: str, tables: dict[int, Table]) -> None:
         )
 
 
-def summarise(found: Any, tables: dict[int, Table]) -> Iterable[tuple[str, float, float, list[float]]]:
+def summarize(found: Any, tables: dict[int, Table]) -> Iterable[tuple[str, float, float, list[float]]]:
     """Print a row for each search; yield its ratios to the grid and to the complete grid, and their geometric mean."""
     trials = {
         name: {s: statistics.median(f.trials for f in runs) for s, runs in of.items()} for name, of in found.items()

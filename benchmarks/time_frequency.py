@@ -9,7 +9,7 @@ What, on one thread:
   power in 64 cells, which is what a network gets. PyWavelets takes one signal per call, by its default method
   (convolution) and by its faster one (FFT), with a wavelet of the same shape, and computes all coefficients.
 - Short-time Fourier transform: batches `[32, 1, 2048]`, Hann window of 128, hop 32. `stft` is compared with
-  `torch.stft` alone; `stft_map` is `TimeFrequency("stft")` with power, dB and standardisation, for information.
+  `torch.stft` alone; `stft_map` is `TimeFrequency("stft")` with power, dB and standardization, for information.
 - SpecAugment: batches `[32, 1, 128, 256]`, two masks of up to 40 time steps and two of up to 20 frequencies, drawn for
   each sample. `SpectrogramTrainer.apply_specaugment` is compared with four masks applied to the batch one by one, each
   drawn and filled in for each sample independently as torchaudio's `mask_along_axis_iid` does; and with a loop over

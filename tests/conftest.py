@@ -34,7 +34,7 @@ if FORCED_BF16 is not None:
 def real_data() -> Path:
     """Return the folder of real recordings; skip the test if it is absent."""
     if not REAL_DATA.is_dir():
-        pytest.skip("WHIRL_REAL_DATA is not a folder of real recordings (their licence does not allow shipping them)")
+        pytest.skip("WHIRL_REAL_DATA is not a folder of real recordings (their license does not allow shipping them)")
     return REAL_DATA
 
 

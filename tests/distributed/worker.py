@@ -214,8 +214,8 @@ def interrupted(folder: Path) -> dict[str, Any]:
     """Send SIGTERM to one rank within an epoch, and resume."""
     uninterrupted = new_trainer(folder / "uninterrupted", [])
     uninterrupted.fit(3)
-    signalled = At(lambda trainer: signal.raise_signal(signal.SIGTERM), on_rank=1, epoch=1, batch=6)
-    first = new_trainer(folder / "mid", [signalled])
+    signaled = At(lambda trainer: signal.raise_signal(signal.SIGTERM), on_rank=1, epoch=1, batch=6)
+    first = new_trainer(folder / "mid", [signaled])
     with finish_batch_on_interrupt(first.state):
         first.fit(3)
     position = gather((first.state.epoch, first.state.batch, first.state.interrupted))

@@ -135,7 +135,7 @@ def test_rejects_channel_that_is_not_a_tachometer(tmp_path, tachometer, message)
         show_recording(both.select_channels(["tacho"]), "cwt", tmp_path / "map.png", tachometer="tacho")
 
 
-def test_order_map_of_envelope_is_labelled(tmp_path):
+def test_order_map_of_envelope_is_labeled(tmp_path):
     path = tmp_path / "map.svg"
     assert any(
         "order map of the squared envelope, " in word

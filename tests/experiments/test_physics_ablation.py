@@ -34,10 +34,10 @@ def speeds(windows):
 def test_specimens_have_one_role(seed):
     pool = recordings()
     task = folder_task(pool, labels=2, seed=seed, window=128)
-    assert len(speeds(task.test)) == len(speeds(task.labelled)) == 2
-    assert speeds(task.test).isdisjoint(speeds(task.unlabelled))
-    assert speeds(task.labelled) <= speeds(task.unlabelled)
-    assert np.bincount(task.labelled.targets).tolist() == [2, 2]
+    assert len(speeds(task.test)) == len(speeds(task.labeled)) == 2
+    assert speeds(task.test).isdisjoint(speeds(task.unlabeled))
+    assert speeds(task.labeled) <= speeds(task.unlabeled)
+    assert np.bincount(task.labeled.targets).tolist() == [2, 2]
 
 
 def test_seeds_draw_different_roles():
@@ -54,18 +54,18 @@ def test_machine_tested_in_one_class_is_not_trained_in_another():
     for seed in range(4):
         task = folder_task(shared, labels=1, seed=seed, window=128)
         assert len(speeds(task.test)) == 1
-        assert speeds(task.test).isdisjoint(speeds(task.unlabelled))
+        assert speeds(task.test).isdisjoint(speeds(task.unlabeled))
 
 
 def test_speed_shift_labels_low_and_tests_high_speeds():
     task = simulated_task("speed_shift", labels=3, seed=1)
-    _, _, labelled_rpm = task.labelled.tensors()
+    _, _, labeled_rpm = task.labeled.tensors()
     _, _, test_rpm = task.test.tensors()
-    _, _, unlabelled_rpm = task.unlabelled.tensors()
-    assert labelled_rpm.max() <= 1800
+    _, _, unlabeled_rpm = task.unlabeled.tensors()
+    assert labeled_rpm.max() <= 1800
     assert test_rpm.min() >= 2600
-    assert unlabelled_rpm.max() > 2600
-    assert np.bincount(task.labelled.targets).tolist() == [3] * 11
+    assert unlabeled_rpm.max() > 2600
+    assert np.bincount(task.labeled.targets).tolist() == [3] * 11
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,7 @@ def of_machines(recordings, first, last):
 @pytest.fixture(scope="module")
 def data(recordings, tmp_path_factory):
     """Machines 0 to 4; only the manifest states the speed, not the files."""
-    folder = tmp_path_factory.mktemp("data") / "labelled"
+    folder = tmp_path_factory.mktemp("data") / "labeled"
     save_dataset(of_machines(recordings, 0, 4), folder)
     for path in folder.glob("*.npz"):
         with np.load(path) as file:
@@ -56,9 +56,9 @@ def data(recordings, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def unlabelled(recordings, tmp_path_factory):
+def unlabeled(recordings, tmp_path_factory):
     """Machines 5 to 7 with invalid labels, which must not be used, and without the oil temperature."""
-    folder = tmp_path_factory.mktemp("data") / "unlabelled"
+    folder = tmp_path_factory.mktemp("data") / "unlabeled"
     save_dataset((replace(r, label="?", metadata={}) for r in of_machines(recordings, 5, 7)), folder)
     return folder
 
@@ -105,8 +105,8 @@ class InterruptSecondEpoch(Callback):
             self.trainer.state.interrupted = True
 
 
-def test_resume_with_unlabelled_windows_matches_uninterrupted_run(data, unlabelled, tmp_path):
-    settings = config(data, model="hybrid_pinn", epochs=3, augment="light", unlabeled=str(unlabelled))
+def test_resume_with_unlabeled_windows_matches_uninterrupted_run(data, unlabeled, tmp_path):
+    settings = config(data, model="hybrid_pinn", epochs=3, augment="light", unlabeled=str(unlabeled))
     uninterrupted = train_run(settings, tmp_path / "uninterrupted")
     assert train_run(settings, tmp_path / "interrupted", callbacks=[InterruptSecondEpoch()]).metrics is None
     resumed = train_run(RunFolder(tmp_path / "interrupted").read_config(), tmp_path / "interrupted", resume=True)
@@ -145,21 +145,21 @@ def test_network_that_uses_the_speed_reproduces_its_predictions(data, tmp_path, 
     assert alone.probabilities[alone.label] != pytest.approx(float(rows[0][alone.label]), abs=1e-4)
 
 
-def test_windows_provide_operating_point_only_for_physics(data, unlabelled):
-    prepared = prepare(config(data, unlabeled=str(unlabelled)))
-    for part in (prepared.split.train, prepared.unlabelled):
+def test_windows_provide_operating_point_only_for_physics(data, unlabeled):
+    prepared = prepare(config(data, unlabeled=str(unlabeled)))
+    for part in (prepared.split.train, prepared.unlabeled):
         metadata = prepared.windows(part)[:2][2]
         assert list(metadata) == ["recording", "start", "rpm", "sommerfeld", "load", "temperature"]
-        assert bool(metadata["sommerfeld"].isnan().all()) == (part is prepared.unlabelled)
+        assert bool(metadata["sommerfeld"].isnan().all()) == (part is prepared.unlabeled)
     plain = prepare(make_config({"data": str(data), **QUICK}))
     assert list(plain.windows(plain.split.train)[:2][2]) == ["recording", "start", "rpm"]
 
 
-def test_labels_of_unlabelled_recordings_are_ignored(data, unlabelled):
-    prepared = prepare(config(data, unlabeled=str(unlabelled)))
+def test_labels_of_unlabeled_recordings_are_ignored(data, unlabeled):
+    prepared = prepare(config(data, unlabeled=str(unlabeled)))
     assert prepared.classes == CLASSES
-    assert {recording.label for recording in prepared.unlabelled} == {None}
-    assert [part["specimen"] for part in prepared.summary()["parts"]["unlabelled"]][::5] == [
+    assert {recording.label for recording in prepared.unlabeled} == {None}
+    assert [part["specimen"] for part in prepared.summary()["parts"]["unlabeled"]][::5] == [
         "machine05",
         "machine06",
         "machine07",
@@ -254,7 +254,7 @@ def test_faults_of_a_rolling_bearing_require_its_geometry(tmp_path):
     assert to_flat(RunFolder(out).read_config())["lambda_freq"] == 0.3
 
 
-def test_rejects_unlabelled_recordings_of_a_test_specimen(recordings, data, tmp_path):
+def test_rejects_unlabeled_recordings_of_a_test_specimen(recordings, data, tmp_path):
     out = tmp_path / "out"
     options = ["--trainer", "pinn", "--unlabeled", data, "--test-specimens", "machine02", "--out", out]
     assert_rejected(whirl("train", data, *options), out, "machine02", "--allow-leakage")

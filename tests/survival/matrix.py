@@ -179,7 +179,7 @@ def mixed(precision: str, folder: Path, **options: Any) -> Trainer:
 
 
 def physics(balancing: str, folder: Path) -> Trainer:
-    """All three terms, unlabelled windows, a balancer with a state (one of them draws)."""
+    """All three terms, unlabeled windows, a balancer with a state (one of them draws)."""
     model = network(len(JOURNAL_CLASSES))
     data = journal_windows()
     batch_size = 16 // world_size()

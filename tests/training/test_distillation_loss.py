@@ -34,7 +34,7 @@ def test_equal_logits_give_zero(temperature):
 
 
 def test_high_temperature_matches_logits():
-    """T -> infinity: the gradient becomes (z - v) / (K B) for centred logits (Hinton et al. 2015, eq. 4)."""
+    """T -> infinity: the gradient becomes (z - v) / (K B) for centered logits (Hinton et al. 2015, eq. 4)."""
     student, teacher = torch.randn(4, 5, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)
     student, teacher = (x - x.mean(1, keepdim=True) for x in (student, teacher))
     student.requires_grad_()

@@ -1,4 +1,4 @@
-"""The physics-informed trainer: limiting cases, logged terms, unlabelled windows, zero gradients, resume."""
+"""The physics-informed trainer: limiting cases, logged terms, unlabeled windows, zero gradients, resume."""
 
 import math
 
@@ -171,17 +171,17 @@ def test_rejects_invalid_arguments(windows):
         new(PINNTrainer, windows, balancing="luck", device="cpu")
 
 
-# -- unlabelled windows ---------------------------------------------------------------------------------------
+# -- unlabeled windows ---------------------------------------------------------------------------------------
 
 
-def test_unlabelled_windows_matter_and_their_labels_do_not(windows):
-    class Relabelled(DoubleWindows):
+def test_unlabeled_windows_matter_and_their_labels_do_not(windows):
+    class Relabeled(DoubleWindows):
         def __getitem__(self, index):
             signals, targets, metadata = self.windows[index]
             return signals, (targets + 5) % 11, metadata
 
     found = []
-    for data in (None, windows, Relabelled(windows)):
+    for data in (None, windows, Relabeled(windows)):
         unlabeled = None if data is None else make_loader(data, 8, shuffle=True, seed=1)
         trainer = new(PINNTrainer, windows, unlabeled_loader=unlabeled, lambda_schedule="constant", **FREQ_ONLY)
         trainer.fit(1)
@@ -190,20 +190,20 @@ def test_unlabelled_windows_matter_and_their_labels_do_not(windows):
     assert torch.equal(found[1], found[2])
 
 
-def test_accuracy_counts_labelled_windows_only(windows):
+def test_accuracy_counts_labeled_windows_only(windows):
     trainer = new(PINNTrainer, windows, unlabeled_loader=loader(windows, seed=1), **FREQ_ONLY)
     assert 0 <= trainer.fit(1)["train_accuracy"][0] <= 1
     assert trainer.unlabeled_loader is not None
 
 
-def test_unlabelled_batches_need_the_same_metadata(windows):
+def test_unlabeled_batches_need_the_same_metadata(windows):
     unlabeled = [without_rpm(windows[torch.arange(8)])]
     trainer = new(PINNTrainer, windows, unlabeled_loader=unlabeled, **FREQ_ONLY)
     with pytest.raises(ValueError, match="batches of unlabeled_loader have no metadata"):
         trainer.fit(1)
 
 
-def test_rejects_an_empty_unlabelled_loader(windows):
+def test_rejects_an_empty_unlabeled_loader(windows):
     with pytest.raises(ValueError, match="unlabeled_loader yielded no batch"):
         new(PINNTrainer, windows, unlabeled_loader=[], **FREQ_ONLY).fit(1)
 

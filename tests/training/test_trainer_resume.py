@@ -203,7 +203,7 @@ def test_signal_finishes_the_accumulation_window(tmp_path, signum, batch):
     assert everything(interrupted) == everything(uninterrupted)
 
 
-def fit_until_signalled(folder, options, is_training):
+def fit_until_signaled(folder, options, is_training):
     torch.set_num_threads(1)
     trainer = new_trainer(folder, **options)
     trainer.callbacks.append(lambda trainer, logs: is_training.set())
@@ -217,7 +217,7 @@ def fit_until_signalled(folder, options, is_training):
 def test_signal_to_the_process_group_saves_and_stops(tmp_path, signum, code):
     """As a scheduler or a terminal sends it: the workers of the loader die, the training saves and stops."""
     is_training = FORK.Event()
-    process = FORK.Process(target=fit_until_signalled, args=(tmp_path, {"workers": 2}, is_training))
+    process = FORK.Process(target=fit_until_signaled, args=(tmp_path, {"workers": 2}, is_training))
     process.start()
     assert is_training.wait(TIMEOUT_S)
     os.killpg(process.pid, signum)

@@ -151,7 +151,7 @@ def test_scoring_by_name_or_function(data):
 
 def test_space_as_function(data):
     def space(trial):
-        trial.suggest_categorical("penalised", [True, False])
+        trial.suggest_categorical("penalized", [True, False])
         return {"C": 10.0 ** trial.suggest_int("decade", -2, 2)}
 
     found = BayesianOptimizer().optimize(LogisticRegression, *data, 4, space)

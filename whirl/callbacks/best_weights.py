@@ -6,6 +6,7 @@ import torch
 
 from whirl.engine.callbacks import Callback, Logs
 from whirl.engine.monitor import Improvement
+from whirl.engine.wrappers import load_weights_into, weights_of
 
 
 class BestWeights(Callback):
@@ -42,13 +43,13 @@ class BestWeights(Callback):
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         if logs and self.improvement.monitor in logs and self.improvement.update(logs):
-            self.weights = {name: value.detach().clone() for name, value in self._model().state_dict().items()}
+            self.weights = {name: value.detach().clone() for name, value in weights_of(self._model()).items()}
 
     def restore(self) -> bool:
         """Load the best weights into the network; return False, and change nothing, if there are none."""
         if self.weights is None:
             return False
-        self._model().load_state_dict(self.weights)
+        load_weights_into(self._model(), self.weights)
         return True
 
     def _model(self) -> torch.nn.Module:

@@ -11,6 +11,7 @@ import torch
 
 from whirl.engine.checkpoint import to_cpu
 from whirl.engine.files import save_checkpoint_file
+from whirl.engine.wrappers import weights_of
 
 
 class OptimizerSteps:
@@ -74,7 +75,7 @@ def save_model(
         epoch: index of the finished epoch, from 0.
         logs: the numbers among them are saved as `logs`.
     """
-    checkpoint = {"model": model.state_dict(), "epoch": epoch, "logs": scalars(logs)}
+    checkpoint = {"model": weights_of(model), "epoch": epoch, "logs": scalars(logs)}
     if optimizer is not None:
         checkpoint["optimizer"] = optimizer.state_dict()
     save_checkpoint_file(path, to_cpu(checkpoint))

@@ -42,7 +42,7 @@ class ExperimentLogger(Callback):
             )
 
     def _attempt_part(self, part: str, action: Callable[..., None], *arguments: Any) -> None:
-        """Call `action`; if it fails, warn and go on without this part."""
+        """Call `action`; if it fails, warn and continue without this part."""
         try:
             action(*arguments)
         except Exception as error:

@@ -14,7 +14,7 @@ from whirl.cli.errors import EX_USAGE, echo_error, names_in, report_errors
 @report_errors
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
-    data: Annotated[Path | None, typer.Option(help="Other labelled recordings than the test part.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Other labeled recordings than the test part.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for metrics.json and report.html.")] = None,
 ) -> None:
     """Evaluate a trained diagnoser again, on its own test part or on other recordings."""

@@ -349,11 +349,11 @@ def speed_features(signals: Tensor, sampling_rate_hz: float, rpm: Tensor) -> Ten
 def _line_power(power: Tensor, frequency_hz: Tensor, rate_hz: Tensor, orders: dict[str, float]) -> Tensor:
     """Sum the power `[B, C, F]` in the bins of each line, `[B, C, L]`."""
     tolerance = [_WHIRL_TOLERANCE if name == "whirl" else _SPEED_TOLERANCE for name in orders]
-    centres_hz = rate_hz[:, None] * power.new_tensor(list(orders.values()))
-    reach_hz = (centres_hz * power.new_tensor(tolerance)).clamp_min(
+    centers_hz = rate_hz[:, None] * power.new_tensor(list(orders.values()))
+    reach_hz = (centers_hz * power.new_tensor(tolerance)).clamp_min(
         _MAIN_LOBE * float(frequency_hz[1] - frequency_hz[0])
     )
-    inside = (frequency_hz[:, None] - centres_hz[:, None]).abs() <= reach_hz[:, None]  # [B, F, L]
+    inside = (frequency_hz[:, None] - centers_hz[:, None]).abs() <= reach_hz[:, None]  # [B, F, L]
     return power @ inside.to(power)
 
 
@@ -374,10 +374,10 @@ def _modulations(unit: Tensor, sampling_rate_hz: float) -> tuple[Tensor, Tensor]
 def _normalize_power(signals: Tensor) -> tuple[Tensor, Tensor]:
     """Return signals with mean 0 and RMS 1, and their RMS `[B, C]`; zeros for constant signals."""
     mean = signals.mean(-1, keepdim=True)
-    centred = signals - mean
-    peak = centred.abs().amax(-1, keepdim=True)
+    centered = signals - mean
+    peak = centered.abs().amax(-1, keepdim=True)
     peak = peak * (peak > _ROUNDING * mean.abs())
-    scaled = torch.where(peak > 0, centred / peak, 0)  # at most 1, so that squares stay in the range of float32
+    scaled = torch.where(peak > 0, centered / peak, 0)  # at most 1, so that squares stay in the range of float32
     rms = scaled.square().mean(-1, keepdim=True).sqrt()
     return _ratio(scaled, rms), (rms * peak).squeeze(-1)
 

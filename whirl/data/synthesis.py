@@ -214,9 +214,9 @@ def measure(synth: RecordingSynthesizer, vibration: Signal) -> Signal:
     bins = np.arange(1, synth.n_samples // 2 + 2, dtype=np.float32)
     pink_share = 0.5**2 / (0.85**2 + 0.5**2)
     pink = 1 / (bins * np.float32(np.mean(1 / bins)))
-    colour = np.sqrt(1 - pink_share + pink_share * pink)
+    color = np.sqrt(1 - pink_share + pink_share * pink)
     signal = vibration + _neighbors(synth, level)
-    signal += np.float32(level * 10 ** (-snr_db / 20)) * synth.noise(colour)
+    signal += np.float32(level * 10 ** (-snr_db / 20)) * synth.noise(color)
     mains = synth.machine.mains_hz * rng.normal(1, 1e-4) * synth.time_s
     hum = level * rng.uniform(0, 0.08) * np.sqrt(2)
     for harmonic, share in ((1, 1), (2, 0.5), (3, 0.25)):

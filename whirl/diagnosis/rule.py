@@ -54,7 +54,7 @@ def apply_rule(families: Mapping[str, FamilyEvidence], thresholds: Thresholds) -
     needs less slip is named, and the other one in the reasons.
 
     Races and elements decide. The cage does not: its line, one of the lowest in the spectrum, also shows when a rolling
-    element is damaged, and in neighbouring bearings of the machine.
+    element is damaged, and in neighboring bearings of the machine.
 
     Args:
         families: evidence by name.

@@ -50,5 +50,5 @@ def _clipped_share(signal: np.ndarray) -> float:
     low, high = signal.min(), signal.max()
     if (signal == high).sum() + (signal == low).sum() <= MAX_CLIPPED * len(signal):
         return 0.0
-    centred = signal - (low + high) / 2  # both rails at equal height
-    return count_clipped(centred, quantization_step(centred)) / len(signal)
+    centered = signal - (low + high) / 2  # both rails at equal height
+    return count_clipped(centered, quantization_step(centered)) / len(signal)

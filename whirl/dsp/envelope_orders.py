@@ -36,11 +36,11 @@ def modulation_power(envelopes: Tensor) -> Tensor:
 
 
 def running_median(values: Tensor, half_width: int) -> Tensor:
-    """Compute the median of each value and its neighbours, mirrored at both ends.
+    """Compute the median of each value and its neighbors, mirrored at both ends.
 
     Args:
         values: `[..., K]`, K > half_width.
-        half_width: neighbours on each side, >= 0.
+        half_width: neighbors on each side, >= 0.
 
     Returns:
         `[..., K]`. Gradients flow to the value that is the median.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional as F
+
+from whirl.engine.wrappers import takes_metadata
 
 
 class Batch(NamedTuple):
@@ -77,15 +77,10 @@ def _parts(batch: Any) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
 
 
 def call_model(model: torch.nn.Module, batch: Batch) -> Any:
-    """Return the outputs of a network for a batch, passing the metadata if its `forward` has such a parameter."""
-    if _takes_metadata(type(getattr(model, "module", model))):
+    """Return the outputs of a network for a batch, passing the metadata if it takes them (see `takes_metadata`)."""
+    if takes_metadata(model):
         return model(batch.signals, metadata=batch.metadata)
     return model(batch.signals)
-
-
-@functools.cache
-def _takes_metadata(kind: type[torch.nn.Module]) -> bool:
-    return "metadata" in inspect.signature(kind.forward).parameters
 
 
 def pad_targets(targets: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:

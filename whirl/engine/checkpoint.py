@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from whirl.engine.files import atomic_write, is_intact, load_checkpoint_file, pack_checkpoint
+from whirl.engine.wrappers import load_weights_into
 
 logger = logging.getLogger(__name__)
 
@@ -304,6 +305,6 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     """
     checkpoint = load_checkpoint_file(path)
     try:
-        model.load_state_dict(checkpoint.get("training", checkpoint)["model"])
+        load_weights_into(model, checkpoint.get("training", checkpoint)["model"])
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         raise ValueError(f"{path}: has the weights of another network: {error}") from error

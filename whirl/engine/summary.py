@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from whirl.engine.batch import n_batches_of
+from whirl.engine.wrappers import unwrap
 
 
 def training_facts(trainer: Any) -> dict[str, Any]:
@@ -16,7 +17,7 @@ def training_facts(trainer: Any) -> dict[str, Any]:
     Sizes of loaders and data sets that have no length, and parameters that are not initialized yet, are None.
     """
     optimizer, scheduler = trainer.optimizer, trainer.lr_scheduler
-    network = getattr(trainer.model, "module", trainer.model)  # without the wrapper of several processes
+    network = unwrap(trainer.model)
     return {
         "model": type(network),
         "n_parameters": _n_parameters(network),

@@ -324,12 +324,12 @@ def _decimated(signal: np.ndarray, rate_hz: float, frequency_range: Sequence[flo
 
 def _map(mapping: TimeFrequency, signal: np.ndarray, speed: np.ndarray | None) -> np.ndarray:
     """Compute the map in dB relative to its maximum, `[F, T']`."""
-    centred = torch.from_numpy(signal - signal.mean(dtype=np.float64)).float()[None, None]
+    centered = torch.from_numpy(signal - signal.mean(dtype=np.float64)).float()[None, None]
     metadata = {}
     if speed is not None:
         steady = np.ptp(speed) == 0
         metadata["rpm"] = torch.tensor([speed[0]] if steady else speed[None], dtype=torch.float64)
-    levels_db = decibel(_positive(mapping, mapping(centred, metadata)))[0, 0].numpy()
+    levels_db = decibel(_positive(mapping, mapping(centered, metadata)))[0, 0].numpy()
     return levels_db - levels_db.max()
 
 
@@ -442,7 +442,7 @@ def _color_bar(axes: Axes, image: Any) -> None:
 
 
 def _logarithmic(axes: Axes, frequencies_hz: np.ndarray) -> None:
-    """Set a logarithmic axis with labelled ticks at 1, 2 and 5 of each decade."""
+    """Set a logarithmic axis with labeled ticks at 1, 2 and 5 of each decade."""
     axes.set_yscale("log")
     decades = range(math.floor(math.log10(frequencies_hz[0])), math.ceil(math.log10(frequencies_hz[-1])) + 1)
     ticks = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]

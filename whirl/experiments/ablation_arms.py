@@ -44,7 +44,7 @@ def _trained_arm(
 
     Args:
         network: name of the network; None for that of the setting.
-        physics: windows with a physics loss: `'labelled'` only, or also `'unlabelled'`; None for none.
+        physics: windows with a physics loss: `'labeled'` only, or also `'unlabeled'`; None for none.
         weight: weight of the physics loss; None for that of the setting.
         **options: arguments of `PhysicalConstraintLoss`.
     """
@@ -52,8 +52,8 @@ def _trained_arm(
     def predict(task: Task, setting: AblationSetting, seed: int) -> np.ndarray:
         torch.manual_seed(seed)
         model = _new_network(network or setting.network, task, setting)
-        n_windows = max(len(task.unlabelled), len(task.labelled))
-        loader = _loader(task.labelled.repeat(n_windows), setting, seed)
+        n_windows = max(len(task.unlabeled), len(task.labeled))
+        loader = _loader(task.labeled.repeat(n_windows), setting, seed)
         optimizer = create_optimizer("adamw", model, lr=setting.lr, weight_decay=1e-2)
         schedule = create_training_scheduler("onecycle", optimizer, setting.epochs, len(loader))
         common = {"optimizer": optimizer, "device": setting.device, "lr_scheduler": schedule}
@@ -69,7 +69,7 @@ def _trained_arm(
                 lambda_temporal=0,
                 lambda_schedule=setting.schedule,
                 physics_loss=_physics_loss(task, setting, seed, **options),
-                unlabeled_loader=_loader(task.unlabelled, setting, seed + 1) if physics == "unlabelled" else None,
+                unlabeled_loader=_loader(task.unlabeled, setting, seed + 1) if physics == "unlabeled" else None,
             )
         trainer.fit(setting.epochs)
         return predict_windows(model, _loader(task.test, setting, None)).predicted
@@ -84,13 +84,13 @@ def _new_network(name: str, task: Task, setting: AblationSetting) -> nn.Module:
     if name == "hybrid_pinn" and setting.bearing is not None:
         arguments["bearing"] = setting.bearing
     if name == "order_cnn":
-        min_rpm = min(windows.tensors()[2].min().item() for windows in (task.labelled, task.unlabelled))
+        min_rpm = min(windows.tensors()[2].min().item() for windows in (task.labeled, task.unlabeled))
         arguments["samples_per_revolution"] = 60 * task.sampling_rate_hz / min_rpm
     return create_model(name, len(task.classes), task.test.dataset.n_channels, **arguments)
 
 
 def _physics_loss(task: Task, setting: AblationSetting, seed: int, **options: Any) -> PhysicalConstraintLoss:
-    """Create the frequency term, calibrated on labelled healthy windows if there are enough."""
+    """Create the frequency term, calibrated on labeled healthy windows if there are enough."""
     arguments: dict[str, Any] = {"form": setting.form} | options
     loss = PhysicalConstraintLoss(
         setting.weight,
@@ -102,7 +102,7 @@ def _physics_loss(task: Task, setting: AblationSetting, seed: int, **options: An
         control_seed=seed,
         **arguments,
     )
-    signals, targets, rpm = task.labelled.tensors()
+    signals, targets, rpm = task.labeled.tensors()
     healthy = torch.tensor([signature(label) == signature("healthy") for label in task.classes])[targets]
     if healthy.sum() >= MIN_HEALTHY:
         loss.fit_calibration(signals[healthy], rpm[healthy])
@@ -125,7 +125,7 @@ def _order_evidence(task: Task, setting: AblationSetting) -> OrderEvidence:
 
 
 def _logistic_regression(task: Task, setting: AblationSetting, seed: int) -> np.ndarray:
-    """Fit a logistic regression to the evidence of the labelled windows, without a network."""
+    """Fit a logistic regression to the evidence of the labeled windows, without a network."""
     try:
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
@@ -136,7 +136,7 @@ def _logistic_regression(task: Task, setting: AblationSetting, seed: int) -> np.
         ) from None
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     evidence = _order_evidence(task, setting)
-    model.fit(evidence_features(task.labelled, evidence).numpy(), task.labelled.targets.numpy())
+    model.fit(evidence_features(task.labeled, evidence).numpy(), task.labeled.targets.numpy())
     return model.predict(evidence_features(task.test, evidence).numpy())
 
 
@@ -153,27 +153,27 @@ CONTROL_ARM = "ce"
 
 ARMS: dict[str, Arm] = {
     CONTROL_ARM: _trained_arm(),
-    "physics": _trained_arm(physics="unlabelled"),
-    "unlabelled": _trained_arm(physics="unlabelled", weight=1e-9),
-    "random_bands": _trained_arm(physics="unlabelled", control="random_bands"),
-    "scrambled": _trained_arm(physics="unlabelled", control="scrambled"),
-    "kl": _trained_arm(physics="unlabelled", form="kl", temperature=1.0),
-    "labelled_only": _trained_arm(physics="labelled"),
+    "physics": _trained_arm(physics="unlabeled"),
+    "unlabeled": _trained_arm(physics="unlabeled", weight=1e-9),
+    "random_bands": _trained_arm(physics="unlabeled", control="random_bands"),
+    "scrambled": _trained_arm(physics="unlabeled", control="scrambled"),
+    "kl": _trained_arm(physics="unlabeled", form="kl", temperature=1.0),
+    "labeled_only": _trained_arm(physics="labeled"),
     "features": _trained_arm("hybrid_pinn"),
-    "features+physics": _trained_arm("hybrid_pinn", physics="unlabelled"),
+    "features+physics": _trained_arm("hybrid_pinn", physics="unlabeled"),
     "order": _trained_arm("order_cnn"),
-    "order+physics": _trained_arm("order_cnn", physics="unlabelled"),
+    "order+physics": _trained_arm("order_cnn", physics="unlabeled"),
     "evidence": _logistic_regression,
     "rule": _rule,
 }
 """Arms by name.
 
 - `ce`: cross entropy only, the control of all comparisons.
-- `physics`: with the physics loss on unlabelled windows.
-- `unlabelled`, `random_bands`, `scrambled`: negative controls on the same windows, with a weight near 0, with bands at
+- `physics`: with the physics loss on unlabeled windows.
+- `unlabeled`, `random_bands`, `scrambled`: negative controls on the same windows, with a weight near 0, with bands at
   random positions, or with permuted class signatures.
 - `kl`: the form that imitates the class probabilities of the physics.
-- `labelled_only`: the physics loss on labelled windows only.
+- `labeled_only`: the physics loss on labeled windows only.
 - `features`, `features+physics`: evidence as input of the network, without and with the physics loss.
 - `order`, `order+physics`: input resampled to orders, without and with the physics loss.
 - `evidence`: logistic regression on the evidence.

@@ -32,14 +32,14 @@ class AblationSetting:
     """Settings that all runs of an ablation share.
 
     Attributes:
-        labels: labelled windows per class; 0 for all available ones.
-        epochs: passes over the unlabelled windows; every arm takes the same number of steps.
-        batch_size: labelled windows per step, and as many unlabelled ones.
+        labels: labeled windows per class; 0 for all available ones.
+        epochs: passes over the unlabeled windows; every arm takes the same number of steps.
+        batch_size: labeled windows per step, and as many unlabeled ones.
         lr: peak learning rate of the one-cycle schedule.
         weight: weight lambda of the frequency term.
         form: form of the frequency term: `log`, `linear`, `set` or `kl`.
         schedule: schedule of lambda: `constant`, `linear`, `cosine`, `exponential` or `step`.
-        trust: whether to correct the physics by the labelled windows.
+        trust: whether to correct the physics by the labeled windows.
         network: name of the network; in arms with evidence or orders, of its backbone for the waveform.
         bearing: designation of a rolling bearing; None for a journal bearing.
         device: device to train on.
@@ -78,13 +78,13 @@ class Task:
     """The windows of one run.
 
     Attributes:
-        labelled: windows whose labels are used; `labelled.dataset` contains the windows of all training recordings.
-        unlabelled: windows whose labels are not used.
+        labeled: windows whose labels are used; `labeled.dataset` contains the windows of all training recordings.
+        unlabeled: windows whose labels are not used.
         test: windows of specimens that occur in neither of the two.
     """
 
-    labelled: WindowSubset
-    unlabelled: WindowSubset
+    labeled: WindowSubset
+    unlabeled: WindowSubset
     test: WindowSubset
 
     @property
@@ -135,7 +135,7 @@ class WindowSubset(torch.utils.data.Dataset):
 
 CONDITIONS: dict[str, dict[str, tuple[float, float]]] = {
     "few": {},
-    "speed_shift": {"labelled_rpm": (1200, 1800), "test_rpm": (2600, 3600)},
+    "speed_shift": {"labeled_rpm": (1200, 1800), "test_rpm": (2600, 3600)},
     "noise": {"snr_db_range": (-6.0, 0.0)},
 }
 """Conditions of simulated journal bearings: default settings; labels at low and tests at high speed; noise with 0 to
@@ -154,8 +154,8 @@ def simulated_task(condition: str, labels: int, seed: int) -> Task:
 
     Args:
         condition: one of `CONDITIONS`.
-        labels: labelled windows per class; 0 for all available ones.
-        seed: random seed of the simulation and of the labelled windows.
+        labels: labeled windows per class; 0 for all available ones.
+        seed: random seed of the simulation and of the labeled windows.
 
     Raises:
         ValueError: the condition is unknown.
@@ -179,7 +179,7 @@ def simulated_task(condition: str, labels: int, seed: int) -> Task:
         WINDOW,
         labels,
         seed,
-        can_be_labelled=lambda recording: _is_in_range(recording, settings.get("labelled_rpm")),
+        can_be_labeled=lambda recording: _is_in_range(recording, settings.get("labeled_rpm")),
     )
 
 
@@ -232,15 +232,15 @@ def folder_tasks(
 
 
 def folder_task(recordings: Sequence[Recording], labels: int, seed: int, window: int) -> Task:
-    """Assign one specimen of each class to labelled windows, one to the test and the others to unlabelled windows.
+    """Assign one specimen of each class to labeled windows, one to the test and the others to unlabeled windows.
 
-    The roles are drawn for each seed. The windows of the labelled specimen are also used as unlabelled windows. A
+    The roles are drawn for each seed. The windows of the labeled specimen are also used as unlabeled windows. A
     specimen that is tested in one class is omitted from training in all classes.
 
     Args:
-        recordings: labelled recordings of known specimens.
-        labels: labelled windows per class; 0 for all available ones.
-        seed: random seed of the roles and of the labelled windows.
+        recordings: labeled recordings of known specimens.
+        labels: labeled windows per class; 0 for all available ones.
+        seed: random seed of the roles and of the labeled windows.
         window: samples in a window.
 
     Raises:
@@ -263,7 +263,7 @@ def folder_task(recordings: Sequence[Recording], labels: int, seed: int, window:
         window,
         labels,
         seed,
-        can_be_labelled=lambda r: remaining[str(r.label)][0] == str(r.specimen),
+        can_be_labeled=lambda r: remaining[str(r.label)][0] == str(r.specimen),
     )
 
 
@@ -274,18 +274,18 @@ def make_task(
     window: int,
     labels: int,
     seed: int,
-    can_be_labelled: Callable[[Recording], bool] = lambda recording: True,
+    can_be_labeled: Callable[[Recording], bool] = lambda recording: True,
 ) -> Task:
-    """Draw the labelled windows and create a task.
+    """Draw the labeled windows and create a task.
 
     Args:
         train: recordings for training.
         test: recordings of other specimens.
         classes: label of each class index.
         window: samples in a window.
-        labels: labelled windows per class; 0 for all available ones.
+        labels: labeled windows per class; 0 for all available ones.
         seed: random seed.
-        can_be_labelled: whether the label of a recording may be used.
+        can_be_labeled: whether the label of a recording may be used.
 
     Raises:
         ValueError: a class has too few windows, or there is no test recording.
@@ -293,7 +293,7 @@ def make_task(
     if not test:
         raise ValueError("test is empty, expected at least one recording")
     dataset, tested = WindowDataset(train, classes, window, window // 2), WindowDataset(test, classes, window)
-    allowed = torch.tensor([can_be_labelled(recording) for recording in train])[dataset.recording_index]
+    allowed = torch.tensor([can_be_labeled(recording) for recording in train])[dataset.recording_index]
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))
     chosen = []
     for index, label in enumerate(classes):

@@ -276,10 +276,10 @@ class EvidenceConsistencyLoss(nn.Module):
         self._set_calibration(fit_calibration(self.evidence(signals, metadata), self._rpm(metadata, signals)))
 
     def fit_trust(self, signals: Tensor | None, targets: Tensor, metadata: Metadata | None = None) -> None:
-        """Fit a correction of q to labelled windows (see `compatibility.trust_matrix`); it applies from then on.
+        """Fit a correction of q to labeled windows (see `compatibility.trust_matrix`); it applies from then on.
 
         Args:
-            signals: labelled windows.
+            signals: labeled windows.
             targets: their classes `[M]`.
             metadata: see `forward`.
         """

@@ -218,7 +218,7 @@ class PhysicalConstraintLoss(nn.Module):
         self.frequency.fit_calibration(signals, rpm)
 
     def fit_trust(self, signals: Tensor | None, targets: Tensor, metadata: Metadata | None = None) -> None:
-        """Fit a correction to labelled windows, see `EvidenceConsistencyLoss.fit_trust`."""
+        """Fit a correction to labeled windows, see `EvidenceConsistencyLoss.fit_trust`."""
         self.frequency.fit_trust(signals, targets, metadata)
 
     def _inputs(

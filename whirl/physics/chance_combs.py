@@ -156,7 +156,7 @@ def chance_scores(
 def independent_draws(fundamentals: Tensor, is_chance: Tensor, orders: Tensor, bins_per_order: Tensor) -> Tensor:
     """Return how many independent combs a set of overlapping ones amounts to.
 
-    Neighbouring combs are 0.8 % apart and search a range of 3.2 % of the family's order and 3 bins, so each holds only
+    Neighboring combs are 0.8 % apart and search a range of 3.2 % of the family's order and 3 bins, so each holds only
     a share of an independent draw: its own distance over that range.
 
     Args:

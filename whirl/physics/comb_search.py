@@ -43,7 +43,7 @@ def comb_search(level_db: Tensor, excess: Tensor, orders: Tensor, usable: Tensor
     """Search spectra for families of lines at `h f (1 + d)`, h = 1, 2, 3, with one slip d for all harmonics.
 
     For each d in -2 % to 1.2 % the score is the mean, over the usable harmonics, of the highest of the 3 bins around
-    the line, each at most 30 dB; the best score is the significance. Neighbouring d often share it, and the middle one
+    the line, each at most 30 dB; the best score is the significance. Neighboring d often share it, and the middle one
     counts. The depth adds up, at that d, the power of the highest of the same bins. Gradients flow to the spectra,
     through the bins chosen.
 

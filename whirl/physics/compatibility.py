@@ -225,14 +225,14 @@ def class_probabilities(log_compatibility: Tensor, temperature: float = DEFAULT_
 
 
 def trust_matrix(probabilities: Tensor, targets: Tensor, n_classes: int, prior: float = 0.3) -> Tensor:
-    """Estimate from labelled windows how to correct the class probabilities of the physics.
+    """Estimate from labeled windows how to correct the class probabilities of the physics.
 
     `q @ M` is the corrected distribution, with `M[k, c] = a [k = c] + sum over windows of class c of q[k] / n_c` and
     rows scaled to sum 1. The matrix learns statements such as "where the physics predicts an outer-race fault, half of
     the time it is a ball fault", and corrects classes that were mapped wrongly.
 
     Args:
-        probabilities: q, `[M, C]`, of labelled windows.
+        probabilities: q, `[M, C]`, of labeled windows.
         targets: `[M]`, true classes in 0..C-1.
         n_classes: C.
         prior: weight a > 0 of the identity matrix, the trust in the physics before any label is seen.

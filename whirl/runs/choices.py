@@ -29,8 +29,8 @@ def order_classes(recordings: Sequence[Recording]) -> tuple[str, ...]:
     """
     labels = Counter(recording.label for recording in recordings)
     if None in labels:
-        unlabelled = next(recording for recording in recordings if recording.label is None)
-        raise ValueError(f"{unlabelled.name}: has no label, but training requires one for every recording")
+        unlabeled = next(recording for recording in recordings if recording.label is None)
+        raise ValueError(f"{unlabeled.name}: has no label, but training requires one for every recording")
     if len(labels) < 2:
         raise ValueError(f"only one class, {next(iter(labels))!r}; training requires at least two")
     known = [label for label in dict.fromkeys((*JOURNAL_CLASSES, *ROLLING_CLASSES)) if label in labels]

@@ -55,7 +55,7 @@ class PreparedData:
         window_reason: reason for the window length.
         fingerprint: hash of the recordings as loaded.
         device: device for training.
-        unlabelled: unlabelled recordings for the physics terms only.
+        unlabeled: unlabeled recordings for the physics terms only.
     """
 
     config: ResolvedConfig
@@ -66,7 +66,7 @@ class PreparedData:
     window_reason: str
     fingerprint: str
     device: torch.device
-    unlabelled: tuple[Recording, ...] = ()
+    unlabeled: tuple[Recording, ...] = ()
 
     def windows(self, recordings: Sequence[Recording], hop: int | None = None) -> WindowDataset:
         """Cut the recordings of a part into windows, which do not overlap by default."""
@@ -77,7 +77,7 @@ class PreparedData:
         """Return the quantities besides the speed that windows provide for the physics terms."""
         if self.config.training.method.kind != "pinn":
             return ()
-        return known_quantities([*self.split.train, *self.split.val, *self.split.test, *self.unlabelled])
+        return known_quantities([*self.split.train, *self.split.val, *self.split.test, *self.unlabeled])
 
     def summary(self) -> dict[str, Any]:
         """Return the metadata of the recordings for the run folder."""
@@ -96,29 +96,29 @@ class PreparedData:
 
     def parts(self) -> dict[str, Sequence[Recording]]:
         """Return the recordings of each part by its name."""
-        labelled = {"train": self.split.train, "val": self.split.val, "test": self.split.test}
-        return {**labelled, "unlabelled": self.unlabelled} if self.unlabelled else {**labelled}
+        labeled = {"train": self.split.train, "val": self.split.val, "test": self.split.test}
+        return {**labeled, "unlabeled": self.unlabeled} if self.unlabeled else {**labeled}
 
 
 def prepare(config: Config) -> PreparedData:
-    """Read, harmonise, split and check the recordings, and make every choice left to the data.
+    """Read, harmonize, split and check the recordings, and make every choice left to the data.
 
     Raises:
         ValueError: the recordings cannot be used together, or the split has leaks.
     """
-    recordings, unlabelled = read_recordings(config)
+    recordings, unlabeled = read_recordings(config)
     classes = order_classes(recordings)
     _check_bearing(config, classes)
-    fingerprint = fingerprint_of(config, recordings, unlabelled)
-    harmonised = harmonise(config, [*recordings, *unlabelled], classes)
-    recordings, unlabelled = harmonised.recordings[: len(recordings)], harmonised.recordings[len(recordings) :]
-    split = _split(config, recordings, harmonised)
-    leaks = _check_leakage(config, split, unlabelled)
+    fingerprint = fingerprint_of(config, recordings, unlabeled)
+    harmonized = harmonize(config, [*recordings, *unlabeled], classes)
+    recordings, unlabeled = harmonized.recordings[: len(recordings)], harmonized.recordings[len(recordings) :]
+    split = _split(config, recordings, harmonized)
+    leaks = _check_leakage(config, split, unlabeled)
     device = resolve_device(config.run.device)
-    resolved = _resolve(config, classes, split, harmonised, device)
-    notes = (*harmonised.notes, *split.notes)
+    resolved = _resolve(config, classes, split, harmonized, device)
+    notes = (*harmonized.notes, *split.notes)
     return PreparedData(
-        resolved, split, classes, leaks, notes, harmonised.window_reason, fingerprint, device, tuple(unlabelled)
+        resolved, split, classes, leaks, notes, harmonized.window_reason, fingerprint, device, tuple(unlabeled)
     )
 
 
@@ -126,17 +126,17 @@ def prepare(config: Config) -> PreparedData:
 
 
 def read_recordings(config: Config) -> tuple[list[Recording], list[Recording]]:
-    """Read the labelled recordings of a configuration, or simulate them, and the unlabelled ones.
+    """Read the labeled recordings of a configuration, or simulate them, and the unlabeled ones.
 
     Raises:
         ValueError: a folder, file or manifest cannot be used.
     """
     recordings = load_recordings(config)
-    return recordings, load_unlabelled(config, recordings[0].channels)
+    return recordings, load_unlabeled(config, recordings[0].channels)
 
 
 def load_recordings(config: Config) -> list[Recording]:
-    """Read the labelled recordings of a configuration, or simulate them.
+    """Read the labeled recordings of a configuration, or simulate them.
 
     Raises:
         ValueError: a folder, file or manifest cannot be used.
@@ -158,7 +158,7 @@ def _stored(recordings: Iterable[Recording], config: Config) -> list[Recording]:
     return list(recordings) if config.data.mmap_dir == OFF else to_mmap(recordings, config.data.mmap_dir)
 
 
-def load_unlabelled(config: Config, channels: Sequence[str]) -> list[Recording]:
+def load_unlabeled(config: Config, channels: Sequence[str]) -> list[Recording]:
     """Read the recordings for the physics terms only, without their labels.
 
     Raises:
@@ -205,15 +205,15 @@ def simulate_recordings(config: SimulationSection, classes: Sequence[str] | None
     )
 
 
-# -- harmonise -----------------------------------------------------------------------------------------------
+# -- harmonize -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Harmonised:
+class Harmonized:
     """Recordings at one sampling rate and band, and the window for them.
 
     Attributes:
-        recordings: the labelled recordings, followed by the unlabelled ones.
+        recordings: the labeled recordings, followed by the unlabeled ones.
         rate_hz: sampling rate.
         band_hz: cutoff of the low-pass filter; None if there is none.
         window: samples per window.
@@ -229,26 +229,26 @@ class Harmonised:
     notes: list[str]
 
 
-def harmonise(config: Config, recordings: Sequence[Recording], classes: Sequence[str]) -> Harmonised:
+def harmonize(config: Config, recordings: Sequence[Recording], classes: Sequence[str]) -> Harmonized:
     """Resample recordings to one sampling rate and band, estimate their speeds, and choose the window.
 
     Raises:
         ValueError: the recordings cannot be used together, or a window is shorter than a revolution.
     """
-    harmonised = with_speeds(recordings, config)
-    rate_hz, rate_reason = choose_sampling_rate(harmonised, classes, config.data.sampling_rate_hz)
-    band_hz = _band_of(config, harmonised)
-    if band_hz is not None or any(recording.sampling_rate_hz != rate_hz for recording in harmonised):
-        harmonised = _stored((to_common_rate([r], rate_hz, band_hz)[0] for r in harmonised), config)
-    window, window_reason = resolve_window(config, harmonised, rate_hz)
+    harmonized = with_speeds(recordings, config)
+    rate_hz, rate_reason = choose_sampling_rate(harmonized, classes, config.data.sampling_rate_hz)
+    band_hz = _band_of(config, harmonized)
+    if band_hz is not None or any(recording.sampling_rate_hz != rate_hz for recording in harmonized):
+        harmonized = _stored((to_common_rate([r], rate_hz, band_hz)[0] for r in harmonized), config)
+    window, window_reason = resolve_window(config, harmonized, rate_hz)
     if config.uses_speed:
-        check_revolution(harmonised, window)
+        check_revolution(harmonized, window)
     notes = [f"sampling rate {rate_hz:g} Hz: {rate_reason}", f"window: {window_reason}"]
     if band_hz is not None:
         notes.append(
             f"band: all recordings are low-passed at {band_hz:.0f} Hz, so that sampling rates do not reveal labels"
         )
-    return Harmonised(harmonised, rate_hz, band_hz, window, window_reason, notes + _notes_on_speed(config, recordings))
+    return Harmonized(harmonized, rate_hz, band_hz, window, window_reason, notes + _notes_on_speed(config, recordings))
 
 
 def _band_of(config: Config, recordings: Sequence[Recording]) -> float | None:
@@ -290,7 +290,7 @@ def _notes_on_speed(config: Config, recordings: Sequence[Recording]) -> list[str
 # -- split, check, resolve -----------------------------------------------------------------------------------
 
 
-def _split(config: Config, recordings: Sequence[Recording], harmonised: Harmonised) -> Split:
+def _split(config: Config, recordings: Sequence[Recording], harmonized: Harmonized) -> Split:
     stated = config.split.test_specimens
     return split_recordings(
         recordings,
@@ -298,26 +298,26 @@ def _split(config: Config, recordings: Sequence[Recording], harmonised: Harmonis
         test_specimens=stated if isinstance(stated, list) else None,
         test_fraction=config.split.test_fraction,
         val_fraction=config.split.val_fraction,
-        window_s=harmonised.window / harmonised.rate_hz,
+        window_s=harmonized.window / harmonized.rate_hz,
         seed=config.run.seed,
     )
 
 
-def _check_leakage(config: Config, split: Split, unlabelled: Sequence[Recording]) -> tuple[Leak, ...]:
+def _check_leakage(config: Config, split: Split, unlabeled: Sequence[Recording]) -> tuple[Leak, ...]:
     leaks = check_leakage(split, allow_leakage=config.split.allow_leakage)
-    if unlabelled:
-        beside = Split(list(unlabelled), [], split.test, by=split.by, val_by=split.val_by)
+    if unlabeled:
+        beside = Split(list(unlabeled), [], split.test, by=split.by, val_by=split.val_by)
         leaks += check_leakage(beside, allow_leakage=config.split.allow_leakage)
     return tuple(leaks)
 
 
 def _resolve(
-    config: Config, classes: Sequence[str], split: Split, harmonised: Harmonised, device: torch.device
+    config: Config, classes: Sequence[str], split: Split, harmonized: Harmonized, device: torch.device
 ) -> ResolvedConfig:
-    window, rate_hz = harmonised.window, harmonised.rate_hz
+    window, rate_hz = harmonized.window, harmonized.rate_hz
     hop = config.input.hop or max(1, window // 2)
     n_windows = sum((recording.n_samples - window) // hop + 1 for recording in split.train)
-    representation = choose_representation(config, harmonised.recordings)
+    representation = choose_representation(config, harmonized.recordings)
     is_simulated_rolling = config.data.is_simulated and config.data.simulation.family == "rolling"
     return resolve(
         config,
@@ -327,10 +327,10 @@ def _resolve(
         batch_size=max(2, min(config.training.batch_size, n_windows)),
         epochs=resolve_epochs(config, n_windows),
         classes=list(classes),
-        channels=list(harmonised.recordings[0].channels),
+        channels=list(harmonized.recordings[0].channels),
         sampling_rate_hz=rate_hz,
-        band_limit_hz=OFF if harmonised.band_hz is None else harmonised.band_hz,
-        rpm_range=config.physics.rpm_range or span_of_speeds(harmonised.recordings),
+        band_limit_hz=OFF if harmonized.band_hz is None else harmonized.band_hz,
+        rpm_range=config.physics.rpm_range or span_of_speeds(harmonized.recordings),
         representation=representation,
         maps=resolved_maps(config, representation, rate_hz),
         precision=config.run.precision or fastest_precision(device),
@@ -359,12 +359,12 @@ def _check_bearing(config: Config, classes: Sequence[str]) -> None:
 # -- fingerprints --------------------------------------------------------------------------------------------
 
 
-def fingerprint_of(config: Config, recordings: Sequence[Recording], unlabelled: Sequence[Recording] = ()) -> str:
+def fingerprint_of(config: Config, recordings: Sequence[Recording], unlabeled: Sequence[Recording] = ()) -> str:
     """Hash the recordings as loaded, in order; for simulated ones, the settings of the simulation."""
     digest = hashlib.blake2b(digest_size=16)
     if config.data.is_simulated:
         digest.update(repr((config.data.simulation, [recording.source for recording in recordings])).encode())
-    for recording in [*(() if config.data.is_simulated else recordings), *unlabelled]:
+    for recording in [*(() if config.data.is_simulated else recordings), *unlabeled]:
         digest.update(f"{recording.label}|{recording.specimen}|{recording.sampling_rate_hz}".encode())
         digest.update(np.ascontiguousarray(recording.signal).data)
     return digest.hexdigest()

@@ -104,7 +104,7 @@ def _make_report(task: EvaluationTask, n_parameters: int, metrics: Metrics, by_r
         parts=data.parts() | {"test": task.test},
         split_by=config.split.by,
         window=config.input.window,
-        hops=dict.fromkeys(("train", "unlabelled"), config.input.hop),
+        hops=dict.fromkeys(("train", "unlabeled"), config.input.hop),
         window_reason=data.window_reason,
         notes=[*task.warnings, *task.notes],
         leaks=task.leaks,
@@ -147,7 +147,7 @@ def evaluate(run: str | Path, data: str | Path | None = None, out: str | Path | 
 
     Args:
         run: the run folder.
-        data: folder of other labelled recordings; None uses the run's own test part.
+        data: folder of other labeled recordings; None uses the run's own test part.
         out: new or empty folder for `metrics.json` and `report.html`; None uses the run folder itself or, with `data`,
             a new folder inside it.
 
@@ -193,7 +193,7 @@ def evaluate_other_data(data: PreparedData, folder: RunFolder, path: str | Path)
             f"expected one of: {', '.join(data.classes)}"
         )
     test = to_common_rate(with_speeds(recordings, config), config.data.sampling_rate_hz, config.band_hz)
-    seen = [*data.split.train, *data.unlabelled]
+    seen = [*data.split.train, *data.unlabeled]
     split = Split(seen, data.split.val, test, by=data.split.by, val_by=data.split.val_by)
     return EvaluationTask(
         data=data,

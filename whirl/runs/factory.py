@@ -105,9 +105,9 @@ def new_physics_loss(data: PreparedData, trust: bool = False) -> PhysicalConstra
     if healthy is not None:
         signals, _, rpm = healthy
         loss.fit_calibration(signals, rpm)
-    labelled = _some_windows(data, data.split.train) if trust and terms.lambda_freq > 0 else None
-    if labelled is not None:
-        signals, targets, rpm = labelled
+    labeled = _some_windows(data, data.split.train) if trust and terms.lambda_freq > 0 else None
+    if labeled is not None:
+        signals, targets, rpm = labeled
         loss.fit_trust(signals, targets, {"rpm": rpm})
     return loss
 

@@ -194,11 +194,11 @@ def _make_physics(data: PreparedData, loaders: _Loaders, parts: dict[str, Any]) 
 
 
 def _unlabeled_loader(data: PreparedData) -> Any:
-    if not data.unlabelled:
+    if not data.unlabeled:
         return None
     config = data.config
     return make_loader(
-        data.windows(data.unlabelled, config.input.hop),
+        data.windows(data.unlabeled, config.input.hop),
         config.training.batch_size,
         shuffle=True,
         # Another seed: with the same one, parts of equal length would always pair the same windows.

@@ -28,10 +28,10 @@ RECORDING_IDS = ("recording", "record_ids")
 
 
 class _Joined(NamedTuple):
-    """A labelled and an unlabelled batch that pass through the network together."""
+    """A labeled and an unlabeled batch that pass through the network together."""
 
-    labelled: Any
-    unlabelled: Any
+    labeled: Any
+    unlabeled: Any
 
 
 @dataclass
@@ -61,7 +61,7 @@ class PINNTrainer(Trainer):
     loss = criterion + lambda(epoch) · (lambda_freq · L_freq + lambda_sommerfeld · L_sommerfeld + lambda_temporal ·
     L_temporal), with the terms of `whirl.losses.physics_loss_functions`. Validation always uses the final weights, so
     that its epochs can be compared. If all three weights are 0, the result is bit-identical to that of `Trainer`, and
-    unlabelled windows are not read. Otherwise they pass through the network in every epoch, so its batch normalization
+    unlabeled windows are not read. Otherwise they pass through the network in every epoch, so its batch normalization
     sees them even while the schedule is at 0.
 
     Before the first step each enabled term must have a gradient with respect to the predictions on the first batch;
@@ -78,7 +78,7 @@ class PINNTrainer(Trainer):
             to their final values over the epochs of the run.
         sample_rate: sampling rate of the signals, in Hz.
         metadata_keys: metadata that the batches must have, and the only ones used; None uses all.
-        augmentation: see `Trainer`; unlabelled windows are not augmented.
+        augmentation: see `Trainer`; unlabeled windows are not augmented.
         physics_loss: the terms, if they are created by the caller; its own weights are not used. None creates them for
             `classes`.
         classes: name of each class index; None is the 11 classes of journal bearings.
@@ -178,19 +178,19 @@ class PINNTrainer(Trainer):
         return self.fit(num_epochs)
 
     def prepare_batch(self, batch: Any) -> Batch:
-        """Return the signals of labelled and then unlabelled windows, with the targets of the labelled ones."""
+        """Return the signals of labeled and then unlabeled windows, with the targets of the labeled ones."""
         if not isinstance(batch, _Joined):
             return self._select_metadata(super().prepare_batch(batch))
-        labelled = self._select_metadata(super().prepare_batch(batch.labelled))
-        unlabelled = self._select_metadata(as_batch(batch.unlabelled, self.device))
-        signals = torch.cat([labelled.signals, unlabelled.signals])
-        return Batch(signals, labelled.targets, _join(labelled.metadata, unlabelled.metadata))
+        labeled = self._select_metadata(super().prepare_batch(batch.labeled))
+        unlabeled = self._select_metadata(as_batch(batch.unlabeled, self.device))
+        signals = torch.cat([labeled.signals, unlabeled.signals])
+        return Batch(signals, labeled.targets, _join(labeled.metadata, unlabeled.metadata))
 
     def batches(self, loader: Iterable[Any]) -> Iterable[Any]:
         if self.unlabeled_loader is None or not self.weights or loader is not self.train_loader:
             return loader
         start = getattr(getattr(loader, "sampler", None), "start_batch", 0)
-        return map(_Joined, loader, islice(self._unlabelled_batches(), start, None))
+        return map(_Joined, loader, islice(self._unlabeled_batches(), start, None))
 
     def compute_loss(
         self, outputs: Tensor, targets: Tensor, signal: Tensor, metadata: dict[str, Tensor]
@@ -198,8 +198,8 @@ class PINNTrainer(Trainer):
         """Return the classification loss plus the weighted physics terms.
 
         Args:
-            outputs: logits `[B, K]`, including those of unlabelled windows.
-            targets: targets of the first windows; the others are unlabelled.
+            outputs: logits `[B, K]`, including those of unlabeled windows.
+            targets: targets of the first windows; the others are unlabeled.
             signal: `[B, C, T]`.
             metadata: tensors `[B]` by name, e.g. `rpm` in rev/min.
 
@@ -285,8 +285,8 @@ class PINNTrainer(Trainer):
             )
         return batch._replace(metadata={key: batch.metadata[key] for key in self.metadata_keys})
 
-    def _unlabelled_batches(self) -> Iterator[Any]:
-        """Repeat the unlabelled loader indefinitely."""
+    def _unlabeled_batches(self) -> Iterator[Any]:
+        """Repeat the unlabeled loader indefinitely."""
         loader = self.unlabeled_loader or ()
         while True:
             set_epoch(loader, self.replay.passes)
@@ -298,14 +298,14 @@ class PINNTrainer(Trainer):
                 raise ValueError("unlabeled_loader yielded no batch")
 
 
-def _join(labelled: dict[str, Tensor], unlabelled: dict[str, Tensor]) -> dict[str, Tensor]:
-    missing = [name for name in labelled if name not in unlabelled]
+def _join(labeled: dict[str, Tensor], unlabeled: dict[str, Tensor]) -> dict[str, Tensor]:
+    missing = [name for name in labeled if name not in unlabeled]
     if missing:
         raise ValueError(f"batches of unlabeled_loader have no metadata {missing[0]!r}, but those of train_loader have")
-    joined = {name: torch.cat([value, unlabelled[name]]) for name, value in labelled.items()}
+    joined = {name: torch.cat([value, unlabeled[name]]) for name, value in labeled.items()}
     for name in joined.keys() & set(RECORDING_IDS):
         # Negative indices, as the two loaders number their recordings independently.
-        joined[name] = torch.cat([labelled[name].long(), -1 - unlabelled[name].long()])
+        joined[name] = torch.cat([labeled[name].long(), -1 - unlabeled[name].long()])
     return joined
 
 

@@ -15,6 +15,7 @@ from whirl.dsp.time_frequency import TimeFrequency
 from whirl.engine.batch import Batch, call_model, count_correct
 from whirl.engine.checkpoint import load_training
 from whirl.engine.loop import split_loss
+from whirl.engine.wrappers import unwrap
 from whirl.training.interleaved_loaders import InterleavedLoaders as InterleavedLoaders
 from whirl.training.trainer import Trainer
 
@@ -99,7 +100,7 @@ class SpectrogramTrainer(Trainer):
     @property
     def representation(self) -> Representations | None:
         """What computes the network's maps, by name if there are several; None if the loaders yield maps."""
-        return getattr(unwrap_model(self.model), "representation", None)
+        return getattr(unwrap(self.model), "representation", None)
 
     def apply_specaugment(self, spectrograms: Tensor) -> Tensor:
         """Mask bands of time and of frequency, also in evaluation mode.
@@ -307,11 +308,6 @@ def mask_params(n_frequencies: int, n_times: int) -> dict[str, int]:
         ({'freq_mask_param': 20, 'time_mask_param': 40}, {'freq_mask_param': 10, 'time_mask_param': 10})
     """
     return {"freq_mask_param": round(n_frequencies * 5 / 32), "time_mask_param": round(n_times * 5 / 32)}
-
-
-def unwrap_model(model: nn.Module) -> nn.Module:
-    """Return the network inside a parallel wrapper."""
-    return getattr(model, "module", model)
 
 
 def _config(representation: Representations | None) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ from whirl.data.loaders import BatchSampler
 from whirl.engine.batch import Batch
 from whirl.engine.distributed import broadcast_weights
 from whirl.engine.modes import eval_mode
+from whirl.engine.wrappers import unwrap, weights_of
 from whirl.validation import unknown_name
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def fingerprint(model: nn.Module) -> str:
         True
     """
     digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in model.state_dict().items():
+    for name, tensor in weights_of(model).items():
         digest.update(f"{name}|{tensor.dtype}|{list(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
@@ -193,8 +194,8 @@ class FeatureHints:
         handles = []
         for index, (student, teacher) in enumerate(self._modules):
             handles += [
-                student.register_forward_hook(partial(_keep, self._student, index)),
-                teacher.register_forward_hook(partial(_keep, self._teacher, index)),
+                student.register_forward_hook(partial(_store_output, self._student, index)),
+                teacher.register_forward_hook(partial(_store_output, self._teacher, index)),
             ]
         try:
             yield
@@ -260,13 +261,13 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 
 
 def _submodule(network: nn.Module, name: str, role: str) -> nn.Module:
-    modules = dict(getattr(network, "module", network).named_modules())
+    modules = dict(unwrap(network).named_modules())
     if not name or name not in modules:
         raise ValueError(unknown_name(f"module of the {role}", name, [*filter(None, modules)]))
     return modules[name]
 
 
-def _keep(features: dict[int, Tensor], index: int, module: nn.Module, inputs: Any, output: Any) -> None:
+def _store_output(features: dict[int, Tensor], index: int, module: nn.Module, inputs: Any, output: Any) -> None:
     if not isinstance(output, Tensor):
         raise TypeError(f"a feature hint needs a tensor, but {type(module).__name__} returns {type(output).__name__}")
     features[index] = output

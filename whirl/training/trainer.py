@@ -37,6 +37,7 @@ from whirl.engine.schedule import scheduler_unit, step_scheduler
 from whirl.engine.state import TrainingState
 from whirl.engine.summary import training_facts
 from whirl.engine.updater import Updater
+from whirl.engine.wrappers import load_weights_into, unwrap, weights_of
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +149,7 @@ class Trainer(Displayed):
             flags=lambda: self._consensus.flags(self.state),
         )
         self._guard = LossGuard(
-            self.model,
+            unwrap(self.model),
             self._outputs,
             on_nonfinite,
             max_skipped,
@@ -316,8 +317,13 @@ class Trainer(Displayed):
         return training_facts(self)
 
     def _outputs(self, batch: Batch) -> torch.Tensor:
-        with self.precision.context():
-            return self.forward(batch)
+        """Return the outputs without wrappers, which would ignore hooks or wait for other processes."""
+        model, self.model = self.model, unwrap(self.model)
+        try:
+            with self.precision.context():
+                return self.forward(batch)
+        finally:
+            self.model = model
 
     def _may_end(self) -> bool:
         """Whether the epoch can end here without losing a part of an accumulation window."""
@@ -383,7 +389,7 @@ class Trainer(Displayed):
         own = self.replay.state_dict(self.train_loader)
         return {
             "kinds": self._all_kinds(),
-            "model": self.model.state_dict(),
+            "model": weights_of(self.model),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.lr_scheduler.state_dict() if self.lr_scheduler is not None else {},
             "precision": self.precision.state_dict(),
@@ -398,7 +404,7 @@ class Trainer(Displayed):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.model.load_state_dict(state["model"])
+        load_weights_into(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.lr_scheduler is not None:
             self.lr_scheduler.load_state_dict(state["scheduler"])
