@@ -1,4 +1,4 @@
-"""Layering: sub-packages import only from lower ones, modules form no circle, and one place trains."""
+"""Layering: sub-packages import only from lower ones, imports are acyclic, and only the engine trains."""
 
 import ast
 import subprocess
@@ -62,7 +62,7 @@ def test_a_module_imports_only_from_lower_layers(path):
         assert other == own or LEVEL[other] < LEVEL[own], f"{own} imports {name}"
 
 
-def test_modules_form_no_circle():
+def test_imports_are_acyclic():
     graph = {module_of(path): imports_of(path) & MODULES for path in FILES}
     try:
         TopologicalSorter(graph).prepare()
@@ -77,7 +77,7 @@ def test_every_module_has_a_layer():
     assert present - {"__init__"} <= set(LEVEL)
 
 
-def test_namespaces_have_no_init():
+def test_namespace_packages_have_no_init_file():
     assert not (ROOT / "packages" / "__init__.py").exists()
     assert not (ROOT / "packages" / "core" / "__init__.py").exists()
 
@@ -86,7 +86,7 @@ def n_lines(paths) -> int:
     return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths)
 
 
-def test_no_sub_package_holds_a_fifth_of_the_code():
+def test_no_sub_package_has_a_fifth_of_the_code():
     total = n_lines(PACKAGE.rglob("*.py"))
     for folder in {path.parent for path in PACKAGE.glob("*/__init__.py")}:
         assert n_lines(folder.rglob("*.py")) < 0.2 * total, folder.name
@@ -126,7 +126,7 @@ HEAVY = ["torch", "pandas", "scipy", "scipy.signal", "matplotlib.pyplot", "sklea
     ],
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(module, allowed):
-    """torch itself brings some modules in; only what a plain `import torch` does not bring counts."""
+    """Modules that `import torch` imports itself are not counted."""
     code = f"import sys; import {module}; print(*[m for m in {HEAVY} if m in sys.modules])"
     extra = "import torch, sys; print(*sys.modules)" if "torch" in allowed else "print()"
     assert set(run(code).split()) - set(run(extra).split()) <= allowed

@@ -1,4 +1,4 @@
-"""The benchmarks' harness measures what it says, and every benchmark uses it."""
+"""The harness of the benchmarks measures correctly, and every benchmark uses it."""
 
 import ast
 import itertools
@@ -29,7 +29,7 @@ class FakeClock:
         return self.now
 
     def call(self, *seconds):
-        """Return a call that takes these seconds by turns."""
+        """Return a call that takes these durations in turn."""
         durations = itertools.cycle(seconds)
 
         def run():

@@ -1,4 +1,4 @@
-"""Tests of how objects show themselves: values, escaping, and that no samples are read."""
+"""Text and HTML representations of objects: values, escaping, and that no samples are read."""
 
 import copy
 from types import SimpleNamespace

@@ -32,7 +32,7 @@ def anchors(document: Path) -> set[str]:
 
 
 @for_each_document
-def test_links_lead_somewhere(document):
+def test_links_are_valid(document):
     for target, anchor in re.findall(r"\]\((?!https?://)([^)#]*)(?:#([^)]+))?\)", read(document)):
         path = (document.parent / target) if target else document
         assert path.exists(), target

@@ -24,7 +24,7 @@ def test_there_is_an_alias_for_each_documented_module():
 
 
 def test_both_import_paths_give_the_same_objects():
-    """In a fresh process, where the aliases are imported first, and every documented name is looked up."""
+    """A new process imports the aliases first and then looks up every documented name."""
     code = f"""
 import importlib, sys
 for name in {ALIASES}:
@@ -59,12 +59,12 @@ def test_alias_first_and_real_module_first_are_one_module():
         ("get_scheduler", ("cnn_schedulers", "transformer_schedulers")),
     ],
 )
-def test_a_name_of_two_modules_is_ambiguous(name, modules):
+def test_name_in_two_modules_is_ambiguous(name, modules):
     with pytest.raises(ImportError, match=rf"training\.{modules[0]} and packages\.core\.training\.{modules[1]}"):
         exec(f"from packages.core.training import {name}")
 
 
-def test_unknown_names_are_refused():
+def test_unknown_names_raise():
     with pytest.raises(ImportError, match="Nonsense"):
         exec("from packages.core.training import Nonsense")
     with pytest.raises(AttributeError, match="Nonsense"):

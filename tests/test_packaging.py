@@ -1,4 +1,4 @@
-"""The wheel and the sdist: what they hold, and that an installed whirl works from any folder."""
+"""The contents of wheel and sdist, and that an installed whirl works from any folder."""
 
 import os
 import re
@@ -20,7 +20,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 
 
 def build(kind, folder):
-    """Build from a copy, so that nothing of this checkout's caches gets in."""
+    """Build from a copy, so that caches of this checkout are not included."""
     source = folder / "source"
     tracked = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
@@ -46,7 +46,7 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def python(wheel, tmp_path_factory):
-    """An interpreter with the wheel installed, beside the dependencies of this environment but not this checkout."""
+    """An interpreter with the wheel and the dependencies of this environment, but without this checkout."""
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     (site,) = folder.glob("lib/python*/site-packages")
@@ -79,7 +79,7 @@ def test_every_install_hint_names_an_extra():
     assert install_hint("search") == "pip install 'whirl-diagnostics[search]'"
 
 
-def test_wheel_holds_the_package_and_the_aliases_alone(wheel):
+def test_wheel_contains_only_the_package_and_the_aliases(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
@@ -92,7 +92,7 @@ def test_wheel_holds_the_package_and_the_aliases_alone(wheel):
     assert not any("/tests/" in name or "__pycache__" in name for name in names)
 
 
-def test_sdist_holds_what_its_readme_needs(tmp_path):
+def test_sdist_contains_files_named_in_its_readme(tmp_path):
     with tarfile.open(build("sdist", tmp_path)) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     for needed in (
@@ -109,7 +109,7 @@ def test_sdist_holds_what_its_readme_needs(tmp_path):
     assert {link.rstrip("/") for link in linked} <= names
 
 
-def test_installed_package_works_from_another_folder_beside_a_foreign_packages_folder(python, tmp_path):
+def test_installed_package_works_beside_another_packages_folder(python, tmp_path):
     (tmp_path / "packages").mkdir()
     (tmp_path / "packages" / "__init__.py").write_text("raise RuntimeError('a foreign package')")
     done = run(python, "-c", "import whirl; print(whirl.__file__); whirl.Trainer", cwd=tmp_path)
@@ -128,7 +128,7 @@ def test_installed_aliases_are_the_same_objects(python, tmp_path):
     assert run(python, "-c", code, cwd=tmp_path).stdout == "True\n"
 
 
-def test_type_checker_sees_through_the_lazy_imports(python, tmp_path):
+def test_type_checker_resolves_the_lazy_imports(python, tmp_path):
     (tmp_path / "use.py").write_text(
         "import whirl\n"
         "from packages.core.training.trainer import Trainer\n"

@@ -9,19 +9,19 @@ from whirl.validation import check_batch, check_count, check_floating, check_num
 
 
 @pytest.mark.parametrize("value", [1, 7, np.int64(3)])
-def test_whole_numbers_pass_as_plain_ones(value):
+def test_integers_are_returned_as_int(value):
     assert type(check_count("k", value)) is int
     assert check_count("k", value) == value
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.0, True, "2", None, math.nan, torch.tensor(2)])
-def test_what_is_no_count_is_refused(value):
+def test_rejects_values_that_are_not_counts(value):
     with pytest.raises(ValueError, match=r"k is .*, expected an integer >= 1"):
         check_count("k", value)
 
 
 @pytest.mark.parametrize("value", [0, 1, 0.5, np.float32(0.3), np.float64(1), Fraction(1, 3)])
-def test_numbers_within_a_closed_range_pass_as_plain_ones(value):
+def test_numbers_in_a_closed_range_are_returned_as_float(value):
     assert type(check_number("p", value, 0, 1)) is float
     assert check_number("p", value, 0, 1) == float(value)
 
@@ -29,19 +29,19 @@ def test_numbers_within_a_closed_range_pass_as_plain_ones(value):
 @pytest.mark.parametrize(
     "value", [-1e-9, 1.5, 10**400, math.nan, math.inf, -math.inf, True, "0.5", None, 1j, torch.tensor(0.5)]
 )
-def test_what_is_no_number_in_a_range_is_refused(value):
+def test_rejects_values_outside_a_closed_range(value):
     with pytest.raises(ValueError, match=r"p is .*, expected a number in \[0, 1\]"):
         check_number("p", value, 0, 1)
 
 
 @pytest.mark.parametrize("value", [0, 1])
-def test_open_ends_are_refused(value):
+def test_rejects_the_ends_of_an_open_range(value):
     with pytest.raises(ValueError, match=rf"p is {value}, expected a number in \(0, 1\)"):
         check_number("p", value, 0, 1, open_ends=True)
 
 
 @pytest.mark.parametrize(("open_ends", "expected"), [(False, ">= 0"), (True, "> 0")])
-def test_infinity_is_no_number_of_a_range_without_an_upper_end(open_ends, expected):
+def test_rejects_infinity_without_an_upper_end(open_ends, expected):
     check_number("lr", 1e300, 0, open_ends=open_ends)
     with pytest.raises(ValueError, match=f"lr is inf, expected a finite number {expected}$"):
         check_number("lr", math.inf, 0, open_ends=open_ends)

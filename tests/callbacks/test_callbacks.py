@@ -56,7 +56,7 @@ ALL_NAMES = sorted(
 )
 
 
-def run_by_hand(watching, model, optimizer, epochs):
+def run_plain_loop(watching, model, optimizer, epochs):
     for epoch in epochs:
         watching.on_epoch_begin(epoch)
         for batch in range(3):
@@ -80,7 +80,7 @@ def test_works_in_a_hand_written_loop_and_resumes_from_a_checkpoint(name, tmp_pa
     watching, model, optimizer = smallest(name, tmp_path / "first")
     watching = CallbackList([watching])
     watching.on_train_begin()
-    run_by_hand(watching, model, optimizer, range(3))
+    run_plain_loop(watching, model, optimizer, range(3))
     watching.on_train_end()
 
     torch.save(watching.state_dict(), tmp_path / "state.pt")
@@ -90,17 +90,17 @@ def test_works_in_a_hand_written_loop_and_resumes_from_a_checkpoint(name, tmp_pa
     resumed.load_state_dict(saved)
     assert repr(resumed.state_dict()) == repr(watching.state_dict())
     resumed.on_train_begin(logs=None)
-    run_by_hand(resumed, model, optimizer, range(3, 5))
+    run_plain_loop(resumed, model, optimizer, range(3, 5))
     resumed.on_train_end(logs=None)
 
 
 @pytest.mark.parametrize("name", ALL_NAMES)
 def test_state_dict_is_a_copy(name, tmp_path):
     watching, model, optimizer = smallest(name, tmp_path)
-    run_by_hand(watching, model, optimizer, range(2))
+    run_plain_loop(watching, model, optimizer, range(2))
     state = watching.state_dict()
     before = repr(state)
-    run_by_hand(watching, model, optimizer, range(2, 4))
+    run_plain_loop(watching, model, optimizer, range(2, 4))
     assert repr(state) == before
 
 
@@ -295,7 +295,7 @@ def test_each_batch_is_a_step_in_a_hand_written_loop():
     model, optimizer = parts()
     scheduler = lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=6)
     # 9 batches are more than the 6 steps of the schedule, which keeps its last value.
-    run_by_hand(CallbackList([LearningRateScheduler(scheduler)]), model, optimizer, range(3))
+    run_plain_loop(CallbackList([LearningRateScheduler(scheduler)]), model, optimizer, range(3))
     assert scheduler.last_epoch == 5
 
 

@@ -46,7 +46,7 @@ def test_text_states_the_lines(folder):
 
 
 @pytest.mark.parametrize("samples", [np.zeros(40_000), np.full(40_000, 3.0)], ids=["zeros", "constant"])
-def test_a_dead_sensor_is_not_evaluated(samples, tmp_path):
+def test_dead_sensor_is_not_evaluated(samples, tmp_path):
     np.savez(tmp_path / "dead.npz", x=samples, fs=12_000.0)
     (row,) = json.loads(whirl(tmp_path / "dead.npz", "--bearing", "6205", "--rpm", 1797, "--json").stdout)
     assert row["verdict"] == "not_judged"

@@ -154,8 +154,8 @@ def test_ground_truth_of_a_fault(label: str) -> None:
     assert "fault_db" not in one("healthy", bearing="6205", n_samples=4096).metadata
 
 
-def test_sound_bearings_have_faint_lines() -> None:
-    """Waviness and dents of sound races show in a quiet recording, far below a fault."""
+def test_healthy_bearings_have_faint_lines() -> None:
+    """Waviness and dents of healthy races are visible in a quiet recording, far below a fault."""
     levels = []
     for seed in range(8):
         sound, faulty = (one(label, seed, bearing="6205") for label in ("healthy", "outer_race"))

@@ -1,4 +1,4 @@
-"""Features of the families of lines, for models on top of the spectral diagnosis."""
+"""Features of the families of lines, for models trained on the spectral diagnosis."""
 
 import numpy as np
 import pytest
@@ -88,7 +88,7 @@ def test_features_do_not_depend_on_gain_offset_and_sampling_rate() -> None:
     np.testing.assert_allclose(features_of(recording)[:, :2], features_of(upsampled)[:, :2], atol=0.15)
 
 
-def test_undiagnosed_recordings_have_no_judged_family() -> None:
+def test_undiagnosed_recordings_have_no_evaluated_family() -> None:
     silent = Recording(np.zeros(50_000), 10_000, rpm=1500, bearing="6205")
     unknown = Recording(np.random.default_rng(0).normal(size=50_000), 10_000, rpm=1500)
     features, judged = feature_rows(SpectralDiagnoser().diagnose([silent, unknown]))

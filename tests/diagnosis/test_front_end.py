@@ -1,4 +1,4 @@
-"""From a signal to envelope spectra over orders."""
+"""Envelope spectra over orders, computed from signals."""
 
 import itertools
 
@@ -54,7 +54,7 @@ def test_a_resonance_is_as_significant_at_any_sampling_rate(part, name, simulate
 
 
 def test_a_signal_sampled_faster_gives_the_same_result(simulate_fault):
-    """The same samples in between, from a band-limited interpolation."""
+    """The additional samples are from a band-limited interpolation."""
     recording = simulate_fault("outer_race")
     n = recording.n_samples
     faster = np.fft.irfft(np.fft.rfft(recording.signal[0].astype(float)), 4 * n) * 4
@@ -74,7 +74,7 @@ def test_a_resonance_above_the_lowest_band_is_found(simulate_fault):
 
 @pytest.mark.parametrize("rpm", [300, 1797, 6000])
 def test_speed_does_not_matter(rpm, simulate_fault):
-    """Lines stand at the same orders, whatever the recording's own speed."""
+    """Lines are at the same orders at every speed."""
     found = evidence_of(simulate_fault("outer_race", rpm=rpm, sampling_rate_hz=24_000, ratio_db=6))
     assert found["BPFO"].significance_db > 10
     assert found["BPFO"].slip == pytest.approx(-0.003, abs=0.003)
@@ -99,8 +99,8 @@ def test_large_bearings_have_orders_beyond_forty(simulate_fault):
     assert None not in found["BPFI"].harmonics_db
 
 
-def test_harmonics_beyond_the_band_leave_the_mean(simulate_fault):
-    """At a low sampling rate the envelope cannot hold all lines."""
+def test_harmonics_beyond_the_band_are_left_out_of_the_mean(simulate_fault):
+    """At a low sampling rate the envelope does not contain all lines."""
     recording = simulate_fault("outer_race", sampling_rate_hz=700, resonance_hz=200, rpm=1797, ratio_db=6)
     found = evidence_of(recording)["BPFO"]
     assert found.is_judged
@@ -131,7 +131,7 @@ def test_gradients_flow_to_the_signal():
 
 
 def test_a_batch_of_recordings_equals_single_ones(simulate_fault):
-    """Whatever else is in the batch: other lengths, speeds, sampling rates and bearings."""
+    """The batch has recordings of other lengths, speeds, sampling rates and bearings."""
     items = []
     settings = ((12_000, 1797, 100, "6205"), (25_600, 900, 35, "6203"), (48_828, 3000, 60, "NU205"))
     for rate, rpm, turns, bearing in settings:

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.data
 
 
 def load(folder: Path, channel: str, bearing: str) -> list[Recording]:
-    """Recordings of one channel, without the bearings of another maker (0.028 in)."""
+    """Recordings of one channel, without the bearings of another manufacturer (0.028 in)."""
     recordings = []
     with (folder / "manifest.csv").open() as file:
         for row in csv.DictReader(file):
@@ -38,7 +38,7 @@ def load(folder: Path, channel: str, bearing: str) -> list[Recording]:
 
 
 def test_drive_end_faults(real_data):
-    """Races are named wherever their lines show; the outer race of 14 mil and most balls show none."""
+    """Faults of races are found if they have lines; the outer race of 14 mil and most balls have none."""
     recordings = load(real_data / "cwru_12k_de", "DE", "6205")
     found = SpectralDiagnoser().diagnose(recordings)
     counts = Counter(

@@ -1,4 +1,4 @@
-"""The untrained rule and its words."""
+"""The decision rule without training, and the text of its verdicts."""
 
 from dataclasses import replace
 
@@ -51,14 +51,14 @@ def test_the_cage_does_not_decide():
     assert decide(CAGE, BALL)[0] == "no_line_found"
 
 
-def test_hidden_families_are_named():
+def test_hidden_families_are_reported():
     verdict, reasons = decide(INNER, HIDDEN)
     assert verdict == "inner_race"
     assert reasons[-1] == "ball not judged: lines at 3.99, 7.98, 11.96 X fall on whole orders of the shaft"
     assert decide(HIDDEN) == ("not_judged", (reasons[-1],))
 
 
-def test_a_hidden_harmonic_is_named():
+def test_a_hidden_harmonic_is_reported():
     third = replace(OUTER, harmonics_db=(16.0, 15.0, None), reason="line at 10.75 X falls beyond the band")
     _, reasons = decide(third)
     assert reasons[0].startswith("outer race: lines at 3.58, 7.17 X")
@@ -66,7 +66,7 @@ def test_a_hidden_harmonic_is_named():
 
 
 def test_of_two_families_in_the_same_lines_the_one_with_less_slip_is_named():
-    """Orders of 3.40 and 3.33: which of them a line at 3.39 belongs to is a matter of slip."""
+    """A line at 3.39 belongs to order 3.40 or 3.33, depending on the slip."""
     outer = replace(OUTER, order=3.40, slip=-0.002, significance_db=18.0)
     ball = replace(OUTER, name="2BSF", part="ball", order=3.36, slip=0.010, significance_db=18.4)
     verdict, reasons = decide(outer, ball)

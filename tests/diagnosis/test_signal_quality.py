@@ -1,4 +1,4 @@
-"""Signals that no diagnosis can be drawn from."""
+"""Signals that cannot be diagnosed."""
 
 import numpy as np
 import pytest
@@ -44,5 +44,5 @@ def test_gives_the_reason(signal, reason):
         np.sin(0.1 * np.arange(20_000)).astype(np.float32),
     ],
 )
-def test_lets_signals_pass(signal):
+def test_accepts_usable_signals(signal):
     assert why_unusable(signal) is None

@@ -1,4 +1,4 @@
-"""The untrained diagnoser of recordings."""
+"""Diagnosis of recordings without training."""
 
 import json
 import math
@@ -28,7 +28,7 @@ def test_names_the_part_at_any_speed_and_sampling_rate(part, rpm, rate, simulate
 
 
 @pytest.mark.parametrize("rpm", [600, 1797])
-def test_shaft_lines_alone_are_no_fault(rpm, simulate_fault):
+def test_shaft_lines_alone_are_not_a_fault(rpm, simulate_fault):
     found = diagnose(simulate_fault(None, rpm=rpm))
     assert found.verdict == "no_line_found"
     assert "does not mean that the bearing is healthy" in found.reasons[0]
@@ -44,14 +44,14 @@ def test_the_bearing_can_be_given_in_any_form(outer):
     }
 
 
-def test_what_is_given_wins_over_the_recording(outer):
+def test_arguments_take_precedence_over_the_recording(outer):
     wrong = diagnose(outer, bearing="6203", rpm=1000)
     assert wrong.rpm == 1000
     assert wrong.bearing == "6203"
     assert wrong.verdict != "outer_race"
 
 
-def test_each_recording_is_judged_by_its_own_bearing(simulate_fault):
+def test_each_recording_is_evaluated_with_its_own_bearing(simulate_fault):
     recordings = [
         simulate_fault("outer_race", bearing=bearing, rpm=rpm, ratio_db=6)
         for bearing, rpm in (("6205", 1500), ("6203", 2100))
@@ -61,7 +61,7 @@ def test_each_recording_is_judged_by_its_own_bearing(simulate_fault):
     assert [each.bearing for each in found] == ["6205", "6203"]
 
 
-def test_every_channel_and_bearing_is_judged(outer):
+def test_every_channel_and_bearing_is_evaluated(outer):
     quiet = np.random.default_rng(1).normal(size=outer.n_samples)
     both = replace(outer, signal=np.stack((quiet, outer.signal[0])), channels=("FE", "DE"), bearing="6203; 6205")
     found = diagnose(both)
@@ -80,7 +80,7 @@ def test_every_channel_and_bearing_is_judged(outer):
         ({"bearing": "Acme 17"}, "no physics: "),
     ],
 )
-def test_without_speed_or_bearing_there_is_no_guess(outer, change, reason):
+def test_speed_and_bearing_are_never_guessed(outer, change, reason):
     found = diagnose(replace(outer, **change))
     assert found.verdict == "not_judged"
     assert found.reasons[0].startswith(reason)
@@ -94,19 +94,19 @@ def test_an_unknown_bearing_beside_a_known_one(outer):
 
 
 @pytest.mark.parametrize("signal", [np.zeros, np.ones, lambda n: np.full(n, np.nan)])
-def test_dead_channels_are_not_judged(signal, outer):
+def test_dead_channels_are_not_evaluated(signal, outer):
     found = diagnose(replace(outer, signal=signal(outer.n_samples)[None]))
     assert found.verdict == "not_judged"
 
 
-def test_a_clipped_fault_is_not_judged(outer):
+def test_a_clipped_fault_is_not_evaluated(outer):
     limit = 2 * outer.signal.std()
     found = diagnose(replace(outer, signal=outer.signal.clip(-limit, limit)))
     assert found.verdict == "not_judged"
     assert "clipped" in found.reasons[0]
 
 
-def test_short_recordings_say_so(outer):
+def test_short_recordings_give_the_reason(outer):
     def of_turns(turns):
         return diagnose(outer.cut(0, round(turns * 60 / outer.rpm * outer.sampling_rate_hz)))
 
@@ -117,7 +117,7 @@ def test_short_recordings_say_so(outer):
 
 
 @pytest.mark.parametrize("change", [lambda x: x + 100, lambda x: 1e4 * x, lambda x: -x, lambda x: 1e-5 * x - 3e-4])
-def test_gain_and_offset_change_no_verdict(change, simulate_fault):
+def test_gain_and_offset_do_not_change_the_verdict(change, simulate_fault):
     for part in ("inner_race", None):
         recording = simulate_fault(part)
         other = replace(recording, signal=change(recording.signal.astype(float)))
@@ -129,8 +129,8 @@ def test_other_thresholds(outer):
     assert strict.diagnose([outer])[0].verdict == "no_line_found"
 
 
-def test_noise_is_called_faulty_as_seldom_as_stated():
-    """White, pink and band-limited noise: the stated probabilities hold, and the rule adds its other thresholds."""
+def test_false_alarm_rates_in_noise_are_as_stated():
+    """White, pink and band-limited noise: the probabilities are as stated before the other thresholds of the rule."""
     rng = np.random.default_rng(0)
     recordings = []
     for index in range(240):

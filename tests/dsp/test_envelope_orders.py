@@ -40,7 +40,7 @@ def test_harmonics_of_the_shaft_are_blanked_at_any_resolution():
         assert not blanked[(order - order.round()).abs() > 1.6 / turns].any()
 
 
-def test_a_line_does_not_lift_its_own_floor():
+def test_a_line_does_not_raise_its_own_noise_floor():
     power = torch.ones(400)
     power[99:102] = torch.tensor([1e3, 1e4, 1e3])
     level_db, excess = above_floor(power, 40)
@@ -48,7 +48,7 @@ def test_a_line_does_not_lift_its_own_floor():
     assert excess[100] == 9999
 
 
-def test_silence_has_no_level():
+def test_zero_signal_has_no_level():
     level_db, excess = above_floor(torch.zeros(100), 10)
     assert level_db.abs().max() == 0
     assert excess.max() == 0

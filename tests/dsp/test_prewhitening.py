@@ -27,12 +27,12 @@ def test_removes_gain_and_any_filter_of_zero_phase():
     torch.testing.assert_close(prewhiten(7 * filtered)[..., 1:], prewhiten(spectrum)[..., 1:])  # bin 0 is the mean: 0
 
 
-def test_a_silent_spectrum_stays_silent():
+def test_zero_spectrum_stays_zero():
     assert prewhiten(torch.zeros(8, dtype=torch.complex64)).abs().max() == 0
 
 
 def test_envelope_equals_the_one_at_full_rate():
-    """Fewer samples than the signal has are enough for the modulations asked for."""
+    """The envelope has fewer samples than the signal, enough for the requested modulation frequencies."""
     spectrum = spectrum_of(NOISE)
     e = prewhitened_envelope(spectrum, resolution_hz=2, band_hz=(480, 5760), max_modulation_hz=1200)
     keep = torch.zeros(spectrum.shape[-1], dtype=torch.float64)
@@ -42,8 +42,8 @@ def test_envelope_equals_the_one_at_full_rate():
     torch.testing.assert_close(torch.fft.rfft(e)[..., :600] / e.shape[-1], expected)
 
 
-def test_what_lies_outside_the_band_has_no_part():
-    """A tone above the band, at another sampling rate's Nyquist frequency, changes nothing."""
+def test_content_outside_the_band_has_no_effect():
+    """A tone above the band, at the Nyquist frequency of another sampling rate, has no effect."""
     time_s = torch.arange(6000, dtype=torch.float64) / 12_000
     tone = 1000 * torch.sin(2 * np.pi * 5000 * time_s)
     arguments = (2.0, (400.0, 4000.0), 500.0)

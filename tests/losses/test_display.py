@@ -1,4 +1,4 @@
-"""Tests of how losses show themselves: their settings in one line, without values of tensors."""
+"""The repr of losses: their settings in one line, without values of tensors."""
 
 import pytest
 import torch

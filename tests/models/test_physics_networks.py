@@ -28,7 +28,7 @@ def network(name: str, num_classes: int = 3, in_channels: int = 1, **kwargs) -> 
 
 
 def order_set(n: int, seed: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Return windows with a line at 2X (class 0) or 3X (class 1), at speeds at which frequency says little."""
+    """Return windows with a line at 2X (class 0) or 3X (class 1); the speeds are random, so frequencies overlap."""
     rng = np.random.default_rng(seed)
     targets = np.arange(n) % 2
     rpm = rng.uniform(1000, 3500, n)

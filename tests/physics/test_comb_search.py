@@ -1,4 +1,4 @@
-"""The search for a family of lines, and what it finds by chance."""
+"""The search for a family of lines, and its results in noise."""
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def test_depth_adds_up_the_power_of_the_lines():
     assert found.depth_db.item() == pytest.approx(10 * np.log10(3 * 9))
 
 
-def test_unusable_harmonics_leave_the_mean():
+def test_unusable_harmonics_are_left_out_of_the_mean():
     usable = torch.tensor([[[True, False, True]]])
     found = search(spectrum({5.4: 12.0, 16.2: 6.0}), 5.4, usable)
     assert found.significance_db.item() == 9
@@ -84,7 +84,7 @@ def test_gradients_flow_to_the_lines():
     torch.testing.assert_close(level_db.grad[0, [216, 432, 648]], torch.full((3,), 1 / 3))
 
 
-def test_beyond_the_spectrum_there_is_no_level():
+def test_lines_beyond_the_spectrum_have_no_level():
     assert levels_at(torch.ones(1, 10), torch.tensor([[3.0, 50.0]]), torch.ones(1)).tolist() == [[1, 0]]
 
 
@@ -106,7 +106,7 @@ def test_chance_combs_share_no_lines_with_a_family():
 
 
 def test_sidebands_of_a_family_are_not_chance():
-    """An inner race seen through its load zone: combs on its sidebands do not make it look accidental."""
+    """An inner race is modulated by its load zone; combs on its sidebands do not raise the probability of chance."""
     lines = {h * 5.4: 15.0 for h in (1, 2, 3, 4, 5, 6)}
     beside = {h * 5.4 + k: 12.0 for h in (1, 2, 3, 4, 5, 6) for k in (-2, -1, 1, 2)}
     level_db = spectrum(lines | beside)
@@ -128,8 +128,8 @@ def noise_levels(n_spectra, n_segments, seed=0):
 
 
 @pytest.mark.parametrize("n_segments", [1, 3, 14])
-def test_the_probability_of_chance_is_what_noise_counts(n_segments):
-    """200 spectra of noise: the stated probabilities are met within the error of counting."""
+def test_the_probability_of_chance_matches_its_frequency_in_noise(n_segments):
+    """200 spectra of noise: the probabilities are as stated within the sampling error."""
     orders, turns = torch.tensor([[5.4152, 3.5848, 4.7135]]).expand(200, 3), TURNS.expand(200)
     usable, sidebands = ALL.expand(200, 3, 3), torch.tensor([[1.0, 0.0, 0.398]]).expand(200, 3)
     levels = noise_levels(200, n_segments)
@@ -144,6 +144,6 @@ def test_the_probability_of_chance_is_what_noise_counts(n_segments):
         assert abs(counted - probability) < 4 * np.sqrt(probability / 600)
 
 
-def test_too_few_combs_say_nothing_about_chance():
+def test_too_few_combs_give_no_probability_of_chance():
     assert np.isnan(chance_of(np.array(9.0), np.ones(3), np.ones(3, dtype=bool), np.array(3.0)))
     assert np.isnan(chance_of(np.array(9.0), np.ones(50), np.ones(50, dtype=bool), np.array(2.0)))

@@ -30,7 +30,7 @@ def test_a_large_bearing_with_orders_beyond_forty():
     assert lines_of(families, "BPFI").harmonics == (1, 2, 3)
 
 
-def test_harmonics_beyond_the_band_leave():
+def test_harmonics_beyond_the_band_are_left_out():
     families = fault_families(fault_orders(BEARINGS["6205"]))
     found = lines_of(families, "BPFI", max_order=12)
     assert found.harmonics == (1, 2)
@@ -68,6 +68,6 @@ def test_lines_of_another_family_hide_a_family(ratio):
     assert "on lines of BPFO" in found.reason
 
 
-def test_lines_one_percent_apart_are_told_apart():
+def test_lines_one_percent_apart_are_distinguished():
     families = fault_families(FaultOrders(ftf=0.4, bpfo=3.37, bpfi=5.63, bsf=3.37 * 1.01 / 2))
     assert lines_of(families, "2BSF").harmonics == (1, 2, 3)

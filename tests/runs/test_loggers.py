@@ -151,7 +151,7 @@ def test_missing_packages_are_named_before_any_work(tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_is_no_installed_package(tmp_path, monkeypatch):
+def test_a_folder_is_not_an_installed_package(tmp_path, monkeypatch):
     (tmp_path / "wandb").mkdir()
     monkeypatch.setattr("sys.path", [str(tmp_path)])
     monkeypatch.delitem(__import__("sys").modules, "wandb", raising=False)
@@ -244,7 +244,7 @@ def test_results_that_cannot_be_made_are_a_warning():
         RunLoggers({"a": Failing("")}).log_results(lambda: 1 / 0)
 
 
-def test_results_are_not_made_without_a_taker():
+def test_results_are_not_made_if_no_logger_takes_them():
     RunLoggers({"a": Callback()}).log_results(lambda: pytest.fail("made"))
 
 

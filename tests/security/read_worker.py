@@ -1,7 +1,7 @@
 """Worker process that reads files and measures time and memory.
 
 Each line of stdin is a JSON object with the keys `how` and `path`; for each one, a JSON object with the result is
-printed. All files are read in one process, since imports take longer than any file may. Memory is the peak above the
+printed. All files are read in one process, since imports take longer than reading a file. Memory is the peak above the
 process's usage before the file, from the kernel's high-water mark, which is reset before each file. Linux only.
 """
 

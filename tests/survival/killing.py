@@ -1,4 +1,4 @@
-"""Run trainings in processes of their own, kill them at chosen points, and compare what they leave behind."""
+"""Run trainings in processes of their own, kill them at chosen points, and compare their results."""
 
 from __future__ import annotations
 
