@@ -322,7 +322,7 @@ def test_resume_after_ctrl_c_matches_uninterrupted_run(simulated, tmp_path):
         if line.startswith("epoch 2/"):
             process.send_signal(signal.SIGINT)
             break
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=240)
     assert process.returncode == 130, stderr
     assert "--resume" in stdout
     assert "Traceback" not in stderr

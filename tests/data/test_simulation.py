@@ -5,7 +5,6 @@ import os
 import string
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -559,14 +558,6 @@ def test_default_recordings_are_classified_except_the_mildest_faults(seed: int) 
     assert right[mild].mean() < 0.95
     missed = np.mean(predicted[mild] == "healthy")
     assert 0.01 < missed < 0.3
-
-
-@pytest.mark.parametrize("classes", [JOURNAL_CLASSES, ROLLING_CLASSES])
-def test_simulates_twenty_recordings_per_second_on_one_core(classes: tuple[str, ...]) -> None:
-    next(iter_simulated(classes=classes))
-    begin = time.process_time()
-    recordings = simulate(2, 2, classes)
-    assert len(recordings) / (time.process_time() - begin) >= 20
 
 
 # ------------------------------------------------------------------------------------------- invalid arguments

@@ -40,7 +40,7 @@ FLAGS = [
 ]
 # Chromium reads commands from file descriptor 3 and answers on 4.
 LAUNCH = "import os, sys; _, a, b, *run = sys.argv; os.dup2(int(a), 3); os.dup2(int(b), 4); os.execv(run[0], run)"
-TIMEOUT_S = 60
+TIMEOUT_S = 240
 
 
 class Page:

@@ -309,7 +309,7 @@ def test_rejects_resuming_with_other_settings(search_copy):
 
 def wait_for_trial(storage, number):
     """Wait until the trial of that number has drawn its parameters."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         if storage.exists() and storage.read_text().count('"is_drawn":true') > number:
             return

@@ -158,7 +158,7 @@ def test_waits_for_lock_until_timeout_or_grace_period(owner, tmp_path, monkeypat
         JournalLock(tmp_path / "study.log", wait_s=0.2).acquire()
     assert path.read_text() == owner
     monkeypatch.setattr("whirl.tuning.journal.LOCK_GRACE_S", 0.1)
-    lock = JournalLock(tmp_path / "study.log", wait_s=2.0)
+    lock = JournalLock(tmp_path / "study.log", wait_s=60.0)
     assert lock.acquire()
     lock.release()
     assert not path.exists()

@@ -182,10 +182,10 @@ def test_worker_of_other_machine_counts_as_dead_after_grace_period():
 
 def test_waits_for_worker_with_heartbeat(tmp_path):
     path, ends = tmp_path / "study.log", []
-    times = {"heartbeat_s": 0.1, "grace_s": 2.0}
+    times = {"heartbeat_s": 0.1, "grace_s": 5.0}
 
     def slowly(trial):
-        time.sleep(2.5)
+        time.sleep(5.5)
         ends.append("slow")
         return 0.0
 
