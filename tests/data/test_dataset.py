@@ -76,14 +76,14 @@ def test_missing_values_come_from_the_file_and_then_from_the_caller(tmp_path):
     ],
 )
 def test_parses_loads(text, load, unit, tmp_path):
-    write(tmp_path / "a.npz", fs=1)
+    write(tmp_path / "a.npz", fs=1000)
     manifest(tmp_path, "file,label,load", f'a.npz,x,"{text}"')
     (recording,) = load_dataset(tmp_path)
     assert (recording.load, recording.load_unit) == (load, unit)
 
 
 def test_load_in_words_becomes_metadata(tmp_path):
-    write(tmp_path / "a.npz", fs=1)
+    write(tmp_path / "a.npz", fs=1000)
     manifest(tmp_path, "file,label,load", "a.npz,x,half")
     (recording,) = load_dataset(tmp_path)
     assert (recording.load, recording.metadata) == (None, {"load_condition": "half"})
@@ -91,7 +91,7 @@ def test_load_in_words_becomes_metadata(tmp_path):
 
 def test_labels_are_kept_as_written(tmp_path):
     for name in "ab":
-        write(tmp_path / f"{name}.npz", fs=1)
+        write(tmp_path / f"{name}.npz", fs=1000)
     manifest(tmp_path, "file,label", "a.npz,normal", "b.npz,Unwucht (groß)")
     assert [recording.label for recording in load_dataset(tmp_path)] == ["normal", "Unwucht (groß)"]
 
@@ -101,7 +101,7 @@ def test_labels_are_kept_as_written(tmp_path):
     [("Y", ("Y",)), ("Y X", ("Y", "X")), ("H;V", ("H", "V")), ("Acc X|Acc Y|", ("Acc X", "Acc Y")), ("", ("X", "Y"))],
 )
 def test_channel_names_select_or_rename(names, expected, tmp_path):
-    signal = write(tmp_path / "a.npz", fs=1)
+    signal = write(tmp_path / "a.npz", fs=1000)
     manifest(tmp_path, "file,label,channel_names", f'a.npz,x,"{names}"')
     (recording,) = load_dataset(tmp_path)
     assert recording.channels == expected
@@ -125,15 +125,15 @@ def test_channel_names_select_or_rename(names, expected, tmp_path):
         (["file,label", "a.npz,"], "line 2: the label is empty"),
         (["file,label,rpm", "a.npz,x,fast"], "line 2: rpm is 'fast', expected a number > 0 or an empty cell"),
         (["file,label,sampling_rate", "a.npz,x,0"], "line 2: sampling_rate is '0', expected a number > 0"),
-        (["file,label", "notes.xyz,x"], r"notes.xyz has an unknown format \(expected one of: .csv, "),
+        (["file,label", "notes.xyz,x"], r"notes.xyz has an unknown format \(expected one of: .asc, "),
         (["file,label,channel_names", "a.npz,x,H V W"], "manifest names the channels H V W, the file has X Y"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_invalid_manifest_gives_one_line_error(rows, message, tmp_path):
     folder = tmp_path / "data"
-    write(folder / "a.npz", fs=1)
-    write(tmp_path / "a.npz", fs=1)
+    write(folder / "a.npz", fs=1000)
+    write(tmp_path / "a.npz", fs=1000)
     (folder / "notes.xyz").write_text("")
     manifest(folder, *rows)
     with pytest.raises(ValueError, match=message) as caught:
@@ -149,7 +149,7 @@ def test_rejects_binary_manifest(tmp_path):
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252"])
 def test_reads_manifest_written_by_excel(encoding, tmp_path):
-    write(tmp_path / "a.npz", fs=1)
+    write(tmp_path / "a.npz", fs=1000)
     text = "file;label;Prüfer\r\na.npz;Unwucht (groß) – 5 €;Jörg\r\n"
     (tmp_path / "manifest.csv").write_bytes(text.encode(encoding))
     (entry,) = read_manifest(tmp_path)
@@ -187,9 +187,9 @@ def test_single_files_use_the_nearest_manifest_that_lists_them(tmp_path, monkeyp
 
 
 def test_class_folders_with_and_without_specimens(tmp_path):
-    write(tmp_path / "healthy" / "r1.npz", fs=1)
-    write(tmp_path / "inner race" / "B1" / "r1.npz", fs=1)
-    write(tmp_path / "inner race" / "B2" / "r1.npz", fs=1)
+    write(tmp_path / "healthy" / "r1.npz", fs=1000)
+    write(tmp_path / "inner race" / "B1" / "r1.npz", fs=1000)
+    write(tmp_path / "inner race" / "B2" / "r1.npz", fs=1000)
     for stray in ("README.md", "healthy/notes.txt", ".cache/x.npz", "healthy/.hidden.npz", "healthy/photo.jpg"):
         (tmp_path / stray).parent.mkdir(exist_ok=True)
         (tmp_path / stray).write_text("not a recording")
@@ -204,11 +204,11 @@ def test_class_folders_with_and_without_specimens(tmp_path):
     [
         ("a.npz", r"a\.npz is not in a class folder; add a manifest.csv .* or arrange the files as CLASS/FILE"),
         ("x/b1/c/d.npz", r"x/b1/c/d\.npz is not in a class folder"),
-        ("x/a.dat", r"x/a\.dat has an unknown format .*; convert or remove them"),
+        ("x/a.xyz", r"x/a\.xyz has an unknown format .*; convert or remove them"),
     ],
 )
 def test_rejects_misplaced_files_in_class_folders(path, message, tmp_path):
-    write(tmp_path / "x" / "good.npz", fs=1)
+    write(tmp_path / "x" / "good.npz", fs=1000)
     (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / path).write_bytes(b"")
     with pytest.raises(ValueError, match=message) as caught:
@@ -217,7 +217,7 @@ def test_rejects_misplaced_files_in_class_folders(path, message, tmp_path):
 
 
 def test_skips_system_files(tmp_path):
-    write(tmp_path / "wear" / "a.npz", fs=1)
+    write(tmp_path / "wear" / "a.npz", fs=1000)
     for stray in ("Thumbs.db", "wear/Thumbs.db", "wear/desktop.ini", "~$list.xlsx", "wear/~$a.csv", ".DS_Store"):
         (tmp_path / stray).write_bytes(b"\0")
     assert [entry.path.name for entry in list_dataset(tmp_path)] == ["a.npz"]
@@ -237,7 +237,7 @@ def test_rejects_empty_and_missing_folders(tmp_path):
 
 
 def test_classes_are_selected_before_files_are_read(tmp_path):
-    write(tmp_path / "wear" / "a.npz", fs=1)
+    write(tmp_path / "wear" / "a.npz", fs=1000)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "b.npz").write_bytes(b"broken")
     assert [recording.label for recording in load_dataset(tmp_path, classes=["wear"])] == ["wear"]
@@ -246,7 +246,7 @@ def test_classes_are_selected_before_files_are_read(tmp_path):
 
 
 def test_selects_channels_by_name(tmp_path):
-    signal = write(tmp_path / "x" / "a.npz", fs=1)
+    signal = write(tmp_path / "x" / "a.npz", fs=1000)
     (recording,) = load_dataset(tmp_path, channels=["Y"])
     np.testing.assert_array_equal(recording.signal, signal[1:])
     assert recording.signal.base is None or recording.signal.base.size == 64, "the other channel is released"
@@ -257,19 +257,19 @@ def test_selects_channels_by_name(tmp_path):
 
 def test_error_for_different_channels_suggests_the_common_ones(tmp_path):
     for index in range(3):
-        write(tmp_path / "x" / f"a{index}.npz", fs=1)
-    write(tmp_path / "x" / "b.npz", channels=("X",), fs=1)
+        write(tmp_path / "x" / f"a{index}.npz", fs=1000)
+    write(tmp_path / "x" / "b.npz", channels=("X",), fs=1000)
     with pytest.raises(ValueError, match=r"have different channels: X Y \(3\), X \(1\); .*--channels X,") as caught:
         load_dataset(tmp_path)
     assert str(tmp_path) in message_of(caught)
-    write(tmp_path / "x" / "b.npz", channels=("Z",), fs=1)
+    write(tmp_path / "x" / "b.npz", channels=("Z",), fs=1000)
     with pytest.raises(ValueError, match=r"X Y \(3\), Z \(1\); rename channels in the channel_names column"):
         load_dataset(tmp_path)
 
 
 def test_reorders_channels(tmp_path):
-    write(tmp_path / "x" / "a.npz", fs=1)
-    signal = write(tmp_path / "x" / "b.npz", channels=("Y", "X"), fs=1)
+    write(tmp_path / "x" / "a.npz", fs=1000)
+    signal = write(tmp_path / "x" / "b.npz", channels=("Y", "X"), fs=1000)
     _, second = load_dataset(tmp_path)
     assert second.channels == ("X", "Y")
     np.testing.assert_array_equal(second.signal, signal[::-1])
@@ -280,7 +280,7 @@ def test_rejects_nonfinite_samples(value, tmp_path):
     signal = np.zeros((2, 64), dtype=np.float32)
     signal[1, [17, 40]] = value
     (tmp_path / "x").mkdir()
-    np.savez(tmp_path / "x" / "a.npz", signal=signal, channels=np.array(["X", "Y"]), fs=1)
+    np.savez(tmp_path / "x" / "a.npz", signal=signal, channels=np.array(["X", "Y"]), fs=1000)
     with pytest.raises(ValueError, match=rf"a\.npz: channel Y is {value} at sample 17 \(2 NaN or infinite samples"):
         load_dataset(tmp_path)
 

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from scipy.io import savemat, wavfile
 
-from whirl.data.readers.conventions import content_from_variables, rate_from_times
+from whirl.data.readers.conventions import content_from_variables
+from whirl.data.readers.times import rate_from_times
 from whirl.data.reading import MAX_CHANNELS, READERS, read, readable_suffixes, register_reader
 
 RATE_HZ = 25_600.0
@@ -158,7 +159,7 @@ def test_rejects_truncated_file(fmt, share, tmp_path):
 
 def test_every_registered_suffix_is_tested():
     shipped = {name for name in readable_suffixes() if READERS.get(name).__module__.startswith("whirl.data.readers.")}
-    assert shipped == {fmt[1] for fmt in FORMATS} | {".txt", ".tsv", ".hdf5", ".hdf"}
+    assert shipped == {fmt[1] for fmt in FORMATS} | {".txt", ".tsv", ".asc", ".dat", ".hdf5", ".hdf"}
 
 
 def test_rejects_second_reader_for_a_suffix():
@@ -196,10 +197,10 @@ def test_npy_is_memory_mapped_copy_on_write(tmp_path):
 
 def test_fields_of_structured_npy_are_channels(tmp_path):
     table = np.zeros(100, dtype=[("t", "f8"), ("X", "f4"), ("Y", "i2")])
-    table["t"], table["X"], table["Y"] = np.arange(100) / 50, np.arange(100) % 7, np.arange(100) % 3
+    table["t"], table["X"], table["Y"] = np.arange(100) / 500, np.arange(100) % 7, np.arange(100) % 3
     np.save(tmp_path / "a.npy", table)
     recording = read(tmp_path / "a.npy")
-    assert (recording.channels, recording.sampling_rate_hz) == (("X", "Y"), 50)
+    assert (recording.channels, recording.sampling_rate_hz) == (("X", "Y"), 500)
     np.testing.assert_array_equal(recording.signal, [np.arange(100) % 7, np.arange(100) % 3])
 
 
@@ -257,7 +258,7 @@ def test_keeps_metadata(tmp_path):
 
 def test_rejects_unknown_suffix_and_missing_file(tmp_path):
     (tmp_path / "a.xyz").write_text("1")
-    with pytest.raises(ValueError, match=r"a\.xyz: unknown file type '\.xyz'; convert it to one of: \.csv, "):
+    with pytest.raises(ValueError, match=r"a\.xyz: unknown file type '\.xyz'; convert it to one of: \.asc, \.csv, "):
         read(tmp_path / "a.xyz")
     with pytest.raises(FileNotFoundError, match=r"b\.csv: no such file"):
         read(tmp_path / "b.csv")
@@ -297,7 +298,7 @@ def test_never_loads_pickles(suffix, tmp_path):
         (np.zeros((4, 4)), "the time axis of a 4 x 4 matrix is ambiguous"),
         (np.zeros((MAX_CHANNELS + 1, 2048)), "257 channels of 2048 samples look like pre-cut windows"),
         (np.zeros((0, 9)), "no numeric signal"),
-        (np.zeros((3, 4, 5)), "no numeric signal"),
+        (np.zeros((3, 4, 5)), "has shape \\(3, 4, 5\\); windows need a label for each"),
     ],
     ids=lambda value: str(getattr(value, "shape", "")),
 )

@@ -221,7 +221,7 @@ def mat73_of_1e12_samples(folder: Path) -> Path:
     return mat73(folder / "a.mat")
 
 
-@case("no numeric signal")
+@case("too many references")
 def mat73_references_to_themselves(folder: Path) -> Path:
     with h5py.File(folder / "a.mat", "w", userblock_size=512) as file:
         cells = file.create_dataset("x", shape=(100,), dtype=h5py.ref_dtype)

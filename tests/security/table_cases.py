@@ -147,13 +147,13 @@ def csv_that_is_slow_to_match(folder: Path) -> Path:
 
 @case(r"is inf at sample 2", how="dataset")
 def csv_of_huge_numbers(folder: Path) -> Path:
-    write_file(folder / "x" / "a.csv", "# fs = 10\n1.0\n2.0\n1e300\n4.0\n1.0\n")
+    write_file(folder / "x" / "a.csv", "# fs = 1000\n1.0\n2.0\n1e300\n4.0\n1.0\n")
     return folder
 
 
 @case(r"is nan at sample 1", how="dataset")
 def csv_of_nan(folder: Path) -> Path:
-    write_file(folder / "x" / "a.csv", "# fs = 10\n1.0;2\nnan;1\n1.5;3\n4.0;2\n1.0;2\n")
+    write_file(folder / "x" / "a.csv", "# fs = 1000\n1.0;2\nnan;1\n1.5;3\n4.0;2\n1.0;2\n")
     return folder
 
 

@@ -99,11 +99,11 @@ def _read_all(
     entries: Iterable[Entry], channels: Sequence[str] | None, sampling_rate_hz: float | None
 ) -> Iterator[Recording]:
     for entry in entries:
-        recording = entry.read(sampling_rate_hz)
-        if channels:
-            recording = _select_channels(recording, channels)
-        _check_finite(recording)
-        yield recording
+        for recording in entry.read_all(sampling_rate_hz):
+            if channels:
+                recording = _select_channels(recording, channels)
+            _check_finite(recording)
+            yield recording
 
 
 def list_dataset(folder: str | Path, classes: Sequence[str] | None = None) -> list[Entry]:
@@ -255,7 +255,7 @@ def _write_recording(folder: Path, index: int, recording: Recording) -> dict[str
         "signal": recording.signal,
         "sampling_rate_hz": recording.sampling_rate_hz,
         "channels": np.array(recording.channels),
-        "unit": recording.unit,
+        "unit": np.array(recording.channel_units) if recording.channel_units else recording.unit,
     }
     if recording.rpm is not None:
         contents["rpm"] = recording.rpm

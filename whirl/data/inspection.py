@@ -79,8 +79,8 @@ def inspect_dataset(
     unreadable: list[Finding] = []
     for entry in list_dataset(folder, classes):
         try:
-            recording = entry.read(sampling_rate_hz)
-            profiles.append(profile_of(recording.select_channels(channels) if channels else recording))
+            recordings = entry.read_all(sampling_rate_hz)
+            profiles.extend(profile_of(each.select_channels(channels) if channels else each) for each in recordings)
         except ValueError as error:
             unreadable.append(Finding("error", (entry.path.name,), str(error), "repair or exclude the file"))
     return _inspect(profiles, unreadable)

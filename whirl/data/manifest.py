@@ -15,8 +15,9 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from whirl.data.reading import read, read_content, readable_suffixes, to_recording
+from whirl.data.reading import read, read_content, readable_suffixes, to_recordings
 from whirl.data.recording import Recording
+from whirl.data.units import normalize_unit
 from whirl.physics.bearings import GEOMETRY_FIELDS, ORDER_FIELDS, format_fields, normalize_bearing
 from whirl.physics.rolling_bearing import ROTATING_RACES, RotatingRace
 from whirl.validation import check_name
@@ -102,21 +103,29 @@ class Entry:
             ValueError, FileNotFoundError, ImportError: as for `read`, or the channels in the file are not those in
                 the manifest.
         """
+        recordings = self.read_all(sampling_rate_hz)
+        if len(recordings) > 1:
+            raise ValueError(f"{self.path}: contains {len(recordings)} windows, expected one recording")
+        return recordings[0]
+
+    def read_all(self, sampling_rate_hz: float | None = None) -> list[Recording]:
+        """Read the file as one recording, or as one for each window of a file of windows; otherwise as `read`."""
         content = read_content(self.path)
         metadata = content.metadata | self.metadata
         if self.rpm is not None and self.rpm != content.rpm:
             metadata = {"rpm_in_file": content.rpm} | metadata
         merged = replace(
             content,
-            sampling_rate_hz=self.sampling_rate_hz or content.sampling_rate_hz,
+            sampling_rate_hz=None if self.sampling_rate_hz else content.sampling_rate_hz,
             rpm=self.rpm or content.rpm,
-            unit=self.unit or content.unit,
+            unit="" if self.unit else content.unit,
+            channel_units=() if self.unit else content.channel_units,
             metadata=metadata,
         )
-        recording = to_recording(
+        recordings = to_recordings(
             self.path,
             merged,
-            sampling_rate_hz,
+            self.sampling_rate_hz or sampling_rate_hz,
             label=self.label or None,
             specimen=self.specimen,
             load=self.load,
@@ -124,7 +133,7 @@ class Entry:
             bearing=self.bearing,
             rotating_race=self.rotating_race,
         )
-        return _with_channels(recording, self.channels)
+        return [_with_units(_with_channels(recording, self.channels), self.unit) for recording in recordings]
 
 
 def read_manifest(folder: str | Path) -> list[Entry]:
@@ -214,7 +223,7 @@ def row_of(file: str, recording: Recording) -> dict[str, str]:
         "load": "" if recording.load is None else repr(float(recording.load)),
         "load_unit": recording.load_unit,
         "sampling_rate": repr(recording.sampling_rate_hz),
-        "unit": recording.unit,
+        "unit": "|".join(recording.channel_units) or recording.unit,
         "channel_names": _join_names(recording.channels),
         **bearing,
     }
@@ -274,6 +283,19 @@ def _with_channels(recording: Recording, names: tuple[str, ...]) -> Recording:
             f"the file has {' '.join(recording.channels)}; correct channel_names"
         )
     return replace(recording, channels=names)
+
+
+def _with_units(recording: Recording, unit: str) -> Recording:
+    """Set the unit of all channels, or one for each channel ("g|m/s^2")."""
+    if not unit:
+        return recording
+    units = tuple(normalize_unit(each) for each in unit.split("|"))
+    if len(units) not in (1, recording.n_channels):
+        raise ValueError(
+            f"{recording.name}: the manifest states the units {' '.join(units)} for the channels "
+            f"{' '.join(recording.channels)}; state one unit, or one for each channel separated by |"
+        )
+    return replace(recording, channel_units=units if len(units) > 1 else units * recording.n_channels)
 
 
 def _read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ MAX_VARIABLES = 10_000
 # or a tenth; vibration hardly shrinks further. Small files may expand to ALWAYS_ALLOWED_BYTES in any case.
 MAX_EXPANSION = 32
 ALWAYS_ALLOWED_BYTES = 64 * 2**20
+# A lower sampling rate is one of temperatures or a misread number, unless it is confirmed.
+MIN_RATE_HZ = 100.0
 _MAX_DETAIL = 200  # characters of a library's error message, which may quote the file's contents
 
 
@@ -35,12 +37,15 @@ class Content:
     """What a file states about its recording; None or empty where the file states nothing.
 
     Attributes:
-        signal: samples, `[C, N]`, real numbers of any dtype.
+        signal: samples, `[C, N]`, real numbers of any dtype; or windows that were cut beforehand, `[W, C, T]`.
         sampling_rate_hz: samples per second and channel.
         channels: name of each channel.
         unit: unit of the samples.
         rpm: shaft speed in revolutions per minute.
-        metadata: all other information in the file, by name.
+        metadata: all other information in the file, by name; `left_out` lists arrays that are not channels.
+        channel_units: unit of each channel; empty if all have `unit`.
+        labels: class of each window.
+        groups: specimen of each window; empty if the file does not state it.
     """
 
     signal: np.ndarray
@@ -49,6 +54,14 @@ class Content:
     unit: str = ""
     rpm: float | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    channel_units: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.channel_units and len(set(self.channel_units)) == 1:
+            object.__setattr__(self, "unit", self.channel_units[0])
+            object.__setattr__(self, "channel_units", ())
 
 
 def check_size(path: Path, n_bytes: int) -> None:
@@ -129,14 +142,16 @@ def readable_suffixes() -> list[str]:
 def read(path: str | Path, *, sampling_rate_hz: float | None = None) -> Recording:
     r"""Read one file as an unlabeled recording.
 
-    The reader is selected by suffix. Where a format prescribes no structure, these conventions apply: the longest
-    numeric arrays (or columns) are the channels, the longer axis of a matrix is time, and scalars with common names
-    (`fs`, `sampling_rate`, `dt`, `rpm`, ...) or a time column provide sampling rate and shaft speed. Nothing is ever
-    unpickled. Samples are converted to float32; NaN and infinities are kept.
+    The reader is selected by suffix. Where a format prescribes no structure, these conventions apply: the numeric
+    arrays (or columns) of one length and sampling rate are the channels, the longer axis of a matrix is time, and
+    scalars with common names (`fs`, `sampling_rate`, `dt`, `rpm`, ...) or a time column beside the samples provide
+    sampling rate and shaft speed. Time axes, counters and labels are not channels; `metadata["left_out"]` lists what
+    was left out. A file with several arrays that may be the signal is refused. Nothing is ever unpickled. Samples are
+    converted to float32; NaN and infinities are kept.
 
     Args:
         path: the file.
-        sampling_rate_hz: sampling rate to assume if the file states none.
+        sampling_rate_hz: sampling rate to assume if the file states none; it also confirms one below 100 Hz.
 
     Returns:
         The recording; its `source` is the path.
@@ -144,8 +159,8 @@ def read(path: str | Path, *, sampling_rate_hz: float | None = None) -> Recordin
     Raises:
         FileNotFoundError: the file does not exist.
         ValueError: the file has an unknown type, is not a regular file, is corrupt or empty, does not fit in memory,
-            contains no real numeric signal, declares more data than it can contain (see `check_size`), or does not
-            state its sampling rate. The message names the file and the remedy.
+            contains no real numeric signal or several, declares more data than it can contain (see `check_size`), does
+            not state its sampling rate, or states one below 100 Hz. The message names the file and the remedy.
         ImportError: the format requires an extra that is not installed.
 
     Example:
@@ -153,13 +168,68 @@ def read(path: str | Path, *, sampling_rate_hz: float | None = None) -> Recordin
         >>> from whirl.data.reading import read
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "run.csv"
-        ...     _ = path.write_text("time [s];DE [g]\n0,00;0,5\n0,01;-0,5\n0,02;0,25\n")
+        ...     _ = path.write_text("time [ms];DE [g]\n0,00;0,5\n0,10;-0,5\n0,20;0,25\n")
         ...     recording = read(path)
         >>> recording.signal, recording.sampling_rate_hz, recording.channels, recording.unit
-        (array([[ 0.5 , -0.5 ,  0.25]], dtype=float32), 100.0, ('DE',), 'g')
+        (array([[ 0.5 , -0.5 ,  0.25]], dtype=float32), 10000.0, ('DE',), 'g')
     """
     path = Path(path)
     return to_recording(path, read_content(path), sampling_rate_hz)
+
+
+def read_all(path: str | Path, *, sampling_rate_hz: float | None = None) -> list[Recording]:
+    r"""Read one file as a list of recordings: one, or each window of a file of windows that were cut beforehand.
+
+    Args:
+        path: the file.
+        sampling_rate_hz: sampling rate to assume if the file states none.
+
+    Raises:
+        FileNotFoundError, ValueError, ImportError: as for `read`.
+
+    Example:
+        >>> import tempfile
+        >>> from whirl.data.reading import read_all
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "windows.npz"
+        ...     np.savez(path, X=np.zeros((3, 1, 512)), y=[0, 1, 1], classes=["healthy", "wear"], fs=12_000)
+        ...     [(window.label, window.n_samples) for window in read_all(path)]
+        [('healthy', 512), ('wear', 512), ('wear', 512)]
+    """
+    path = Path(path)
+    return to_recordings(path, read_content(path), sampling_rate_hz)
+
+
+def to_recordings(path: Path, content: Content, sampling_rate_hz: float | None = None, **known: Any) -> list[Recording]:
+    """Convert the content of a file to one recording, or to one for each window that was cut beforehand.
+
+    Raises:
+        ValueError: as for `to_recording`, or one label is given for windows of several classes.
+    """
+    if not content.labels:
+        return [to_recording(path, content, sampling_rate_hz, **known)]
+    classes = sorted(set(content.labels))
+    if known.get("label") and len(classes) > 1:
+        raise ValueError(
+            f"{path}: contains windows of {len(classes)} classes ({', '.join(classes[:4])}), but the label "
+            f"{known['label']!r} is stated for all; load the file itself instead of its folder"
+        )
+    groups = content.groups or (None,) * len(content.labels)
+    length = content.signal.shape[2]
+    return [
+        to_recording(
+            path,
+            replace(content, signal=signal, labels=(), groups=()),
+            sampling_rate_hz,
+            **{"label": label, **({"specimen": group} if group else {}), **_stated(known)},
+            start_sample=index * length,
+        )
+        for index, (signal, label, group) in enumerate(zip(content.signal, content.labels, groups, strict=True))
+    ]
+
+
+def _stated(known: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def to_recording(path: Path, content: Content, sampling_rate_hz: float | None = None, **known: Any) -> Recording:
@@ -168,18 +238,20 @@ def to_recording(path: Path, content: Content, sampling_rate_hz: float | None = 
     Args:
         path: the file, stored as the recording's `source`.
         content: what the file states.
-        sampling_rate_hz: sampling rate to assume if the file states none.
+        sampling_rate_hz: sampling rate to assume if the file states none; it also confirms one below 100 Hz.
         **known: further fields of `Recording`; they override the content.
 
     Raises:
-        ValueError: neither the content nor the caller provides a sampling rate.
+        ValueError: neither the content nor the caller provides a sampling rate; the content states one below 100 Hz
+            that the caller does not confirm, or contains several windows.
     """
-    rate = content.sampling_rate_hz or sampling_rate_hz
-    if rate is None:
+    if content.signal.ndim == 3:
+        n_windows, n_channels, n_samples = content.signal.shape
         raise ValueError(
-            f"{path}: the file does not state its sampling rate; "
-            "add a sampling_rate column to manifest.csv or pass --sampling-rate HZ"
+            f"{path}: contains {n_windows} windows of {n_channels} channels x {n_samples} samples, expected one "
+            "recording; read it with load_dataset or read_all"
         )
+    rate = _resolve_rate(path, content.sampling_rate_hz, sampling_rate_hz)
     with np.errstate(over="ignore"):  # values beyond the range of float32 become infinite
         # C order, so that windows of a channel are contiguous.
         signal = np.ascontiguousarray(content.signal, dtype=np.float32)
@@ -188,9 +260,28 @@ def to_recording(path: Path, content: Content, sampling_rate_hz: float | None = 
         sampling_rate_hz=rate,
         channels=content.channels,
         unit=content.unit,
+        channel_units=content.channel_units,
         source=str(path),
         **{"rpm": content.rpm, "metadata": content.metadata, **known},
     )
+
+
+def _resolve_rate(path: Path, stated: float | None, given: float | None) -> float:
+    if stated is None or not stated:
+        if given is None:
+            raise ValueError(
+                f"{path}: the file does not state its sampling rate; "
+                "add a sampling_rate column to manifest.csv or pass --sampling-rate HZ"
+            )
+        return given
+    is_confirmed = given is not None and abs(given - stated) <= 0.01 * stated
+    if stated < MIN_RATE_HZ and not is_confirmed:
+        raise ValueError(
+            f"{path}: states a sampling rate of {stated:g} Hz, expected at least {MIN_RATE_HZ:g} Hz for vibration; "
+            f"if it is right, confirm it with --sampling-rate {stated:g}, otherwise add a sampling_rate column to "
+            "manifest.csv"
+        )
+    return stated
 
 
 def read_content(path: Path) -> Content:
@@ -244,6 +335,10 @@ def _check_signal(signal: np.ndarray) -> None:
         raise UnreadableError("the samples are complex, expected real numbers; export the time signal, not a spectrum")
     if signal.dtype.kind not in "fiu":
         raise UnreadableError(f"the samples have dtype {signal.dtype}, expected real numbers; export them as numbers")
+    if signal.ndim == 3:  # windows
+        n_windows, n_channels, n_samples = signal.shape
+        if n_windows and n_channels <= MAX_CHANNELS and n_samples > 1:
+            return
     if signal.ndim != 2:
         raise UnreadableError(f"the signal has shape {signal.shape}; export it as [channels, samples]")
     n_channels, n_samples = signal.shape

@@ -36,6 +36,7 @@ class Recording(Displayed):
             described in `whirl.physics.parse_bearings`. Stored in normalized form ("6205" for "SKF 6205-2RS"). A
             designation that is not in the table is kept, see `bearings`. None if unknown or if there is none.
         rotating_race: the race that rotates with the shaft, `"inner"` or `"outer"`.
+        channel_units: unit of each channel where they differ, with `unit` empty; otherwise empty. See `units`.
 
     Raises:
         TypeError: the samples are not real numbers.
@@ -66,6 +67,7 @@ class Recording(Displayed):
     metadata: dict[str, Any] = field(default_factory=dict)
     bearing: str | None = None
     rotating_race: RotatingRace = "inner"
+    channel_units: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         signal = np.asarray(self.signal)
@@ -87,7 +89,18 @@ class Recording(Displayed):
         object.__setattr__(self, "signal", np.asarray(signal, dtype=np.float32))
         object.__setattr__(self, "channels", channels)
         object.__setattr__(self, "sampling_rate_hz", float(self.sampling_rate_hz))
+        self._set_units()
         self._set_bearing()
+
+    def _set_units(self) -> None:
+        units = tuple(self.channel_units)
+        if units and len(units) != len(self.signal):
+            raise ValueError(f"{self.name}: {len(self.signal)} channels of samples but the units {list(units)}")
+        if len(set(units)) == 1:
+            object.__setattr__(self, "unit", units[0])
+        elif units:
+            object.__setattr__(self, "unit", "")
+        object.__setattr__(self, "channel_units", units if len(set(units)) > 1 else ())
 
     def _set_bearing(self) -> None:
         try:
@@ -111,6 +124,17 @@ class Recording(Displayed):
     def n_samples(self) -> int:
         """Number of samples N per channel."""
         return self.signal.shape[1]
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Unit of each channel; empty texts if unknown.
+
+        Example:
+            >>> both = Recording(np.zeros((2, 8)), 12_000, channel_units=("g", "V"))
+            >>> both.units, both.unit, both.select_channels(["ch1"]).unit
+            (('g', 'V'), '', 'V')
+        """
+        return self.channel_units or (self.unit,) * self.n_channels
 
     @property
     def duration_s(self) -> float:
@@ -141,7 +165,7 @@ class Recording(Displayed):
             "sampling_rate_hz": self.sampling_rate_hz,
             "duration_s": self.duration_s,
             "channels": self.channels,
-            "unit": self.unit,
+            "unit": self.unit or ("; ".join(self.channel_units) or ""),
             "label": self.label,
             "rpm": self.rpm,
             "load": self.load,
@@ -166,4 +190,5 @@ class Recording(Displayed):
         if missing:
             raise ValueError(f"{self.name}: no channel {missing[0]!r}; it has {list(self.channels)}")
         rows = [self.channels.index(name) for name in names]
-        return replace(self, signal=self.signal[rows], channels=tuple(names))
+        units = tuple(self.units[row] for row in rows)
+        return replace(self, signal=self.signal[rows], channels=tuple(names), channel_units=units)

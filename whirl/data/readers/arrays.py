@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from whirl.data.readers.conventions import content_from_variables
+from whirl.data.readers.conventions import content_from_variables, flat_name
 from whirl.data.reading import MAX_VARIABLES, Content, UnreadableError, check_size, register_reader
 
 
@@ -19,7 +19,8 @@ def read_npy(path: Path) -> Content:
         # Copy-on-write: pages are read from disk on access, and nothing is ever written back.
         array = np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
     fields = array.dtype.names
-    return content_from_variables({name: array[name] for name in fields} if fields else {"signal": array})
+    variables = {flat_name(name): array[name] for name in fields} if fields else {"signal": array}
+    return content_from_variables(variables)
 
 
 @register_reader(".npz")

@@ -1,52 +1,84 @@
-"""Naming conventions for formats that prescribe no structure: which variable is signal, rate, speed or unit."""
+"""Naming conventions for formats that prescribe no structure: which variable is signal, time, rate, speed or label.
+
+Nothing is chosen because something else could not be read or was passed over: if another array may be the vibration,
+the file is refused with the names of the arrays and the remedy. What is left out on purpose is listed in the metadata
+of the recording, under `left_out`.
+"""
 
 from __future__ import annotations
 
-import logging
-import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from whirl.data.readers import selection, times
+from whirl.data.readers.facts import (
+    CHANNEL_NAMES,
+    RATE_NAMES,
+    STEP_NAMES,
+    UNIT_NAMES,
+    Facts,
+    normalize_name,
+    split_unit,
+    to_number,
+)
+from whirl.data.readers.selection import Candidate
+from whirl.data.readers.stacks import LABEL_NAMES, find_windows, is_label
 from whirl.data.reading import Content, UnreadableError
 
-logger = logging.getLogger(__name__)
+SLASH = "\u2215"
+"""Stands for a slash in a name that is not a path, see `flat_name`."""
 
-# Names are normalized before comparison (see `normalize_name`); the first match wins. `rate` comes last: beside another
-# rate it is often the shaft speed.
-RATE_NAMES = (
-    "fs", "samplingrate", "samplerate", "samplingfrequency", "samplefrequency", "sr", "fshz", "sampleratehz",
-    "samplingratehz", "rate",
-)  # fmt: skip
-STEP_NAMES = ("dt", "wfincrement", "timestep", "deltat", "sampleinterval", "samplinginterval", "samplingperiod")
-TIME_NAMES = ("time", "t", "times", "timestamp", "elapsedtime", "seconds")
-SIGNAL_NAMES = ("signal", "signals", "vibration", "acceleration", "waveform", "samples", "data")
-CHANNEL_NAMES = ("channels", "channelnames")
-UNIT_NAMES = ("unit", "units")
+UNNAMED_COLUMN = "column "
+"""Start of the name of a column without a name, which is followed by its number."""
 
-TIME_UNITS = {"s": 1.0, "sec": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9}
-_FACTORS = {**TIME_UNITS, "hz": 1.0, "khz": 1e3, "mhz": 1e6, "rpm": 1.0}
-_QUANTITY = re.compile(r"\s*([-+]?\d+(?:[.,]\d+)?(?:[eE][-+]?\d+)?)\s*(\S*)\s*")
-_UNIT_IN_BRACKETS = re.compile(r"[(\[]([^()\[\]]*)[)\]]$")
-# Characters matched: the run time of the patterns grows with the square of the length.
-_MAX_UNIT_CHARS = 80
-_MAX_QUANTITY_CHARS = 80
+_INDEX_NAMES = ("index", "idx", "n", "i", "no", "nr", "sample", "samples", "sampleno", "samplenumber", "samplenr",
+                "count", "counter", "cnt", "axis0", "axis1", "scan", "row", "point", "record", "recordno")  # fmt: skip
+_AXIS_NAMES = ("freq", "frequency", "frequencies", "f", "order", "orders", "angle", "angles", "lag", "lags", "bins")
+_MAX_TEXTS = 100_000  # texts that are tried as time stamps or labels
+
+
+@dataclass(frozen=True)
+class Unread:
+    """Placeholder for a variable that cannot be read and may be the signal.
+
+    Attributes:
+        what: description, e.g. "a MATLAB table".
+        remedy: how to export it.
+    """
+
+    what: str
+    remedy: str = "export it as a plain numeric array"
+
+
+@dataclass
+class _Sorted:
+    """Variables of a file by what they are."""
+
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    texts: dict[str, list[str]] = field(default_factory=dict)
+    unread: dict[str, Unread] = field(default_factory=dict)
 
 
 def content_from_variables(variables: Mapping[str, Any]) -> Content:
     """Find the signal, its sampling rate, channel names, unit and speed among named values.
 
-    The longest numeric arrays are the channels; if arrays have names such as `signal`, only those are considered. The
-    longer axis of a matrix is time. Arrays named `time` or `rpm` are not channels. Numbers and texts without a known
-    meaning become metadata.
+    Time axes, counters, label columns, constants and frequency axes are not channels. Of the other arrays, those with
+    names such as `signal` are the channels, or all if they have the same length and rate; `select_channels` decides
+    between arrays of different rates. The longer axis of a matrix is time, or the one that has as many values as the
+    time axis beside it. Arrays of windows that were cut beforehand are read with their labels. Numbers and texts
+    without a known meaning become metadata. Facts belong to the arrays beside them, see `whirl.data.readers.facts`.
 
     Args:
         variables: arrays, numbers and texts by name. A name may include a path (`"bearing/gs"`) and a unit
             (`"DE [g]"`, `"time (ms)"`).
 
     Raises:
-        UnreadableError: there is no numeric array, a matrix is square, or times are not evenly spaced.
+        UnreadableError: there is no numeric array, more than one could be the signal, a matrix is square, a fact is
+            ambiguous, or times are not evenly spaced.
 
     Example:
         >>> content = content_from_variables({"fs": 12_000, "vib [g]": np.arange(8.0), "shaft_rpm": 1797, "rig": "A"})
@@ -55,199 +87,200 @@ def content_from_variables(variables: Mapping[str, Any]) -> Content:
         >>> content.metadata
         {'rig': 'A'}
     """
-    arrays, scalars = _split_arrays_and_scalars(variables)
-    rate = _pop_positive(scalars, RATE_NAMES)
-    step = _pop_positive(scalars, STEP_NAMES)
-    if rate is None and step is not None:
-        rate = round_if_close(1 / step)
-    time = _find_name(arrays, TIME_NAMES)
-    if time is not None and arrays[time].ndim == 1:
-        rate = rate or _rate_from_time_array(time, arrays[time])
-        del arrays[time]
-    rpm = _pop_rpm(arrays, scalars)
-    signal, channels, unit = _select_signal(arrays)
-    names = _find_name(scalars, CHANNEL_NAMES)
-    if names is not None:
-        channels = tuple(str(name) for name in np.atleast_1d(scalars.pop(names)))
-    named_unit = _find_name(scalars, UNIT_NAMES)
-    if named_unit is not None:
-        unit = str(scalars.pop(named_unit))
-    if len(channels) != len(signal):
-        channels = ()
-    return Content(signal, rate, channels, unit, rpm, metadata=scalars)
+    found = _sort(variables)
+    facts = Facts(found.facts, [*found.arrays, *found.texts, *found.unread])
+    windows = find_windows(found.arrays, found.texts, facts)
+    if windows is not None:
+        _check_unread(found, [])
+        return _restore_slashes(windows)
+    axes, left_out, speeds = _take_axes(found)
+    left_out = [f"{name} (complex)" for name in _take_complex(found)] + left_out
+    beside = selection.Axes(axes, found.arrays)
+    candidates = [
+        selection.make_candidate(name, array, facts, beside, found.texts) for name, array in found.arrays.items()
+    ]
+    _check_unread(found, candidates)
+    if not candidates:
+        beside_it = f", only {', '.join([*axes, *left_out][:4])}" if axes or left_out else ""
+        raise UnreadableError(f"contains no numeric signal{beside_it}; export the samples as plain numeric arrays")
+    chosen, passed_over = selection.select_channels(candidates)
+    return _restore_slashes(_content(chosen, left_out + passed_over, facts, speeds, found.texts))
 
 
-def normalize_name(name: str) -> str:
-    """Return a name in lower case without path, unit and punctuation.
-
-    Example:
-        >>> normalize_name("bearing/Sampling_Rate [Hz]"), normalize_name("X105RPM")
-        ('samplingrate', 'x105rpm')
-    """
-    return re.sub(r"[\W_]", "", split_unit(name)[0].rsplit("/", 1)[-1]).lower()
+def flat_name(name: str) -> str:
+    """Return a name in which slashes do not separate groups; those of its unit are kept."""
+    plain, unit = split_unit(name)
+    return plain.replace("/", SLASH) + (f" [{unit}]" if unit else "")
 
 
-def split_unit(name: str) -> tuple[str, str]:
-    """Split a name into the name proper and its unit in brackets, empty if there is none.
+def _restore_slashes(content: Content) -> Content:
+    def plain(value: Any) -> Any:
+        if isinstance(value, list):
+            return [plain(each) for each in value]
+        return value.replace(SLASH, "/") if isinstance(value, str) else value
 
-    Example:
-        >>> split_unit("Acc X [m/s^2]"), split_unit("DE")
-        (('Acc X', 'm/s^2'), ('DE', ''))
-    """
-    name = name.strip()
-    match = _UNIT_IN_BRACKETS.search(name[-_MAX_UNIT_CHARS:])
-    return (name[: -len(match[0])].strip(), match[1].strip()) if match else (name, "")
+    metadata = {plain(name): plain(value) for name, value in content.metadata.items()}
+    return replace(content, channels=tuple(map(plain, content.channels)), metadata=metadata)
 
 
-def rate_from_times(seconds: np.ndarray, tolerance: float = 0.5) -> float | None:
-    """Return the sampling rate in Hz of sample times, or None if they are not evenly spaced and increasing.
-
-    Args:
-        seconds: sample times, `[N]`, in s.
-        tolerance: largest deviation of a time from its even position, in sampling intervals; times in files are
-            rounded.
-
-    Example:
-        >>> rate_from_times(np.array([0.0, 5e-5, 1e-4, 1.5e-4]))
-        20000.0
-        >>> rate_from_times(np.array([0.0, 1.0, 5.0])) is None
-        True
-    """
-    times = np.asarray(seconds, dtype=np.float64)
-    step = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
-    if not (np.isfinite(step) and step > 0):
-        return None
-    deviation = np.abs(times - (times[0] + step * np.arange(len(times)))).max()
-    return round_if_close(1 / step) if deviation <= tolerance * step else None
-
-
-def round_if_close(rate: float) -> float:
-    """Round a rate to an integer if they differ only by rounding errors."""
-    return float(round(rate)) if abs(rate - round(rate)) <= 1e-6 * rate else float(rate)
-
-
-def is_sample_index(column: np.ndarray) -> bool:
-    """Return whether numbers `[N]` only count the samples."""
-    return len(column) > 1 and bool(np.all(np.diff(column) == 1))
-
-
-def channels_first(matrix: np.ndarray) -> np.ndarray:
-    """Return a vector or matrix as `[C, N]`; the longer axis is time.
-
-    Raises:
-        UnreadableError: the matrix is square.
-
-    Example:
-        >>> channels_first(np.zeros((100, 3))).shape, channels_first(np.zeros(100)).shape
-        ((3, 100), (1, 100))
-    """
-    matrix = np.atleast_2d(matrix)
-    if matrix.shape[0] == matrix.shape[1]:
-        raise UnreadableError(
-            f"the time axis of a {matrix.shape[0]} x {matrix.shape[1]} matrix is ambiguous; "
-            "export more samples than channels"
-        )
-    return matrix if matrix.shape[1] > matrix.shape[0] else matrix.T
-
-
-def _split_arrays_and_scalars(variables: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return arrays that may be channels, and scalars; other values (cells, objects, tables) are ignored."""
-    arrays: dict[str, np.ndarray] = {}
-    scalars: dict[str, Any] = {}
+def _sort(variables: Mapping[str, Any]) -> _Sorted:
+    found = _Sorted()
     for name, value in variables.items():
+        _sort_one(name, value, found)
+    return found
+
+
+def _sort_one(name: str, value: Any, found: _Sorted) -> None:
+    if value is None or isinstance(value, Unread):
+        if value is not None:
+            found.unread[name] = value
+        return
+    try:
         array = np.asarray(value)
-        is_channel_list = normalize_name(name) in CHANNEL_NAMES and array.dtype.kind in "US"
-        if (array.size == 1 and array.dtype.kind in "bfiuUS") or is_channel_list:
-            scalars[name] = array.ravel().tolist() if array.size > 1 else array.item()
-        elif array.size > 1 and array.dtype.kind in "fiucmM" and np.squeeze(array).ndim <= 2:
-            arrays[name] = np.squeeze(array)
+    except ValueError:  # rows of different length
+        found.unread[name] = Unread("rows of different length")
+        return
+    kind = array.dtype.kind
+    if array.dtype.names:
+        for key in array.dtype.names:
+            _sort_one(f"{name}/{key}", array[key], found)
+    elif array.size == 0:
+        return
+    elif array.size == 1 and kind in "bfiuUS" and normalize_name(name) not in CHANNEL_NAMES:
+        found.facts[name] = _decoded(array.item())
+    elif kind in "US" or (kind == "O" and all(isinstance(each, (str, bytes)) for each in array.flat)):
+        found.texts[name] = [str(_decoded(each)) for each in array.ravel()[:_MAX_TEXTS]]
+    elif kind == "b":
+        found.texts[name] = [str(each) for each in array.ravel()[:_MAX_TEXTS]]
+    elif kind in "fiucmM" and not _is_vector_fact(name, array, found):
+        found.arrays[name] = array
+    elif kind not in "fiucmM":
+        found.unread[name] = Unread(f"{array.dtype.name} of shape {array.shape}")
+
+
+def _decoded(value: Any) -> Any:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _is_vector_fact(name: str, array: np.ndarray, found: _Sorted) -> bool:
+    """Add a rate or interval that is stored once per sample or channel to the facts."""
+    if normalize_name(name) not in (*RATE_NAMES, *STEP_NAMES) or array.dtype.kind not in "fiu":
+        return False
+    if array.flat[0] != array.flat[-1] or np.ptp(array):
+        return False
+    found.facts[name] = array.flat[0].item()
+    return True
+
+
+def _take_axes(found: _Sorted) -> tuple[dict[str, np.ndarray], list[str], dict[str, np.ndarray]]:
+    """Remove and return the time axes; and what is left out; and the speeds of the shaft by name."""
+    axes: dict[str, np.ndarray] = {}
+    left_out: list[str] = []
+    speeds: dict[str, np.ndarray] = {}
+    for name, texts in list(found.texts.items()):
+        if len(texts) > 1 and times.is_time_name(name) and (stamps := times.parse_dates(texts)) is not None:
+            axes[name] = stamps
+            del found.texts[name]
+    vectors = {name: np.ravel(array) for name, array in found.arrays.items() if max(array.shape) == array.size}
+    roles = {name: _role(name, vector, found) for name, vector in vectors.items()}
+    n_signals = sum(role in ("signal", "constant", "monotone") for role in roles.values())
+    n_signals += len(found.arrays) - len(vectors)
+    varying = n_signals > sum(role in ("constant", "monotone") for role in roles.values())
+    for name, role in roles.items():
+        if role == "signal" or (role in ("constant", "monotone") and not varying):
+            continue
+        array = found.arrays.pop(name)
+        if role == "time":
+            axes[name] = np.ravel(array)
+        elif role == "speed":
+            speeds[name] = np.ravel(array)
         else:
-            logger.debug("ignored %s (%s %s): not a signal", name, array.dtype, array.shape)
-    return arrays, scalars
+            left_out.append(f"{split_unit(name)[0]} ({role})")
+    return axes, left_out, speeds
 
 
-def _find_name(names: Mapping[str, Any], wanted: tuple[str, ...]) -> str | None:
-    """Return the first of `names` whose normalized form is in `wanted`, in the order of `wanted`."""
-    by_normalized: dict[str, str] = {}
-    for name in names:
-        by_normalized.setdefault(normalize_name(name), name)
-    return next((by_normalized[word] for word in wanted if word in by_normalized), None)
+def _role(name: str, vector: np.ndarray, found: _Sorted) -> str:
+    """Return what a vector is: signal, time, speed, or why it is not a channel."""
+    plain = normalize_name(name)
+    if vector.dtype.kind in "mM" or _is_named_time(name, plain, vector):
+        return "time"
+    if vector.dtype.kind == "c":
+        return "signal"
+    if selection.is_speed(name):
+        return "speed"
+    if selection.is_other_speed(name):
+        return "another speed"
+    if is_label(name, vector, found.arrays):
+        return "label"
+    if selection.is_vibration(name):
+        return "signal"
+    if times.is_sample_index(vector) and (len(vector) >= 8 or plain in _INDEX_NAMES):
+        return "index"
+    if times.is_increasing(vector):
+        return _role_of_increasing(name, plain, vector)
+    return "constant" if _is_constant(vector) and not name.startswith(UNNAMED_COLUMN) else "signal"
 
 
-def _pop_positive(scalars: dict[str, Any], wanted: tuple[str, ...]) -> float | None:
-    """Remove the number named by one of `wanted` and return it; None if there is none above 0."""
-    name = _find_name(scalars, wanted)
-    return None if name is None else _parse_positive(name, scalars.pop(name))
+def _is_constant(vector: np.ndarray) -> bool:
+    return vector[0] == vector[-1] and np.ptp(vector[:64]) == 0 and np.ptp(vector) == 0
 
 
-def _parse_positive(name: str, value: Any) -> float | None:
-    """Convert a number, or a text such as "25,6 kHz", to Hz, s or rpm; None unless above 0."""
-    unit = split_unit(name)[1]
-    if isinstance(value, str):
-        match = _QUANTITY.fullmatch(value[:_MAX_QUANTITY_CHARS])
-        if match is None:
-            return None
-        value, unit = match[1].replace(",", "."), match[2] or unit
-    number = float(value) * _FACTORS.get(unit.lower(), 1.0)
-    return number if np.isfinite(number) and number > 0 else None
+def _is_named_time(name: str, plain: str, vector: np.ndarray) -> bool:
+    """Return whether a name is that of a time axis; a short one (`T`) may also be a temperature."""
+    if plain not in times.TIME_NAMES or selection.is_vibration(name):
+        return False
+    return len(plain) > 1 or times.is_increasing(vector)
 
 
-def _rate_from_time_array(name: str, times: np.ndarray) -> float | None:
-    """Return the sampling rate of an array named `time`; None if it only counts samples."""
-    if times.dtype.kind in "mM":
-        seconds = (times - times[0]) / np.timedelta64(1, "s")
-    elif is_sample_index(times):
-        return None
-    else:
-        seconds = times * TIME_UNITS.get(split_unit(name)[1].lower(), 1.0)
-    rate = rate_from_times(seconds)
-    if rate is None:
-        raise UnreadableError(
-            f"the times in {name!r} are not evenly spaced (missing samples?); export evenly sampled data"
-        )
-    return rate
+def _role_of_increasing(name: str, plain: str, vector: np.ndarray) -> str:
+    if times.is_time_name(name):
+        return "time"
+    if plain in _INDEX_NAMES:
+        return "index"
+    if plain in _AXIS_NAMES or times.is_even_axis(vector):
+        return "axis"
+    return "monotone" if len(vector) >= 16 else "signal"
 
 
-def _pop_rpm(arrays: dict[str, np.ndarray], scalars: dict[str, Any]) -> float | None:
-    """Remove the shaft speed and return it: a number whose name ends in rpm, or the mean of such a channel."""
-    for values in (scalars, arrays):
-        name = next((name for name in values if normalize_name(name).endswith("rpm")), None)
-        if name is not None:
-            value = values.pop(name)
-            return _parse_positive(name, np.mean(value) if isinstance(value, np.ndarray) else value)
-    return None
+def _take_complex(found: _Sorted) -> list[str]:
+    """Remove and return complex arrays if there are real ones; a spectrum is not the signal."""
+    spectra = [name for name, array in found.arrays.items() if array.dtype.kind == "c"]
+    if len(spectra) == len(found.arrays):
+        return []
+    for name in spectra:
+        del found.arrays[name]
+    return spectra
 
 
-def _select_signal(arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, tuple[str, ...], str]:
-    """Return the channels `[C, N]`, their names, and their unit."""
-    numeric = {name: array for name, array in arrays.items() if array.dtype.kind not in "mM"}
-    if not numeric:
-        raise UnreadableError("contains no numeric signal; export the samples as plain numeric arrays")
-    named = {name: array for name, array in numeric.items() if normalize_name(name) in SIGNAL_NAMES}
-    candidates = named or numeric
-    length = max(max(array.shape) for array in candidates.values())
-    chosen = {name: channels_first(array) for name, array in candidates.items() if max(array.shape) == length}
-    ignored = sorted(set(numeric) - set(chosen))
-    if ignored:
-        logger.debug("used as the signal: %s; ignored: %s", list(chosen), ignored)
-    signal = next(iter(chosen.values())) if len(chosen) == 1 else np.concatenate(list(chosen.values()))
-    return signal, _channel_names(chosen), _common_unit(chosen)
+def _check_unread(found: _Sorted, chosen: list[Candidate]) -> None:
+    """Raise if something that could not be read may be the signal."""
+    for name, unread in found.unread.items():
+        beside = f" beside {', '.join(each.name for each in chosen[:3])}" if chosen else ""
+        raise UnreadableError(f"{name!r}{beside} is {unread.what}, which may be the signal; {unread.remedy}")
 
 
-def _channel_names(chosen: dict[str, np.ndarray]) -> tuple[str, ...]:
-    """Return channel names: array names without path where these are unique, numbered for the rows of a matrix."""
-    if len(chosen) == 1 and normalize_name(next(iter(chosen))) in SIGNAL_NAMES:
-        return ()
-    full = [split_unit(name)[0] for name in chosen]
-    short = [name.rsplit("/", 1)[-1] for name in full]
-    names = short if len(set(short)) == len(short) else full
-    return tuple(
-        name if len(rows) == 1 else f"{name}{row}"
-        for name, rows in zip(names, chosen.values(), strict=True)
-        for row in range(len(rows))
-    )
+def _content(
+    chosen: list[Candidate],
+    left_out: list[str],
+    facts: Facts,
+    speeds: dict[str, np.ndarray],
+    texts: dict[str, list[str]],
+) -> Content:
+    signal = chosen[0].rows if len(chosen) == 1 else np.concatenate([each.rows for each in chosen])
+    units = tuple(unit for each in chosen for unit in each.units)
+    speed = _mean_speed(speeds)
+    rpm = facts.rpm(chosen[0].name) or speed
+    for name, values in texts.items():
+        if normalize_name(name) in (*CHANNEL_NAMES, *UNIT_NAMES, *LABEL_NAMES):
+            continue
+        if len(values) <= 256:
+            facts.values[name] = values
+    metadata = facts.unused() | ({"left_out": left_out} if left_out else {})
+    return Content(signal, chosen[0].rate, selection.channel_names(chosen), "", rpm, metadata, units)
 
 
-def _common_unit(chosen: dict[str, np.ndarray]) -> str:
-    units = {split_unit(name)[1] for name in chosen}
-    return units.pop() if len(units) == 1 else ""
+def _mean_speed(speeds: dict[str, np.ndarray]) -> float | None:
+    """Return the mean of a speed channel in rpm; None if several differ."""
+    means = {name: to_number(name, float(np.mean(values)), "rpm") for name, values in speeds.items()}
+    found = [mean for mean in means.values() if mean is not None]
+    return found[0] if found and max(found) - min(found) <= 0.01 * max(found) else None

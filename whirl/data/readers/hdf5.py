@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whirl.data.readers.conventions import content_from_variables
+from whirl.data.readers.conventions import Unread, content_from_variables
 from whirl.data.reading import (
     ALWAYS_ALLOWED_BYTES,
     MAX_CHANNELS,
@@ -28,20 +28,32 @@ _FORMAT_ATTRIBUTES = ("MATLAB", "H5PATH", "CLASS", "TITLE", "VERSION", "NAME", "
 # Nested groups; the time to visit them grows with the square of the depth.
 _MAX_DEPTH = 32
 _MAX_CHARS = 10_000
+MATLAB_TEXTS = (
+    "string",
+    "datetime",
+    "duration",
+    "calendarDuration",
+    "categorical",
+    "containers.Map",
+    "function_handle",
+)
+"""MATLAB classes that never hold the signal."""
+MATLAB_REMEDY = "export its variables as plain arrays (T.Variables, table2struct) with writetable or save"
 _DEFLATE = 1  # filter id H5Z_FILTER_DEFLATE
 _MAX_DEFLATE_RATIO = 1032  # highest compression ratio of zlib, https://zlib.net/zlib_tech.html
 
 
 @register_reader(".h5", ".hdf5", ".hdf")
 def read_hdf5(path: Path) -> Content:
-    """Read data sets of all groups as candidates for the signal; attributes count as scalars."""
+    """Read data sets of all groups as candidates for the signal; attributes count as facts beside their data set."""
     return content_from_variables(read_variables(path))
 
 
 def read_variables(path: Path) -> dict[str, Any]:
-    """Return every numeric or text data set and attribute, by its path in the file.
+    """Return every data set and attribute by its path in the file; fields of compound tables are separate variables.
 
-    Links to other files are not followed.
+    Links to other files are not followed. MATLAB cells and arrays of structures are resolved. What cannot be read, such
+    as MATLAB tables and rows of variable length, is an `Unread`.
 
     Raises:
         UnreadableError: there are too many or too deeply nested groups, the data are larger than the file can contain,
@@ -70,9 +82,82 @@ def read_variables(path: Path) -> dict[str, Any]:
         file.visititems(collect)
         # Chunks that were never written are expanded to their fill value.
         check_size(path, sum(item.nbytes for item in data_sets.values()))
+        values = _Values(path, variables)
         for name, item in data_sets.items():
-            _check_storage(path, item)
-            variables[name] = _value(item)
+            values.add(name, item)
+    return _with_pandas_names(variables)
+
+
+class _Values:
+    """Adds the values of data sets to variables; references of MATLAB cells and structures are followed."""
+
+    def __init__(self, path: Path, variables: dict[str, Any]) -> None:
+        self.path = path
+        self.variables = variables
+        self.n_references = 0
+
+    def add(self, name: str, item: h5py.Dataset, depth: int = 0) -> None:
+        import h5py
+
+        _check_storage(self.path, item)
+        kind = _text(item.attrs.get("MATLAB_class", b"object"))
+        if h5py.check_ref_dtype(item.dtype) is not None:
+            self._add_references(name, item, depth)
+        elif item.attrs.get("MATLAB_object_decode") is not None:
+            if kind not in MATLAB_TEXTS:
+                self.variables[name] = Unread(f"a MATLAB {kind}", MATLAB_REMEDY)
+        elif h5py.check_vlen_dtype(item.dtype) is not None and h5py.check_string_dtype(item.dtype) is None:
+            self.variables[name] = Unread("rows of variable length", "save one data set for each recording")
+        elif item.dtype.names:
+            table = item[()]
+            self.variables |= {f"{name}/{key}": np.asarray(table[key]) for key in item.dtype.names}
+        elif not item.attrs.get("MATLAB_empty"):
+            self.variables[name] = _value(item)
+
+    def _add_references(self, name: str, item: h5py.Dataset, depth: int) -> None:
+        import h5py
+
+        self.n_references += math.prod(item.shape)
+        if depth > _MAX_DEPTH or self.n_references > MAX_VARIABLES:
+            raise UnreadableError(f"{name[:40]!r} has too many references; save the signal alone")
+        is_cell = _text(item.attrs.get("MATLAB_class", b"")) == "cell"
+        for index, reference in enumerate(np.ravel(item[()]), start=1):
+            target = item.file[reference] if reference else None
+            place = name if item.size == 1 else _place(name, index, is_cell)
+            if isinstance(target, h5py.Group):
+                for key, child in target.items():
+                    self._add_target(f"{place}/{key}", child, depth)
+            elif target is not None:
+                self._add_target(place, target, depth)
+
+    def _add_target(self, name: str, target: Any, depth: int) -> None:
+        import h5py
+
+        if isinstance(target, h5py.Dataset):
+            if target.shape is not None:
+                check_size(self.path, target.nbytes)
+                self.add(name, target, depth + 1)
+        else:
+            self.variables[name] = Unread("a nested structure in a cell", MATLAB_REMEDY)
+
+
+def _place(name: str, index: int, is_cell: bool) -> str:
+    """Return the path of an element of a cell, or of the field of an array of structures: `c{2}`, `Y(2)/Data`."""
+    group, _, leaf = name.rpartition("/")
+    return f"{name}{{{index}}}" if is_cell or not group else f"{group}({index})/{leaf}"
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _with_pandas_names(variables: dict[str, Any]) -> dict[str, Any]:
+    """Name the columns of a data frame that pandas wrote (`block0_values`) by its `block0_items`."""
+    for name in list(variables):
+        if name.endswith("_items") and f"{name[: -len('items')]}values" in variables:
+            variables[f"{name[: -len('items')]}values/channels"] = np.atleast_1d(variables.pop(name)).astype(str)
+            axis = f"{name.rpartition('/')[0]}/axis0"
+            variables.pop(axis, None)
     return variables
 
 

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from whirl.data.readers import cwru
-from whirl.data.readers.conventions import content_from_variables
+from whirl.data.readers.conventions import Unread, content_from_variables
+from whirl.data.readers.hdf5 import MATLAB_REMEDY, MATLAB_TEXTS
 from whirl.data.reading import Content, UnreadableError, allowed_bytes, check_size, register_reader
 
 _CORRUPT = "inconsistent data elements; copy or export it again"
@@ -57,14 +58,57 @@ def _read_variables(path: Path) -> dict[str, Any]:
 
 
 def _flatten(name: str, value: Any, variables: dict[str, Any]) -> None:
-    """Add an array, or each field of a (nested) structure, to `variables` under its path."""
-    if not isinstance(value, np.ndarray) or value.dtype.names is None:
-        variables[name] = value
+    """Add an array, or each field of a (nested) structure and element of a cell, to `variables` under its path."""
+    from scipy.io.matlab import MatlabFunction, MatlabOpaque
+
+    if isinstance(value, MatlabOpaque):
+        _add_object(name, value, variables)
+    elif isinstance(value, MatlabFunction) or value is None:
         return
-    for index, element in enumerate(value.flat):
-        path = name if value.size == 1 else f"{name}({index + 1})"
-        for key in value.dtype.names:
-            _flatten(f"{path}/{key}", element[key], variables)
+    elif hasattr(value, "tocoo"):
+        variables[name] = Unread("a sparse matrix", "export it with full(...)")
+    elif not isinstance(value, np.ndarray):
+        variables[name] = value
+    elif value.dtype.names is not None:
+        for index, element in enumerate(value.flat):
+            path = name if value.size == 1 else f"{name}({index + 1})"
+            for key in value.dtype.names:
+                _flatten(f"{path}/{key}", element[key], variables)
+    elif value.dtype == object:
+        _flatten_cell(name, list(value.flat), variables)
+    else:
+        variables[name] = value
+
+
+def _flatten_cell(name: str, elements: list[Any], variables: dict[str, Any]) -> None:
+    if len(elements) == 1:
+        _flatten(name, elements[0], variables)
+    elif elements and all(isinstance(each, np.ndarray) and each.dtype.kind == "U" for each in elements):
+        variables[name] = np.array(["".join(map(str, each.flat)) for each in elements])
+    elif _are_windows(elements):
+        # Not channels unless labels say that they are windows.
+        variables[name] = np.stack([np.atleast_2d(np.squeeze(each)) for each in elements])
+    else:
+        for index, element in enumerate(elements):
+            _flatten(f"{name}{{{index + 1}}}", element, variables)
+
+
+def _are_windows(elements: list[Any]) -> bool:
+    shapes = {each.shape if isinstance(each, np.ndarray) and each.dtype.kind in "fiu" else None for each in elements}
+    return len(shapes) == 1 and None not in shapes and elements[0].size > 1
+
+
+def _add_object(name: str, value: Any, variables: dict[str, Any]) -> None:
+    """Add a placeholder for an object whose values SciPy does not decode; its numbers are a handle."""
+    names: Any = value.ravel()[0] if value.dtype.names else None
+    fields = value.dtype.names or ()
+    own_name, kind = [_plain_text(names[key]) if key in fields else "" for key in ("s0", "s2")]
+    if kind not in MATLAB_TEXTS:
+        variables[own_name or name] = Unread(f"a MATLAB {kind or 'object'}", MATLAB_REMEDY)
+
+
+def _plain_text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 # --------------------------------------------------------------------- validation before SciPy allocates memory

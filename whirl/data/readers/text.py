@@ -1,7 +1,8 @@
-"""Reader of text files with columns of numbers (.csv, .tsv, .txt)."""
+"""Reader of text files with columns of numbers (.csv, .tsv, .txt, .asc, .dat)."""
 
 from __future__ import annotations
 
+import io
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -11,14 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from whirl.data.readers.conventions import (
-    TIME_UNITS,
-    content_from_variables,
-    is_sample_index,
-    rate_from_times,
-    split_unit,
-)
+from whirl.data.readers.conventions import UNNAMED_COLUMN, content_from_variables, flat_name
+from whirl.data.readers.facts import split_unit
+from whirl.data.readers.rows import has_equal_rows
+from whirl.data.readers.times import is_even_axis, is_sample_index
+from whirl.data.readers.wide import stack_numbered
 from whirl.data.reading import MAX_CHANNELS, Content, UnreadableError, register_reader
+from whirl.data.units import SAMPLE_UNITS, normalize_unit, unit_factor
 
 # Enough for any header and, after it, rows that reveal the layout.
 _HEAD_BYTES = 65_536
@@ -29,6 +29,13 @@ _SPACES = r"\s+"
 
 # A line that contains only numbers, with any separator.
 _NUMBERS = re.compile(r'(?=.*\d)(?:[\d\s.,;+"-]|e(?=[+\-\d])|nan|inf)+', re.I)
+# A date, a time of day or both at the start of a line, in any usual order of day, month and year.
+_DATE = r"\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{2,4}"
+_CLOCK = r"\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d{1,9})?)?(?:\s?[AP]M)?(?:Z|[+-]\d{2}:?\d{2})?"
+_STAMP = re.compile(rf'\s*"?(?:(?:{_DATE})(?:[T ]+(?:{_CLOCK}))?|{_CLOCK})"?(?=[\s,;]|$)', re.I)
+# A sign that is separated from its number.
+_LOOSE_SIGN = re.compile(r"([+-])[ ]+(?=[\d.])")
+_COMMENT_MARKS = "#%;!*/\"' \t"
 _NOTE_SEPARATOR = re.compile("[:=;,\t]")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
 
@@ -44,30 +51,33 @@ class _Layout:
     n_columns: int
     names: list[str]  # column names; empty without a header
     notes: dict[str, Any]  # key-value lines above the columns, such as "Sampling rate: 25600"
+    n_stamps: int = 0  # leading columns with dates or times of day
+    n_settings: int = 0  # leading columns that hold settings in the first rows and are empty below
+    has_loose_signs: bool = False
 
 
-@register_reader(".csv", ".tsv", ".txt")
+@register_reader(".csv", ".tsv", ".txt", ".asc", ".dat")
 def read_text(path: Path) -> Content:
     """Read columns as channels, except a column of times or sample indices.
 
     The separator may be a semicolon, comma, tab or space, the decimal separator a point or a comma. Notes
-    (`Sampling rate: 25600`), column names and units may precede the numbers. Extra numbers in the first row are ignored
-    (some recorders store a bias per channel there); any other row with a different number of fields is an error.
+    (`Sampling rate: 25600`), column names and units may precede the numbers. The first column may contain dates and
+    times of day. Settings in the columns left of the first samples, as oscilloscopes write them, are notes. Extra
+    numbers in the first row are ignored (some recorders store a bias per channel there); any other row with a different
+    number of fields is an error.
     """
     layout = _detect_layout(path)
-    table = _read_numbers(path, layout)
-    names = layout.names or [f"column {index + 1}" for index in range(layout.n_columns)]
+    stamps, table = _read_columns(path, layout)
+    names = layout.names or [f"{UNNAMED_COLUMN}{index + 1}" for index in range(table.shape[1])]
     if is_sample_index(table[:, 0]):
         names, table = names[1:], table[:, 1:]
-    elif _looks_like_time(table[:, 0]):
-        names = [f"time [{split_unit(names[0])[1]}]", *names[1:]]
-    content = content_from_variables(layout.notes | dict(zip(names, table.T, strict=True)))
-    return content if layout.names else replace(content, channels=())
-
-
-def _looks_like_time(column: np.ndarray) -> bool:
-    """Return whether numbers are too evenly spaced for a vibration; fewer than 8 may be so by chance."""
-    return len(column) >= 8 and rate_from_times(column, tolerance=0.25) is not None
+    elif not layout.names and stamps is None and is_even_axis(table[:, 0]):
+        names = ["time", *names[1:]]
+    columns = dict(zip(map(flat_name, names), table.T, strict=True))
+    notes = {flat_name(name): value for name, value in layout.notes.items()}
+    times = {} if stamps is None else {"time": stamps}
+    content = content_from_variables(notes | times | stack_numbered(columns))
+    return content if layout.names or "left_out" in content.metadata else replace(content, channels=())
 
 
 def _detect_layout(path: Path) -> _Layout:
@@ -78,20 +88,57 @@ def _detect_layout(path: Path) -> _Layout:
     lines = re.split(r"\r\n|\n|\r", head.decode(encoding, errors="ignore"))
     if not is_complete:
         lines.pop()
-    first, after = _find_rows(lines)
-    rows = [line for line in lines[first:after] if line.strip()]
-    separator, decimal = _separator_and_decimal(rows)
+    stamps = [_STAMP.match(line) for line in lines]
+    plain = [line if stamp is None else f"0{line[stamp.end() :]}" for line, stamp in zip(lines, stamps, strict=True)]
+    first, after = _find_rows(plain)
+    rows = [line for line in plain[first:after] if line.strip()]
+    has_stamps = stamps[first] is not None and all(stamps[first:after][i] for i in range(min(len(rows), 9)))
+    if not has_stamps:
+        plain = lines
+        first, after = _find_rows(plain)
+        rows = [line for line in plain[first:after] if line.strip()]
+    separator, decimal = _separator_and_decimal([_LOOSE_SIGN.sub(r"\1", row) for row in rows])
+    n_columns = _n_columns(rows, separator)
+    first, settings, n_settings = _settings(plain, first, separator, n_columns)
+    names, header_line = _column_names(lines[:first], separator, n_columns)
+    if not names and n_settings == 0:
+        _check_header(lines[:first], separator, n_columns)
+    _check_lines_above(lines[:first], separator, n_columns, bool(names))
+    n_stamps = int(has_stamps)
+    if has_stamps and _STAMP.match(plain[first].split(separator if separator != _SPACES else None, 1)[-1]):
+        raise UnreadableError("contains date and time in separate columns; export them in one column")
+    notes = _parse_notes(lines[:header_line]) | settings
+    has_loose_signs = separator != _SPACES and any(_LOOSE_SIGN.search(row) for row in rows)
+    return _Layout(
+        encoding, separator, decimal, first, n_columns, names[n_stamps + n_settings :], notes, n_stamps, n_settings,
+        has_loose_signs,
+    )  # fmt: skip
+
+
+def _n_columns(rows: list[str], separator: str) -> int:
     # Not counting the first row, which may contain extra numbers.
     n_columns = Counter(len(_split(row, separator)) for row in rows[1:] or rows).most_common(1)[0][0]
     if n_columns > _MAX_COLUMNS:
         raise UnreadableError(
             f"contains {n_columns} columns, expected at most {_MAX_COLUMNS}; export one column per channel"
         )
-    names, header_line = _column_names(lines[:first], separator, n_columns)
-    if not names:
-        _check_header(lines[:first], separator, n_columns)
-    _check_lines_above(lines[:first], separator, n_columns, bool(names))
-    return _Layout(encoding, separator, decimal, first, n_columns, names, _parse_notes(lines[:header_line]))
+    return n_columns
+
+
+def _settings(lines: list[str], first: int, separator: str, n_columns: int) -> tuple[int, dict[str, Any], int]:
+    """Return the line of the first samples, the settings left of them, and the number of columns of settings."""
+    if separator == _SPACES or not lines[first].startswith(separator):
+        return first, {}, 0
+    n_settings = next(i for i, text in enumerate(_split(lines[first], separator)) if text)
+    settings: dict[str, Any] = {}
+    for index in range(first - 1, -1, -1):
+        fields = _split(lines[index], separator)
+        if len(fields) != n_columns or not all(isinstance(_parse_number(text), float) for text in fields[n_settings:]):
+            break
+        first = index
+        if fields[0]:
+            settings[fields[0]] = _parse_number(" ".join(text for text in fields[1:n_settings] if text))
+    return first, settings, n_settings
 
 
 def _encoding(head: bytes) -> str:
@@ -148,17 +195,30 @@ def _split(line: str, separator: str) -> list[str]:
 
 def _column_names(above: list[str], separator: str, n_columns: int) -> tuple[list[str], int]:
     """Return the column names and the index of their line; units in a line below are appended to the names."""
+    if not above:
+        return [], 0
     if separator == _SPACES:
         above = [re.sub(r"(?<!\s)\s+(?=[(\[])", "", line) for line in above]  # "time (s)" is one name
     fields = [(_split(line.lstrip("#% "), separator), index) for index, line in enumerate(above) if line.strip()]
     if not fields or len(fields[-1][0]) != n_columns:
         return [], len(above)
     units = [text.strip("()[]") for text in fields[-1][0]]
-    if len(fields) > 1 and len(fields[-2][0]) == n_columns and units[0].lower() in TIME_UNITS:
+    if len(fields) > 1 and len(fields[-2][0]) == n_columns and all(map(_is_unit, fields[-1][0])):
         names, index = fields[-2]
         return _make_unique([f"{name} [{unit}]" for name, unit in zip(names, units, strict=True)]), index
     names, index = fields[-1]
     return _make_unique(names), index
+
+
+def _is_unit(text: str) -> bool:
+    """Return whether a text is a unit, not a name: in brackets, known, or empty."""
+    plain = text.strip("()[]")
+    if not text or plain != text or normalize_unit(text) in SAMPLE_UNITS:
+        return True
+    try:
+        return bool(unit_factor(text, "s"))
+    except ValueError:
+        return text.lower() in ("rpm", "hz", "%", "°c", "degc", "c", "k")
 
 
 def _check_header(above: list[str], separator: str, n_columns: int) -> None:
@@ -204,8 +264,8 @@ def _parse_notes(lines: list[str]) -> dict[str, Any]:
     """Return the key-value pairs in the lines above the columns; numeric values as floats."""
     notes: dict[str, Any] = {}
     for line in lines:
-        key, value = [*_NOTE_SEPARATOR.split(line, maxsplit=1), ""][:2]
-        key, value = key.lstrip('#%" \t').rstrip(), value.strip('";, \t\r')
+        key, value = [*_NOTE_SEPARATOR.split(line.lstrip(_COMMENT_MARKS), maxsplit=1), ""][:2]
+        key, value = key.rstrip('" \t'), value.strip('";, \t\r')
         if key and value and '"' not in value:
             notes[key] = _parse_number(value)
     return notes
@@ -218,19 +278,27 @@ def _parse_number(text: str) -> float | str:
         return text
 
 
-def _read_numbers(path: Path, layout: _Layout) -> np.ndarray:
-    """Return the rows of numbers, `[N, columns]`."""
+def _read_columns(path: Path, layout: _Layout) -> tuple[list[str] | None, np.ndarray]:
+    """Return the dates and times of day if there are some, and the numbers, `[N, columns]`."""
     import pandas as pd
 
     _check_rows(path, layout)
-    columns = list(range(layout.n_columns))
+    columns = list(range(layout.n_settings, layout.n_columns))
+    texts = columns[: layout.n_stamps]
+    source: Any = path
+    if layout.has_loose_signs:
+        source = io.StringIO(_LOOSE_SIGN.sub(r"\1", path.read_text(encoding=layout.encoding, errors="replace")))
     try:
-        return pd.read_csv(
-            path, sep=layout.separator, decimal=layout.decimal, encoding=layout.encoding, skiprows=layout.first_row,
-            header=None, names=columns, usecols=columns, index_col=False, dtype=np.float64, skipinitialspace=True,
-        ).to_numpy()  # fmt: skip
+        table = pd.read_csv(
+            source, sep=layout.separator, decimal=layout.decimal, encoding=layout.encoding, skiprows=layout.first_row,
+            header=None, names=list(range(layout.n_columns)), usecols=columns, index_col=False, skipinitialspace=True,
+            dtype=np.float64 if not texts else {column: str if column in texts else np.float64 for column in columns},
+        )  # fmt: skip
     except ValueError as error:
         raise UnreadableError(_describe_first_text(path, layout)) from error
+    if not texts:
+        return None, table.to_numpy()
+    return table[texts[0]].tolist(), table[columns[layout.n_stamps :]].to_numpy(dtype=np.float64)
 
 
 def _lines_of_numbers(path: Path, layout: _Layout) -> Iterator[tuple[int, str]]:
@@ -245,9 +313,15 @@ def _lines_of_numbers(path: Path, layout: _Layout) -> Iterator[tuple[int, str]]:
 
 def _check_rows(path: Path, layout: _Layout) -> None:
     """Raise if a row has more or fewer fields than columns; pandas would silently truncate or fill it."""
+    is_simple = not (layout.n_stamps or layout.has_loose_signs or layout.encoding == "utf-16")
+    if not (is_simple and has_equal_rows(path, layout.separator, layout.n_columns, layout.first_row)):
+        _check_each_row(path, layout)
+
+
+def _check_each_row(path: Path, layout: _Layout) -> None:
     separator = None if layout.separator == _SPACES else layout.separator
     for number, line in _lines_of_numbers(path, layout):
-        n_fields = len(line.split(separator))
+        n_fields = len((line if not layout.has_loose_signs else _LOOSE_SIGN.sub(r"\1", line)).split(separator))
         is_complete = line.endswith("\n")  # only the last line may lack a newline
         if n_fields == layout.n_columns and is_complete:
             continue

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from whirl._distribution import install_hint
-from whirl.data.readers.conventions import round_if_close
+from whirl.data.readers.facts import round_if_close
+from whirl.data.readers.selection import distinct
 from whirl.data.reading import Content, UnreadableError, register_reader
+from whirl.data.units import normalize_unit
 
 _TIME_RESPONSE = 1
 _DIRECTIONS = {0: "", 1: "+X", 2: "+Y", 3: "+Z", -1: "-X", -2: "-Y", -3: "-Z"}
@@ -41,14 +43,13 @@ def _to_content(responses: list[dict[str, Any]]) -> Content:
         raise UnreadableError("channels differ in length or time step; export evenly sampled channels of equal length")
     if any(len(item["data"]) < item["num_pts"] for item in responses):
         raise UnreadableError("contains fewer samples than it declares; copy or export it again")
-    units = {item["ordinate_axis_units_lab"] for item in responses}
-    unit = units.pop() if len(units) == 1 else ""
     step = responses[0]["abscissa_inc"]
+    units = tuple(normalize_unit(item["ordinate_axis_units_lab"]) for item in responses)
     return Content(
         signal=np.stack([item["data"] for item in responses]),
         sampling_rate_hz=round_if_close(1 / step) if step > 0 else None,
-        channels=tuple(_channel_name(item) for item in responses),
-        unit="" if unit == "NONE" else unit,
+        channels=distinct([_channel_name(item) for item in responses]),
+        channel_units=units,
     )
 
 

@@ -1,0 +1,142 @@
+"""Time axes: numbers in any unit, time stamps since 1970, and dates as text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from whirl.data.readers.facts import TIME_NAMES, named_unit, normalize_name, round_if_close
+from whirl.data.reading import UnreadableError
+from whirl.data.units import unit_factor
+
+# Time stamps since 1970 of the years 2001 to 2286, by their unit.
+_EPOCHS = ((1e9, 1.0), (1e12, 1e-3), (1e15, 1e-6), (1e18, 1e-9))
+_TIME_WORD = re.compile(r"time|zeit|temps|stamp|epoch", re.I)
+# Units of a column of sample numbers.
+_COUNTS = ("samples", "sample", "pts", "points", "counts", "#", "n")
+
+
+def rate_from_times(seconds: np.ndarray, tolerance: float = 0.5) -> float | None:
+    """Return the sampling rate in Hz of sample times, or None if they are not evenly spaced and increasing.
+
+    Args:
+        seconds: sample times, `[N]`, in s.
+        tolerance: largest deviation of a time from its even position, in sampling intervals; times in files are
+            rounded.
+
+    Example:
+        >>> rate_from_times(np.array([0.0, 5e-5, 1e-4, 1.5e-4]))
+        20000.0
+        >>> rate_from_times(np.array([0.0, 1.0, 5.0])) is None
+        True
+    """
+    times = np.asarray(seconds, dtype=np.float64)
+    step = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
+    if not (np.isfinite(step) and step > 0):
+        return None
+    deviation = np.abs(times - (times[0] + step * np.arange(len(times)))).max()
+    return round_if_close(1 / step) if deviation <= tolerance * step else None
+
+
+def is_sample_index(column: np.ndarray) -> bool:
+    """Return whether numbers `[N]` only count the samples."""
+    return len(column) > 1 and _steps_in_head(column, lambda steps: steps == 1) and bool(np.all(np.diff(column) == 1))
+
+
+def is_increasing(column: np.ndarray) -> bool:
+    """Return whether every number is larger than the one before."""
+    return len(column) > 1 and _steps_in_head(column, lambda steps: steps > 0) and bool(np.all(np.diff(column) > 0))
+
+
+def is_even_axis(column: np.ndarray) -> bool:
+    """Return whether numbers are too evenly spaced for a vibration; fewer than 8 may be so by chance."""
+    is_candidate = len(column) >= 8 and _steps_in_head(column, lambda steps: steps >= 0)
+    return is_candidate and rate_from_times(column, tolerance=0.25) is not None
+
+
+def _steps_in_head(column: np.ndarray, condition) -> bool:
+    """Return whether the first steps fulfil a condition; most signals are rejected by these alone."""
+    return bool(np.all(condition(np.diff(column[:64]))))
+
+
+def is_time_name(name: str) -> bool:
+    """Return whether a name is one for a time axis, e.g. `time`, `t [s]` or `Data1_time_DE`."""
+    return normalize_name(name) in TIME_NAMES or bool(_TIME_WORD.search(name.rsplit("/", 1)[-1][-80:]))
+
+
+def to_seconds(name: str, times: np.ndarray) -> np.ndarray | None:
+    """Convert a time axis to seconds from its start; None if it counts samples.
+
+    Without a unit, numbers of the size of time stamps since 1970 are in s, ms, µs or ns, and all others in s.
+
+    Raises:
+        UnreadableError: the unit in the name is not a unit of time.
+
+    Example:
+        >>> to_seconds("time [ms]", np.array([5.0, 5.5, 6.0]))
+        array([0.    , 0.0005, 0.001 ])
+    """
+    if times.dtype.kind in "mM":
+        return (times - times[0]) / np.timedelta64(1, "ns") * 1e-9
+    unit = named_unit(name)
+    if unit.lower() in _COUNTS or (not unit and is_sample_index(times)):
+        return None
+    try:
+        factor = unit_factor(unit, "s") if unit else _epoch_factor(times)
+    except ValueError as error:
+        raise UnreadableError(f"the times in {name!r}: {error}; correct the unit") from None
+    # Subtracted before the conversion to floats, which would round time stamps in ns.
+    return (times - times[0]) * factor
+
+
+def _epoch_factor(times: np.ndarray) -> float:
+    return next((factor for low, factor in _EPOCHS if low <= times[0] < 10 * low), 1.0)
+
+
+def rate_of(name: str, times: np.ndarray) -> float | None:
+    """Return the sampling rate of a time axis; None if it counts samples.
+
+    Raises:
+        UnreadableError: the times are not evenly spaced, or their unit is unknown.
+    """
+    seconds = to_seconds(name, times)
+    if seconds is None:
+        return None
+    rate = rate_from_times(seconds)
+    if rate is None:
+        raise UnreadableError(
+            f"the times in {name!r} are not evenly spaced (missing samples?); export evenly sampled data"
+        )
+    return rate
+
+
+def parse_dates(texts: Sequence[str]) -> np.ndarray | None:
+    """Convert dates and times of day to datetime64[ns]; None if the first text is not one.
+
+    Decimal commas and times of day that pass midnight are understood.
+
+    Example:
+        >>> parse_dates(["2024-05-01 10:00:00,000", "2024-05-01 10:00:00,020"])
+        array(['2024-05-01T10:00:00.000000000', '2024-05-01T10:00:00.020000000'],
+              dtype='datetime64[ns]')
+    """
+    if not len(texts) or not re.search(r"\d\s*[:T]\s*\d", texts[0][:40]):
+        return None
+    import pandas as pd
+
+    plain = [text.strip().replace(",", ".") for text in texts]
+    is_time_of_day = re.fullmatch(r"\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?", plain[0]) is not None
+    if is_time_of_day:  # without a date, any date will do
+        plain = [f"2000-01-01 {text}" for text in plain]
+    try:
+        # Day or month first does not matter for the intervals between samples.
+        stamps = pd.to_datetime(plain, format="ISO8601" if plain[0][:4].isdecimal() else "mixed")
+    except (ValueError, TypeError, OverflowError):
+        return None
+    values = stamps.tz_localize(None).to_numpy().astype("datetime64[ns]")
+    if is_time_of_day:
+        days = np.concatenate(([0], np.cumsum(np.diff(values) < np.timedelta64(0, "ns"))))
+        values = values + days * np.timedelta64(1, "D")
+    return values
