@@ -318,7 +318,8 @@ RECORDING = st.builds(
 @settings(max_examples=60, deadline=None)
 @given(recordings=st.lists(RECORDING, min_size=1, max_size=3))
 def test_saved_recordings_are_restored(recordings, tmp_path_factory):
-    recordings = [dataclasses.replace(recording, channels=recordings[0].channels) for recording in recordings]
+    shared = {"channels": recordings[0].channels, "unit": recordings[0].unit}
+    recordings = [dataclasses.replace(recording, **shared) for recording in recordings]
     folder = tmp_path_factory.mktemp("data")
     save_dataset(recordings, folder)
     for written, read in zip(recordings, load_dataset(folder), strict=True):

@@ -22,6 +22,7 @@ from whirl.data.manifest import (
     write_manifest,
 )
 from whirl.data.memmap import to_mmap
+from whirl.data.mixing import one_unit_per_channel, without_very_short
 from whirl.data.recording import Recording
 from whirl.validation import unknown_name
 
@@ -73,13 +74,16 @@ def load_dataset(
             `whirl.data.to_mmap`. None keeps the samples in memory.
 
     Returns:
-        The recordings in the order of the manifest, or sorted by path. All have the same channels and finite samples.
+        The recordings in the order of the manifest, or sorted by path. All have the same channels, finite samples and,
+        where units are known, the same unit in each channel: that of the first recording. Recordings that are much
+        shorter than all others are left out with a warning.
 
     Raises:
         FileNotFoundError: the folder does not exist.
         ValueError: the folder is empty; the manifest is malformed, or lists a file twice, outside the folder, missing
             or of unknown type; a class or channel does not exist; a file cannot be read; a sample is NaN or infinite;
-            recordings have different channels. The message is one line that names the file and the remedy.
+            recordings have different channels, or different quantities in a channel. The message is one line that names
+            the file and the remedy.
 
     Example:
         >>> import tempfile
@@ -91,8 +95,9 @@ def load_dataset(
         >>> recording.label, recording.specimen, recording.rpm, recording.load, recording.load_unit
         ('wear', 'B1', 1500.0, 2.0, 'hp')
     """
-    recordings = _read_all(list_dataset(folder, classes), channels, sampling_rate_hz)
-    return _unify_channels(folder, list(recordings) if mmap_dir is None else to_mmap(recordings, mmap_dir))
+    recordings = one_unit_per_channel(_read_all(list_dataset(folder, classes), channels, sampling_rate_hz))
+    unified = _unify_channels(folder, list(recordings) if mmap_dir is None else to_mmap(recordings, mmap_dir))
+    return without_very_short(unified)
 
 
 def _read_all(
