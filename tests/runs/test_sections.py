@@ -7,8 +7,9 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
-from whirl.cli.main import app
-from whirl.cli.options import with_settings_options
+from whirl.cli.commands import add_options
+from whirl.cli.main import app, main
+from whirl.runs.command_options import options_of
 from whirl.runs.config import Config, ResolvedConfig, make_config, parse_config, resolve, with_settings
 from whirl.runs.config_files import load_config, to_yaml
 from whirl.runs.flat import flat_settings, from_flat, to_flat, walk
@@ -30,11 +31,11 @@ def test_new_setting_appears_in_all_forms():
     configs = []
     cli = typer.Typer()
 
-    @cli.command()
-    @with_settings_options("training", config_class=_ExtendedConfig)
-    def train(settings: dict) -> None:
+    def train(options: dict) -> None:
         """Train."""
-        configs.append(make_config(settings, config_class=_ExtendedConfig))
+        configs.append(make_config(options, config_class=_ExtendedConfig))
+
+    cli.command()(add_options(train, *options_of(["training"], _ExtendedConfig)))
 
     output = CliRunner().invoke(cli, ["--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
     assert "--momentum-decay" in output
@@ -172,3 +173,28 @@ def test_rejects_invalid_files_in_one_line_before_any_work(name, text, tmp_path)
     assert done.stderr.startswith("whirl: ")
     assert "Traceback" not in done.output
     assert not (tmp_path / "out").exists()
+
+
+def test_rejects_invalid_options_in_one_line(tmp_path):
+    for options in (["--maps", "{stft: [1"], ["--rpm-range", "a,b"], ["--channels", ","], ["--augment", "[light"]):
+        done = CliRunner().invoke(app, ["train", *options, "--out", str(tmp_path / "out")])
+        assert done.exit_code == 2, done.output
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--learning-rate", "1"], "no such option: --learning-rate; did you mean --lr?"),
+        (["search", "--n-epochs", "1"], "no such option: --n-epochs; did you mean --epochs?"),
+        (["show", "--bearnig", "6205", "a.mat"], "no such option: --bearnig; did you mean --bearing?"),
+        (["train", "--quasar", "1"], "no such option: --quasar"),
+        (["train", "--seed"], "Option '--seed' requires an argument."),
+        (["trian"], "No such command 'trian'. Did you mean 'train'?"),
+    ],
+)
+def test_wrong_usage_names_the_nearest_option(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["whirl", *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert capsys.readouterr().err == f"whirl: {message}\n"

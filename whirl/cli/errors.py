@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 import typer
@@ -55,25 +56,29 @@ def _explain(error: Exception) -> str:
 
 def report_usage_error(error: Any) -> NoReturn:
     """Print a wrong usage in one line, or the help where nothing was given, and exit with code 2."""
-    name = getattr(error, "option_name", None)
-    if type(error).__name__ == "NoArgsIsHelpError":
-        typer.echo(error.ctx.get_help(), err=True)
-    elif name:
+    kind = type(error).__name__  # typer's exceptions are not public
+    if kind == "NoArgsIsHelpError":
+        message = error.ctx.get_help()
+    elif kind == "NoSuchOption":
         from whirl.runs.config import Config
-        from whirl.runs.flat import unknown_setting
+        from whirl.runs.flat import unknown_option
 
-        hint = unknown_setting(name.strip("-").replace("-", "_"), Config).partition("; ")[2]
-        typer.echo(f"whirl: no such option: {name}{'; ' + hint if hint.startswith('did') else ''}", err=True)
+        flags = [flag for parameter in error.ctx.command.params for flag in parameter.opts]
+        message = f"whirl: {unknown_option(error.option_name, flags, Config)}"
     else:
-        typer.echo(f"whirl: {' '.join(error.format_message().split())}", err=True)
+        message = f"whirl: {' '.join(error.format_message().split())}"
+    typer.echo(message, err=True)
     sys.exit(EX_USAGE)
 
 
-def names_in(text: str | None) -> list[str] | None:
-    """Split names at commas; None stays None.
-
-    Example:
-        >>> names_in("DE, FE")
-        ['DE', 'FE']
-    """
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+def print_results(results: Iterable[Any], failures: Mapping[Any, Exception], as_json: bool) -> None:
+    """Print results and the errors of files without one; exit with code 2 if there are errors."""
+    if as_json:
+        typer.echo(json.dumps([result.as_dict() for result in results], indent=2, allow_nan=False))
+    else:
+        for result in results:
+            typer.echo(str(result))
+    for error in failures.values():
+        echo_error(error)
+    if failures:
+        raise typer.Exit(EX_USAGE)

@@ -1,4 +1,4 @@
-"""The `whirl` command: one small module per group of commands, with every import where it is needed."""
+"""The `whirl` command: a small module for each group of commands, with every import where it is needed."""
 
 from __future__ import annotations
 
@@ -10,36 +10,20 @@ from typing import Annotated
 
 import typer
 
-from whirl.cli import data, runs, training
-from whirl.cli.ablation import ablation
-from whirl.cli.config import config
-from whirl.cli.diagnose import diagnose
+from whirl.cli import data, experiments, runs, training
+from whirl.cli.commands import make_group
 from whirl.cli.errors import report_usage_error
-from whirl.cli.schedule import schedule
 
-app = typer.Typer(
-    help="Diagnose machine faults from vibration recordings: train, evaluate, predict.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
-for command in (
-    data.simulate,
-    data.inspect,
-    diagnose,
-    training.train,
-    training.search,
-    runs.evaluate,
-    runs.compare,
-    runs.export,
-    data.show,
-    runs.predict,
-    runs.runs,
-    schedule,
-):
-    app.command()(command)
-app.add_typer(config, name="config")
-app.add_typer(ablation, name="ablation")
+app = make_group(
+    "whirl",
+    "Diagnose machine faults from vibration recordings: train, evaluate, predict.",
+    data.simulate, data.inspect, data.show,
+    runs.diagnose,
+    training.train, training.search,
+    runs.evaluate, runs.compare, runs.predict, runs.export, runs.runs,
+    experiments.schedule, experiments.ablation,
+    training.config,
+)  # fmt: skip
 
 
 def _show_version(requested: bool) -> None:
@@ -58,9 +42,6 @@ def whirl(
     ] = False,
 ) -> None:
     """Set up logging: messages go to stderr, results to stdout."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a code page may lack a character
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     # Of several processes that torchrun starts, rank 0 reports.
     default = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
@@ -73,6 +54,9 @@ def whirl(
 
 def main() -> None:
     """Entry point of the `whirl` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a code page may lack a character
     try:
         sys.exit(app(standalone_mode=False))
     except Exception as error:

@@ -1,97 +1,83 @@
-"""`whirl evaluate`, `compare`, `export`, `predict` and `runs`."""
+"""`whirl evaluate`, `compare`, `predict`, `diagnose`, `export` and `runs`."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from whirl.cli.errors import EX_USAGE, echo_error, names_in, report_errors
+from whirl.cli.commands import with_options
+from whirl.cli.errors import print_results
+
+Run = Annotated[Path, typer.Argument(help="Run folder.")]
 
 
-@report_errors
-def evaluate(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
-    data: Annotated[Path | None, typer.Option(help="Other labeled recordings than the test part.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for metrics.json and report.html.")] = None,
-) -> None:
+@with_options("whirl.runs.command_options.EvaluateSection")
+def evaluate(options: Any, run: Run) -> None:
     """Evaluate a trained diagnoser again, on its own test part or on other recordings."""
     from whirl.runs.evaluation import evaluate
 
-    for line in evaluate(run, data, out):
-        typer.echo(line)
+    typer.echo("\n".join(evaluate(run, options.data, options.out)))
 
 
-@report_errors
+@with_options("whirl.runs.command_options.CompareSection")
 def compare(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    options: Any,
+    run: Run,
     other: Annotated[Path, typer.Argument(help="Another run, tested on the same recordings.")],
-    device: Annotated[str, typer.Option(help="Device to time the networks on.")] = "cpu",
 ) -> None:
     """Compare two runs: accuracy, agreement, McNemar's test, parameters, latency, size."""
     from whirl.runs.comparison import compare_runs
 
-    typer.echo(str(compare_runs(run, other, device)))
+    typer.echo(str(compare_runs(run, other, options.device)))
 
 
-@report_errors
-def export(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
-    bundle: Annotated[bool, typer.Option("--bundle", help="Weights and facts; safe to exchange (default).")] = False,
-    onnx: Annotated[bool, typer.Option("--onnx", help="ONNX graph.")] = False,
-    torch: Annotated[bool, typer.Option("--torch", help="torch.export program.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder or file to write; in the run folder by default.")] = None,
-) -> None:
+@with_options("whirl.runs.command_options.ExportSection")
+def export(options: Any, run: Run) -> None:
     """Export a trained diagnoser for other machines and programs."""
-    from whirl.runs.export import Kind, export_run
+    from whirl.runs.export import export_run
 
-    if bundle + onnx + torch > 1:
-        raise ValueError("--bundle, --onnx and --torch are mutually exclusive")
-    kind: Kind = "onnx" if onnx else "torch" if torch else "bundle"
-    for line in export_run(run, out, kind):
-        typer.echo(line)
+    typer.echo("\n".join(export_run(run, options.out, options.kind)))
 
 
-@report_errors
+@with_options("whirl.runs.command_options.PredictSection")
 def predict(
+    options: Any,
     run: Annotated[Path, typer.Argument(help="Run folder, or a bundle.")],
     files: Annotated[list[Path], typer.Argument(help="Recordings to diagnose.")],
-    sampling_rate: Annotated[float | None, typer.Option(help="Rate (Hz) of files that state none.")] = None,
-    channels: Annotated[str | None, typer.Option(help="Names of the files' channels, in order, e.g. DE,FE.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Predict the fault of each recording, with its probability."""
     from whirl.runs.prediction import predict_files
 
-    diagnoses, failures = predict_files(run, files, sampling_rate, names_in(channels))
-    if as_json:
-        typer.echo(json.dumps([d.as_dict() for d in diagnoses], indent=2))
-    else:
-        for diagnosis in diagnoses:
-            typer.echo(str(diagnosis))
-    for error in failures.values():
-        echo_error(error)
-    if failures:
-        raise typer.Exit(EX_USAGE)
+    print_results(*predict_files(run, files, options.sampling_rate_hz, options.channels), options.as_json)
 
 
-@report_errors
+@with_options("whirl.runs.command_options.DiagnoseSection")
+def diagnose(
+    options: Any,
+    paths: Annotated[list[Path], typer.Argument(help="Recordings, or folders of recordings.", show_default=False)],
+) -> None:
+    """Diagnose rolling bearings without training: name the faulty part and the lines that show it."""
+    from whirl.runs.diagnosis import DiagnoseOptions, diagnose_paths
+
+    known = DiagnoseOptions(options.bearing, options.rpm, options.channels, options.sampling_rate_hz)
+    results, failures, pictures = diagnose_paths(paths, known, options.csv, options.plot)
+    if options.plot is not None:
+        typer.echo(f"{len(pictures)} picture{'s' if len(pictures) != 1 else ''}: {options.plot}", err=True)
+    print_results(results, failures, options.as_json)
+
+
+@with_options("whirl.runs.command_options.RunsSection")
 def runs(
+    options: Any,
     folder: Annotated[Path, typer.Argument(help="Folder with run folders, at any depth.")] = Path("runs"),
-    sort: Annotated[str, typer.Option(help="Column to sort by, e.g. model, macro_f1.")] = "finished",
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
-    latex: Annotated[bool, typer.Option("--latex", help="Print a LaTeX table.")] = False,
 ) -> None:
     """List the runs below a folder: data, network, score with its interval, when and how long."""
-    from whirl.cli.tables import echo_table
-    from whirl.runs.listing import list_runs, table_of, to_csv, to_latex
+    from whirl.runs.listing import list_runs, print_table, to_csv, to_latex
 
-    if as_csv and latex:
-        raise ValueError("--csv and --latex are mutually exclusive")
-    rows = list_runs(folder, sort)
-    if as_csv or latex:
-        typer.echo(to_csv(rows) if as_csv else to_latex(rows), nl=False)
+    rows = list_runs(folder, options.sort)
+    if options.as_csv or options.latex:
+        typer.echo(to_csv(rows) if options.as_csv else to_latex(rows), nl=False)
     else:
-        echo_table(table_of(rows))
+        print_table(rows)

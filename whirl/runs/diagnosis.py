@@ -83,7 +83,7 @@ def list_recordings(paths: Sequence[str | Path]) -> list[Path]:
 def diagnose_files(
     files: Sequence[str | Path], options: DiagnoseOptions | None = None, n_workers: int | None = None
 ) -> tuple[list[RecordingDiagnosis], dict[str, Exception]]:
-    """Diagnose files in parallel, whatever the others are.
+    """Diagnose files in parallel; a file that fails does not affect the others.
 
     Args:
         files: recordings in any supported format.
@@ -117,6 +117,27 @@ def diagnose_files(
     diagnoses = [each for each in found if isinstance(each, RecordingDiagnosis)]
     failures = {str(file): each for file, each in zip(files, found, strict=True) if isinstance(each, Exception)}
     return diagnoses, failures
+
+
+def diagnose_paths(
+    paths: Sequence[str | Path], options: DiagnoseOptions, csv: str | Path | None = None, plot: str | Path | None = None
+) -> tuple[list[BearingDiagnosis], dict[str, Exception], list[Path]]:
+    """Diagnose files and folders, and write the results.
+
+    Args:
+        paths: files, and folders of recordings.
+        options: what is known about them beside their manifest.
+        csv: CSV file to write.
+        plot: image file or folder to write, see `write_pictures`.
+
+    Returns:
+        The results in the order of the files, why each other file has none, and the images.
+    """
+    diagnoses, failures = diagnose_files(list_recordings(paths), options)
+    results = each_result(diagnoses)
+    if csv is not None:
+        write_csv(results, csv)
+    return results, failures, [] if plot is None else write_pictures(diagnoses, options, plot)
 
 
 def each_result(diagnoses: Sequence[RecordingDiagnosis]) -> list[BearingDiagnosis]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
@@ -22,6 +22,7 @@ class FlatSetting:
         info: pydantic field.
         about: further description of the field.
         method: training method that the setting belongs to; empty: all.
+        group: title of its section.
     """
 
     name: str
@@ -29,6 +30,7 @@ class FlatSetting:
     info: Any
     about: About
     method: str = ""
+    group: str = ""
 
     @property
     def flag(self) -> str:
@@ -46,13 +48,14 @@ class FlatSetting:
     @property
     def default_text(self) -> str:
         """Default value in brackets; empty if a value is required."""
-        if self.name == "trainer":
-            return "[default: plain]"
-        if self.info.is_required() or isinstance(self.info.default, BaseModel):
+        default = "plain" if self.name == "trainer" else self.info.default
+        if self.info.is_required() or isinstance(default, BaseModel) or (default in (None, []) and not self.about.auto):
             return ""
-        default = self.info.default
-        shown = {True: "on", False: "off"}[default] if isinstance(default, bool) else default
-        return f"[default: {self.about.auto if default is None else shown}]"
+        if isinstance(default, bool):
+            default = "on" if default else "off"
+        if isinstance(default, (list, tuple)):
+            default = ",".join(map(str, default))
+        return f"[default: {self.about.auto if default is None else default}]"
 
     @property
     def metavar(self) -> str:
@@ -69,6 +72,27 @@ class FlatSetting:
             (name for kind, name in ((bool, "on|off"), (int, "INT"), (float, "FLOAT")) if kind in kinds), "TEXT"
         )
 
+    def parse(self, text: Any) -> Any:
+        """Convert the text of an option to the form of a YAML file; numbers remain text.
+
+        Example:
+            >>> from whirl.runs.config import Config
+            >>> flat_settings(Config)["channels"].parse("DE, FE")
+            ['DE', 'FE']
+        """
+        if not isinstance(text, str) or text in ("drawn", "multi"):
+            return text
+        if self.about.kind == "names" or (self.about.kind == "LOW,HIGH" and "," in text):
+            return [name.strip() for name in text.split(",") if name.strip()]
+        if self.about.kind in ("YAML", "name or policy") and text[:1] in "[{":
+            import yaml
+
+            try:
+                return yaml.safe_load(text)
+            except yaml.YAMLError as error:
+                raise ValueError(f"{self.name}: {text!r} is not valid YAML ({' '.join(str(error).split())})") from None
+        return text
+
 
 def flat_settings(config_class: type[Any]) -> dict[str, FlatSetting]:
     """List every setting by its flat name, in the order of the sections.
@@ -78,27 +102,36 @@ def flat_settings(config_class: type[Any]) -> dict[str, FlatSetting]:
         >>> flat_settings(Config)["lr"].path
         ('training', 'lr')
     """
-    found = [flat for name, info in config_class.model_fields.items() for flat in _of_section(name, info.annotation)]
+    found = [
+        flat for name, info in config_class.model_fields.items() for flat in settings_of_section(name, info.annotation)
+    ]
     return {flat.name: flat for flat in found}
 
 
-def _of_section(section: str, model: Any) -> Iterator[FlatSetting]:
+def settings_of_section(section: str, model: Any) -> Iterator[FlatSetting]:
+    """Iterate over the settings of one section.
+
+    Args:
+        section: name of the section.
+        model: its class.
+    """
+    group = model.__doc__.strip().rstrip(".")
     for name, info in model.model_fields.items():
         facts = about(info)
         if facts.kind == "method":
-            yield from _of_methods((section, name), info)
+            yield from _of_methods((section, name), info, group)
         else:
-            yield FlatSetting(facts.name or name, (section, name), info, facts)
+            yield FlatSetting(facts.name or name, (section, name), info, facts, group=group)
 
 
-def _of_methods(path: tuple[str, ...], info: Any) -> Iterator[FlatSetting]:
+def _of_methods(path: tuple[str, ...], info: Any, group: str) -> Iterator[FlatSetting]:
     facts = About("trainer", choices=lambda: list(METHODS), kind="name", synonyms=("method",))
-    yield FlatSetting("trainer", (*path, "kind"), info, facts)
+    yield FlatSetting("trainer", (*path, "kind"), info, facts, group=group)
     for kind, model in (*METHODS.items(), ("registered", RegisteredMethod)):
         for name, inner in model.model_fields.items():
             if name != "kind":
                 facts = about(inner)
-                yield FlatSetting(facts.name or name, (*path, name), inner, facts, kind)
+                yield FlatSetting(facts.name or name, (*path, name), inner, facts, kind, group)
 
 
 def walk(config: Any) -> Iterator[tuple[FlatSetting, Any]]:
@@ -196,3 +229,25 @@ def unknown_setting(name: str, config_class: type[Any]) -> str:
     if close is None:
         return unknown_name("setting", name, list(known))
     return f"unknown setting {name!r}; did you mean {close!r}?"
+
+
+def unknown_option(flag: str, flags: Collection[str], config_class: type[Any]) -> str:
+    """Format the message for an unknown option of a command, with the nearest one by synonym or spelling.
+
+    Args:
+        flag: the unknown option.
+        flags: the options of the command.
+        config_class: configuration whose settings have synonyms.
+
+    Example:
+        >>> from whirl.runs.config import Config
+        >>> unknown_option("--learning-rate", ["--lr", "--out"], Config)
+        'no such option: --learning-rate; did you mean --lr?'
+    """
+    words = {known.strip("-").replace("-", "_"): known for known in flags}
+    for flat in flat_settings(config_class).values():
+        if flat.flag in flags:
+            words |= dict.fromkeys((flat.name, *flat.about.synonyms), flat.flag)
+    name = flag.strip("-").replace("-", "_")
+    near = words.get(name) or words.get(nearest_name(name, list(words)) or "")
+    return f"no such option: {flag}" + (f"; did you mean {near}?" if near else "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -156,3 +157,27 @@ def cells_of(row: RunRow) -> list[str]:
 def table_of(rows: Sequence[RunRow]) -> list[list[str]]:
     """Return the heading and the cells of each run."""
     return [_HEAD, *map(cells_of, rows)]
+
+
+def print_table(rows: Sequence[RunRow]) -> None:
+    """Print the table: by Rich on a terminal, in plain text elsewhere.
+
+    Example:
+        >>> print_table([RunRow("a", "cwru", "wdcnn", "plain")])
+        run  data  model  trainer  test  macro F1  accuracy  finished  duration
+        a    cwru  wdcnn  plain
+    """
+    head, *cells = table_of(rows)
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(*head)
+        for row in cells:
+            table.add_row(*map(Text, row))  # as Text, so that brackets are not markup
+        Console().print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
+    for row in (head, *cells):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

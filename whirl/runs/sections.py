@@ -104,13 +104,21 @@ class SimulationSection(Section):
     """Recordings to simulate if no folder is given."""
 
     family: Literal["journal", "rolling"] = setting("journal", "Machines: journal (11 classes) or rolling (4 classes).")
-    n_machines: int = setting(80, "Machines (specimens), each recorded in every class.", ge=3, le=100_000)
-    recordings_per_class: int = setting(2, "Recordings of each class on each machine.", ge=1, le=100_000)
-    duration_s: float = setting(5.0, "Length of a recording.", About(unit="s"), gt=0, le=3600)
-    sampling_rate_hz: float = setting(20480.0, "Samples per second.", About(unit="Hz"), gt=0, le=1e6)
+    n_machines: int = setting(
+        80, "Machines (specimens), each recorded in every class.", About(flag="--machines"), ge=3, le=100_000
+    )
+    recordings_per_class: int = setting(
+        2, "Recordings of each class on each machine.", About(flag="--recordings"), ge=1, le=100_000
+    )
+    duration_s: float = setting(5.0, "Length of a recording.", About(flag="--seconds", unit="s"), gt=0, le=3600)
+    sampling_rate_hz: float = setting(
+        20480.0, "Samples per second.", About(flag="--sampling-rate", unit="Hz"), gt=0, le=1e6
+    )
     seed: int = setting(0, "Random seed; the same seed gives the same bits.", ge=0, lt=2**63)
     snr_db_range: tuple[float, float] = setting(
-        (5.0, 20.0), "Lowest and highest signal-to-noise ratio, drawn for each recording.", About(unit="dB")
+        (5.0, 20.0),
+        "Lowest and highest signal-to-noise ratio, drawn for each recording.",
+        About(unit="dB", kind="LOW,HIGH"),
     )
 
 

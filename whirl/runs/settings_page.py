@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from whirl.runs.config import Config
@@ -14,6 +15,11 @@ _HEAD = ("| option | keyword | YAML | value | |", "|---|---|---|---|---|")
 def json_schema(config_class: type[Config] = Config) -> dict[str, Any]:
     """Return the JSON schema of the YAML form, for editors."""
     return _without_null(config_class.model_json_schema())
+
+
+def schema_text() -> str:
+    """Return the JSON schema as indented text."""
+    return json.dumps(json_schema(), indent=2)
 
 
 def _without_null(schema: Any) -> Any:

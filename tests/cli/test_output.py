@@ -1,0 +1,66 @@
+"""Output of the command on terminals and in pipes, whatever characters their encoding lacks."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Recordings and a run whose names have characters outside of the encodings."""
+    path = tmp_path_factory.mktemp("Ωμέγα")
+    for name in ("Lagerschaden_ä", "健康"):
+        (path / "data" / name).mkdir(parents=True)
+        np.savez(path / "data" / name / "a.npz", vibration=np.random.default_rng(0).normal(size=9000), fs=12_000.0)
+    run = path / "runs" / "Ω"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text(
+        "data: {path: 健康}\nmodel: {name: wdcnn}\ntraining: {method: {kind: plain}}\n", encoding="utf-8"
+    )
+    (run / "data.json").write_text("{}")
+    return path
+
+
+def whirl(folder, arguments, encoding, **options):
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "OMP_NUM_THREADS": "1"}
+    command = [
+        sys.executable,
+        "-m",
+        "whirl",
+        *(str(folder / word) if word in ("data", "runs/") else word for word in arguments),
+    ]
+    return subprocess.run(command, env=environment, stderr=subprocess.PIPE, **options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "encoding", "code"),
+    [
+        (["train", "--help"], "ascii", 0),
+        (["train", "--help"], "cp1252", 0),
+        (["inspect", "data"], "ascii", 0),
+        (["runs", "runs/"], "ascii", 0),
+        (["schedule", "cosine", "--epochs", "4"], "cp1252", 0),
+        (["predict", "Ω", "健康.mat"], "cp1252", 2),
+        (["train", "--Ω"], "ascii", 2),
+    ],
+    ids=["help-ascii", "help-cp1252", "inspect", "runs", "schedule", "predict", "usage"],
+)
+def test_output_does_not_fail_for_characters_that_the_encoding_lacks(arguments, encoding, code, folder):
+    done = whirl(folder, arguments, encoding, stdout=subprocess.PIPE)
+    assert done.returncode == code, done.stderr
+    assert b"Traceback" not in done.stderr
+    assert done.stderr.startswith(b"whirl: ") if code else done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals exist on POSIX only")
+def test_table_on_a_terminal_does_not_fail_either(folder):
+    terminal, end = os.openpty()
+    done = whirl(folder, ["runs", "runs/"], "ascii", stdout=end)
+    os.close(end)
+    output = os.read(terminal, 100_000)
+    os.close(terminal)
+    assert done.returncode == 0, done.stderr
+    assert b"wdcnn" in output

@@ -1,0 +1,192 @@
+"""Options of commands, made from descriptions of settings, and the settings of commands that do not train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from inspect import Parameter
+from typing import Annotated, Any, Literal, TypeVar
+
+import typer
+from pydantic import create_model, model_validator
+
+from whirl.runs.config import Config, parse_config
+from whirl.runs.flat import FlatSetting, flat_settings, settings_of_section
+from whirl.runs.sections import About, Kind, Names, Section, setting
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+def make_options(section: type[AnySection], settings: Mapping[str, Any]) -> AnySection:
+    """Make the options of a command from values by name.
+
+    Raises:
+        ValueError: a name is unknown or a value is out of range.
+
+    Example:
+        >>> make_options(InspectSection, {"sampling_rate_hz": "-1"})
+        Traceback (most recent call last):
+        ...
+        ValueError: options: sampling_rate_hz: Input should be greater than 0, got '-1'
+    """
+    holder: Any = create_model("Holder", __base__=Section, options=(section, ...))
+    return parse_config({"options": settings}, "options", holder).options
+
+
+def options_of(
+    sources: Sequence[str], config_class: type[Config] = Config
+) -> tuple[list[Parameter], Callable[[dict[str, Any]], Any]]:
+    """Return the options of a command as typer's parameters, and a function that converts their values.
+
+    Args:
+        sources: sections of the configuration, whose values remain a mapping by flat name, or module and name of
+            another section.
+        config_class: the configuration.
+
+    Example:
+        >>> parameters, make = options_of(["whirl.runs.command_options.CompareSection"])
+        >>> parameters[0].name, make({"device": "cuda"}).device
+        ('device', 'cuda')
+    """
+    module, _, name = sources[0].rpartition(".")
+    section = getattr(import_module(module), name) if module else None
+    settings = flat_settings(config_class).values() if section is None else settings_of_section("options", section)
+    offered = {flat.name: flat for flat in settings if flat.flag and (section or flat.path[0] in sources)}
+
+    def make(values: Mapping[str, Any]) -> Any:
+        given = {name: offered[name].parse(value) for name, value in values.items() if value is not None}
+        return given if section is None else make_options(section, given)
+
+    return [_parameter(flat) for flat in offered.values()], make
+
+
+def _parameter(flat: FlatSetting) -> Parameter:
+    is_switch = flat.info.annotation is bool
+    off = f"/--no-{flat.flag.removeprefix('--')}" if is_switch and not flat.about.flag else ""
+    option = typer.Option(
+        flat.flag + off,
+        help=f"{flat.text} {flat.default_text}".rstrip().replace("[", "\\["),  # Rich would read brackets as markup
+        metavar=None if is_switch else flat.metavar,
+        rich_help_panel=flat.group,
+    )
+    annotation = Annotated[(bool if is_switch else str) | None, option]
+    return Parameter(flat.name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _sampling_rate() -> Any:
+    return setting(
+        None, "Sampling rate of files that state none.", About(flag="--sampling-rate", unit="Hz"), gt=0, le=1e9
+    )
+
+
+class InspectSection(Section):
+    """Options."""
+
+    channels: Names = setting(None, "Channels to inspect, e.g. DE,FE.", About(auto="all", kind="names"))
+    classes: Names = setting(None, "Classes to inspect.", About(auto="all", kind="names"))
+    sampling_rate_hz: float = _sampling_rate()
+
+
+class ShowSection(Section):
+    """Options."""
+
+    representation: Kind = setting("cwt", "Representation.")
+    out: str = setting(
+        None,
+        "Image file: .png, .svg or .pdf.",
+        About(auto="name of the recording with the representation", kind="path"),
+    )
+    bearing: str = setting(None, "Rolling bearing, for its fault lines, e.g. 6205.", About(kind="designation"))
+    rpm: float = setting(None, "Shaft speed.", About(unit="rpm", auto="as stated by manifest or file"))
+    channel: str = setting(None, "Channel to draw.", About(auto="the first"))
+    tachometer: str = setting(None, "Channel with one pulse per revolution.")
+    start_s: float = setting(0.0, "Start of the drawn part.", About(flag="--start", unit="s"))
+    duration_s: float = setting(None, "Length of the drawn part.", About(flag="--seconds", unit="s", auto="to the end"))
+    low: float = setting(None, "Lowest frequency; requires --high.", About(unit="Hz or orders"))
+    high: float = setting(None, "Highest frequency; requires --low.", About(unit="Hz or orders"))
+    sampling_rate_hz: float = _sampling_rate()
+
+    @model_validator(mode="after")
+    def _range_is_complete(self) -> ShowSection:
+        if (self.low is None) != (self.high is None):
+            raise ValueError("--low and --high require each other: give both or none")
+        return self
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of `show_recording`."""
+        frequency_range = None if self.low is None else (self.low, self.high)
+        return self.model_dump(exclude={"low", "high"}) | {"frequency_range": frequency_range}
+
+
+class DiagnoseSection(Section):
+    """Options."""
+
+    bearing: str = setting(
+        None,
+        "Bearings near the sensor, e.g. 6205, or '9, 7.94, 39.04' (elements, diameters), or orders.",
+        About(auto="that of the manifest"),
+    )
+    rpm: float = setting(None, "Shaft speed.", About(unit="rpm", auto="as stated by manifest or file"))
+    channels: Names = setting(None, "Channels to evaluate, e.g. DE,FE.", About(auto="all", kind="names"))
+    sampling_rate_hz: float = _sampling_rate()
+    csv: str = setting(None, "CSV file to write, with a line for each file and channel.", About(kind="path"))
+    plot: str = setting(
+        None, "Image file (.png, .svg, .pdf) of one recording, or a folder for several.", About(kind="path")
+    )
+    as_json: bool = setting(False, "Print JSON.", About(flag="--json"))
+
+
+class PredictSection(Section):
+    """Options."""
+
+    channels: Names = setting(None, "Names of the files' channels, in order, e.g. DE,FE.", About(kind="names"))
+    sampling_rate_hz: float = _sampling_rate()
+    as_json: bool = setting(False, "Print JSON.", About(flag="--json"))
+
+
+class EvaluateSection(Section):
+    """Options."""
+
+    data: str = setting(None, "Folder of other labeled recordings.", About(auto="the test part", kind="path"))
+    out: str = setting(None, "Folder for metrics.json and report.html.", About(kind="path"))
+
+
+class CompareSection(Section):
+    """Options."""
+
+    device: str = setting("cpu", "Device on which the latency of the networks is measured.")
+
+
+class ExportSection(Section):
+    """Options."""
+
+    bundle: bool = setting(False, "Weights and facts, safe to exchange; the default.", About(flag="--bundle"))
+    onnx: bool = setting(False, "ONNX graph.", About(flag="--onnx"))
+    torch: bool = setting(False, "torch.export program.", About(flag="--torch"))
+    out: str = setting(None, "Folder or file to write.", About(auto="in the run folder", kind="path"))
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> ExportSection:
+        if self.bundle + self.onnx + self.torch > 1:
+            raise ValueError("--bundle, --onnx and --torch are mutually exclusive")
+        return self
+
+    @property
+    def kind(self) -> Literal["bundle", "onnx", "torch"]:
+        """Kind of the export."""
+        return "onnx" if self.onnx else "torch" if self.torch else "bundle"
+
+
+class RunsSection(Section):
+    """Options."""
+
+    sort: str = setting("finished", "Column to sort by, e.g. model, macro_f1.")
+    as_csv: bool = setting(False, "Print CSV.", About(flag="--csv"))
+    latex: bool = setting(False, "Print a LaTeX table.", About(flag="--latex"))
+
+    @model_validator(mode="after")
+    def _one_format(self) -> RunsSection:
+        if self.as_csv and self.latex:
+            raise ValueError("--csv and --latex are mutually exclusive")
+        return self
