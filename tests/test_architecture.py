@@ -140,3 +140,12 @@ def test_help_imports_nothing_heavy():
         f"print('HEAVY', *[m for m in {HEAVY} if m in sys.modules])"
     )
     assert run(code).splitlines()[-1] == "HEAVY"
+
+
+def test_functions_of_the_command_are_short():
+    for path in sorted((PACKAGE / "cli").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < 40, (
+                    f"{path.name}: {node.name}; logic belongs in lower layers"
+                )

@@ -11,18 +11,12 @@ import typer
 from whirl.cli.commands import make_group, with_options
 
 
-def schedule(
-    name: Annotated[str, typer.Argument(help="warmup_cosine, onecycle, step, ...")],
-    epochs: Annotated[int, typer.Option(help="Length of the training.")],
-    lr: Annotated[float, typer.Option(help="Learning rate of the optimizer.")] = 1e-3,
-    steps_per_epoch: Annotated[int, typer.Option(help="Optimizer steps in each epoch.")] = 100,
-    option: Annotated[list[str] | None, typer.Option(help="A setting, e.g. min_lr=1e-5; may be repeated.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Save as .csv, .png, .svg or .pdf instead of printing.")] = None,
-) -> None:
+@with_options("whirl.runs.command_options.ScheduleSection")
+def schedule(options: Any, name: Annotated[str, typer.Argument(help="warmup_cosine, onecycle, step, ...")]) -> None:
     """Print, or save, a learning-rate schedule before training with it."""
     from whirl.runs.schedule import show_schedule
 
-    typer.echo(show_schedule(name, epochs, lr, steps_per_epoch, option or [], out))
+    typer.echo(show_schedule(name, **options.model_dump()))
 
 
 @with_options("whirl.experiments.ablation_options.AblationOptions")

@@ -69,7 +69,8 @@ def _parameter(flat: FlatSetting) -> Parameter:
         metavar=None if is_switch else flat.metavar,
         rich_help_panel=flat.group,
     )
-    annotation = Annotated[(bool if is_switch else str) | None, option]
+    kind: Any = bool if is_switch else list[str] if flat.about.kind == "NAME=VALUE" else str
+    annotation = Annotated[kind | None, option]
     return Parameter(flat.name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
@@ -190,3 +191,15 @@ class RunsSection(Section):
         if self.as_csv and self.latex:
             raise ValueError("--csv and --latex are mutually exclusive")
         return self
+
+
+class ScheduleSection(Section):
+    """Options."""
+
+    epochs: int = setting(..., "Length of the training.", About(unit="epochs"))
+    lr: float = setting(1e-3, "Learning rate of the optimizer.", allow_inf_nan=True)  # the schedule validates it
+    steps_per_epoch: int = setting(100, "Optimizer steps in each epoch.")
+    option: list[str] = setting(
+        [], "A setting of the schedule, e.g. min_lr=1e-5; may be repeated.", About(kind="NAME=VALUE")
+    )
+    out: str = setting(None, "File to save to (.csv, .png, .svg, .pdf) instead of printing.", About(kind="path"))

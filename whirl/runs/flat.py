@@ -47,9 +47,11 @@ class FlatSetting:
 
     @property
     def default_text(self) -> str:
-        """Default value in brackets; empty if a value is required."""
+        """Default value in brackets; empty if there is none to show."""
         default = "plain" if self.name == "trainer" else self.info.default
-        if self.info.is_required() or isinstance(default, BaseModel) or (default in (None, []) and not self.about.auto):
+        if self.info.is_required():
+            return "" if self.method else "[required]"
+        if isinstance(default, BaseModel) or (default in (None, []) and not self.about.auto):
             return ""
         if isinstance(default, bool):
             default = "on" if default else "off"

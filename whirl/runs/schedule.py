@@ -40,7 +40,12 @@ def _number_or_text(text: str) -> Any:
 
 
 def show_schedule(
-    name: str, epochs: int, lr: float, steps_per_epoch: int, options: Iterable[str], out: str | Path | None
+    name: str,
+    epochs: int,
+    lr: float = 1e-3,
+    steps_per_epoch: int = 100,
+    option: Iterable[str] = (),
+    out: str | Path | None = None,
 ) -> str:
     """Simulate a schedule and save its curve.
 
@@ -49,7 +54,7 @@ def show_schedule(
         epochs: number of epochs.
         lr: learning rate of the optimizer.
         steps_per_epoch: number of optimizer steps per epoch.
-        options: settings of the schedule as texts `name=value`.
+        option: settings of the schedule as texts `name=value`.
         out: file for the curve; None returns it as a table.
 
     Returns:
@@ -58,7 +63,7 @@ def show_schedule(
     Raises:
         ValueError: a setting is unknown or out of range.
     """
-    settings = parse_schedule_options(options)
+    settings = parse_schedule_options(option)
     try:
         check_settings(name, settings)  # before one of them is mistaken for an argument
         curve = simulate_schedule(name, epochs, steps_per_epoch, lr, **settings)
