@@ -1,8 +1,10 @@
 """Readers: files written by the libraries of each format, corrupt files, and naming conventions."""
 
+import gzip
 import struct
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import h5py
@@ -17,6 +19,7 @@ from whirl.data.reading import MAX_CHANNELS, READERS, read, readable_suffixes, r
 
 RATE_HZ = 25_600.0
 SIGNAL = np.random.default_rng(0).normal(size=(2, 3000)).astype(np.float32)
+SCALE = 8  # full scale of a sound file
 
 
 def write_mat5(path):
@@ -103,6 +106,54 @@ def write_csv(path):
     pd.DataFrame({"time (ms)": 1e3 * times, "DE (g)": SIGNAL[0], "FE (g)": SIGNAL[1]}).to_csv(path, index=False)
 
 
+def write_gz(path):
+    with tempfile.TemporaryDirectory() as folder:
+        write_csv(Path(folder) / "a.csv")
+        path.write_bytes(gzip.compress((Path(folder) / "a.csv").read_bytes()))
+
+
+def write_zst(path):
+    import pyarrow as pa
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_csv(Path(folder) / "a.csv")
+        with pa.output_stream(str(path), compression="zstd") as stream:
+            stream.write((Path(folder) / "a.csv").read_bytes())
+
+
+def write_lvm(path):
+    """Write the layout of LabVIEW's Write To Measurement File, with one time column."""
+    n_samples = SIGNAL.shape[1]
+    lines = [
+        "LabVIEW Measurement\t", "Writer_Version\t2", "Reader_Version\t2", "Separator\tTab", "Decimal_Separator\t,",
+        "Multi_Headings\tNo", "X_Columns\tOne", "Time_Pref\tAbsolute", "Operator\tann", "Date\t2024/05/01",
+        "***End_of_Header***\t", "\t", "Channels\t2\t\t", f"Samples\t{n_samples}\t{n_samples}\t",
+        "Date\t2024/05/01\t2024/05/01\t", "Y_Unit_Label\tg\tg\t", "X_Dimension\tTime\tTime\t",
+        "X0\t0,0E+0\t0,0E+0\t", f"Delta_X\t{1 / RATE_HZ}\t{1 / RATE_HZ}\t".replace(".", ","),
+        "***End_of_Header***\t\t\t", "X_Value\tDE\tFE\tComment",
+    ]  # fmt: skip
+    for index, (first, second) in enumerate(SIGNAL.T):
+        lines.append(f"{index / RATE_HZ:.9f}\t{first:.9g}\t{second:.9g}\t".replace(".", ","))
+    path.write_text("\r\n".join([*lines, ""]), newline="")
+
+
+def write_mf4(path):
+    from asammdf import MDF, Signal
+
+    times = np.arange(SIGNAL.shape[1]) / RATE_HZ
+    with MDF(version="4.10" if path.suffix == ".mf4" else "3.30") as file:
+        file.append([Signal(row, times, name=name, unit="g") for name, row in zip(("DE", "FE"), SIGNAL, strict=True)])
+        saved = file.save(path.with_suffix(".tmp"), overwrite=True)
+    Path(saved).replace(path)
+
+
+def write_flac(path):
+    import soundfile
+
+    subtype = "PCM_24" if path.suffix == ".flac" else "FLOAT"
+    soundfile.write(path, (SIGNAL / SCALE).T, int(RATE_HZ), subtype=subtype)
+
+
 FORMATS = [
     # writer, suffix, channels, unit, rpm, rows of SIGNAL
     (write_mat5, ".mat", ("vib0", "vib1"), "", 1500, 2),
@@ -117,8 +168,15 @@ FORMATS = [
     (write_uff, ".uff", ("1+X", "1-Z"), "m/s^2", None, 2),
     (write_unv, ".unv", ("1+X", "1-Z"), "m/s^2", None, 2),
     (write_csv, ".csv", ("DE", "FE"), "g", None, 2),
+    (write_gz, ".csv.gz", ("DE", "FE"), "g", None, 2),
+    (write_zst, ".csv.zst", ("DE", "FE"), "g", None, 2),
+    (write_lvm, ".lvm", ("DE", "FE"), "g", None, 2),
+    (write_mf4, ".mf4", ("DE", "FE"), "g", None, 2),
+    (write_mf4, ".mdf", ("DE", "FE"), "g", None, 2),
+    (write_flac, ".flac", ("ch0", "ch1"), "", None, 2),
+    (write_flac, ".w64", ("ch0", "ch1"), "", None, 2),
 ]
-ALL_FORMATS = pytest.mark.parametrize("fmt", FORMATS, ids=lambda fmt: fmt[0].__name__)
+ALL_FORMATS = pytest.mark.parametrize("fmt", FORMATS, ids=lambda fmt: f"{fmt[0].__name__}{fmt[1]}")
 # pyuff does not close the files that it writes.
 IGNORE_UNCLOSED_FILES = pytest.mark.filterwarnings(
     "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
@@ -132,7 +190,9 @@ def test_reads_files_written_by_each_library(fmt, tmp_path):
     path = tmp_path / f"run{suffix}"
     write(path)
     recording = read(path, sampling_rate_hz=RATE_HZ if suffix == ".npy" else 1.0)
-    np.testing.assert_allclose(recording.signal, SIGNAL[:n_channels], rtol=1e-6)
+    scale = SCALE if suffix in (".flac", ".w64") else 1
+    tolerance = 2.0**-24 if suffix == ".flac" else 0
+    np.testing.assert_allclose(recording.signal, SIGNAL[:n_channels] / scale, rtol=1e-6, atol=tolerance)
     assert recording.signal.dtype == np.float32
     assert recording.sampling_rate_hz == RATE_HZ, "the rate in the file overrides the assumed one"
     assert (recording.channels, recording.unit, recording.rpm) == (channels, unit, rpm)
@@ -159,7 +219,7 @@ def test_rejects_truncated_file(fmt, share, tmp_path):
 
 def test_every_registered_suffix_is_tested():
     shipped = {name for name in readable_suffixes() if READERS.get(name).__module__.startswith("whirl.data.readers.")}
-    assert shipped == {fmt[1] for fmt in FORMATS} | {".txt", ".tsv", ".asc", ".dat", ".hdf5", ".hdf"}
+    assert shipped == {Path(f"a{fmt[1]}").suffix for fmt in FORMATS} | {".txt", ".tsv", ".asc", ".dat", ".hdf5", ".hdf"}
 
 
 def test_rejects_second_reader_for_a_suffix():
@@ -315,7 +375,13 @@ def test_readers_accept_nan(tmp_path):
 
 @pytest.mark.parametrize(
     ("module", "suffix", "extra"),
-    [("pyarrow", ".parquet", "parquet"), ("nptdms", ".tdms", "tdms"), ("pyuff", ".uff", "uff")],
+    [
+        ("pyarrow", ".parquet", "parquet"),
+        ("nptdms", ".tdms", "tdms"),
+        ("pyuff", ".uff", "uff"),
+        ("asammdf", ".mf4", "mdf"),
+        ("soundfile", ".flac", "soundfile"),
+    ],
 )
 def test_error_names_missing_extra(module, suffix, extra, tmp_path):
     path = tmp_path / f"a{suffix}"
@@ -332,7 +398,8 @@ def test_error_names_missing_extra(module, suffix, extra, tmp_path):
 def test_readers_import_heavy_libraries_lazily():
     code = (
         "import sys; from whirl.data.reading import readable_suffixes; readable_suffixes()\n"
-        "print(*{'scipy', 'pandas', 'h5py', 'pyarrow', 'nptdms', 'pyuff', 'torch'} & set(sys.modules))"
+        "heavy = {'scipy', 'pandas', 'h5py', 'pyarrow', 'nptdms', 'pyuff', 'asammdf', 'soundfile', 'torch'}\n"
+        "print(*heavy & set(sys.modules))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == []

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from whirl.data.reading import read, read_content, readable_suffixes, to_recordings
+from whirl.data.reading import read, read_content, readable_suffixes, suffix_of, to_recordings
 from whirl.data.recording import Recording
 from whirl.data.units import normalize_unit
 from whirl.physics.bearings import GEOMETRY_FIELDS, ORDER_FIELDS, format_fields, normalize_bearing
@@ -254,7 +254,7 @@ def why_unreadable(path: Path) -> str:
             return "is not a regular file" if path.exists() else "does not exist"
     except (OSError, ValueError, RuntimeError) as error:  # a name too long, circular links
         return f"cannot be accessed ({getattr(error, 'strerror', error)})"
-    if path.suffix.lower() not in readable_suffixes():
+    if suffix_of(path) not in readable_suffixes():
         return f"has an unknown format (expected one of: {', '.join(readable_suffixes())})"
     return ""
 

@@ -56,7 +56,7 @@ def _converted(recording: Recording, targets: dict[str, tuple[str, str]]) -> Rec
     if tuple(wanted) == recording.units:
         return recording
     factors = [_factor(recording, index, targets) for index in range(recording.n_channels)]
-    signal = recording.signal * np.float32(factors)[:, None]
+    signal = recording.signal * np.asarray(factors, dtype=np.float32)[:, None]
     return replace(recording, signal=signal, channel_units=tuple(wanted))
 
 

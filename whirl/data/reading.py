@@ -297,7 +297,7 @@ def read_content(path: Path) -> Content:
         raise FileNotFoundError(f"{path}: no such file")
     if not path.is_file():  # reading a pipe or a device may never return
         raise ValueError(f"{path}: not a regular file; copy the recording to a regular file")
-    reader = _find_reader(path)
+    reader = find_reader(path)
     try:
         content = reader(path)
         _check_signal(content.signal)
@@ -315,11 +315,29 @@ def read_content(path: Path) -> Content:
     return content
 
 
-def _find_reader(path: Path) -> Reader:
-    suffix, suffixes = path.suffix.lower(), readable_suffixes()
+def find_reader(path: Path) -> Reader:
+    """Return the reader of a file, by its suffix.
+
+    Raises:
+        ValueError: no reader is registered for the suffix.
+    """
+    suffix, suffixes = suffix_of(path), readable_suffixes()
     if suffix not in suffixes:
         raise ValueError(f"{path}: unknown file type {suffix!r}; convert it to one of: {', '.join(suffixes)}")
     return READERS.get(suffix)
+
+
+def suffix_of(path: Path) -> str:
+    """Return the suffix that selects the reader of a file, in lower case.
+
+    Snapshots of data loggers have names without suffix, or names that end in a time stamp; they are text.
+
+    Example:
+        >>> suffix_of(Path("RUN.MAT")), suffix_of(Path("2003.10.22.12.06.24")), suffix_of(Path("snapshot"))
+        ('.mat', '.txt', '.txt')
+    """
+    suffix = path.suffix.lower()
+    return ".txt" if suffix[1:].isdecimal() or not suffix else suffix
 
 
 @cache

@@ -214,7 +214,7 @@ def _role(name: str, vector: np.ndarray, found: _Sorted) -> str:
         return "label"
     if selection.is_vibration(name):
         return "signal"
-    if times.is_sample_index(vector) and (len(vector) >= 8 or plain in _INDEX_NAMES):
+    if not times.is_epoch(vector) and times.is_sample_index(vector) and (len(vector) >= 8 or plain in _INDEX_NAMES):
         return "index"
     if times.is_increasing(vector):
         return _role_of_increasing(name, plain, vector)
@@ -233,7 +233,7 @@ def _is_named_time(name: str, plain: str, vector: np.ndarray) -> bool:
 
 
 def _role_of_increasing(name: str, plain: str, vector: np.ndarray) -> str:
-    if times.is_time_name(name):
+    if times.is_time_name(name) or times.is_epoch(vector):
         return "time"
     if plain in _INDEX_NAMES:
         return "index"

@@ -15,7 +15,7 @@ import numpy as np
 from whirl.data.readers.conventions import UNNAMED_COLUMN, content_from_variables, flat_name
 from whirl.data.readers.facts import split_unit
 from whirl.data.readers.rows import has_equal_rows
-from whirl.data.readers.times import is_even_axis, is_sample_index
+from whirl.data.readers.times import is_epoch, is_even_axis, is_sample_index
 from whirl.data.readers.wide import stack_numbered
 from whirl.data.reading import MAX_CHANNELS, Content, UnreadableError, register_reader
 from whirl.data.units import SAMPLE_UNITS, normalize_unit, unit_factor
@@ -32,7 +32,7 @@ _NUMBERS = re.compile(r'(?=.*\d)(?:[\d\s.,;+"-]|e(?=[+\-\d])|nan|inf)+', re.I)
 # A date, a time of day or both at the start of a line, in any usual order of day, month and year.
 _DATE = r"\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{2,4}"
 _CLOCK = r"\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d{1,9})?)?(?:\s?[AP]M)?(?:Z|[+-]\d{2}:?\d{2})?"
-_STAMP = re.compile(rf'\s*"?(?:(?:{_DATE})(?:[T ]+(?:{_CLOCK}))?|{_CLOCK})"?(?=[\s,;]|$)', re.I)
+_STAMP = re.compile(rf'\s*"?(?:(?:{_DATE})(?:"?[T ,;\t]+"?(?:{_CLOCK}))?|{_CLOCK})"?(?=[\s,;]|$)', re.I)
 # A sign that is separated from its number.
 _LOOSE_SIGN = re.compile(r"([+-])[ ]+(?=[\d.])")
 _COMMENT_MARKS = "#%;!*/\"' \t"
@@ -69,10 +69,11 @@ def read_text(path: Path) -> Content:
     layout = _detect_layout(path)
     stamps, table = _read_columns(path, layout)
     names = layout.names or [f"{UNNAMED_COLUMN}{index + 1}" for index in range(table.shape[1])]
-    if is_sample_index(table[:, 0]):
-        names, table = names[1:], table[:, 1:]
-    elif not layout.names and stamps is None and is_even_axis(table[:, 0]):
-        names = ["time", *names[1:]]
+    if not layout.names and stamps is None:
+        if is_sample_index(table[:, 0]) and not is_epoch(table[:, 0]):
+            names, table = names[1:], table[:, 1:]
+        elif is_even_axis(table[:, 0]):
+            names = ["time", *names[1:]]
     columns = dict(zip(map(flat_name, names), table.T, strict=True))
     notes = {flat_name(name): value for name, value in layout.notes.items()}
     times = {} if stamps is None else {"time": stamps}
@@ -89,7 +90,11 @@ def _detect_layout(path: Path) -> _Layout:
     if not is_complete:
         lines.pop()
     stamps = [_STAMP.match(line) for line in lines]
-    plain = [line if stamp is None else f"0{line[stamp.end() :]}" for line, stamp in zip(lines, stamps, strict=True)]
+    n_stamps = 1 + any(stamp is not None and re.search("[,;\t].*:", stamp[0]) is not None for stamp in stamps[-9:])
+    plain = [
+        line if stamp is None else _stamp_columns(stamp[0], n_stamps) + line[stamp.end() :]
+        for line, stamp in zip(lines, stamps, strict=True)
+    ]
     first, after = _find_rows(plain)
     rows = [line for line in plain[first:after] if line.strip()]
     has_stamps = stamps[first] is not None and all(stamps[first:after][i] for i in range(min(len(rows), 9)))
@@ -104,15 +109,19 @@ def _detect_layout(path: Path) -> _Layout:
     if not names and n_settings == 0:
         _check_header(lines[:first], separator, n_columns)
     _check_lines_above(lines[:first], separator, n_columns, bool(names))
-    n_stamps = int(has_stamps)
-    if has_stamps and _STAMP.match(plain[first].split(separator if separator != _SPACES else None, 1)[-1]):
-        raise UnreadableError("contains date and time in separate columns; export them in one column")
+    n_stamps = n_stamps if has_stamps else 0
     notes = _parse_notes(lines[:header_line]) | settings
     has_loose_signs = separator != _SPACES and any(_LOOSE_SIGN.search(row) for row in rows)
     return _Layout(
         encoding, separator, decimal, first, n_columns, names[n_stamps + n_settings :], notes, n_stamps, n_settings,
         has_loose_signs,
     )  # fmt: skip
+
+
+def _stamp_columns(stamp: str, n_stamps: int) -> str:
+    """Return zeros with the separator of a date and a time of day in separate columns."""
+    separator = re.search("[,;\t]", stamp) if n_stamps > 1 else None
+    return f"0{separator[0]}0" if separator else "0"
 
 
 def _n_columns(rows: list[str], separator: str) -> int:
@@ -298,7 +307,8 @@ def _read_columns(path: Path, layout: _Layout) -> tuple[list[str] | None, np.nda
         raise UnreadableError(_describe_first_text(path, layout)) from error
     if not texts:
         return None, table.to_numpy()
-    return table[texts[0]].tolist(), table[columns[layout.n_stamps :]].to_numpy(dtype=np.float64)
+    stamps = [" ".join(row) for row in zip(*(table[column] for column in texts), strict=True)]
+    return stamps, table[columns[layout.n_stamps :]].to_numpy(dtype=np.float64)
 
 
 def _lines_of_numbers(path: Path, layout: _Layout) -> Iterator[tuple[int, str]]:

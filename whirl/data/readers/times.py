@@ -81,7 +81,7 @@ def to_seconds(name: str, times: np.ndarray) -> np.ndarray | None:
     if times.dtype.kind in "mM":
         return (times - times[0]) / np.timedelta64(1, "ns") * 1e-9
     unit = named_unit(name)
-    if unit.lower() in _COUNTS or (not unit and is_sample_index(times)):
+    if unit.lower() in _COUNTS or (not unit and not is_epoch(times) and is_sample_index(times)):
         return None
     try:
         factor = unit_factor(unit, "s") if unit else _epoch_factor(times)
@@ -89,6 +89,11 @@ def to_seconds(name: str, times: np.ndarray) -> np.ndarray | None:
         raise UnreadableError(f"the times in {name!r}: {error}; correct the unit") from None
     # Subtracted before the conversion to floats, which would round time stamps in ns.
     return (times - times[0]) * factor
+
+
+def is_epoch(times: np.ndarray) -> bool:
+    """Return whether numbers have the size of time stamps since 1970."""
+    return any(low <= times[0] < 10 * low for low, _ in _EPOCHS)
 
 
 def _epoch_factor(times: np.ndarray) -> float:
