@@ -1,4 +1,4 @@
-"""Tests on specimens that training never saw, shared by the benchmarks of accuracy.
+"""Tests on unseen specimens, shared by the benchmarks of accuracy.
 
 `simulated`: journal bearings; a quarter of the machines is the test part, and each seed draws new machines, weights and
 order. `cwru`: inner race, outer race and ball faults at the drive end; each fold holds out one fault size, and scores

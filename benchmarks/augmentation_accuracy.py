@@ -1,4 +1,4 @@
-"""Effect of each augmentation preset on the accuracy for machines and bearings that training never saw.
+"""Effect of each augmentation preset on the accuracy on unseen machines and bearings.
 
 Two tests, both split by specimen. `simulated`: journal bearings, 40 machines, every recording with sensor noise at 5
 dB; a quarter of the machines is the test part; each seed draws new machines, weights and order. `cwru`: inner race,

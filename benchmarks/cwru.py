@@ -1,4 +1,4 @@
-"""Accuracy on CWRU bearings that training never saw, compared with a split that leaks.
+"""Accuracy on unseen CWRU bearings, compared with a split that leaks.
 
 Inner race, outer race and ball faults, drive-end channel, 12 kHz. Each fold holds out one fault size: no bearing of
 that size is in training (three folds, several seeds). The control splits the same recordings at random, so that every

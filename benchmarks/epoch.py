@@ -1,6 +1,6 @@
 """Time of a complete epoch of `wdcnn`, training and validation, compared with Lightning.
 
-Why: ratios of loading, of the loop and of convolutions do not tell how long one waits for a trained network.
+Why: ratios of loading, of the loop and of convolutions do not show how long a complete training takes.
 
 What: 5592 training and 1398 validation windows of 2048 samples, cut from 60 recordings of about 120,000 samples (as
 long as those of CWRU), standardized window by window, ten classes, batches of 64, on one thread and without workers.

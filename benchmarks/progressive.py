@@ -1,6 +1,6 @@
 """Time that progressive training (short signals first) saves, and its effect on accuracy.
 
-Two tests, both on specimens that training never saw. `simulated`: journal bearings, complete recordings of 102400
+Two tests, both on unseen specimens. `simulated`: journal bearings, complete recordings of 102400
 samples (5 s at 20480 Hz); each seed draws new machines, weights and order. `cwru`: inner race, outer race and ball
 faults at the drive end, windows of 2048 samples at 12 kHz; each fold holds out one fault size, and the three folds of a
 seed are added up.

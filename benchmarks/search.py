@@ -35,7 +35,7 @@ preset, until they reach 99 % of the grid's best or have tried --trials; time is
 
 `leak` plants a leak: recordings are cut into windows, and the folds of an ungrouped search split windows of one
 recording. The score that a search reports (best mean over four folds of windows) is compared with that of its best
-candidate on machines that the search never saw (8 machines to search on, 16 others); the same for folds of complete
+candidate on unseen machines (8 machines to search on, 16 others); the same for folds of complete
 machines. Random forest and support vector machine over features.
 
     python benchmarks/search.py table --models wdcnn,RandomForest --seeds 5
@@ -349,7 +349,7 @@ def leak(arguments: argparse.Namespace) -> None:
 def searched(
     model: str, folds: str, seed: int, X: Any, y: Any, groups: Any, X_new: Any, y_new: Any
 ) -> tuple[float, float]:
-    """Return the score that a search reports, and that of its best candidate on machines that it never saw."""
+    """Return the score that a search reports, and that of its best candidate on unseen machines."""
     grid: dict[str, Any] = preset_grid(model)
     if model == "RandomForest":
         grid |= {"n_estimators": [100], "max_depth": [None]}

@@ -1,4 +1,4 @@
-"""Accuracy with each time-frequency representation, on machines and bearings that training never saw.
+"""Accuracy with each time-frequency representation, on unseen machines and bearings.
 
 Two tests, both split by specimen, those of `augmentation_accuracy.py`. `simulated`: journal bearings, 40 machines,
 every recording with sensor noise at 5 dB; a quarter of the machines is the test part; each seed draws new machines,

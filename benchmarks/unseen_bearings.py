@@ -1,13 +1,13 @@
-"""Untrained diagnosis of bearings that nothing was fitted to: the CWRU folds, other sampling rates, false alarms.
+"""Diagnosis of bearings without training: the CWRU folds, other sampling rates, false alarms.
 
-Why: the spectral rule is what every trained diagnoser has to beat on bearings that it has not seen.
+Why: the spectral rule is the baseline for trained diagnosers on unseen bearings.
 
-- `mean_of_folds`: macro F1 over whole recordings of the drive end (12 kHz), three classes, mean over the fault sizes
+- `mean_of_folds`: macro F1 over complete recordings of the drive end (12 kHz), three classes, mean over the fault sizes
   0.007, 0.014 and 0.021 inch. Nothing is trained, so a fold is only the set of recordings that is scored. "No line
   found", "not judged" and "cage" count as `ball`, the class whose lines hardly show on this rig.
 - `at_48_khz`, `at_25_khz`, `at_8_khz`: the same recordings resampled (SciPy, polyphase).
 - `changed_verdicts`: fraction of verdicts that an offset of 3 and a gain of 0.01 change.
-- `false_alarms`: fraction of the fan-end channels, whose bearing is a sound 6203, with a faulty verdict.
+- `false_alarms`: fraction of the fan-end channels, whose bearing is a healthy 6203, with a faulty verdict.
 
     WHIRL_REAL_DATA=... python benchmarks/unseen_bearings.py
 """

@@ -51,7 +51,7 @@ def search(
     out: Out = None,
     resume: Resume = False,
 ) -> None:
-    """Search the settings of a training; the same command on several machines is one search."""
+    """Search for the best settings of a training, on one machine or on several that share --out."""
     from whirl.runs.search import search_run
     from whirl.runs.search_folder import resolve_search
     from whirl.runs.sections import SearchSection
