@@ -1,4 +1,4 @@
-"""Things by name: one registry class for networks, readers, losses and whatever else users can add."""
+"""Registries: one class for networks, readers, losses and everything else that users can add by name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Registry(Generic[Entry]):
     Built-in entries, and those that installed packages declare as entry points, are imported when first used.
 
     Args:
-        kind: what the names stand for, e.g. `"model"`; used in messages.
+        kind: kind of the registered objects, e.g. `"model"`; used in messages.
         built_in: names of built-in entries and the modules that register them.
         group: group of entry points by which installed packages join, e.g. `"whirl.models"`; None: they cannot.
 

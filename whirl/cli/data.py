@@ -22,7 +22,7 @@ def simulate(options: Any, out: Annotated[Path, typer.Argument(help="Folder to w
 
 @with_options("whirl.runs.command_options.InspectSection")
 def inspect(options: Any, data: Annotated[Path, typer.Argument(help="Folder of recordings.")]) -> None:
-    """Show what is in a folder of recordings, and what is suspicious."""
+    """Summarize a folder of recordings and report suspicious ones."""
     from whirl.data.inspection import inspect_dataset
 
     typer.echo(str(inspect_dataset(data, **options.model_dump())))

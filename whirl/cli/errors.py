@@ -17,7 +17,7 @@ EX_USAGE, EX_INTERRUPTED, EX_SIGNAL_BASE = 2, 130, 128
 
 
 def report_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn what a user can fix into one line and exit code 2, and Ctrl-C into exit code 130."""
+    """Report errors that a user can fix in one line with exit code 2, and Ctrl-C with exit code 130."""
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
@@ -55,7 +55,7 @@ def _explain(error: Exception) -> str:
 
 
 def report_usage_error(error: Any) -> NoReturn:
-    """Print a wrong usage in one line, or the help where nothing was given, and exit with code 2."""
+    """Print a usage error in one line, or the help if there are no arguments, and exit with code 2."""
     kind = type(error).__name__  # typer's exceptions are not public
     if kind == "NoArgsIsHelpError":
         message = error.ctx.get_help()

@@ -16,10 +16,10 @@ from whirl.cli.errors import EX_SIGNAL_BASE
 TRAINING_SECTIONS = ("data", "split", "model", "input", "training", "physics", "evaluation", "run")
 Data = Annotated[Path | None, typer.Argument(help="Folder of recordings; simulates journal bearings by default.")]
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="YAML file of settings; options on the command line win.")
+    Path | None, typer.Option("--config", help="YAML file of settings; options on the command line take precedence.")
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder for the results; a new one under runs/ by default.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue what is in --out.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Resume the run or search in --out.")]
 SpaceFile = Annotated[Path | None, typer.Option(help="YAML file of settings to search; the network's preset.")]
 
 

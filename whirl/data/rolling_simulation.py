@@ -25,7 +25,7 @@ LOAD_RANGE = (0.25, 1.0)
 _PARTS_KEY, _BEARING_KEY = 3, 4  # first words of a generator's key
 _NOISE = 0.03  # RMS of the background noise, before a lognormal factor
 _MIN_IMPACT, _MAX_IMPACT = 0.005, 0.5  # strength of the impacts at severity 0 and 1
-_IMPERFECTION = 0.015  # median strength of the impacts of sound races and elements
+_IMPERFECTION = 0.015  # median strength of the impacts of healthy races and elements
 PARTS = ("inner_race", "outer_race", "ball")
 _UNRELATED_SHARE = 0.04  # relative distance of a neighbor's impacts from lines of the bearing
 
@@ -211,7 +211,7 @@ def _flow(synth: RecordingSynthesizer, parts: Surroundings) -> Signal:
 
 
 def _neighbor(synth: RecordingSynthesizer, parts: Surroundings) -> Signal:
-    """Impacts of another bearing, at an order of its own."""
+    """Impacts of another bearing, at its own fault order."""
     if parts.neighbor_level == 0:
         return np.zeros(synth.n_samples, np.float32)
     turns = _impact_turns(synth, parts.neighbor_order)

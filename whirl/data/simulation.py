@@ -41,7 +41,7 @@ from whirl.physics.rolling_bearing import ROTATING_RACES, BearingGeometry, Rotat
 from whirl.validation import check_name
 
 RANDOM_BEARING = "random"
-"""Value of `bearing` for which every machine has a geometry of its own."""
+"""Value of `bearing` that gives every machine a different geometry."""
 
 _DEFAULT_BEARING = "6205"
 _JOURNAL, _ROLLING = 1, 2  # first word of a generator's key
@@ -116,7 +116,7 @@ def iter_simulated(
         severity_range: range of the severity of faults (uniform), 0 <= low <= high <= 1; healthy is 0. Impacts of a
             rolling-bearing fault of severity 0 are so weak that no method finds them.
         bearing: rolling bearing of all machines, as a geometry or as text (see `whirl.physics.parse_bearing`), or
-            `"random"` for machines with a geometry of their own; None is a 6205. Not used by journal classes.
+            `"random"` for a different geometry in every machine; None is a 6205. Not used by journal classes.
         snr_db_range: range of the power of the vibration over that of the sensor noise (uniform), in dB.
         rotating_race: the race that rotates with the shaft.
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 FLOOR_ORDERS = 0.5
-"""Half-width in orders of the running median that stands for the noise."""
+"""Half-width in orders of the running median that estimates the noise."""
 
 BLANKED_BINS = 1.5
 """Half-width in bins of what a harmonic of the shaft covers behind a Hann window."""
@@ -55,7 +55,7 @@ def running_median(values: Tensor, half_width: int) -> Tensor:
 
 
 def whole_orders(n_bins: int, bins_per_order: float, half_width_bins: float = BLANKED_BINS) -> Tensor:
-    """Return which bins lie within `half_width_bins` of a whole order, where the shaft's harmonics stand.
+    """Return which bins lie within `half_width_bins` of a whole order, where the harmonics of the shaft are.
 
     Args:
         n_bins: number of bins K.
@@ -74,7 +74,7 @@ def whole_orders(n_bins: int, bins_per_order: float, half_width_bins: float = BL
 
 
 def above_floor(power: Tensor, bins_per_order: float) -> tuple[Tensor, Tensor]:
-    """Compute how far a spectrum of modulation stands above its running median, shaft harmonics blanked.
+    """Compute the level of a modulation spectrum over its running median, with the shaft harmonics blanked.
 
     Args:
         power: `[..., K]`, > 0, as from `modulation_power`.

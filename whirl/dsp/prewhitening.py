@@ -47,7 +47,7 @@ def prewhitened_envelope(
 
     The band is cut out of the spectrum, whitened and transformed back to its analytic signal z, at a rate that just
     holds the modulations asked for; the result is `e = |z|^2 / mean |z|^2 - 1`. Choosing bins of the spectrum is an
-    ideal band-pass and change of rate in one: what lies outside of the band, at any sampling rate, has no part in the
+    ideal band-pass and change of rate in one: content outside of the band, at any sampling rate, has no effect on the
     result. Gradients flow to the spectrum.
 
     Args:

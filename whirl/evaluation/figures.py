@@ -85,7 +85,7 @@ def to_svg(figure: Figure, title: str) -> str:
 
 
 def _adapt_tag(tag: str) -> str:
-    """Adapt a tag to a page with several figures, a style sheet and fonts of its own."""
+    """Adapt a tag to a page with several figures and its own style sheet and fonts."""
     tag = re.sub(r' id="[\w.]+_\d+"', "", tag.replace("xlink:href", "href"))  # numbered ids would repeat
     tag = re.sub(r' transform="rotate\(-0 [^"]*"', "", tag.replace("font-family: 'DejaVu Sans'; ", ""))
     return re.sub("|".join(_VARIABLES), lambda match: _VARIABLES[match.group()], tag)

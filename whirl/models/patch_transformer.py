@@ -91,7 +91,7 @@ class PatchTransformer(nn.Module):
     def forward(self, signals: Tensor) -> Tensor:
         tokens = self.embed(signals)
         if self.training and self.patch_augmentation is not None:
-            # before the position encodings are added; afterwards attention would not notice a permutation of patches
+            # before the position encodings are added; after them a permutation of patches has no effect
             tokens = self.patch_augmentation(tokens, True)
         return self.classify(tokens)
 

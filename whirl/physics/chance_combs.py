@@ -97,7 +97,7 @@ def belongs_to_no_family(
 
 
 def without_sidebands(level_db: Tensor, lines: Tensor, sidebands: Tensor, bins_per_order: Tensor) -> Tensor:
-    """Set the levels at the sidebands of each family to 0: they belong to the family, and are no chance.
+    """Set the levels at the sidebands of each family to 0: they belong to the family and are not due to chance.
 
     Args:
         level_db: levels above the noise, `[B, K]`.

@@ -14,7 +14,7 @@ SLIP_RANGE = (-0.02, 0.012)
 """Relative deviation of real rates from kinematic ones: slip lowers them, a contact angle under thrust raises them."""
 
 MAX_LEVEL_DB = 30.0
-"""A single line counts at most so much, so that it cannot stand for the whole family."""
+"""Maximum contribution of a single line, so that one line alone is not taken for a family."""
 
 SEARCHED_BINS = 3
 """Bins around each place of which the highest counts."""
@@ -91,7 +91,7 @@ def levels_at(spectra: Tensor, orders: Tensor, bins_per_order: Tensor) -> Tensor
     """Return the highest of the 3 bins around each order; 0 beyond the spectrum.
 
     Args:
-        spectra: `[B, K]`, >= 0 where a line stands.
+        spectra: `[B, K]`, >= 0 where there is a line.
         orders: `[B, ...]`, >= 0.
         bins_per_order: `[B]`.
 

@@ -44,7 +44,7 @@ _BROADBAND: dict[str, dict[str, float]] = {
     "cavitation_clearance": {"high level": REQUIRED, "envelope kurtosis": REQUIRED},
     "inner_race": {"structure level": NEUTRAL, "envelope kurtosis": NEUTRAL},
     "outer_race": {"structure level": NEUTRAL, "envelope kurtosis": NEUTRAL},
-    # ball faults seldom show their line; impacts without a line of either race indicate them
+    # ball faults rarely show their line; impacts without a line of either race indicate them
     "ball": {"structure level": NEUTRAL, "envelope kurtosis": REQUIRED},
 }
 
@@ -235,7 +235,7 @@ def trust_matrix(probabilities: Tensor, targets: Tensor, n_classes: int, prior: 
         probabilities: q, `[M, C]`, of labeled windows.
         targets: `[M]`, true classes in 0..C-1.
         n_classes: C.
-        prior: weight a > 0 of the identity matrix, the trust in the physics before any label is seen.
+        prior: weight a > 0 of the identity matrix, the confidence in the physics without any labels.
 
     Returns:
         `[C, C]`, rows sum to 1.

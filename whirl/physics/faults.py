@@ -36,7 +36,7 @@ class Line:
         low_order: lower edge of the search window, orders of shaft speed, > 0.
         high_order: upper edge, > low_order.
         role: `"required"` for lines that the fault always shows, `"optional"` for lines that it may show. Looseness
-            shows halves (1/2X, 3/2X, ...) or thirds (1/3X, 4/3X, ...), seldom both, though each is marked required.
+            shows halves (1/2X, 3/2X, ...) or thirds (1/3X, 4/3X, ...), rarely both, but both are marked as required.
         spectrum: `"raw"` for the spectrum of the signal, `"envelope"` for the spectrum of the squared envelope of a
             high-frequency band.
     """

@@ -160,7 +160,7 @@ def table_of(rows: Sequence[RunRow]) -> list[list[str]]:
 
 
 def print_table(rows: Sequence[RunRow]) -> None:
-    """Print the table: by Rich on a terminal, in plain text elsewhere.
+    """Print the table: with Rich on a terminal, as plain text elsewhere.
 
     Example:
         >>> print_table([RunRow("a", "cwru", "wdcnn", "plain")])
