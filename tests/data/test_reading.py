@@ -157,7 +157,7 @@ def write_flac(path):
 FORMATS = [
     # writer, suffix, channels, unit, rpm, rows of SIGNAL
     (write_mat5, ".mat", ("vib0", "vib1"), "", 1500, 2),
-    (write_mat5_struct, ".mat", ("gs",), "", None, 1),
+    (write_mat5_struct, ".mat", ("gs",), "g", 1500, 1),
     (write_mat73, ".mat", ("vib0", "vib1"), "m/s^2", 1500, 2),
     (write_hdf5, ".h5", ("DE", "FE"), "", 1500, 2),
     (write_npz, ".npz", ("ch0", "ch1"), "", 1500, 2),

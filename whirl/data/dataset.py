@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import tempfile
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from whirl.data.layouts import is_condition, part_of, recognize_layout
 from whirl.data.manifest import (
     MANIFEST,
     Entry,
@@ -25,6 +27,8 @@ from whirl.data.memmap import to_mmap
 from whirl.data.mixing import one_unit_per_channel, without_very_short
 from whirl.data.recording import Recording
 from whirl.validation import unknown_name
+
+logger = logging.getLogger(__name__)
 
 # Files that are skipped in class folders.
 _DOCUMENT_SUFFIXES = {
@@ -44,7 +48,9 @@ _DOCUMENT_SUFFIXES = {
 }
 _DOCUMENT_NAMES = ("readme", "license", "licence", "notes")
 # Prefixes of files created by Windows and Office (lock files of open documents), in lower case.
-_SYSTEM_FILES = ("thumbs.db", "desktop.ini", "~$")
+_SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "~$", "icon\r", "ds_store", "._")
+# Folders that systems and archivers leave, in lower case.
+_SYSTEM_FOLDERS = ("__macosx", "$recycle.bin", "system volume information", "@eadir", "lost+found", "__pycache__")
 
 
 def load_dataset(
@@ -186,7 +192,12 @@ def _class_folders(folder: Path) -> list[Entry]:
     # Links to folders are not followed; they are reported as misplaced files instead of being skipped silently.
     found = [path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir()]
     paths = [path for path in found if _is_data_file(path.relative_to(folder))]
-    depths = {path: len(path.relative_to(folder).parts) for path in paths}
+    entries = recognize_layout(folder, paths)
+    if entries is not None:
+        logger.info("%s has the layout of the data set %s", folder, entries[0].metadata["data_set"])
+        return entries
+    places = {path: _without_part(path.relative_to(folder)) for path in paths}
+    depths = {path: len(place.parts) for path, place in places.items()}
     misplaced = [str(path.relative_to(folder)) for path, depth in depths.items() if depth not in (2, 3)]
     if misplaced:
         raise ValueError(
@@ -196,15 +207,33 @@ def _class_folders(folder: Path) -> list[Entry]:
     problems = [f"{path.relative_to(folder)} {why}" for path in paths if (why := why_unreadable(path))]
     if problems:
         raise ValueError(f"{folder}: {first_few(problems)}; convert or remove them")
+    labels = {place.parts[0] for place in places.values()}
+    if labels and all(map(is_condition, labels)):
+        raise ValueError(
+            f"{folder}: the folders {first_few(sorted(labels))} state operating conditions, not classes; add a "
+            f"{MANIFEST} (columns file, label): whirl inspect DATA --write-manifest writes one to correct by hand"
+        )
     return [
-        Entry(path, label=path.relative_to(folder).parts[0], specimen=path.parent.name if depths[path] == 3 else None)
-        for path in paths
+        Entry(
+            path,
+            label=place.parts[0],
+            specimen=path.parent.name if depths[path] == 3 else None,
+            metadata={"part": path.relative_to(folder).parts[0]} if place != path.relative_to(folder) else {},
+        )
+        for path, place in places.items()
     ]
+
+
+def _without_part(relative: Path) -> Path:
+    """Return a path without a first folder that only splits the data set, such as `train`."""
+    is_part = len(relative.parts) > 2 and part_of(relative.parts[0])
+    return Path(*relative.parts[1:]) if is_part else relative
 
 
 def _is_data_file(relative: Path) -> bool:
     """Return whether a file should be a recording: not hidden, not a system file, and not a document."""
-    hidden = any(part.startswith(".") for part in relative.parts) or relative.name.lower().startswith(_SYSTEM_FILES)
+    hidden = any(part.startswith(".") or part.lower() in _SYSTEM_FOLDERS for part in relative.parts)
+    hidden = hidden or relative.name.lower().startswith(_SYSTEM_FILES) or relative.name.endswith((".tdms_index", "~"))
     is_text = relative.suffix.lower() in ("", ".txt")
     document = relative.suffix.lower() in _DOCUMENT_SUFFIXES or (
         is_text and relative.stem.lower().startswith(_DOCUMENT_NAMES)

@@ -128,8 +128,8 @@ class Entry:
             self.sampling_rate_hz or sampling_rate_hz,
             label=self.label or None,
             specimen=self.specimen,
-            load=self.load,
-            load_unit=self.load_unit,
+            load=content.load if self.load is None else self.load,
+            load_unit=self.load_unit or (content.load_unit if self.load is None else ""),
             bearing=self.bearing,
             rotating_race=self.rotating_race,
         )

@@ -46,6 +46,8 @@ class Content:
         channel_units: unit of each channel; empty if all have `unit`.
         labels: class of each window.
         groups: specimen of each window; empty if the file does not state it.
+        load: load on the machine, in `load_unit`.
+        load_unit: unit of `load`.
     """
 
     signal: np.ndarray
@@ -57,6 +59,8 @@ class Content:
     channel_units: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    load: float | None = None
+    load_unit: str = ""
 
     def __post_init__(self) -> None:
         if self.channel_units and len(set(self.channel_units)) == 1:
@@ -255,6 +259,12 @@ def to_recording(path: Path, content: Content, sampling_rate_hz: float | None = 
     with np.errstate(over="ignore"):  # values beyond the range of float32 become infinite
         # C order, so that windows of a channel are contiguous.
         signal = np.ascontiguousarray(content.signal, dtype=np.float32)
+    stated: dict[str, Any] = {
+        "rpm": content.rpm,
+        "load": content.load,
+        "load_unit": content.load_unit,
+        "metadata": content.metadata,
+    }
     return Recording(
         signal=signal,
         sampling_rate_hz=rate,
@@ -262,7 +272,7 @@ def to_recording(path: Path, content: Content, sampling_rate_hz: float | None = 
         unit=content.unit,
         channel_units=content.channel_units,
         source=str(path),
-        **{"rpm": content.rpm, "metadata": content.metadata, **known},
+        **(stated | known),
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from whirl.data.readers import cwru
 from whirl.data.readers.conventions import Unread, content_from_variables
 from whirl.data.readers.hdf5 import MATLAB_REMEDY, MATLAB_TEXTS
+from whirl.data.readers.public import read_public
 from whirl.data.reading import Content, UnreadableError, allowed_bytes, check_size, register_reader
 
 _CORRUPT = "inconsistent data elements; copy or export it again"
@@ -37,7 +38,7 @@ def read_mat(path: Path) -> Content:
     variables = _read_variables(path)
     if cwru.is_cwru(variables):
         return cwru.content_from_record(path.stem, variables)
-    return content_from_variables(variables)
+    return read_public(path.stem, variables) or content_from_variables(variables)
 
 
 def _read_variables(path: Path) -> dict[str, Any]:

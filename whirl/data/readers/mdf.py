@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ def read_mdf(path: Path) -> Content:
         from asammdf import MDF
     except ImportError as error:
         raise ImportError(f"reading {path.suffix} needs asammdf: {install_hint('mdf')}") from error
-    with MDF(str(path)) as file:
+    with _open(MDF, path) as file:
         n_channels = sum(len(group.channels) for group in file.groups)
         if n_channels > MAX_VARIABLES:
             raise UnreadableError(f"contains {n_channels} channels, expected at most {MAX_VARIABLES}")
@@ -28,6 +31,20 @@ def read_mdf(path: Path) -> Content:
         for index, group in enumerate(file.groups):
             _add_group(file, index, group, variables)
     return content_from_variables(variables)
+
+
+def _open(mdf: Any, path: Path) -> Any:
+    try:
+        return mdf(str(path))
+    except Exception as error:
+        # asammdf's destructor fails for a file that it could not open, which Python would print.
+        hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+        try:
+            traceback.clear_frames(error.__traceback__)
+            gc.collect()
+        finally:
+            sys.unraisablehook = hook
+        raise
 
 
 def _add_group(file: Any, index: int, group: Any, variables: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from whirl.data.readers.conventions import UNNAMED_COLUMN, content_from_variables, flat_name
 from whirl.data.readers.facts import split_unit
 from whirl.data.readers.rows import has_equal_rows
-from whirl.data.readers.times import is_epoch, is_even_axis, is_sample_index
+from whirl.data.readers.times import clock_seconds, is_epoch, is_even_axis, is_sample_index
 from whirl.data.readers.wide import stack_numbered
 from whirl.data.reading import MAX_CHANNELS, Content, UnreadableError, register_reader
 from whirl.data.units import SAMPLE_UNITS, normalize_unit, unit_factor
@@ -70,7 +70,10 @@ def read_text(path: Path) -> Content:
     stamps, table = _read_columns(path, layout)
     names = layout.names or [f"{UNNAMED_COLUMN}{index + 1}" for index in range(table.shape[1])]
     if not layout.names and stamps is None:
-        if is_sample_index(table[:, 0]) and not is_epoch(table[:, 0]):
+        seconds = clock_seconds(table)
+        if seconds is not None:
+            names, table = ["time", *names[4:]], np.column_stack([seconds, table[:, 4:]])
+        elif is_sample_index(table[:, 0]) and not is_epoch(table[:, 0]):
             names, table = names[1:], table[:, 1:]
         elif is_even_axis(table[:, 0]):
             names = ["time", *names[1:]]
@@ -235,7 +238,9 @@ def _check_header(above: list[str], separator: str, n_columns: int) -> None:
     line = next((line for line in reversed(above) if line.strip()), "")
     fields = _split(line, separator)
     is_note = not line or line.startswith(("#", "%")) or any(re.search(r"[:=]|^[-+.\d]", field) for field in fields)
-    is_title = len(fields) == 1 and (separator != "," or " " in split_unit(fields[0])[0])
+    is_title = len(fields) == 1 and (
+        fields[0].lower().strip("[]") == "data" or separator != "," or " " in split_unit(fields[0])[0]
+    )
     if separator == _SPACES or is_note or is_title or len(fields) >= n_columns:
         return
     remedy = "probably decimal commas; export with decimal points, or with semicolons between the columns"

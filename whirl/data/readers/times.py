@@ -117,6 +117,26 @@ def rate_of(name: str, times: np.ndarray) -> float | None:
     return rate
 
 
+def clock_seconds(table: np.ndarray) -> np.ndarray | None:
+    """Return the times of rows that begin with hour, minute, second and microsecond, in s; None for other rows.
+
+    Args:
+        table: columns of a file, `[N, columns]`.
+
+    Example:
+        >>> rows = np.array([[9.0, 39, 59, 999_900, 0.5], [9, 39, 59, 999_950, 0.1], [9, 40, 0, 0, 0.2]])
+        >>> np.diff(clock_seconds(rows)).round(6)
+        array([5.e-05, 5.e-05])
+    """
+    if table.shape[1] < 5 or len(table) < 2:
+        return None
+    clock, limits = table[:, :4], np.array([24, 60, 60, 1e6])
+    if not (np.all(clock[:64] == np.round(clock[:64])) and np.all((clock >= 0) & (clock < limits))):
+        return None
+    seconds = clock @ np.array([3600.0, 60.0, 1.0, 1e-6])
+    return seconds if np.ptp(clock[:, 0]) <= 1 and is_increasing(seconds) else None
+
+
 def parse_dates(texts: Sequence[str]) -> np.ndarray | None:
     """Convert dates and times of day to datetime64[ns]; None if the first text is not one.
 
