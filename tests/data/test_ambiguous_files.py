@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from scipy.io import savemat
 
+from tests.data.layout_fuzz import describe, run_one
 from tests.security.array_cases import element, mat5
 from whirl.data.readers.conventions import content_from_variables
 from whirl.data.reading import UnreadableError, read, read_all
@@ -360,3 +361,19 @@ def test_unnamed_datetime_index_is_the_time(tmp_path):
     pd.DataFrame({"DE": SIGNAL}, index=index).to_parquet(tmp_path / "a.parquet")
     recording = read(tmp_path / "a.parquet")
     assert (recording.channels, recording.sampling_rate_hz) == (("DE",), 10_000)
+
+
+# ------------------------------------------------------------------------------------------------ generated layouts
+
+
+def test_generated_layouts_are_read_right_or_refused(tmp_path):
+    verdicts = [run_one(seed, tmp_path) for seed in range(250)]
+    wrong = [describe(seed, verdict[0], *verdict[2:]) for seed, verdict in enumerate(verdicts) if verdict[1] == "wrong"]
+    assert not wrong, "\n".join(wrong)
+    assert sum(verdict == "read" for _, verdict, *_ in verdicts) > 150
+
+
+def test_generated_layouts_with_nothing_else_are_read(tmp_path):
+    verdicts = [run_one(seed, tmp_path, with_decoys=False) for seed in range(150)]
+    others = [describe(seed, each[0], *each[2:]) for seed, each in enumerate(verdicts) if each[1] != "read"]
+    assert not others, "\n".join(others)

@@ -287,7 +287,7 @@ def _listed(candidates: Sequence[Candidate]) -> str:
 
 
 def _is_short(each: Candidate, longest: int) -> bool:
-    return each.length <= _SHORT and each.length * _SHORT_RATIO <= longest and not each.is_vibration
+    return each.length <= _SHORT and each.length * _SHORT_RATIO <= longest and not is_vibration(each.name)
 
 
 def _is_fast(each: Candidate) -> bool:

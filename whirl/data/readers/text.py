@@ -211,6 +211,9 @@ def _column_names(above: list[str], separator: str, n_columns: int) -> tuple[lis
         return [], 0
     if separator == _SPACES:
         above = [re.sub(r"(?<!\s)\s+(?=[(\[])", "", line) for line in above]  # "time (s)" is one name
+    last = next((line for line in reversed(above) if line.strip()), "")
+    if n_columns == 1 and split_unit(last)[1] and not re.search("[:=]", last):  # one name that contains spaces
+        return [last.strip(_COMMENT_MARKS)], max(i for i, line in enumerate(above) if line.strip())
     fields = [(_split(line.lstrip("#% "), separator), index) for index, line in enumerate(above) if line.strip()]
     if not fields or len(fields[-1][0]) != n_columns:
         return [], len(above)
@@ -224,8 +227,7 @@ def _column_names(above: list[str], separator: str, n_columns: int) -> tuple[lis
 
 def _is_unit(text: str) -> bool:
     """Return whether a text is a unit, not a name: in brackets, known, or empty."""
-    plain = text.strip("()[]")
-    if not text or plain != text or normalize_unit(text) in SAMPLE_UNITS:
+    if not text or re.fullmatch(r"[(\[].*[)\]]", text) or normalize_unit(text) in SAMPLE_UNITS:
         return True
     try:
         return bool(unit_factor(text, "s"))
