@@ -170,7 +170,8 @@ def test_rejects_invalid_arguments(change, message):
 def test_window_without_gradients():
     """Batches of unequal size, so that gradients are weighted; the optimizer's only parameter is not used."""
     model = network()
-    unused = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)
+    model.register_parameter("unused", nn.Parameter(torch.ones(1)))
+    unused = torch.optim.SGD([model.unused], lr=0.1)
     ragged = [tuple(part[:n] for part in batches()[0][:2]) for n in (4, 3)]
     trainer = new_trainer(ragged, model, optimizer=unused, gradient_accumulation_steps=2)
     trainer.fit(1)

@@ -39,6 +39,13 @@ class Augmentation:
         """
         raise NotImplementedError
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed training needs; empty for augmentations that remember nothing."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+
     @overload
     def __call__(self, signals: Tensor, labels: None = None, *, generator: torch.Generator | None = None) -> Tensor: ...
     @overload
@@ -78,6 +85,14 @@ class Compose(Augmentation):
         for augmentation in self.augmentations:
             batch = augmentation.augment(batch, generator)
         return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        states = {str(index): part.state_dict() for index, part in enumerate(self.augmentations)}
+        return {index: state for index, state in states.items() if state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for index, part in state.items():
+            self.augmentations[int(index)].load_state_dict(part)
 
     def __repr__(self) -> str:
         return f"Compose({self.augmentations})"
@@ -122,6 +137,12 @@ class RandomApply(Augmentation):
             {name: _choose(chosen, value, batch.metadata[name]) for name, value in augmented.metadata.items()},
         )
 
+    def state_dict(self) -> dict[str, Any]:
+        return self.augmentation.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.augmentation.load_state_dict(state)
+
     def __repr__(self) -> str:
         return f"RandomApply({self.augmentation!r}, {self.probability})"
 
@@ -141,6 +162,13 @@ class _FromFunction(Augmentation):
         keywords = {"generator": generator} if self._takes_generator else {}
         signals, targets = self.function(batch.signals, batch.targets, **keywords)
         return Batch(signals, targets, batch.metadata)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.function.state_dict() if hasattr(self.function, "state_dict") else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state:
+            self.function.load_state_dict(state)  # type: ignore[attr-defined]
 
     def __repr__(self) -> str:
         return getattr(self.function, "__name__", repr(self.function))
@@ -190,4 +218,4 @@ class AugmentedCollate:
     def __call__(self, samples: Any) -> Batch:
         """Return the augmented batch of a list of samples, or of a complete batch."""
         batch = self.collate(samples) if isinstance(samples, list) else samples
-        return self.augmentation.augment(as_batch(batch, torch.device("cpu")))
+        return self.augmentation.augment(as_batch(batch, torch.device("cpu"), float_targets=True))

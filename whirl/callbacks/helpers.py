@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 
 from whirl.engine.checkpoint import to_cpu
 from whirl.engine.files import save_checkpoint_file
+from whirl.engine.history import scalars as scalars
 from whirl.engine.wrappers import weights_of
 
 
@@ -43,20 +43,6 @@ class OptimizerSteps:
         steps = trainer.state.global_step - (self.seen or 0)
         self.seen = trainer.state.global_step
         return steps
-
-
-def scalars(logs: Mapping[str, Any] | None) -> dict[str, float]:
-    """Return the numbers in `logs` as floats, without other values.
-
-    Example:
-        >>> scalars({"val_loss": torch.tensor(0.5), "epoch": 3, "note": "warm"})
-        {'val_loss': 0.5, 'epoch': 3.0}
-    """
-    return {name: float(value) for name, value in (logs or {}).items() if _is_number(value)}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, numbers.Real) or (isinstance(value, torch.Tensor) and value.ndim == 0)
 
 
 def save_model(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch.nn import functional as F
 
-from whirl.engine.wrappers import takes_metadata
+from whirl.engine.wrappers import takes_metadata, unwrap
 
 
 class Batch(NamedTuple):
@@ -16,7 +16,7 @@ class Batch(NamedTuple):
 
     Attributes:
         signals: `[B, C, T]`, or `[B, C, F, T]` for time-frequency maps.
-        targets: class indices int64 `[B]`, or class weights float `[B, K]`.
+        targets: class indices int64 `[B]`, class weights float `[B, K]`, or numbers to predict.
         metadata: further tensors `[B]` by name, e.g. `rpm`.
     """
 
@@ -25,16 +25,17 @@ class Batch(NamedTuple):
     metadata: dict[str, torch.Tensor]
 
 
-def as_batch(batch: Any, device: torch.device) -> Batch:
+def as_batch(batch: Any, device: torch.device, *, float_targets: bool = False) -> Batch:
     """Convert what a loader yields to a `Batch` on the device, adding a missing channel axis.
 
     Args:
         batch: `(signals, targets)`, `(signals, targets, metadata)`, or a mapping with `signal`, `label`
             and metadata keys.
         device: where to move the tensors.
+        float_targets: accept floating-point targets `[B]`, e.g. of a regression.
 
     Raises:
-        TypeError: the batch has another form.
+        TypeError: the batch has another form, or holds something other than tensors.
         ValueError: the numbers of signals and targets differ.
 
     Example:
@@ -43,12 +44,15 @@ def as_batch(batch: Any, device: torch.device) -> Batch:
         (torch.Size([4, 1, 2048]), torch.int64)
     """
     signals, targets, metadata = _parts(batch)
+    if not (isinstance(signals, torch.Tensor) and isinstance(targets, torch.Tensor)):
+        _raise_no_tensors(signals, targets)
     if signals.ndim == 2:
         signals = signals.unsqueeze(1)
     if targets.ndim == 1 and targets.dtype != torch.int64:
-        if targets.is_floating_point():
+        if not targets.is_floating_point():
+            targets = targets.long()
+        elif not float_targets:
             raise TypeError(f"targets [B] are {targets.dtype}, expected integer class indices [B] or weights [B, K]")
-        targets = targets.long()
     if len(signals) != len(targets):
         raise ValueError(f"a batch has {len(signals)} signals but {len(targets)} targets")
     if device.type != "cpu":
@@ -76,11 +80,34 @@ def _parts(batch: Any) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
     )
 
 
+def _raise_no_tensors(signals: Any, targets: Any) -> NoReturn:
+    name, value = ("targets", targets) if isinstance(signals, torch.Tensor) else ("signals", signals)
+    raise TypeError(
+        f"the {name} of a batch are a {type(value).__name__}, expected a tensor: use torch.as_tensor, or a DataLoader, "
+        "which collates arrays and numbers to tensors"
+    )
+
+
 def call_model(model: torch.nn.Module, batch: Batch) -> Any:
-    """Return the outputs of a network for a batch, passing the metadata if it takes them (see `takes_metadata`)."""
-    if takes_metadata(model):
-        return model(batch.signals, metadata=batch.metadata)
-    return model(batch.signals)
+    """Return the logits of a network for a batch, passing the metadata if it takes them (see `takes_metadata`).
+
+    Raises:
+        TypeError: the network returns neither a tensor nor a mapping with `logits`.
+    """
+    outputs = model(batch.signals, metadata=batch.metadata) if takes_metadata(model) else model(batch.signals)
+    return outputs if isinstance(outputs, torch.Tensor) else _logits(outputs, model)
+
+
+def _logits(outputs: Any, model: torch.nn.Module) -> torch.Tensor:
+    """Return the entry `logits` of a mapping, or of an object such as the outputs of the transformers library."""
+    logits = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", None)
+    if isinstance(logits, torch.Tensor):
+        return logits
+    found = f"the keys {sorted(map(str, outputs))}" if isinstance(outputs, Mapping) else f"a {type(outputs).__name__}"
+    raise TypeError(
+        f"{type(unwrap(model)).__name__} returns {found}, expected a tensor of logits or a mapping with the key "
+        "'logits': return the logits alone, or override Trainer.forward"
+    )
 
 
 def pad_targets(targets: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
@@ -95,19 +122,6 @@ def pad_targets(targets: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
     if targets.ndim < 2 or outputs.ndim != 2 or targets.shape[1] >= outputs.shape[1]:
         return targets
     return F.pad(targets, (0, outputs.shape[1] - targets.shape[1]))
-
-
-def count_correct(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Count the logits `[B, K]` whose largest entry is the target's class, 0-dimensional, without a gradient.
-
-    Class weights `[B, K]` count as their largest entry; outputs beyond the last target are ignored.
-
-    Example:
-        >>> count_correct(torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([1, 1]))
-        tensor(1)
-    """
-    labels = targets.argmax(1) if targets.ndim > 1 else targets
-    return (outputs.detach()[: len(labels)].argmax(1) == labels).sum()
 
 
 def n_batches_of(loader: Any) -> int | None:

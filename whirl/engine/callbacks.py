@@ -186,7 +186,7 @@ class CallbackList(Callback):
 
     def state_dict(self) -> Logs:
         """Return the non-empty states of the members, by class name and index within that class."""
-        states = {name: state for name, member in self._named() if (state := member.state_dict())}
+        states = {name: state for name, member in self.named() if (state := member.state_dict())}
         return {name: state for name, state in states.items() if self._is_serializable(name, state)}
 
     def _is_serializable(self, name: str, state: Logs) -> bool:
@@ -205,13 +205,14 @@ class CallbackList(Callback):
         Raises:
             ValueError: there is a state for a callback that is not in the list.
         """
-        members = dict(self._named())
+        members = dict(self.named())
         for name, member_state in state.items():
             if name not in members:
                 raise ValueError(f"the checkpoint has a state for {name}, but the callbacks are {list(members)}")
             members[name].load_state_dict(member_state)
 
-    def _named(self) -> Iterator[tuple[str, Callback]]:
+    def named(self) -> Iterator[tuple[str, Callback]]:
+        """Yield the members with their names in checkpoints: class name and index within that class."""
         seen: Counter[str] = Counter()
         for callback in self.callbacks:
             kind = type(callback).__name__

@@ -17,38 +17,44 @@ READ_INTERVAL = 16
 class StepConsensus:
     """Decides after an optimizer step whether to stop and whether to save, the same in all processes.
 
-    Each process hands two flags to the `Updater`, which adds them up in the message that carries the gradients: "I want
-    to stop" and "a checkpoint is due". Any process may request a stop, e.g. when it alone receives a signal; only the
-    main process requests checkpoints. A single process needs no messages.
+    Each process hands three flags to the `Updater`, which adds them up in the message that carries the gradients: "I
+    was interrupted", "training should stop" and "a checkpoint is due". Any process may request a stop, e.g. when it
+    alone receives a signal; only the main process requests checkpoints. A single process needs no messages.
 
     Args:
         is_save_due: returns whether a checkpoint is due in this process.
 
+    Attributes:
+        ends_epoch: whether the processes have agreed that training should stop, so that the epoch ends here.
+
     Example:
         >>> consensus = StepConsensus(is_save_due=lambda: True)
         >>> consensus.flags(TrainingState(interrupted=True))
-        (1.0, 1.0)
+        (1.0, 0.0, 1.0)
     """
 
     def __init__(self, is_save_due: Callable[[], bool]) -> None:
         self.is_save_due = is_save_due
+        self.ends_epoch = False
         self._n_unread = 0
 
-    def flags(self, state: TrainingState) -> tuple[float, float]:
-        """Return whether this process wants to stop, and whether it requests a checkpoint."""
-        return float(wants_to_stop(state)), float(is_main_process() and self.is_save_due())
+    def flags(self, state: TrainingState) -> tuple[float, float, float]:
+        """Return whether this process was interrupted, whether it wants to stop, and whether it requests a save."""
+        return float(wants_to_stop(state)), float(state.should_stop), float(is_main_process() and self.is_save_due())
 
     def update(self, state: TrainingState, updater: Updater) -> bool:
         """Set `state.interrupted` if the processes agree to stop; otherwise return whether to save now."""
         if world_size() == 1:
+            self.ends_epoch = state.should_stop
             return self.is_save_due() and not state.interrupted
+        self.ends_epoch = False
         flags, updater.reduced_flags = updater.reduced_flags, None
         self._n_unread += flags is not None
         if flags is None or (not flags.is_cpu and self._n_unread < READ_INTERVAL):
             return False
         self._n_unread = 0
-        n_stopping, n_saving = flags.tolist()
-        state.interrupted = n_stopping > 0
+        n_interrupted, n_stopping, n_saving = flags.tolist()
+        state.interrupted, self.ends_epoch = n_interrupted > 0, n_stopping > 0
         return n_saving > 0 and not state.interrupted
 
 

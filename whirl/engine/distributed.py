@@ -95,14 +95,14 @@ def _init_process_group(backend: str) -> None:
     )
 
 
-def sum_gradients(parameters: Sequence[nn.Parameter], numbers: Sequence[float]) -> Tensor:
+def sum_gradients(parameters: Sequence[nn.Parameter], numbers: Sequence[float | Tensor]) -> Tensor:
     """Replace every gradient by its sum over all processes, in one message.
 
     A parameter without a gradient counts as zero; it stays without one if no process has one.
 
     Args:
         parameters: the same in every process, in the same order.
-        numbers: further numbers to sum over the processes, e.g. samples or flags.
+        numbers: further numbers to sum over the processes, e.g. samples or flags; tensors are 0-dimensional.
 
     Returns:
         The sums of `numbers`, `[len(numbers)]`, on the device of the parameters.
@@ -110,8 +110,13 @@ def sum_gradients(parameters: Sequence[nn.Parameter], numbers: Sequence[float]) 
     present = [p.grad is not None for p in parameters]
     parts = [p.new_zeros(p.numel()) if p.grad is None else p.grad.reshape(-1) for p in parameters]
     # Half precision cannot represent the counts.
-    extra = torch.tensor([*map(float, present), *numbers], dtype=torch.promote_types(parts[0].dtype, torch.float32))
-    flat = torch.cat([*parts, extra.to(parts[0].device, non_blocking=True)])
+    dtype, device = torch.promote_types(parts[0].dtype, torch.float32), parts[0].device
+    values = [0.0 if isinstance(number, Tensor) else number for number in numbers]
+    extra = torch.tensor([*map(float, present), *values], dtype=dtype).to(device, non_blocking=True)
+    for index, number in enumerate(numbers, start=len(present)):
+        if isinstance(number, Tensor):
+            extra[index] = number
+    flat = torch.cat([*parts, extra])
     dist.all_reduce(flat)
     *sums, flags, totals = flat.split([*(p.numel() for p in parameters), len(parameters), len(numbers)])
     if not all(present):  # otherwise no wait for the device is needed

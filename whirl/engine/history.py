@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping, Sequence
 from itertools import cycle, pairwise
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _PARTS = {"train": "training", "val": "validation"}
+ACCURACY_ALIASES = {"train_acc": "train_accuracy", "val_acc": "val_accuracy"}
 _LINE_PT = 14  # minimum distance of two labels of curves, in points
 
 
@@ -34,6 +36,12 @@ class History(Displayed, dict[str, list[float]]):
         >>> history.plot("loss").axes[0].get_ylabel()
         'loss'
     """
+
+    def __missing__(self, name: str) -> list[float]:
+        """Return the values of `train_acc` and `val_acc`, other names of the accuracies."""
+        if name in ACCURACY_ALIASES and ACCURACY_ALIASES[name] in self:
+            return self[ACCURACY_ALIASES[name]]
+        raise KeyError(name)
 
     @property
     def best_epoch(self) -> int | None:
@@ -97,6 +105,21 @@ class History(Displayed, dict[str, list[float]]):
         epochs = sorted(epoch for epoch in columns if epoch >= 0)
         rows = [[name, *(_number(values, epoch) for epoch in epochs)] for name, values in self.items()]
         return html_table(rows, ["", *(columns[epoch] for epoch in epochs)] if rows else [], "History")
+
+
+def scalars(logs: Mapping[str, Any] | None) -> dict[str, float]:
+    """Return the numbers in `logs` as floats, without other values.
+
+    Example:
+        >>> import torch
+        >>> scalars({"val_loss": torch.tensor(0.5), "epoch": 3, "note": "warm"})
+        {'val_loss': 0.5, 'epoch': 3.0}
+    """
+    return {name: float(value) for name, value in (logs or {}).items() if _is_number(value)}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) or (getattr(value, "ndim", None) == 0 and hasattr(value, "item"))
 
 
 def _number(values: Sequence[float | None], epoch: int) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import logging
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
 from typing import Any
 
@@ -71,6 +72,15 @@ def finish_batch_on_interrupt(state: TrainingState) -> Iterator[None]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+def finish_batch_in_notebook(state: TrainingState) -> AbstractContextManager[None]:
+    """Return a context manager that in a notebook handles Ctrl-C ("interrupt the kernel") as a request to stop.
+
+    Elsewhere, and where the caller handles SIGINT already, it does nothing, so that Ctrl-C raises `KeyboardInterrupt`.
+    """
+    is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return finish_batch_on_interrupt(state) if "ipykernel" in sys.modules and is_default else nullcontext()
 
 
 def _exit_now(earliest: float, signum: int, frame: FrameType | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ class StepResult:
         loss: mean loss over the batch, with its graph; 0-dimensional.
         count: number of samples in the batch.
         correct: number of correct predictions, 0-dimensional on the device; None if nothing is classified.
+        n_scored: number of predictions that could be correct, 0-dimensional; None if it is `count`.
+        weight: what the mean loss divides by, e.g. a sum of class weights, 0-dimensional; None if it is `count`.
         components: named terms of the loss or other means over the batch, 0-dimensional, detached.
         batch: what the network was given, kept for diagnostics (`LossGuard`).
     """
@@ -35,13 +38,25 @@ class StepResult:
     loss: torch.Tensor
     count: int
     correct: torch.Tensor | None = None
+    n_scored: torch.Tensor | None = None
+    weight: torch.Tensor | None = None
     components: dict[str, torch.Tensor] = field(default_factory=dict)
     batch: Batch | None = None
 
 
 def split_loss(loss: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Split what a criterion or `compute_loss` returns, `loss` or `(loss, components)`, into loss and components."""
-    return loss if isinstance(loss, tuple) else (loss, {})
+    """Split what a criterion or `compute_loss` returns, `loss` or `(loss, components)`, into loss and components.
+
+    Raises:
+        TypeError: the loss is not a tensor.
+        ValueError: the loss is not a scalar.
+    """
+    loss, components = loss if isinstance(loss, tuple) else (loss, {})
+    if not isinstance(loss, torch.Tensor):
+        raise TypeError(f"the loss is a {type(loss).__name__}, expected a tensor: the mean over the batch")
+    if loss.ndim:
+        raise ValueError(f"the loss has shape {list(loss.shape)}, expected a scalar: set reduction='mean'")
+    return loss, components
 
 
 class Tally:
@@ -57,30 +72,33 @@ class Tally:
 
     def __init__(self) -> None:
         self.n_batches = 0
-        self.counts: dict[str, int] = {}
+        self.counts: dict[str, int | torch.Tensor] = {}
         self.sums: dict[str, torch.Tensor] = {}
 
     def add(self, result: StepResult) -> None:
         """Add one batch."""
         self.n_batches += 1
         loss = result.loss.detach()
-        self._add("loss", loss, result.count, result.count, loss.device)
+        if result.weight is None:
+            self._add("loss", loss, result.count, result.count)
+        else:
+            self._add("loss", loss * result.weight, 1, result.weight)
         if result.correct is not None:
-            self._add("accuracy", result.correct, 1, result.count, loss.device)
+            self._add("accuracy", result.correct, 1, result.count if result.n_scored is None else result.n_scored)
         for name, value in result.components.items():
-            self._add(name, value.detach(), result.count, result.count, loss.device)
+            self._add(name, value.detach(), result.count, result.count)
 
-    def _add(self, name: str, value: torch.Tensor, weight: int, count: int, device: torch.device) -> None:
+    def _add(self, name: str, value: torch.Tensor, factor: int, count: int | torch.Tensor) -> None:
         if name not in self.sums:
             # float64 sums a million float32 terms without visible rounding; the MPS backend does not have it.
-            dtype = torch.float32 if device.type == "mps" else torch.float64
-            self.sums[name] = torch.zeros((), dtype=dtype, device=device)
+            dtype = torch.float32 if value.device.type == "mps" else torch.float64
+            self.sums[name] = torch.zeros((), dtype=dtype, device=value.device)
             self.counts[name] = 0
-        self.sums[name].add_(value, alpha=weight)
+        self.sums[name].add_(value, alpha=factor)
         self.counts[name] += count
 
     def means(self, source: str = "") -> dict[str, float]:
-        """Return the means over all samples that had each value, in all processes.
+        """Return the means over all samples that had each value, in all processes; NaN if all of them are ignored.
 
         Args:
             source: what yielded the batches, for the error message; "" returns an empty dict if there was no batch.
@@ -89,14 +107,15 @@ class Tally:
             ValueError: there was no batch, and `source` is given.
         """
         sums = torch.stack(list(self.sums.values())).tolist() if self.sums else []
-        per_process = gather(list(zip(self.sums, sums, self.counts.values(), strict=True)))
-        totals: dict[str, tuple[float, int]] = {}
+        counts = [count.item() if isinstance(count, torch.Tensor) else count for count in self.counts.values()]
+        per_process = gather(list(zip(self.sums, sums, counts, strict=True)))
+        totals: dict[str, tuple[float, float]] = {}
         for name, total, count in chain.from_iterable(per_process):
-            before = totals.get(name, (0.0, 0))
+            before = totals.get(name, (0.0, 0.0))
             totals[name] = before[0] + total, before[1] + count
         if source and not totals:
             raise ValueError(f"{source} yielded no batch")
-        return {name: total / count for name, (total, count) in totals.items()}
+        return {name: total / count if count else math.nan for name, (total, count) in totals.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums, for a checkpoint in the middle of an epoch."""
@@ -104,7 +123,11 @@ class Tally:
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Restore what `state_dict` returned; the sums go to `device`."""
-        self.n_batches, self.counts = state["n_batches"], dict(state["counts"])
+        self.n_batches = state["n_batches"]
+        self.counts = {
+            name: count.to(device) if isinstance(count, torch.Tensor) else count
+            for name, count in state["counts"].items()
+        }
         self.sums = {name: total.to(device) for name, total in state["sums"].items()}
 
 
@@ -148,7 +171,7 @@ def run_epoch(
             result = step(batch)
             if accept_batch(index, result):
                 if updater is not None:
-                    updater(result.loss, result.count)
+                    updater(result.loss, result.count, result.weight)
                 tally.add(result)
             else:
                 tally.n_batches += 1
@@ -201,6 +224,7 @@ def fit_epochs(
             logs |= extra_logs() | {"epoch_time_s": time.perf_counter() - began}
             is_best = state.record(logs)
             callbacks.on_epoch_end(state.epoch, logs)
+            state.record(logs)  # with what the callbacks have added
             state.epoch += 1
             step_schedule(logs)
             agree_on_stop(state)

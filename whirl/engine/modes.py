@@ -8,6 +8,33 @@ from contextlib import contextmanager
 from torch import nn
 
 
+class TrainingModes:
+    """Puts a network in training mode, except for parts that are in evaluation mode on purpose.
+
+    These are the modules in evaluation mode within a network in training mode, such as frozen batch normalization. They
+    are remembered while the complete network is in evaluation mode, and trained again after `model.train()`.
+
+    Example:
+        >>> modes, model = TrainingModes(), nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2).eval())
+        >>> modes.train(model)
+        >>> _ = model.eval()
+        >>> modes.train(model)
+        >>> model.training, model[0].training, model[1].training
+        (True, True, False)
+    """
+
+    def __init__(self) -> None:
+        self._frozen: list[nn.Module] = []
+
+    def train(self, model: nn.Module) -> None:
+        """Put `model` in training mode."""
+        if model.training:
+            self._frozen = [module for module in model.modules() if not module.training]
+        model.train()
+        for module in self._frozen:
+            module.training = False
+
+
 @contextmanager
 def preserve_modes(*models: nn.Module) -> Iterator[None]:
     """Restore the mode of every module when the block ends, also after an error.

@@ -10,6 +10,7 @@ import torch
 
 from whirl.engine.batch import n_batches_of
 from whirl.engine.loop import Tally
+from whirl.engine.persistent_workers import have_started, restore_workers
 from whirl.engine.random_state import get_random_state, set_random_state
 
 
@@ -20,6 +21,9 @@ class EpochReplay:
     the epoch began reproduces that order, the one in which it was interrupted everything that follows, and the sums of
     the first k batches go into the means of the epoch. All methods take the loader, as a trainer's loader may be
     replaced between two epochs.
+
+    Args:
+        new_tally: creates the sums of an epoch.
 
     Attributes:
         passes: completed passes over the training data; samplers shuffle by this number.
@@ -35,12 +39,15 @@ class EpochReplay:
         [20, 30]
     """
 
-    def __init__(self) -> None:
+    def __init__(self, new_tally: Callable[[], Tally] = Tally) -> None:
+        self.new_tally = new_tally
         self.passes = 0
         self.tally: Tally | None = None
         self.parts: dict[str, Any] = {}
         self._epoch_random: dict[str, Any] | None = None
         self._loaded_random: dict[str, Any] | None = None
+        self._epoch_workers: list[bool] = []
+        self._loaded_workers: dict[str, list[bool]] = {}
 
     def start(self, loader: Any, batches: Callable[[Any], Iterable[Any]] = iter) -> tuple[Tally, Iterable[Any]]:
         """Start an epoch, or continue the interrupted one.
@@ -57,16 +64,19 @@ class EpochReplay:
         """
         if self.tally is not None:
             return self.tally, self._remaining(loader, batches, self.tally.n_batches)
+        restore_workers(loader, self._loaded_workers.pop("train", []))
         self._loaded_random = None
+        self._epoch_workers = have_started(loader)
         self._epoch_random = get_random_state(loader)
         set_epoch(loader, self.passes)
         all_batches = batches(loader)
-        self.tally = Tally()
+        self.tally = self.new_tally()
         return self.tally, all_batches
 
     def _remaining(self, loader: Any, batches: Callable[[Any], Iterable[Any]], n_done: int) -> Iterator[Any]:
         # on_epoch_begin has run twice for this epoch, so hooks may have drawn twice.
         now, self._loaded_random = self._loaded_random or get_random_state(loader), None
+        restore_workers(loader, self._epoch_workers)
         set_random_state(self._epoch_random or now, loader)
         set_epoch(loader, self.passes)
         n_to_drop = start_at(loader, n_done)
@@ -76,23 +86,33 @@ class EpochReplay:
         set_random_state(now, loader)
         return remaining
 
+    def restart(self) -> None:
+        """Discard the position in an unfinished epoch, so that it starts over."""
+        self.tally = None
+
     def finish(self) -> None:
         """Count a completed epoch."""
         self.tally = None
         self.passes += 1
 
-    def restore_random_state(self, loader: Any) -> None:
+    def restore_random_state(self, loader: Any, val_loader: Any = None) -> None:
         """Undo the random draws that `on_train_begin` hooks made after a checkpoint was loaded."""
+        restore_workers(val_loader, self._loaded_workers.pop("val", []))
         if self._loaded_random is not None:
             set_random_state(self._loaded_random, loader)
 
-    def state_dict(self, loader: Any) -> dict[str, Any]:
+    def state_dict(self, loader: Any, val_loader: Any = None) -> dict[str, Any]:
         """Return random states, the sums of the unfinished epoch and the parts' states; processes differ in them."""
         tally = None if self.tally is None else self.tally.state_dict()
         return {
             "random": get_random_state(loader),
             "tally": tally,
             "epoch_random": None if tally is None else self._epoch_random,
+            "workers": {
+                "train": have_started(loader),
+                "val": have_started(val_loader),
+                "epoch": self._epoch_workers,
+            },
             **{name: part.state_dict() for name, part in self.parts.items()},
         }
 
@@ -102,8 +122,10 @@ class EpochReplay:
             set_random_state(state["random"], loader)
         self._epoch_random, self._loaded_random, self.tally = state["epoch_random"], state["random"], None
         if state["tally"] is not None:
-            self.tally = Tally()
+            self.tally = self.new_tally()
             self.tally.load_state_dict(state["tally"], device)
+        self._loaded_workers = dict(state.get("workers") or {})  # not in checkpoints of earlier versions
+        self._epoch_workers = self._loaded_workers.pop("epoch", [])
         for name, part in self.parts.items():
             if name in state:  # not for a process that did not exist when the checkpoint was saved
                 part.load_state_dict(state[name])

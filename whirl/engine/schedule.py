@@ -87,6 +87,8 @@ def is_finished(scheduler: Any) -> bool:
     """
     if isinstance(scheduler, lr_scheduler.SequentialLR):
         return is_finished(scheduler._schedulers[-1])
+    if hasattr(scheduler, "base_scheduler"):  # after a warmup
+        return is_finished(scheduler.base_scheduler)
     if isinstance(scheduler, lr_scheduler.OneCycleLR):
         return scheduler.last_epoch >= scheduler.total_steps - 1
     return isinstance(scheduler, lr_scheduler.CosineAnnealingLR) and scheduler.last_epoch >= scheduler.T_max

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from whirl.engine.history import History
+from whirl.engine.history import History, scalars
 
 _NOT_SAVED = ("should_stop", "interrupted", "interrupted_by")
 
@@ -21,8 +21,9 @@ class TrainingState:
         global_step: number of optimizer steps; steps that float16 scaling skips do not count.
         best_val_loss: lowest validation loss so far; infinity before the first validation.
         history: one list per logged name (`train_loss`, `val_accuracy`, `lr`, ...), one number per epoch.
-        should_stop: set by a callback to end training after the current epoch. It is not saved, so that the callback
-            decides again when training is resumed.
+        should_stop: set by a callback to end training. An epoch in which it is set ends at the next optimizer step; it
+            is validated and saved like any other. It is not saved, so that the callback decides again when training is
+            resumed.
         interrupted: set to end training after the current batch and keep the position; cleared on entering
             `finish_batch_on_interrupt`.
         interrupted_by: number of the signal that requested the interruption; None if there was none.
@@ -43,18 +44,20 @@ class TrainingState:
     interrupted_by: int | None = None
     num_epochs: int = 0
 
-    def record(self, logs: dict[str, float]) -> bool:
+    def record(self, logs: dict[str, Any]) -> bool:
         """Append the logs of an epoch to the history.
 
-        A name that is missing in an epoch gets NaN. Entries of a failed attempt at the same epoch are replaced.
+        A name that is missing in an epoch gets NaN, and what is not a number is left out. Entries of a failed attempt
+        at the same epoch are replaced.
 
         Returns:
             Whether the validation loss is the lowest so far.
         """
-        for name in {**self.history, **logs}:
+        numbers = {name: logs[name] if isinstance(logs[name], int) else value for name, value in scalars(logs).items()}
+        for name in {**self.history, **numbers}:
             past = self.history.get(name, [])[: self.epoch]
-            self.history[name] = [*past, *[math.nan] * (self.epoch - len(past)), logs.get(name, math.nan)]
-        val_loss = logs.get("val_loss", math.inf)
+            self.history[name] = [*past, *[math.nan] * (self.epoch - len(past)), numbers.get(name, math.nan)]
+        val_loss = numbers.get("val_loss", math.inf)
         is_best = val_loss < self.best_val_loss
         if is_best:
             self.best_val_loss = val_loss

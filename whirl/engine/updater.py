@@ -20,7 +20,8 @@ class Updater:
     Accumulation is exact. A window of k micro-batches with n_1 .. n_k samples and mean losses L_i steps
     with the gradient of the sample-weighted mean, sum(n_i L_i) / sum(n_i), also for micro-batches of unequal size and
     for an unfinished last window. As sum(n_i) is known only at the end of the window, each loss is
-    weighted by n_i / n_1 and the gradient finally by n_1 / sum(n_i), which keeps float16 in range.
+    weighted by n_i / n_1 and the gradient finally by n_1 / sum(n_i), which keeps float16 in range. Where a mean loss
+    divides by something else than the number of samples, e.g. by a sum of class weights, that replaces n_i.
 
     Several processes share their windows: gradients are summed over the processes once per window, in one message that
     also carries the numbers of samples and the flags. n_1, which may differ between processes, is then replaced by
@@ -63,36 +64,58 @@ class Updater:
         on_step: Callable[[], None] | None = None,
         flags: Callable[[], Sequence[float]] = tuple,
     ) -> None:
-        if type(accumulation_steps) is not int or accumulation_steps < 1:
-            raise ValueError(f"gradient_accumulation_steps is {accumulation_steps!r}, expected an integer >= 1")
-        if max_grad_norm is not None and math.isnan(max_grad_norm):
-            raise ValueError("max_grad_norm is nan, expected a number, or None to disable clipping")
+        self.grad_norm: torch.Tensor | None = None
         self.optimizer = optimizer
         self.accumulation_steps = accumulation_steps
-        self.max_grad_norm = max_grad_norm if max_grad_norm is not None and max_grad_norm > 0 else None
+        self.max_grad_norm = max_grad_norm
         self.precision = precision or FullPrecision()
         self.on_step = on_step
         self.flags = flags
         self.reduced_flags: torch.Tensor | None = None
-        self.grad_norm: torch.Tensor | None = None
         self.pending = 0
-        self._first_count = self._samples = 0
+        self._first_count = 0
+        self._total: float | torch.Tensor = 0
 
-    def __call__(self, loss: torch.Tensor, count: int) -> None:
+    @property
+    def accumulation_steps(self) -> int:
+        return self._accumulation_steps
+
+    @accumulation_steps.setter
+    def accumulation_steps(self, steps: int) -> None:
+        if type(steps) is not int or steps < 1:
+            raise ValueError(f"gradient_accumulation_steps is {steps!r}, expected an integer >= 1")
+        self._accumulation_steps = steps
+
+    @property
+    def max_grad_norm(self) -> float | None:
+        return self._max_grad_norm
+
+    @max_grad_norm.setter
+    def max_grad_norm(self, bound: float | None) -> None:
+        if bound is not None and math.isnan(bound):
+            raise ValueError("max_grad_norm is nan, expected a number, or None to disable clipping")
+        self._max_grad_norm = bound if bound is not None and bound > 0 else None
+        self.grad_norm = None
+
+    def __call__(self, loss: torch.Tensor, count: int, weight: torch.Tensor | None = None) -> None:
         """Add the gradient of one micro-batch, and take a step when the window is full.
 
         Args:
             loss: mean loss of the micro-batch, with its graph.
             count: samples in the micro-batch.
+            weight: what the mean divides by, 0-dimensional on the device; None if it is `count`.
         """
         if self.pending == 0:
             # At the start of the window, so that gradients can be inspected after a step.
             self.optimizer.zero_grad(set_to_none=True)
-            self._first_count, self._samples = count if world_size() == 1 else REFERENCE_COUNT, 0
-        self.precision.backward(loss if count == self._first_count else loss * (count / self._first_count))
+            self._first_count, self._total = count if world_size() == 1 else REFERENCE_COUNT, 0
+        is_alone = self.accumulation_steps == 1 and world_size() == 1
+        amount = count if weight is None or is_alone else weight
+        is_unit = not isinstance(amount, torch.Tensor) and amount == self._first_count
+        self.precision.backward(loss if is_unit else loss * (amount / self._first_count))
         self.pending += 1
-        self._samples += count
-        if self.pending == self.accumulation_steps:
+        self._total += amount
+        if self.pending >= self.accumulation_steps:
             self._step()
 
     def begin(self) -> None:
@@ -106,19 +129,20 @@ class Updater:
 
     def _step(self) -> None:
         self.pending = 0
-        samples = self._samples if world_size() == 1 else self._sum_over_processes()
+        total = self._total if world_size() == 1 else self._sum_over_processes()
         self.precision.unscale(self.optimizer)
-        if (world_size() > 1 or samples != self._first_count) and (gradients := _gradients(self._trained())):
-            torch._foreach_mul_(gradients, self._first_count / samples)
+        is_unit = not isinstance(total, torch.Tensor) and total == self._first_count
+        if not is_unit and (gradients := _gradients(self._trained())):
+            torch._foreach_mul_(gradients, self._first_count / total)
         if self.max_grad_norm is not None:
             self._clip(self.max_grad_norm)
         if self.precision.step(self.optimizer) and self.on_step is not None:
             self.on_step()
 
     def _sum_over_processes(self) -> torch.Tensor:
-        """Sum gradients and flags over the processes; return the number of samples in all, 0-dimensional."""
+        """Sum gradients and flags over the processes; return the number of samples, or the sum of weights."""
         parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
-        totals = sum_gradients(parameters, [self._samples, *self.flags()])
+        totals = sum_gradients(parameters, [self._total, *self.flags()])
         self.reduced_flags = totals[1:]
         return totals[0]
 

@@ -25,7 +25,7 @@ from whirl.losses.checks import (
     copy_class_weights,
 )
 from whirl.losses.contrastive import supervised_contrastive_loss
-from whirl.losses.losses import focal_loss, smoothed_cross_entropy
+from whirl.losses.losses import focal_loss, smoothed_cross_entropy, sum_of_weights
 from whirl.validation import check_name
 
 
@@ -50,6 +50,7 @@ class CrossEntropyLoss(nn.Module):
         tensor(0.6931)
     """
 
+    task = "multiclass"
     weight: Tensor | None
 
     def __init__(
@@ -66,6 +67,10 @@ class CrossEntropyLoss(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         return smoothed_cross_entropy(logits, targets, self.label_smoothing, self.weight, self.reduction)
+
+    def denominator(self, targets: Tensor) -> Tensor | None:
+        """Return what the mean divides by: the sum of the labels' weights; None if it is the number of samples."""
+        return sum_of_weights(self.weight, targets)
 
 
 class LabelSmoothingCrossEntropy(nn.Module):
@@ -88,6 +93,7 @@ class LabelSmoothingCrossEntropy(nn.Module):
         tensor(0.6931)
     """
 
+    task = "multiclass"
     weight: Tensor | None
 
     def __init__(self, smoothing: float = 0.1, weight: Tensor | None = None) -> None:
@@ -100,6 +106,10 @@ class LabelSmoothingCrossEntropy(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         return smoothed_cross_entropy(logits, targets, self.smoothing, self.weight)
+
+    def denominator(self, targets: Tensor) -> Tensor | None:
+        """Return what the mean divides by: the sum of the labels' weights; None if it is the number of samples."""
+        return sum_of_weights(self.weight, targets)
 
 
 class FocalLoss(nn.Module):
@@ -121,6 +131,8 @@ class FocalLoss(nn.Module):
         >>> FocalLoss()(torch.zeros(4, 2), torch.tensor([0, 0, 1, 1]))  # 0.25 · (1 - 1/2)² · ln 2
         tensor(0.0433)
     """
+
+    task = "multiclass"
 
     def __init__(self, alpha: float = 0.25, gamma: float = 2.0, reduction: Reduction = "mean") -> None:
         super().__init__()

@@ -157,6 +157,7 @@ class FocalLoss(nn.Module):
         tensor(0.1733)
     """
 
+    task = "multiclass"
     alpha: Tensor | None
 
     def __init__(self, alpha: Tensor | None = None, gamma: float = 2.0, reduction: Reduction = "mean") -> None:
@@ -171,6 +172,10 @@ class FocalLoss(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         return focal_loss(logits, targets, self.alpha, self.gamma, self.reduction)
+
+    def denominator(self, targets: Tensor) -> Tensor | None:
+        """Return what the mean divides by: the sum of the labels' weights; None if it is the number of samples."""
+        return sum_of_weights(self.alpha, targets)
 
 
 class LabelSmoothingCrossEntropy(nn.Module):
@@ -188,6 +193,8 @@ class LabelSmoothingCrossEntropy(nn.Module):
         >>> LabelSmoothingCrossEntropy(smoothing=0.1)(torch.zeros(4, 2), torch.tensor([0, 0, 1, 1]))  # ln 2
         tensor(0.6931)
     """
+
+    task = "multiclass"
 
     def __init__(self, smoothing: float = 0.1, reduction: Reduction = "mean") -> None:
         super().__init__()
@@ -243,6 +250,19 @@ class PhysicsInformedLoss(nn.Module):
         self, predictions: Tensor, targets: Tensor, physics_loss: Tensor | Callable[[Tensor], Tensor] | None = None
     ) -> Tensor:
         return self.components(predictions, targets, physics_loss)["total_loss"]
+
+    def denominator(self, targets: Tensor) -> Tensor | None:
+        """Return what the mean of the data criterion divides by; None if it is the number of samples."""
+        from whirl.engine.objective import Objective
+
+        return Objective(self.data_criterion).denominator(targets)
+
+    @property
+    def task(self) -> str | None:
+        """The task of the data criterion."""
+        from whirl.engine.objective import Objective
+
+        return Objective(self.data_criterion).task
 
     def components(
         self, predictions: Tensor, targets: Tensor, physics_loss: Tensor | Callable[[Tensor], Tensor] | None = None
@@ -302,6 +322,16 @@ def compute_class_weights(labels: NDArray[Any] | Sequence[int] | Tensor, num_cla
         warnings.warn(f"no labels of class {names} (of {len(counts)}): the class weight is 0", stacklevel=2)
     balanced = counts.sum() / (len(counts) * np.maximum(counts, 1))
     return torch.from_numpy(np.where(counts > 0, balanced, 0.0)).float()
+
+
+def sum_of_weights(weight: Tensor | None, targets: Tensor) -> Tensor | None:
+    """Return the sum of the class weights `[K]` of labels `[B]`; None without weights, and for probabilities `[B, K]`.
+
+    Example:
+        >>> sum_of_weights(torch.tensor([1.0, 3.0]), torch.tensor([0, 1, 1]))
+        tensor(7.)
+    """
+    return None if weight is None or targets.is_floating_point() else weight[targets].sum()
 
 
 def _focus(log_p: Tensor, gamma: float) -> Tensor:

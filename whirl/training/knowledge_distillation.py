@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from whirl._display import format_attributes
-from whirl.augment.base import Augmentation
 from whirl.callbacks.best_weights import BestWeights
 from whirl.engine.batch import Batch, call_model
 from whirl.engine.callbacks import Callback
-from whirl.engine.precision import FullPrecision
+from whirl.engine.objective import Objective
 from whirl.losses.checks import check_non_negative, check_temperature
 from whirl.losses.losses import smoothed_cross_entropy
 from whirl.training.per_call import PerCallTrainer
@@ -59,6 +58,8 @@ class DistillationLoss(nn.Module):
         {'soft_loss': tensor(0.5232), 'hard_loss': tensor(0.6931), 'total_loss': tensor(0.6082)}
     """
 
+    task = "multiclass"
+
     def __init__(
         self,
         temperature: float = 4.0,
@@ -82,6 +83,10 @@ class DistillationLoss(nn.Module):
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, targets: Tensor) -> Tensor:
         return self.components(student_logits, teacher_logits, targets)["total_loss"]
+
+    def denominator(self, targets: Tensor) -> Tensor | None:
+        """Return what the mean of `hard_criterion` divides by; None if it is the number of samples."""
+        return None if self.hard_criterion is None else Objective(self.hard_criterion).denominator(targets)
 
     def components(self, student_logits: Tensor, teacher_logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Return the weighted sum and its terms.
@@ -150,6 +155,7 @@ class DistillationTrainer(PerCallTrainer):
         feature_hints: `{module of the student: module of the teacher}`, by name: layers whose features should be
             similar as well (`FeatureHints`).
         hint_weight: weight of that term, >= 0.
+        **options: further keyword arguments of `Trainer`: `lr_scheduler`, `augmentation`, `checkpoint_dir`, ...
 
     Attributes:
         teacher: the teacher.
@@ -185,25 +191,18 @@ class DistillationTrainer(PerCallTrainer):
         train_loader: Iterable[Any] = (),
         val_loader: Iterable[Any] | None = None,
         callbacks: list[Callback | Callable[..., Any]] | None = None,
-        gradient_accumulation_steps: int = 1,
-        max_grad_norm: float | None = 1.0,
-        mixed_precision: bool | str | FullPrecision = False,
-        lr_scheduler: Any = None,
-        checkpoint_dir: str | Path | None = None,
-        augmentation: Augmentation | Callable[..., Any] | None = None,
-        checkpoint_every: int | str | None = None,
-        on_nonfinite: str | None = "raise",
-        max_skipped: int = 10,
         cache_teacher: bool = False,
         feature_hints: Mapping[str, str] | None = None,
         hint_weight: float = 1.0,
+        **options: Any,
     ) -> None:
         criterion = DistillationLoss() if criterion is None else criterion
         if not isinstance(criterion, DistillationLoss):
             raise TypeError(f"criterion is a {type(criterion).__name__}, expected a DistillationLoss")
         if teacher_model is student_model:
             raise ValueError("teacher_model and student_model are the same network, expected two")
-        _check_cacheable(cache_teacher, augmentation, feature_hints)
+        _check_cacheable(cache_teacher, options.get("augmentation"), feature_hints)
+        _check_teacher_not_optimized(teacher_model, optimizer)
         self._best = BestWeights()
         super().__init__(
             student_model,
@@ -213,17 +212,8 @@ class DistillationTrainer(PerCallTrainer):
             criterion,
             device,
             [self._best, *(callbacks or [])],
-            gradient_accumulation_steps,
-            max_grad_norm,
-            mixed_precision,
-            lr_scheduler=lr_scheduler,
-            checkpoint_dir=checkpoint_dir,
-            augmentation=augmentation,
-            checkpoint_every=checkpoint_every,
-            on_nonfinite=on_nonfinite,
-            max_skipped=max_skipped,
+            **options,
         )
-        _check_teacher_not_optimized(teacher_model, self.optimizer)
         self.teacher = teacher_model.to(self.device)
         self.cache_teacher = cache_teacher
         self.hint_weight = check_non_negative(hint_weight, "hint_weight")
@@ -328,8 +318,9 @@ def _check_cacheable(cache_teacher: bool, augmentation: Any, feature_hints: Any)
         raise ValueError("cache_teacher keeps logits only, but feature_hints need the teacher in every step")
 
 
-def _check_teacher_not_optimized(teacher: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+def _check_teacher_not_optimized(teacher: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
+    groups = getattr(optimizer, "param_groups", [])
+    trained = {id(parameter) for group in groups for parameter in group["params"]}
     name = next((name for name, parameter in teacher.named_parameters() if id(parameter) in trained), None)
     if name is not None:
         raise ValueError(f"the optimizer holds the teacher's parameter {name!r}: give it the student's parameters only")

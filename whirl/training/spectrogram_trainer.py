@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from whirl.dsp.masks import mask_bands, span_mask
 from whirl.dsp.time_frequency import TimeFrequency
-from whirl.engine.batch import Batch, call_model, count_correct
+from whirl.engine.batch import Batch, call_model
 from whirl.engine.checkpoint import load_training
 from whirl.engine.loop import split_loss
 from whirl.engine.wrappers import unwrap
@@ -252,7 +252,9 @@ class MultiTFRTrainer(SpectrogramTrainer):
         """Return the weighted loss, with loss and accuracy of the loader as `{name}_loss` and `{name}_accuracy`."""
         loss, components = super().compute_loss(outputs, targets, signal, metadata)
         components[f"{self._name}_loss"] = loss.detach()
-        components[f"{self._name}_accuracy"] = count_correct(outputs, targets) / len(targets)
+        n_correct, n_counted = self._objective.score(outputs, targets)
+        if n_correct is not None:
+            components[f"{self._name}_accuracy"] = n_correct / (len(targets) if n_counted is None else n_counted)
         return loss * self._factors[self._name], components
 
     def summarize(self, means: dict[str, float]) -> dict[str, float]:

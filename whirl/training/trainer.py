@@ -11,38 +11,41 @@ from typing import Any
 import torch
 from torch import nn
 
-from whirl._display import Displayed
-from whirl.augment.base import Augmentation, as_augmentation
+from whirl.augment.base import Augmentation
 from whirl.engine.autosave import Autosave
-from whirl.engine.batch import Batch, as_batch, call_model, count_correct, n_batches_of, pad_targets
-from whirl.engine.callbacks import Callback, CallbackList
-from whirl.engine.checkpoint import check_kinds, load_training
-from whirl.engine.consensus import StepConsensus, gather_process_states, select_process_state
+from whirl.engine.batch import Batch, as_batch, call_model, pad_targets
+from whirl.engine.callbacks import Callback
+from whirl.engine.consensus import StepConsensus
 from whirl.engine.device import resolve_device
 from whirl.engine.distributed import (
     barrier,
     broadcast_buffers,
     broadcast_weights,
     check_same_number_of_batches,
+    world_size,
 )
 from whirl.engine.errors import translate_torch_errors
 from whirl.engine.history import History
-from whirl.engine.interrupt import until_workers_exit
-from whirl.engine.loop import StepResult, fit_epochs, run_epoch, split_loss
+from whirl.engine.interrupt import finish_batch_in_notebook, until_workers_exit
+from whirl.engine.limits import Limits
+from whirl.engine.loop import StepResult, Tally, fit_epochs, run_epoch, split_loss
 from whirl.engine.loss_guard import LossGuard, recording_sources, remedy_for
+from whirl.engine.modes import TrainingModes
 from whirl.engine.precision import FullPrecision, choose_precision
 from whirl.engine.progress import active_callbacks
-from whirl.engine.replay import EpochReplay, check_n_batches
-from whirl.engine.schedule import scheduler_unit, step_scheduler
+from whirl.engine.replay import EpochReplay
+from whirl.engine.schedule import is_finished, step_scheduler
 from whirl.engine.state import TrainingState
 from whirl.engine.summary import training_facts
 from whirl.engine.updater import Updater
-from whirl.engine.wrappers import load_weights_into, unwrap, weights_of
+from whirl.engine.wrappers import unwrap
+from whirl.training.parts import check_optimizer, default_optimizer, untrained_criterion
+from whirl.training.resumable import Resumable
 
 logger = logging.getLogger(__name__)
 
 
-class Trainer(Displayed):
+class Trainer(Resumable):
     """Train a network with gradient accumulation, clipping, mixed precision, callbacks and exact resume.
 
     The loop is the same for every trainer (`whirl.engine.loop`). A subclass overrides these hooks, and nothing else:
@@ -52,10 +55,11 @@ class Trainer(Displayed):
     Args:
         model: network, `[B, C, T]` to logits `[B, K]`.
         train_loader: yields `(signals, targets)`, `(signals, targets, metadata)` or a mapping with
-            `signal`, `label` and metadata; targets are int64 `[B]` or float `[B, K]`.
+            `signal`, `label` and metadata; targets are int64 `[B]` or float `[B, K]`, or what the task needs.
         val_loader: the same for validation; None disables validation.
-        optimizer: None is AdamW with a learning rate of 1e-3.
-        criterion: mean loss of `(logits, targets)`; None is cross entropy.
+        optimizer: None is AdamW with a learning rate of 1e-3, for the parameters of the network and of the criterion.
+        criterion: mean loss of `(outputs, targets)`; None is cross entropy, or what fits the stated task. Its
+            parameters are in checkpoints.
         device: `'cuda'`, `'cpu'`, `'auto'`, ...; if it is absent, the CPU is used with one warning.
         callbacks: `Callback` objects, or functions called as `f(trainer, logs)` at the end of each epoch.
         gradient_accumulation_steps: micro-batches per optimizer step, >= 1; exact for batches of unequal size.
@@ -73,6 +77,11 @@ class Trainer(Displayed):
         on_nonfinite: what to do with a training batch whose loss is infinite or NaN: `'raise'`; `'skip'` leaves
             it out with a warning in the log; None disables the check. See `LossGuard`.
         max_skipped: batches that may be skipped per epoch; one more raises.
+        task: `'multiclass'`, `'binary'`, `'multilabel'` or `'regression'`, which determines accuracy; `'auto'` finds it
+            from the criterion and the targets (see `whirl.engine.objective`).
+        max_steps: optimizer steps in all; the epoch that reaches them ends there, is validated and saved.
+        limit_train_batches: training batches per epoch, a number or a fraction of the loader's; None uses all.
+        limit_val_batches: the same for validation.
 
     Attributes:
         state: epoch, step, history and stop flag.
@@ -118,33 +127,36 @@ class Trainer(Displayed):
         checkpoint_every: int | str | None = None,
         on_nonfinite: str | None = "raise",
         max_skipped: int = 10,
+        task: str = "auto",
+        max_steps: int | None = None,
+        limit_train_batches: float | None = None,
+        limit_val_batches: float | None = None,
     ) -> None:
         self.device = resolve_device(device)
-        self.model = model.to(self.device)
+        self.model = model
         self.train_loader = train_loader
         self.val_loader = val_loader
-        self.criterion = criterion if criterion is not None else nn.CrossEntropyLoss()
-        if isinstance(self.criterion, nn.Module):
-            self.criterion.to(self.device)
-        fused = self.device.type in ("cpu", "cuda", "mps")
-        self.optimizer = optimizer or torch.optim.AdamW(model.parameters(), lr=1e-3, fused=fused)
-        self.lr_scheduler = lr_scheduler
-        self.augmentation = None if augmentation is None else as_augmentation(augmentation)
-        self.precision = choose_precision(mixed_precision, self.device)
+        self._set_objective(criterion, task)
+        if optimizer is None:
+            optimizer = default_optimizer(self._trained_modules(), self.device)
+        check_optimizer(optimizer, self._trained_modules())
         self.state = self.new_state()
-        self.callbacks = CallbackList(callbacks or [])
-        self.callbacks.set_trainer(self)
         self.kinds: dict[str, str] = {}
-        self._hooks = self.callbacks
-        self.replay = EpochReplay()
+        self.lr_scheduler = lr_scheduler
+        self.replay = EpochReplay(Tally)
+        self.augmentation = augmentation
+        self.callbacks = callbacks or []
+        self.limits = Limits(max_steps, limit_train_batches, limit_val_batches)
+        self._best_by = None
+        self._modes = TrainingModes()
         self._consensus = StepConsensus(self._is_save_due)
         self._autosave = Autosave(checkpoint_dir, checkpoint_every)
-        self.checkpoint_dir = self._autosave.folder
+        precision = choose_precision(mixed_precision, self.device)
         self.updater = Updater(
-            self.optimizer,
+            optimizer,
             accumulation_steps=gradient_accumulation_steps,
             max_grad_norm=max_grad_norm,
-            precision=self.precision,
+            precision=precision,
             on_step=self._after_step,
             flags=lambda: self._consensus.flags(self.state),
         )
@@ -154,18 +166,9 @@ class Trainer(Displayed):
             on_nonfinite,
             max_skipped,
             sources=lambda: recording_sources(self.train_loader),
-            remedy=remedy_for(self.precision),
+            remedy=remedy_for(precision),
         )
-
-    @property
-    def lr_scheduler(self) -> Any:
-        """The learning-rate scheduler, or None."""
-        return self._lr_scheduler
-
-    @lr_scheduler.setter
-    def lr_scheduler(self, scheduler: Any) -> None:
-        self._schedule_unit = None if scheduler is None else scheduler_unit(scheduler)
-        self._lr_scheduler = scheduler
+        self._last_fit = ""
 
     # -- hooks for subclasses --------------------------------------------------------------------------
 
@@ -179,13 +182,13 @@ class Trainer(Displayed):
 
     def prepare_batch(self, batch: Any) -> Batch:
         """Convert what the loader yields to signals, targets and metadata on the device; augment it in training."""
-        batch = as_batch(batch, self.device)
+        batch = as_batch(batch, self.device, float_targets=self._objective.takes_float_targets)
         if self.augmentation is None or not self.model.training:
             return batch
         return self.augmentation.augment(batch)
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """Return the logits `[B, K]` of a batch; metadata are passed to a network whose `forward` takes `metadata`."""
+        """Return the outputs for a batch, e.g. logits `[B, K]`; a network that takes metadata gets them."""
         return call_model(self.model, batch)
 
     def compute_loss(
@@ -209,31 +212,37 @@ class Trainer(Displayed):
         batch = self.prepare_batch(batch)
         with self.precision.context():
             outputs = self.forward(batch)
-            targets = batch.targets if self.augmentation is None else pad_targets(batch.targets, outputs)
+            targets = self._objective.fit_targets(outputs, batch.targets)
+            if self.augmentation is not None:
+                targets = pad_targets(targets, outputs)
             loss, components = split_loss(self.compute_loss(outputs, targets, batch.signals, batch.metadata))
-        return StepResult(loss, len(targets), count_correct(outputs, targets), components, batch)
+        n_correct, n_counted = self._objective.score(outputs, targets)
+        weight = self._objective.denominator(targets)
+        return StepResult(loss, len(targets), n_correct, n_counted, weight, components, batch)
 
     def train_epoch(self) -> dict[str, float]:
         """Train on all batches once.
 
         Returns:
-            Means over the samples: `loss`, `accuracy` (a fraction) and any component of the loss.
+            Means over the samples: `loss`, for a classification `accuracy` (a fraction), and components of the loss.
 
         Raises:
             NonFiniteLossError: a loss or a weight is infinite or NaN, unless `on_nonfinite` is None.
         """
         with self.epoch_context():
-            self.model.train()
+            self._modes.train(self.model)
             check_same_number_of_batches(self.train_loader)
             self._guard.begin(self.state.epoch, skipped=self._guard.skipped if self.replay.tally else 0)
             tally, batches = self.replay.start(self.train_loader, self.batches)
+            batches = self.limits.of_training(batches, self.train_loader, tally.n_batches)
             if getattr(self.train_loader, "num_workers", 0) > 0:
                 batches = until_workers_exit(batches, self._may_end)
             step, accept = self._guard.protecting(self.step), self._guard.accept
+            self._ignores_stop = self.state.should_stop  # from before this epoch, when it is called by hand
             try:
                 run_epoch(
                     batches, step, self.updater, self._hooks,
-                    tally=tally, accept_batch=accept, should_stop=self._save_or_stop,
+                    tally=tally, accept_batch=accept, should_stop=self._should_end_epoch,
                 )  # fmt: skip
             finally:
                 self.state.batch = tally.n_batches
@@ -248,7 +257,7 @@ class Trainer(Displayed):
         """Evaluate the network on the validation data.
 
         Returns:
-            Means over the samples: `loss`, `accuracy` (a fraction) and any component of the loss.
+            Means over the samples: `loss`, for a classification `accuracy` (a fraction), and components of the loss.
 
         Raises:
             ValueError: the trainer has no validation data.
@@ -257,7 +266,7 @@ class Trainer(Displayed):
             raise ValueError("validate_epoch needs a val_loader, but val_loader is None")
         self.model.eval()
         broadcast_buffers(self.model)
-        tally = run_epoch(self.batches(self.val_loader), self.step)
+        tally = run_epoch(self.limits.of_validation(self.batches(self.val_loader), self.val_loader), self.step)
         return self.summarize(tally.means(source="val_loader"))
 
     def fit(self, num_epochs: int, resume_from: str | Path | None = None) -> History:
@@ -282,52 +291,111 @@ class Trainer(Displayed):
             MemoryError: the device has too little memory.
             OSError: the last state cannot be saved.
         """
-        if num_epochs < 0:
-            raise ValueError(f"num_epochs is {num_epochs}, expected an integer >= 0")
-        if self._schedule_unit == "validation" and self.val_loader is None:
-            raise ValueError(f"{type(self.lr_scheduler).__name__} follows a validation metric, but val_loader is None")
-        self.state.should_stop = False
-        if resume_from is not None:
-            self.load_checkpoint(resume_from)
-        self.state.num_epochs = num_epochs if resume_from is not None else self.state.epoch + num_epochs
-        broadcast_weights(self.model)
-        self._autosave.check(self.state_dict)
-        self._hooks = active_callbacks(self.callbacks)
-        self._hooks.set_trainer(self)
+        self._begin_fit(num_epochs, resume_from)
         try:
-            with translate_torch_errors(), self._autosave:
+            with translate_torch_errors(), self._autosave, finish_batch_in_notebook(self.state):
                 fit_epochs(
                     self.state,
                     train_epoch=self.train_epoch,
                     validate_epoch=None if self.val_loader is None else self.validate_epoch,
                     callbacks=self._hooks,
-                    after_begin=lambda: self.replay.restore_random_state(self.train_loader),
+                    after_begin=lambda: self.replay.restore_random_state(self.train_loader, self.val_loader),
                     extra_logs=self._extra_logs,
                     step_schedule=self._step_schedule,
                     save=self._save_epoch,
                 )
                 if self.state.interrupted and self.replay.tally is not None:
                     self._save({}, is_best=False)
+            self._last_fit = "interrupted" if self.state.interrupted else ""
+        except BaseException:
+            self._last_fit = "failed"
+            raise
         finally:
             self._hooks = self.callbacks
         barrier()
         return self.state.history
+
+    def _begin_fit(self, num_epochs: int, resume_from: str | Path | None) -> None:
+        """Check that the parts belong together, and put the trainer where the training begins."""
+        if num_epochs < 0:
+            raise ValueError(f"num_epochs is {num_epochs}, expected an integer >= 0")
+        self._check_schedule()
+        check_optimizer(self.optimizer, self._trained_modules())
+        self._recover()
+        if resume_from is not None:
+            self.load_checkpoint(resume_from)
+        self.state.num_epochs = num_epochs if resume_from is not None else self.state.epoch + num_epochs
+        self.state.should_stop = self.limits.is_reached(self.state.global_step)
+        self._warn_of_surprises()
+        for module in self._trained_modules():
+            broadcast_weights(module)
+        self._autosave.check(self.state_dict)
+        self._hooks = active_callbacks(self.callbacks)
+        self._hooks.set_trainer(self)
+
+    def _recover(self) -> None:
+        """Continue after an interruption, and start the epoch over after a failure."""
+        if self._last_fit == "interrupted":
+            self.state.interrupted, self.state.interrupted_by = False, None
+        elif self._last_fit == "failed" and self.replay.tally is not None:
+            logger.warning("the last fit failed in epoch %d: starting this epoch over", self.state.epoch)
+            self.replay.restart()
+            self.state.batch = 0
+        self._last_fit = ""
+
+    def _check_schedule(self) -> None:
+        scheduler = self.lr_scheduler
+        if self._schedule_unit == "validation" and self.val_loader is None:
+            raise ValueError(f"{type(scheduler).__name__} follows a validation metric, but val_loader is None")
+        if getattr(scheduler, "optimizer", self.optimizer) is not self.optimizer:
+            raise ValueError(
+                f"{type(scheduler).__name__} schedules another optimizer: create it for the trainer's optimizer"
+            )
+
+    def _warn_of_surprises(self) -> None:
+        """Log what a user would otherwise notice by the results only."""
+        if (
+            self.lr_scheduler is not None
+            and self.state.epoch < self.state.num_epochs
+            and is_finished(self.lr_scheduler)
+        ):
+            logger.warning(
+                "%s is at its end: training continues at the learning rate %g; create a new schedule to change it",
+                type(self.lr_scheduler).__name__, float(self.optimizer.param_groups[0]["lr"]),
+            )  # fmt: skip
+        if untrained_criterion(self.optimizer, self.criterion):
+            logger.warning("the optimizer does not hold the parameters of the criterion, so they are not trained")
+        sums = self.gradient_accumulation_steps > 1 or world_size() > 1
+        if sums and self._objective.has_unknown_denominator:
+            logger.warning(
+                "%s weights or ignores samples: give it a method denominator(targets) that returns what its mean "
+                "divides by, otherwise micro-batches are weighted by their numbers of samples",
+                type(self.criterion).__name__,
+            )
 
     def _display_facts(self) -> dict[str, Any]:
         return training_facts(self)
 
     def _outputs(self, batch: Batch) -> torch.Tensor:
         """Return the outputs without wrappers, which would ignore hooks or wait for other processes."""
-        model, self.model = self.model, unwrap(self.model)
+        model, self._model = self._model, unwrap(self._model)
         try:
             with self.precision.context():
                 return self.forward(batch)
         finally:
-            self.model = model
+            self._model = model
 
     def _may_end(self) -> bool:
         """Whether the epoch can end here without losing a part of an accumulation window."""
         return self.state.interrupted and not self.updater.pending
+
+    def _should_end_epoch(self) -> bool:
+        """Save if a checkpoint is due; return whether the epoch ends here."""
+        interrupted = self._save_or_stop()
+        if self.limits.is_reached(self.state.global_step):
+            self.state.should_stop = True
+            return True
+        return interrupted or (self._consensus.ends_epoch and not self._ignores_stop)
 
     def _after_step(self) -> None:
         self.state.global_step += 1
@@ -340,115 +408,3 @@ class Trainer(Displayed):
 
     def _extra_logs(self) -> dict[str, float]:
         return {"lr": float(self.optimizer.param_groups[0]["lr"])} | self.precision.logs()
-
-    # -- checkpoints -----------------------------------------------------------------------------------
-
-    def save_checkpoint(self, epoch: int, val_metrics: dict[str, float], is_best: bool) -> Path:
-        """Save everything that an exact resume needs as `last.pt`, and as `best.pt` if `is_best`.
-
-        Args:
-            epoch: number of finished epochs, kept as metadata.
-            val_metrics: metrics, kept as metadata.
-            is_best: whether these weights are the best so far.
-
-        Returns:
-            The path of `last.pt`, which is then on disk. Files are complete or absent, never partial.
-
-        Raises:
-            ValueError: the trainer has no `checkpoint_dir`.
-            OSError: a file cannot be written.
-        """
-        self._save(val_metrics, is_best, epoch)
-        path = self._autosave.finish()
-        barrier()
-        return path
-
-    def load_checkpoint(self, checkpoint_path: str | Path) -> dict[str, Any]:
-        """Restore model, optimizer, scheduler, loss scale, callbacks, random states and position.
-
-        If `last.pt` is damaged or missing, `previous.pt` beside it is loaded, with a warning in the log.
-
-        Returns:
-            The metadata: `epoch`, `val_metrics`, `is_best`.
-
-        Raises:
-            FileNotFoundError: the file does not exist.
-            ValueError: the file is damaged, or belongs to another network or another set of callbacks.
-        """
-        self._autosave.wait()
-        state, metadata = load_training(checkpoint_path)
-        try:
-            check_kinds(state["kinds"], self._all_kinds())
-            self.load_state_dict(state)
-        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise ValueError(f"{checkpoint_path}: does not fit this trainer: {error}") from error
-        return metadata
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything that an exact resume needs, as tensors and plain data."""
-        own = self.replay.state_dict(self.train_loader)
-        return {
-            "kinds": self._all_kinds(),
-            "model": weights_of(self.model),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.lr_scheduler.state_dict() if self.lr_scheduler is not None else {},
-            "precision": self.precision.state_dict(),
-            "callbacks": self.callbacks.state_dict(),
-            "state": self.state.state_dict(),
-            "passes": self.replay.passes,
-            "n_batches": n_batches_of(self.train_loader),
-            "skipped": self._guard.skipped,
-            **own,
-            "processes": gather_process_states(own),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        load_weights_into(self.model, state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.lr_scheduler is not None:
-            self.lr_scheduler.load_state_dict(state["scheduler"])
-        self.precision.load_state_dict(state["precision"])
-        self.callbacks.load_state_dict(state["callbacks"])
-        self.state.load_state_dict(state["state"])
-        self._guard.skipped = state.get("skipped", 0)  # not in format 1
-        self.replay.passes = state["passes"]
-        own = select_process_state(state)
-        check_n_batches(
-            self.train_loader,
-            state.get("n_batches"),
-            within_epoch=state["tally"] is not None,
-            schedule_counts_steps=self._schedule_unit == "step",
-        )
-        self.replay.load_state_dict(own, self.train_loader, self.device)
-        if self.replay.tally is not None:
-            self.state.batch = self.replay.tally.n_batches  # not in format 1
-
-    def _all_kinds(self) -> dict[str, str]:
-        parts = {"optimizer": self.optimizer, "scheduler": self.lr_scheduler, "precision": self.precision}
-        return {name: type(part).__name__ for name, part in parts.items()} | self.kinds
-
-    def _is_save_due(self) -> bool:
-        return self.replay.tally is not None and self._autosave.is_due(self.replay.tally.n_batches)
-
-    def _save_or_stop(self) -> bool:
-        """Save between two optimizer steps if a checkpoint is due; return whether to end the epoch."""
-        is_due, tally = self._consensus.update(self.state, self.updater), self.replay.tally
-        if is_due and tally is not None:
-            self._guard.check(tally.n_batches)
-            self.state.batch = tally.n_batches
-            self._save({}, is_best=False)
-            self._autosave.begin_interval(tally.n_batches)
-        return self.state.interrupted
-
-    def _save_epoch(self, logs: dict[str, float], is_best: bool) -> None:
-        self._save({name: value for name, value in logs.items() if name.startswith("val_")}, is_best)
-        self._autosave.begin_interval(0)
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in logs.items())
-        logger.info("epoch %d/%d  %s", self.state.epoch, self.state.num_epochs, shown)
-
-    def _save(self, val_metrics: dict[str, float], is_best: bool, epoch: int | None = None) -> None:
-        """Save in the background, if there is a `checkpoint_dir`."""
-        epoch = self.state.epoch if epoch is None else epoch
-        metadata = {"epoch": epoch, "val_metrics": dict(val_metrics), "is_best": is_best}
-        self._autosave.save(self.state_dict, metadata, is_best)

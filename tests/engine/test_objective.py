@@ -1,0 +1,240 @@
+"""Tasks: accuracy fits the targets or is not reported; what a mean loss divides by."""
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from whirl.augment.signal_mixing import MixupAugmentation
+from whirl.engine.objective import Objective
+from whirl.losses import cnn_losses, losses
+from whirl.training.trainer import Trainer
+
+N = 200
+WEIGHT = torch.tensor([1.0, 5.0, 0.2])
+
+
+def fit(model, targets, criterion=None, n_features=4, **options):
+    torch.manual_seed(0)
+    signals = torch.randn(N, 1, n_features)
+    batches = list(zip(signals.split(16), targets(signals).split(16), strict=True))
+    trainer = Trainer(model, batches, batches, criterion=criterion, device="cpu", **options)
+    return trainer, trainer.fit(1), signals
+
+
+def flat(n_out):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(4, n_out))
+
+
+def above_zero(signals):
+    return (signals.mean((1, 2)) > 0).float()
+
+
+@pytest.mark.parametrize("shape", [(N, 1), (N,)])
+@pytest.mark.parametrize("criterion", [nn.MSELoss(), F.l1_loss, nn.SmoothL1Loss()])
+def test_regression_has_no_accuracy(shape, criterion):
+    trainer, history, _ = fit(flat(1), lambda signals: signals.mean((1, 2)).reshape(shape), criterion)
+    assert "val_accuracy" not in history
+    assert trainer.task == "regression"
+
+
+def test_regression_on_a_vector_is_not_broadcast():
+    """Outputs [B, 1] and targets [B] would otherwise give the loss of all pairs."""
+    model = flat(1)
+    _, history, signals = fit(model, lambda signals: signals.mean((1, 2)), nn.MSELoss())
+    with torch.no_grad():
+        expected = F.mse_loss(model(signals)[:, 0], signals.mean((1, 2)))
+    assert history["val_loss"][0] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_autoencoder_has_no_accuracy():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.Unflatten(1, (1, 4)))
+    assert "val_accuracy" not in fit(model, lambda signals: signals, nn.MSELoss())[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
+@pytest.mark.parametrize("shape", [(N, 1), (N,)])
+@pytest.mark.parametrize("options", [{"criterion": nn.BCEWithLogitsLoss()}, {"task": "binary"}])
+def test_accuracy_of_one_logit(dtype, shape, options):
+    model = flat(1)
+    trainer, history, signals = fit(model, lambda x: above_zero(x).to(dtype).reshape(shape), **options)
+    with torch.no_grad():
+        expected = ((model(signals)[:, 0] > 0) == (above_zero(signals) > 0)).double().mean()
+    assert history["val_accuracy"][0] == pytest.approx(float(expected))
+    assert 0.2 < history["val_accuracy"][0] < 0.95
+    assert trainer.task == "binary"
+
+
+def test_accuracy_of_one_probability():
+    model = nn.Sequential(flat(1), nn.Sigmoid())
+    _, history, signals = fit(model, lambda x: above_zero(x)[:, None], nn.BCELoss())
+    with torch.no_grad():
+        expected = ((model(signals)[:, 0] > 0.5) == (above_zero(signals) > 0)).double().mean()
+    assert history["val_accuracy"][0] == pytest.approx(float(expected))
+
+
+def test_accuracy_of_several_labels_counts_exact_matches():
+    model = flat(3)
+    trainer, history, signals = fit(model, lambda x: (x[:, 0, :3] > 0).float(), nn.BCEWithLogitsLoss())
+    with torch.no_grad():
+        expected = ((model(signals) > 0) == (signals[:, 0, :3] > 0)).all(1).double().mean()
+    assert history["val_accuracy"][0] == pytest.approx(float(expected))
+    assert trainer.task == "multilabel"
+
+
+@pytest.mark.parametrize("ignored", [-100, 1])
+def test_ignored_labels_do_not_count(ignored):
+    def targets(signals):
+        labels = torch.arange(N) % 3
+        return labels.where(torch.arange(N) % 2 == 0, ignored)
+
+    model = flat(3)
+    _, history, signals = fit(model, targets, nn.CrossEntropyLoss(ignore_index=ignored))
+    with torch.no_grad():
+        outputs, labels = model(signals), targets(signals)
+        kept = labels != ignored
+        accuracy = (outputs.argmax(1) == labels)[kept].double().mean()
+        loss = F.cross_entropy(outputs, labels, ignore_index=ignored)
+    assert history["val_accuracy"][0] == pytest.approx(float(accuracy))
+    assert history["val_loss"][0] == pytest.approx(float(loss), rel=1e-5)
+
+
+def test_accuracy_of_dense_labels_is_a_fraction():
+    model = nn.Conv1d(1, 3, 1)
+    history = fit(model, lambda signals: torch.randint(3, (N, 4)), nn.CrossEntropyLoss())[1]
+    assert 0 <= history["val_accuracy"][0] <= 1
+
+
+@pytest.mark.parametrize(
+    ("targets", "task"),
+    [
+        (lambda x: torch.arange(N) % 3, "multiclass"),
+        (lambda x: F.one_hot(torch.arange(N) % 3).float(), "multiclass"),
+        (lambda x: (x[:, 0, :3] > 0).float(), None),
+        (lambda x: x[:, 0, :3], None),
+    ],
+)
+def test_task_of_an_unknown_criterion(targets, task):
+    def criterion(outputs, targets):
+        return (outputs.square().mean(1) * (1 + targets.view(len(targets), -1).float().mean(1))).mean()
+
+    trainer, history, _ = fit(flat(3), targets, criterion)
+    assert trainer.task == task
+    assert ("val_accuracy" in history) == (task is not None)
+
+
+def test_mixed_labels_still_count_by_their_largest_weight():
+    trainer, history, _ = fit(flat(3), lambda x: torch.arange(N) % 3, augmentation=MixupAugmentation(num_classes=3))
+    assert "train_accuracy" in history
+    assert trainer.task == "multiclass"
+
+
+def test_rejects_an_unknown_task():
+    with pytest.raises(ValueError, match="unknown task 'multi'"):
+        Objective(task="multi")
+
+
+CRITERIA = {
+    "torch": nn.CrossEntropyLoss(WEIGHT),
+    "torch_smoothed": nn.CrossEntropyLoss(WEIGHT, label_smoothing=0.1),
+    "torch_ignoring": nn.CrossEntropyLoss(WEIGHT, ignore_index=0),
+    "partial": functools.partial(F.cross_entropy, weight=WEIGHT),
+    "cnn_cross_entropy": cnn_losses.CrossEntropyLoss(WEIGHT),
+    "cnn_smoothing": cnn_losses.LabelSmoothingCrossEntropy(0.1, WEIGHT),
+    "focal": losses.FocalLoss(WEIGHT),
+    "physics_informed": losses.PhysicsInformedLoss(data_criterion=cnn_losses.CrossEntropyLoss(WEIGHT)),
+}
+
+
+@pytest.mark.parametrize("criterion", CRITERIA.values(), ids=CRITERIA)
+@pytest.mark.parametrize("micro", [3, 5])
+def test_accumulation_is_exact_for_weighted_means(criterion, micro):
+    """A window of micro-batches steps as one batch of all its samples."""
+    generator = torch.Generator().manual_seed(1)
+    signals, targets = torch.randn(15, 1, 4, generator=generator), torch.randint(3, (15,), generator=generator)
+    stepped = []
+    for size, k in ((15, 1), (micro, 15 // micro)):
+        model = flat(3)
+        batches = list(zip(signals.split(size), targets.split(size), strict=True))
+        sgd = torch.optim.SGD(model.parameters(), lr=0.5)
+        options = {"gradient_accumulation_steps": k, "max_grad_norm": None}
+        trainer = Trainer(model, batches, batches, sgd, criterion, device="cpu", **options)
+        history = trainer.fit(1)
+        assert trainer.state.global_step == 1
+        stepped.append((model[1].weight.detach(), history["val_loss"][0]))
+    torch.testing.assert_close(stepped[0][0], stepped[1][0], rtol=1e-4, atol=1e-6)
+    assert stepped[0][1] == pytest.approx(stepped[1][1], rel=1e-4)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA.values(), ids=CRITERIA)
+def test_validation_loss_does_not_depend_on_the_batch_size(criterion):
+    generator = torch.Generator().manual_seed(1)
+    signals, targets = torch.randn(60, 1, 4, generator=generator), torch.randint(3, (60,), generator=generator)
+    model = flat(3)
+    expected = float(criterion(model(signals), targets).detach())
+    for size in (1, 7, 60):
+        batches = [
+            batch for batch in zip(signals.split(size), targets.split(size), strict=True)
+            if criterion(model(batch[0]), batch[1]).isfinite()  # torch gives NaN where all labels are ignored
+        ]  # fmt: skip
+        trainer = Trainer(model, batches, batches, criterion=criterion, device="cpu")
+        assert trainer.validate_epoch()["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_warns_of_an_unknown_denominator(caplog):
+    class Weighted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("weight", WEIGHT)
+
+        def forward(self, outputs, targets):
+            return F.cross_entropy(outputs, targets, self.weight)
+
+    fit(flat(3), lambda x: torch.arange(N) % 3, Weighted(), gradient_accumulation_steps=2)
+    assert "give it a method denominator(targets)" in caplog.text
+    caplog.clear()
+    fit(flat(3), lambda x: torch.arange(N) % 3, Weighted())
+    fit(flat(3), lambda x: torch.arange(N) % 3, nn.CrossEntropyLoss(WEIGHT), gradient_accumulation_steps=2)
+    assert "denominator" not in caplog.text
+
+
+def test_rejects_an_unreduced_loss():
+    with pytest.raises(ValueError, match=r"the loss has shape \[16\], expected a scalar: set reduction='mean'"):
+        fit(flat(3), lambda x: torch.arange(N) % 3, nn.CrossEntropyLoss(reduction="none"))
+
+
+class Dictionary(nn.Module):
+    def __init__(self, key="logits"):
+        super().__init__()
+        self.key, self.head = key, flat(3)
+
+    def forward(self, signals):
+        return {self.key: self.head(signals), "features": signals}
+
+
+def test_outputs_may_be_a_mapping_with_logits():
+    assert 0 <= fit(Dictionary(), lambda x: torch.arange(N) % 3)[1]["val_accuracy"][0] <= 1
+
+
+@pytest.mark.parametrize(
+    ("model", "found"),
+    [(Dictionary("scores"), r"the keys \['features', 'scores'\]"), (nn.Identity(), "a tuple")],
+)
+def test_rejects_other_outputs_with_a_remedy(model, found):
+    if isinstance(model, nn.Identity):
+        model = flat(3)
+        model.forward = lambda signals: (signals, signals)
+    with pytest.raises(TypeError, match=found + ", expected a tensor of logits or a mapping with the key 'logits'"):
+        fit(model, lambda x: torch.arange(N) % 3)
+
+
+def test_rejects_batches_of_arrays():
+    batch = (np.zeros((4, 1, 4), np.float32), torch.zeros(4, dtype=torch.int64))
+    with pytest.raises(
+        TypeError, match=r"the signals of a batch are a ndarray, expected a tensor: use torch\.as_tensor"
+    ):
+        Trainer(flat(3), [batch], device="cpu").fit(1)

@@ -1,0 +1,193 @@
+"""What a criterion and its targets mean: the task, which predictions are correct, and what a mean loss divides by."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from whirl.validation import check_name
+
+TASKS = ("auto", "multiclass", "binary", "multilabel", "regression")
+
+_PROBABILITIES = (nn.BCELoss, F.binary_cross_entropy)
+_OF_LABELS = (*_PROBABILITIES, nn.BCEWithLogitsLoss, F.binary_cross_entropy_with_logits, nn.MultiLabelSoftMarginLoss)
+_CROSS_ENTROPY = (nn.CrossEntropyLoss, nn.NLLLoss, F.cross_entropy, F.nll_loss)
+_OF_CLASSES = (*_CROSS_ENTROPY, nn.MultiMarginLoss, F.multi_margin_loss, nn.KLDivLoss, F.kl_div)
+_OF_NUMBERS = (
+    *(nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.GaussianNLLLoss, nn.PoissonNLLLoss),
+    *(F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, F.gaussian_nll_loss, F.poisson_nll_loss),
+)
+_DEFAULT_CRITERIA = {"binary": nn.BCEWithLogitsLoss, "multilabel": nn.BCEWithLogitsLoss, "regression": nn.MSELoss}
+
+
+class Score(NamedTuple):
+    """The correct predictions of a batch.
+
+    Attributes:
+        n_correct: 0-dimensional, on the device; None if nothing is classified.
+        n_counted: labels that count, 0-dimensional on the device; None if these are all samples.
+    """
+
+    n_correct: Tensor | None = None
+    n_counted: Tensor | None = None
+
+
+class Objective:
+    """A criterion and the task that it trains for.
+
+    The task is stated, or found from the criterion, or for an unknown criterion from the first batch:
+
+    - `'multiclass'`: logits `[B, K]`, labels `[B]` or class weights `[B, K]`; also `[B, K, ...]` and labels `[B, ...]`.
+      Accuracy is the fraction of labels, those with the criterion's `ignore_index` excepted, with the largest logit.
+    - `'binary'`: logits `[B]` or `[B, 1]`, targets 0 or 1. A positive logit predicts 1 (with `BCELoss`, which takes
+      probabilities, one above 0.5).
+    - `'multilabel'`: logits `[B, K]`, targets 0 or 1 `[B, K]`. Accuracy is the fraction of samples whose K labels are
+      all correct, as in scikit-learn.
+    - `'regression'`: there is no accuracy.
+
+    An unknown criterion is taken for multi-class only if the targets are integers that fit the logits, or distributions
+    over the classes. Otherwise no accuracy is reported.
+
+    A criterion of your own can have an attribute `task`, and a method `denominator(targets)` that returns what its mean
+    divides by (see `denominator`).
+
+    Args:
+        criterion: mean loss of `(outputs, targets)`; None is cross entropy, or what fits the stated task.
+        task: one of `TASKS`.
+
+    Attributes:
+        criterion: the criterion.
+        task: the task; `'auto'` until it is known, None if it cannot be known.
+
+    Raises:
+        ValueError: `task` is unknown.
+
+    Example:
+        >>> objective = Objective(nn.BCEWithLogitsLoss())
+        >>> objective.score(torch.tensor([[2.0], [-1.0]]), torch.tensor([[1.0], [1.0]])).n_correct
+        tensor(1)
+        >>> objective.task
+        'binary'
+    """
+
+    def __init__(self, criterion: Any = None, task: str = "auto") -> None:
+        check_name("task", task, TASKS)
+        self.criterion = _DEFAULT_CRITERIA.get(task, nn.CrossEntropyLoss)() if criterion is None else criterion
+        self._kind, self._settings = _kind_and_settings(self.criterion)
+        self._denominator = getattr(self.criterion, "denominator", None)
+        self._threshold = 0.5 if self._kind in _PROBABILITIES else 0.0
+        self._ignored = self._settings("ignore_index", -100) if self._kind in _CROSS_ENTROPY else None
+        self.task: str | None = task if task != "auto" else _stated_task(self.criterion, self._kind)
+
+    @property
+    def takes_float_targets(self) -> bool:
+        """Whether targets `[B]` may be floating-point numbers."""
+        return self.task != "multiclass"
+
+    def fit_targets(self, outputs: Any, targets: Tensor) -> Tensor:
+        """Return targets in the form that the criterion needs: numbers in the shape of the outputs, unless classes.
+
+        Targets `[B]` for outputs `[B, 1]` would otherwise be refused, or compared with every output of the batch.
+        """
+        if self.task == "auto":
+            self.task = _guess_task(self._kind, outputs, targets)
+        if self.task in (None, "multiclass"):
+            return targets
+        if targets.shape != outputs.shape and targets.numel() == outputs.numel():
+            targets = targets.reshape(outputs.shape)
+        return targets if targets.is_floating_point() else targets.to(_at_least_float32(outputs.dtype))
+
+    def score(self, outputs: Tensor, targets: Tensor) -> Score:
+        """Count the correct predictions of a batch; outputs beyond the last target are ignored."""
+        if self.task == "auto":
+            self.task = _guess_task(self._kind, outputs, targets)
+        outputs = outputs.detach()[: len(targets)]
+        if self.task == "multiclass":
+            labels = targets.argmax(1) if targets.is_floating_point() else targets
+            return self._without_ignored(outputs.argmax(1) == labels, labels)
+        if self.task not in ("binary", "multilabel"):
+            return Score()
+        correct = (outputs > self._threshold).reshape(len(targets), -1) == (targets > 0.5).reshape(len(targets), -1)
+        return Score(correct.all(1).sum())
+
+    def _without_ignored(self, correct: Tensor, labels: Tensor) -> Score:
+        counted = self._counted(labels)
+        if counted is not None:
+            return Score((correct & counted).sum(), counted.sum())
+        n_labels = None if labels.ndim == 1 else torch.tensor(labels.numel(), device=labels.device)
+        return Score(correct.sum(), n_labels)
+
+    def denominator(self, targets: Tensor) -> Tensor | None:
+        """Return what the mean loss divides by, 0-dimensional without a gradient; None if it is the number of samples.
+
+        Known are torch's cross entropies, with class weights and ignored labels, and criteria that have a method
+        `denominator(targets)`, as the losses of whirl have.
+        """
+        if self._denominator is not None:
+            return self._denominator(targets)
+        if self._kind not in _CROSS_ENTROPY or targets.is_floating_point():
+            return None
+        weight, counted = self._settings("weight", None), self._counted(targets)
+        if weight is None:
+            return None if counted is None else counted.sum()
+        if counted is None:
+            return weight[targets].sum()
+        return (weight[targets.where(counted, 0)] * counted).sum()
+
+    def _counted(self, labels: Tensor) -> Tensor | None:
+        """Return which labels are not ignored; None if none is, which costs an accelerator a wait and is left to it."""
+        if self._ignored is None or (labels.is_cpu and self._ignored < 0 and not (labels < 0).any()):
+            return None
+        return labels != self._ignored
+
+    @property
+    def has_unknown_denominator(self) -> bool:
+        """Whether the criterion seems to weight or ignore samples, but does not tell what its mean divides by."""
+        if self._denominator is not None or self._kind is not None:
+            return False
+        weights = [getattr(self.criterion, name, None) for name in ("weight", "class_weights", "alpha")]
+        return hasattr(self.criterion, "ignore_index") or any(isinstance(weight, Tensor) for weight in weights)
+
+
+def _kind_and_settings(criterion: Any) -> tuple[Any, Any]:
+    """Return the class or function of torch that a criterion is, or None, and a function that reads its settings."""
+    if isinstance(criterion, functools.partial):
+        return _known(criterion.func), lambda name, default: criterion.keywords.get(name, default)
+    if isinstance(criterion, nn.Module):
+        found = next((k for k in _ALL if isinstance(k, type) and type(criterion).forward is k.forward), None)
+        return found, lambda name, default: getattr(criterion, name, default)
+    return _known(criterion), lambda name, default: default
+
+
+_ALL = (*_OF_LABELS, *_OF_CLASSES, *_OF_NUMBERS)
+
+
+def _known(function: Any) -> Any:
+    return next((kind for kind in _ALL if kind is function), None)
+
+
+def _stated_task(criterion: Any, kind: Any) -> str | None:
+    stated = getattr(criterion, "task", None)
+    if stated is not None:
+        return stated
+    return "multiclass" if kind in _OF_CLASSES else "regression" if kind in _OF_NUMBERS else "auto"
+
+
+def _guess_task(kind: Any, outputs: Tensor, targets: Tensor) -> str | None:
+    if kind is not None:  # a loss of binary labels
+        return "binary" if outputs.ndim == 1 or outputs[0].numel() == 1 else "multilabel"
+    outputs = outputs.detach()[: len(targets)]
+    if outputs.ndim < 2 or outputs.shape[1] < 2:
+        return None
+    if not targets.is_floating_point():
+        return "multiclass" if targets.shape == outputs.shape[:1] + outputs.shape[2:] else None
+    is_distribution = targets.ndim == 2 and targets.shape[1] <= outputs.shape[1] and (targets >= 0).all()
+    return "multiclass" if is_distribution and ((targets.sum(1) - 1).abs() < 1e-3).all() else None
+
+
+def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32) if dtype.is_floating_point else torch.float32
