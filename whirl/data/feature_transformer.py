@@ -7,14 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-
-from whirl._distribution import install_hint
-
-try:
-    from sklearn.base import BaseEstimator, TransformerMixin
-    from sklearn.utils.validation import check_is_fitted, validate_data
-except ImportError:
-    raise ImportError(f"features in a pipeline need scikit-learn 1.6: {install_hint('search')}") from None
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from whirl.data.features import MIN_SAMPLES, SIGNAL, feature_table, signal_features
 from whirl.physics.rolling_bearing import BEARINGS, FaultOrders, fault_orders

@@ -93,6 +93,17 @@ def feature_rows(diagnoses: Sequence[RecordingDiagnosis]) -> tuple[NDArray[np.fl
     )
 
 
+def depths_db(features: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return the depth of each family in dB, `[..., 3]`, from features `[..., 3, F]`.
+
+    Example:
+        >>> families = {"BPFO": FamilyEvidence("BPFO", "outer_race", 3.58, 18.0, -12.0)}
+        >>> depths_db(family_features(families)[0])[1].round(2)
+        np.float32(-12.0)
+    """
+    return 10 * features[..., FAMILY_FEATURES.index("depth")] + _MIN_DEPTH_DB
+
+
 def _own_features(family: FamilyEvidence) -> list[float]:
     levels = [level for level in family.harmonics_db if level is not None]
     mean = float(np.mean(levels)) if levels else 0.0

@@ -16,8 +16,8 @@ from whirl.validation import check_number
 LEVEL_REVOLUTIONS = 16.0
 """Shaft revolutions in a window of `order_levels`."""
 
-EVIDENCE_REVOLUTIONS = 64.0
-"""Shaft revolutions in a window of `order_evidence`: whirl at 0.48X and looseness at 1/2X are 1.3 bins apart there."""
+EVIDENCE_REVOLUTIONS = 128.0
+"""Shaft revolutions in a window of `order_evidence`: whirl at 0.48X and looseness at 1/2X are 2.6 bins apart there."""
 
 MIN_REVOLUTIONS = 4.0
 """Recordings with fewer shaft revolutions have no features."""
@@ -84,7 +84,7 @@ def level_names(n_channels: int) -> list[str]:
 
 
 def order_evidence(recording: Recording) -> NDArray[np.float32]:
-    """Compute the evidence of rotor and journal-bearing faults in windows of 64 revolutions.
+    """Compute the evidence of rotor and journal-bearing faults in windows of 128 revolutions.
 
     Args:
         recording: as for `order_levels`.
@@ -97,7 +97,7 @@ def order_evidence(recording: Recording) -> NDArray[np.float32]:
         ValueError: the speed is unknown, or the recording is too short.
 
     Example:
-        >>> noise = np.random.default_rng(0).normal(size=40_000)
+        >>> noise = np.random.default_rng(0).normal(size=80_000)
         >>> order_evidence(Recording(noise, 10_000, rpm=1500)).shape
         (2, 11)
     """

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from whirl._distribution import install_hint
 from whirl.data.features import evidence_features
 from whirl.data.loaders import make_loader
 from whirl.evaluation.prediction import predict_windows
@@ -126,14 +125,10 @@ def _order_evidence(task: Task, setting: AblationSetting) -> OrderEvidence:
 
 def _logistic_regression(task: Task, setting: AblationSetting, seed: int) -> np.ndarray:
     """Fit a logistic regression to the evidence of the labeled windows, without a network."""
-    try:
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-    except ImportError:
-        raise ImportError(
-            f"the arm 'evidence' requires scikit-learn; install it with: {install_hint('ablation')}"
-        ) from None
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     evidence = _order_evidence(task, setting)
     model.fit(evidence_features(task.labeled, evidence).numpy(), task.labeled.targets.numpy())

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from whirl._distribution import install_hint
 from whirl.engine.distributed import is_main_process
 from whirl.tuning.storage import import_optuna, open_storage, redact_password, retry
 from whirl.validation import check_count, check_name
@@ -157,10 +156,5 @@ def param_importances(trials: list[optuna.trial.FrozenTrial], seed: int = 0) -> 
     optuna = import_optuna()
     study = optuna.create_study(direction="maximize")
     study.add_trials(scored)
-    try:
-        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
-    except ImportError as error:
-        raise ImportError(
-            f"parameter importances require scikit-learn; install it with: {install_hint('search')}"
-        ) from error
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
     return optuna.importance.get_param_importances(study, evaluator=evaluator)
