@@ -94,7 +94,7 @@ def test_run_folder_has_all_files(run):
     files = {"config.yaml", "data.json", "history.json", "metrics.json", "predictions.csv", "report.html"}
     assert names == files | {"checkpoints"}
     metrics = json.loads((run / "metrics.json").read_text())
-    assert set(metrics) == {"window", "recording"}
+    assert set(metrics) == {"window", "recording", "baselines"}
     assert 0 <= metrics["recording"]["accuracy"] <= 1
     rows = list(csv.DictReader((run / "predictions.csv").read_text().splitlines()))
     n_correct = sum(row["label"] == row["predicted"] for row in rows)
@@ -145,7 +145,9 @@ def test_predict_prints_one_diagnosis_per_file(run, simulated):
     files = sorted(simulated.rglob("*.npz"))[:2]
     done = whirl("predict", run, *files)
     assert done.exit_code == 0, done.output
-    assert len(done.stdout.splitlines()) == 2
+    first_lines = [line for line in done.stdout.splitlines() if not line.startswith(" ")]
+    assert [line.split()[0] for line in first_lines] == [str(file) for file in files]
+    assert "[untrained: " in first_lines[0]
     diagnoses = json.loads(whirl("predict", run, *files, "--json").stdout)
     for diagnosis, file in zip(diagnoses, files, strict=True):
         assert diagnosis["file"] == str(file)

@@ -103,7 +103,7 @@ def test_unknown_designations_are_not_replaced_by_a_similar_bearing(text: str) -
 
 
 def test_an_unknown_designation_names_the_nearest_one() -> None:
-    with pytest.raises(ValueError, match=r"unknown bearing 'ER16'; did you mean 'ER-16K'\? Give a designation"):
+    with pytest.raises(ValueError, match=r"unknown bearing 'ER16'; did you mean 'ER-16K'\? Expected a designation"):
         parse_bearing("ER16")
     with pytest.raises(ValueError, match=r"Separate bearings by ';'"):
         parse_bearing("6205, 6203")

@@ -12,7 +12,7 @@ def resolved(**settings):
     choices = {
         "model": "wdcnn", "window": 1024, "hop": 512, "epochs": 1, "classes": ["a", "b"], "channels": ["DE"],
         "sampling_rate_hz": 12_000, "band_limit_hz": "off", "rpm_range": "unknown", "precision": "32",
-        "bearing": "unknown", "threads": 1,
+        "bearing": "unknown", "threads": 1, "descriptors": "off",
     }  # fmt: skip
     return resolve(make_config({}), **choices | settings)
 

@@ -323,7 +323,7 @@ EDITS = {
         "cannot be printed",
     ),
     "another number of classes": (set_value("settings", "classes", value=["a", "b"]), "another network"),
-    "unknown bearing": (set_value("settings", "bearing", value="../6205"), "bearing"),
+    "unknown bearing": (set_value("settings", "bearing", value="../../x"), "bearing"),
     "checksum as number": (set_value("weights_sha256", value=0), "weights_sha256"),
     "checksum as path": (set_value("weights_sha256", value="../../x"), "weights_sha256"),
     "fingerprint": (set_value("fingerprint", value="<script>"), "fingerprint"),

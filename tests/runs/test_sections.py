@@ -98,6 +98,31 @@ def test_misplaced_key_names_its_section():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"epochs": 1.5}, "epochs is 1.5, expected an integer >= 1 and <= 1000000"),
+        ({"band_limit_hz": "x"}, "band_limit_hz is 'x', expected a number or 'off'"),
+        ({"band_limit_hz": -1.0}, "band_limit_hz is -1.0, expected a frequency > 0 or off"),
+        ({"rpm_range": ["a", 3]}, "rpm_range is ['a', 3], expected two numbers or 'unknown'"),
+        ({"test_specimens": 3}, "test_specimens is 3, expected a list of names or 'drawn'"),
+        ({"split": "foo"}, "unknown split 'foo'; expected one of: specimen, recording, time"),
+        ({"sync_batchnorm": "maybe"}, "sync_batchnorm is 'maybe', expected true or false"),
+        ({"progressive": [[1]]}, "progressive is [[1]], expected a list of pairs"),
+        ({"trainer": 3}, "trainer is 3, expected the name of a trainer"),
+        ({"simulation": 3}, "simulation is 3, expected a mapping of settings"),
+        ({"simulation": {"n_machines": "x"}}, "simulation.n_machines is 'x', expected an integer >= 3 and <= 100000"),
+        ({"checkpoint_every": -3}, "checkpoint_every is -3, expected a number of batches >= 1 or a time"),
+        ({"teacher": None, "alpha": 0.5}, "teacher is required"),
+        ({"trainer": "plain", "trainer_options": {"a": 1}}, "trainer_options requires a trainer that a plug-in"),
+    ],
+)
+def test_message_states_the_value_and_what_was_expected(settings, message):
+    with pytest.raises(ValueError) as caught:
+        make_config(settings)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
         ({"teacher": "a", "representation": "stft"}, "mutually exclusive"),
         ({"alpha": 0.3, "trainer": "pinn"}, "alpha requires trainer 'distilled' (got 'pinn')"),
         ({"alpha": 0.3}, "teacher is required"),
@@ -120,7 +145,7 @@ def test_option_overrides_the_training_method_of_a_file(tmp_path):
 CHOICES = {
     "model": "wdcnn", "window": 1024, "hop": 512, "epochs": 1, "classes": ["a", "b"], "channels": ["DE"],
     "sampling_rate_hz": 12_000, "band_limit_hz": "off", "rpm_range": "unknown", "precision": "32", "bearing": "unknown",
-    "threads": 1,
+    "threads": 1, "descriptors": "off",
 }  # fmt: skip
 
 
@@ -137,7 +162,7 @@ def test_resolved_configuration_is_complete_and_frozen():
 def test_changed_settings_are_validated():
     resolved = resolve(make_config({}), **CHOICES)
     assert with_settings(resolved, lr=0.5).training.lr == 0.5
-    with pytest.raises(ValueError, match="lr: Input should be greater than 0"):
+    with pytest.raises(ValueError, match="lr is -1, expected a number > 0"):
         with_settings(resolved, lr=-1)
     with pytest.raises(ValueError, match="unknown setting 'something'"):
         from_flat({"something": 1}, Config)

@@ -50,7 +50,8 @@ def predict(
     """Predict the fault of each recording, with its probability."""
     from whirl.runs.prediction import predict_files
 
-    print_results(*predict_files(run, files, options.sampling_rate_hz, options.channels), options.as_json)
+    known = {"bearing": options.bearing, "rpm": options.rpm}
+    print_results(*predict_files(run, files, options.sampling_rate_hz, options.channels, **known), options.as_json)
 
 
 @with_options("whirl.runs.command_options.DiagnoseSection")

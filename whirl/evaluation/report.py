@@ -15,6 +15,7 @@ from whirl.engine.history import History
 from whirl.evaluation.figures import plot_confusion_matrix, plot_learning_curve, plot_reliability_diagram, to_svg
 from whirl.evaluation.hard_cases import HardCase, annotated_spectrum, hardest_recordings, physics_verdict
 from whirl.evaluation.prediction import Predictions
+from whirl.physics.bearings import parse_bearings
 from whirl.physics.faults import ROLLING_CLASSES
 from whirl.physics.rolling_bearing import FaultOrders
 
@@ -45,16 +46,18 @@ class Report:
         config: all settings by name, possibly nested.
         classes: names of the K classes.
         model: name of the network.
-        n_parameters: number of trainable parameters.
+        n_parameters: number of trainable parameters; None for a model of descriptors.
         history: values per epoch of `train_loss`, `val_loss`, `train_accuracy`, `val_accuracy`, `lr`, and of the terms
             that a physics-informed training logs; all optional.
-        metrics: metrics from `metrics.evaluate_predictions`.
+        metrics: metrics from `metrics.compute_metrics` by level, `"recording"` and, for a network, `"window"`; and
+            scores of simple diagnosers by name as `"baselines"`, optional.
         predictions: predictions for the test recordings, see `aggregate_by_recording`; they index `parts["test"]`.
         parts: recordings of `"train"`, `"val"` and `"test"`; only the last is required.
         split_by: what the parts do not share: `"specimen"`, `"recording"` or `"time"`.
         window: samples in a window.
         hops: samples between the starts of consecutive windows, by part; by default windows do not overlap.
         window_reason: explanation of the window length.
+        better_baselines: sentences about simple diagnosers that surpass the trained one, for the top of the page.
         notes: choices and warnings that are relevant for the interpretation.
         leaks: accepted leaks from training into test data; they are shown prominently.
         orders: kinematics of the rolling bearing; None if there is none.
@@ -73,7 +76,7 @@ class Report:
     config: Mapping[str, Any]
     classes: Sequence[str]
     model: str
-    n_parameters: int
+    n_parameters: int | None
     history: Mapping[str, Sequence[float | None]]
     metrics: Mapping[str, Mapping[str, Any]]
     predictions: Predictions
@@ -82,6 +85,7 @@ class Report:
     window: int
     hops: Mapping[str, int] = field(default_factory=dict)
     window_reason: str = ""
+    better_baselines: Sequence[str] = ()
     notes: Sequence[str] = ()
     leaks: Sequence[str] = ()
     orders: FaultOrders | None = None
@@ -114,7 +118,9 @@ def render_report(report: Report) -> str:
     page = page_template("report.html", percent=_percent, number=_number, quantity=_quantity).render(
         report=report,
         summary=summarize(report),
-        levels=[(name, report.metrics[name]) for name in ("recording", "window")],
+        baselines=report.metrics.get("baselines", {}),
+        better=report.better_baselines,
+        levels=[(name, report.metrics[name]) for name in _levels(report)],
         figures=_figures(report),
         per_class=list(_per_class(report)),
         hard_cases=_hard_cases(report),
@@ -206,7 +212,7 @@ def _interpretation(report: Report, interval: Mapping[str, Any]) -> str:
 
 def _figures(report: Report) -> dict[str, Any]:
     """Draw all figures of the report except the spectra."""
-    levels = {name: report.metrics[name] for name in ("recording", "window")}
+    levels = {name: report.metrics[name] for name in _levels(report)}
     confusion = {name: plot_confusion_matrix(level["confusion"], report.classes) for name, level in levels.items()}
     reliability = {name: plot_reliability_diagram(level["reliability"]) for name, level in levels.items()}
     return {
@@ -216,6 +222,11 @@ def _figures(report: Report) -> dict[str, Any]:
             name: _embed(figure, f"reliability diagram of {name}s") for name, figure in reliability.items()
         },
     }
+
+
+def _levels(report: Report) -> list[str]:
+    """Return the levels of the metrics: recordings, and windows if a network classified these."""
+    return [name for name in ("recording", "window") if name in report.metrics]
 
 
 def _embed(figure: Figure, title: str) -> Any:
@@ -239,7 +250,7 @@ def _learning_curves(values: Mapping[str, Sequence[float | None]]) -> Iterator[t
 
 def _per_class(report: Report) -> Iterator[dict[str, Any]]:
     """Yield the rows of the table per class, with the class it is most often confused with."""
-    recording, window = report.metrics["recording"], report.metrics["window"]
+    recording, window = report.metrics["recording"], report.metrics.get("window")
     confusion = np.array(recording["confusion"])
     np.fill_diagonal(confusion, 0)
     for index, name in enumerate(report.classes):
@@ -248,7 +259,7 @@ def _per_class(report: Report) -> Iterator[dict[str, Any]]:
         yield {
             "name": name,
             "recording": recording["per_class"][name],
-            "window": window["per_class"][name],
+            "window": None if window is None else window["per_class"][name],
             "confused_with": report.classes[confused_with] if n_confused else None,
             "n_confused": n_confused,
         }
@@ -259,12 +270,20 @@ def _hard_cases(report: Report) -> list[tuple[HardCase, Any, Any, list[tuple[str
     from markupsafe import Markup
 
     cases = hardest_recordings(report.predictions, report.parts["test"], report.classes)
-    spectra = [annotated_spectrum(case, report.classes, report.orders) for case in cases]
+    spectra = [annotated_spectrum(case, report.classes, _orders_of(case.recording) or report.orders) for case in cases]
     verdicts = _physics_verdicts(cases, report)
     return [
         (case, spectrum, Markup(spectrum.svg), verdict)
         for case, spectrum, verdict in zip(cases, spectra, verdicts, strict=True)
     ]
+
+
+def _orders_of(recording: Recording) -> FaultOrders | None:
+    """Return the fault orders of a recording's own bearing; None if it states none that is known."""
+    try:
+        return parse_bearings(recording.bearing or "", recording.rotating_race)[0].orders
+    except ValueError:
+        return None
 
 
 def _physics_verdicts(cases: Sequence[HardCase], report: Report) -> list[list[tuple[str, float]]]:

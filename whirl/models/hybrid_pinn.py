@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from whirl.models.blocks import check_dropout, initialize
 from whirl.models.registry import create_model, register_model
+from whirl.physics.bearings import parse_bearing
 from whirl.physics.evidence import OrderEvidence
-from whirl.physics.rolling_bearing import BEARINGS, fault_orders
-from whirl.validation import check_name
 
 _WIDTH = 512  # of the evidence branch; a wide layer learns fast enough to keep up with the backbone
 _MIN_DEVIATION_DB = 1.0  # standard deviations below this are not scaled up
@@ -46,7 +45,7 @@ class HybridPINN(nn.Module):
         num_classes: number of classes K, >= 1.
         in_channels: number of signal channels C, >= 1.
         sampling_rate_hz: sampling rate of the signals, > 0.
-        bearing: designation of the rolling bearing, one of `rolling_bearing.BEARINGS`; None for journal bearings.
+        bearing: the rolling bearing, see `whirl.physics.parse_bearing`; None for journal bearings.
         max_rpm: highest shaft speed, > 0.
         backbone: name of the network on the signal, see `list_models`.
         dropout: dropout probability in [0, 1) in the evidence branch.
@@ -166,5 +165,4 @@ class RunningStandardization(nn.Module):
 def _order_evidence(sampling_rate_hz: float, bearing: str | None, max_rpm: float) -> OrderEvidence:
     if bearing is None:
         return OrderEvidence.journal(sampling_rate_hz, max_rpm=max_rpm)
-    check_name("bearing", bearing, BEARINGS)
-    return OrderEvidence.rolling(sampling_rate_hz, fault_orders(BEARINGS[bearing]), max_rpm=max_rpm)
+    return OrderEvidence.rolling(sampling_rate_hz, parse_bearing(bearing).orders, max_rpm=max_rpm)

@@ -157,7 +157,8 @@ def format_fields(names: Sequence[str], values: Sequence[float]) -> str:
     return ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
 
 
-_EXPECTED = f"a designation in whirl.physics.BEARINGS, or {', '.join(GEOMETRY_FIELDS)}, or {', '.join(ORDER_FIELDS)}"
+_FIELDS = f"{', '.join(GEOMETRY_FIELDS)}, or {', '.join(ORDER_FIELDS)}"
+_EXPECTED = f"a designation in whirl.physics.BEARINGS, e.g. 6205, or {_FIELDS}"
 
 
 def _parse(text: str, rotating_race: RotatingRace) -> Bearing:
@@ -277,6 +278,6 @@ def _has_other_internals(tokens: Sequence[str]) -> bool:
 
 def _unknown(text: str) -> str:
     close = nearest_name(text.upper(), tuple(_KEYS))
-    hint = f"did you mean {_KEYS[close]!r}? " if close else ""
-    several = "Separate bearings by ';'. " if sum(key in text for key in _KEYS) > 1 else ""
-    return f"unknown bearing {text!r}; {hint}{several}Give {_EXPECTED}"
+    hint = f"; did you mean {_KEYS[close]!r}?" if close else "."
+    several = " Separate bearings by ';'." if sum(key in text for key in _KEYS) > 1 else ""
+    return f"unknown bearing {text!r}{hint}{several} Expected {_EXPECTED}"

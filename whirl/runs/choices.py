@@ -85,14 +85,14 @@ def _stated_window(window: int, rate_hz: float, recordings: Sequence[Recording])
     return f"{window} samples, as stated: {turns:.1f} revolutions of the slowest recording (advised: {MIN_REVOLUTIONS})"
 
 
-def check_revolution(recordings: Sequence[Recording], window: int) -> None:
+def check_revolution(recordings: Sequence[Recording], window: int, rate_hz: float) -> None:
     """Validate that a window covers at least one revolution of the slowest shaft.
 
     Raises:
         ValueError: it is shorter.
     """
     for recording in recordings:
-        minimum = math.ceil(60 * recording.sampling_rate_hz / recording.rpm) if recording.rpm else 0
+        minimum = math.ceil(60 * rate_hz / recording.rpm) if recording.rpm else 0
         if window < minimum:
             raise ValueError(
                 f"windows of {window} samples are shorter than one revolution of {recording.name} at "

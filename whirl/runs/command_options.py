@@ -27,7 +27,7 @@ def make_options(section: type[AnySection], settings: Mapping[str, Any]) -> AnyS
         >>> make_options(InspectSection, {"sampling_rate_hz": "-1"})
         Traceback (most recent call last):
         ...
-        ValueError: options: sampling_rate_hz: Input should be greater than 0, got '-1'
+        ValueError: options: sampling_rate_hz is '-1', expected a number > 0 and <= 1e+09
     """
     holder: Any = create_model("Holder", __base__=Section, options=(section, ...))
     return parse_config({"options": settings}, "options", holder).options
@@ -141,6 +141,8 @@ class DiagnoseSection(Section):
 class PredictSection(Section):
     """Options."""
 
+    bearing: str = setting(None, "Bearing of the files, e.g. 6205.", About(auto="that of the manifest", kind="bearing"))
+    rpm: float = setting(None, "Shaft speed.", About(unit="rpm", auto="as stated by manifest or file"))
     channels: Names = setting(None, "Names of the files' channels, in order, e.g. DE,FE.", About(kind="names"))
     sampling_rate_hz: float = _sampling_rate()
     as_json: bool = setting(False, "Print JSON.", About(flag="--json"))

@@ -13,15 +13,16 @@ import torch
 
 from whirl.data.dataset import load_dataset
 from whirl.data.leakage import Leak, check_leakage
+from whirl.data.manifest import MANIFEST
 from whirl.data.memmap import to_mmap
 from whirl.data.recording import Recording
 from whirl.data.resampling import common_band_hz, to_common_rate
 from whirl.data.simulation import iter_simulated
 from whirl.data.splits import Split, split_recordings
 from whirl.data.windows import WindowDataset, known_quantities
+from whirl.diagnosis.selection import Choice
 from whirl.engine.device import resolve_device
 from whirl.physics.faults import JOURNAL_CLASSES, ROLLING_CLASSES, signature
-from whirl.physics.rolling_bearing import BEARINGS
 from whirl.physics.shaft_speed import estimate_rpm
 from whirl.runs.choices import (
     check_revolution,
@@ -34,6 +35,7 @@ from whirl.runs.choices import (
     span_of_speeds,
 )
 from whirl.runs.config import Config, ResolvedConfig, resolve
+from whirl.runs.descriptors import PartDescriptors, candidates_for, choose_model, why_no_descriptors, with_bearing
 from whirl.runs.maps import resolved_maps
 from whirl.runs.run_folder import RunFolder
 from whirl.runs.sections import OFF, UNKNOWN, PhysicsMethod, SimulationSection
@@ -55,6 +57,7 @@ class PreparedData:
         window_reason: reason for the window length.
         fingerprint: hash of the recordings as loaded.
         device: device for training.
+        descriptors: descriptors of the recordings before resampling.
         unlabeled: unlabeled recordings for the physics terms only.
     """
 
@@ -66,6 +69,7 @@ class PreparedData:
     window_reason: str
     fingerprint: str
     device: torch.device
+    descriptors: PartDescriptors
     unlabeled: tuple[Recording, ...] = ()
 
     def windows(self, recordings: Sequence[Recording], hop: int | None = None) -> WindowDataset:
@@ -101,7 +105,7 @@ class PreparedData:
 
 
 def prepare(config: Config) -> PreparedData:
-    """Read, harmonize, split and check the recordings, and make every choice left to the data.
+    """Read, split, check and harmonize the recordings, and make every choice left to the data.
 
     Raises:
         ValueError: the recordings cannot be used together, or the split has leaks.
@@ -110,15 +114,27 @@ def prepare(config: Config) -> PreparedData:
     classes = order_classes(recordings)
     _check_bearing(config, classes)
     fingerprint = fingerprint_of(config, recordings, unlabeled)
-    harmonized = harmonize(config, [*recordings, *unlabeled], classes)
-    recordings, unlabeled = harmonized.recordings[: len(recordings)], harmonized.recordings[len(recordings) :]
-    split = _split(config, recordings, harmonized)
+    notes = _notes_on_speed(config, [*recordings, *unlabeled])
+    recordings, unlabeled = (complete(part, config) for part in (recordings, unlabeled))
+    candidates = candidates_for(config, recordings)
+    common = choose_common_form(config, [*recordings, *unlabeled], classes, keeps_recordings=bool(candidates))
+    originals = _split(config, recordings, common)
+    split, unlabeled = _harmonized_split(originals, common, config), harmonize(unlabeled, common, config)
     leaks = _check_leakage(config, split, unlabeled)
     device = resolve_device(config.run.device)
-    resolved = _resolve(config, classes, split, harmonized, device)
-    notes = (*harmonized.notes, *split.notes)
+    descriptors = PartDescriptors(_parts_of(originals))
+    choice = choose_model(config, candidates, descriptors) if candidates else None
     return PreparedData(
-        resolved, split, classes, leaks, notes, harmonized.window_reason, fingerprint, device, tuple(unlabeled)
+        _resolve(config, classes, split, common, device, choice),
+        split,
+        classes,
+        leaks,
+        (*common.notes, *notes, *_notes_on_model(config, recordings, choice), *split.notes),
+        common.window_reason,
+        fingerprint,
+        device,
+        descriptors,
+        tuple(unlabeled),
     )
 
 
@@ -209,46 +225,79 @@ def simulate_recordings(config: SimulationSection, classes: Sequence[str] | None
 
 
 @dataclass(frozen=True)
-class Harmonized:
-    """Recordings at one sampling rate and band, and the window for them.
+class CommonForm:
+    """What the recordings of a run have in common once they are harmonized.
 
     Attributes:
-        recordings: the labeled recordings, followed by the unlabeled ones.
-        rate_hz: sampling rate.
+        rate_hz: sampling rate; None leaves each recording at its own.
         band_hz: cutoff of the low-pass filter; None if there is none.
         window: samples per window.
+        window_s: length of a window in seconds.
         window_reason: reason for the window length.
         notes: choices and their reasons.
     """
 
-    recordings: list[Recording]
-    rate_hz: float
+    rate_hz: float | None
     band_hz: float | None
     window: int
+    window_s: float
     window_reason: str
     notes: list[str]
 
 
-def harmonize(config: Config, recordings: Sequence[Recording], classes: Sequence[str]) -> Harmonized:
-    """Resample recordings to one sampling rate and band, estimate their speeds, and choose the window.
+def complete(recordings: Sequence[Recording], config: Config) -> list[Recording]:
+    """Add the configured bearing, and estimated speeds, to recordings that do not state theirs."""
+    return with_bearing(with_speeds(recordings, config), config)
+
+
+def choose_common_form(
+    config: Config, recordings: Sequence[Recording], classes: Sequence[str], keeps_recordings: bool = False
+) -> CommonForm:
+    """Choose the sampling rate, band and window for all recordings.
+
+    Args:
+        config: the settings.
+        recordings: all recordings, with their speeds.
+        classes: labels to distinguish.
+        keeps_recordings: whether recordings keep their own sampling rates, as for models of descriptors.
 
     Raises:
         ValueError: the recordings cannot be used together, or a window is shorter than a revolution.
     """
-    harmonized = with_speeds(recordings, config)
-    rate_hz, rate_reason = choose_sampling_rate(harmonized, classes, config.data.sampling_rate_hz)
-    band_hz = _band_of(config, harmonized)
-    if band_hz is not None or any(recording.sampling_rate_hz != rate_hz for recording in harmonized):
-        harmonized = _stored((to_common_rate([r], rate_hz, band_hz)[0] for r in harmonized), config)
-    window, window_reason = resolve_window(config, harmonized, rate_hz)
+    rate_hz, rate_reason = choose_sampling_rate(recordings, classes, config.data.sampling_rate_hz)
+    notes = [f"sampling rate {rate_hz:g} Hz: {rate_reason}"]
+    band_hz = _band_of(config, recordings)
+    if keeps_recordings:
+        rate_hz, band_hz = min(recording.sampling_rate_hz for recording in recordings), None
+        notes = ["sampling rate: each recording keeps its own"]
+    window, window_reason = resolve_window(config, recordings, rate_hz)
     if config.uses_speed:
-        check_revolution(harmonized, window)
-    notes = [f"sampling rate {rate_hz:g} Hz: {rate_reason}", f"window: {window_reason}"]
+        check_revolution(recordings, window, rate_hz)
+    if not keeps_recordings:
+        notes.append(f"window: {window_reason}")
     if band_hz is not None:
         notes.append(
             f"band: all recordings are low-passed at {band_hz:.0f} Hz, so that sampling rates do not reveal labels"
         )
-    return Harmonized(harmonized, rate_hz, band_hz, window, window_reason, notes + _notes_on_speed(config, recordings))
+    common_rate_hz = None if keeps_recordings else rate_hz
+    return CommonForm(common_rate_hz, band_hz, window, window / rate_hz, window_reason, notes)
+
+
+def harmonize(recordings: Sequence[Recording], common: CommonForm, config: Config) -> list[Recording]:
+    """Bring recordings to the common sampling rate and band; those that have it already stay as they are."""
+    rate_hz, band_hz = common.rate_hz, common.band_hz
+    if rate_hz is None or (band_hz is None and all(r.sampling_rate_hz == rate_hz for r in recordings)):
+        return list(recordings)
+    return _stored((to_common_rate([recording], rate_hz, band_hz)[0] for recording in recordings), config)
+
+
+def _harmonized_split(originals: Split, common: CommonForm, config: Config) -> Split:
+    parts = {name: harmonize(part, common, config) for name, part in _parts_of(originals).items()}
+    return replace(originals, **parts)
+
+
+def _parts_of(split: Split) -> dict[str, list[Recording]]:
+    return {"train": split.train, "val": split.val, "test": split.test}
 
 
 def _band_of(config: Config, recordings: Sequence[Recording]) -> float | None:
@@ -290,7 +339,7 @@ def _notes_on_speed(config: Config, recordings: Sequence[Recording]) -> list[str
 # -- split, check, resolve -----------------------------------------------------------------------------------
 
 
-def _split(config: Config, recordings: Sequence[Recording], harmonized: Harmonized) -> Split:
+def _split(config: Config, recordings: Sequence[Recording], common: CommonForm) -> Split:
     stated = config.split.test_specimens
     return split_recordings(
         recordings,
@@ -298,7 +347,7 @@ def _split(config: Config, recordings: Sequence[Recording], harmonized: Harmoniz
         test_specimens=stated if isinstance(stated, list) else None,
         test_fraction=config.split.test_fraction,
         val_fraction=config.split.val_fraction,
-        window_s=harmonized.window / harmonized.rate_hz,
+        window_s=common.window_s,
         seed=config.run.seed,
     )
 
@@ -312,31 +361,50 @@ def _check_leakage(config: Config, split: Split, unlabeled: Sequence[Recording])
 
 
 def _resolve(
-    config: Config, classes: Sequence[str], split: Split, harmonized: Harmonized, device: torch.device
+    config: Config,
+    classes: Sequence[str],
+    split: Split,
+    common: CommonForm,
+    device: torch.device,
+    choice: Choice | None,
 ) -> ResolvedConfig:
-    window, rate_hz = harmonized.window, harmonized.rate_hz
+    window, recordings = common.window, [*split.train, *split.val, *split.test]
     hop = config.input.hop or max(1, window // 2)
     n_windows = sum((recording.n_samples - window) // hop + 1 for recording in split.train)
-    representation = choose_representation(config, harmonized.recordings)
+    rate_hz = common.rate_hz or min(recording.sampling_rate_hz for recording in recordings)
+    representation = choose_representation(config, recordings)
     is_simulated_rolling = config.data.is_simulated and config.data.simulation.family == "rolling"
     return resolve(
         config,
-        model=config.model_name,
+        model=choice.candidate.model if choice else config.model_name,
+        descriptors=choice.candidate.kind if choice else OFF,
         window=window,
         hop=hop,
         batch_size=max(2, min(config.training.batch_size, n_windows)),
         epochs=resolve_epochs(config, n_windows),
         classes=list(classes),
-        channels=list(harmonized.recordings[0].channels),
+        channels=list(recordings[0].channels),
         sampling_rate_hz=rate_hz,
-        band_limit_hz=OFF if harmonized.band_hz is None else harmonized.band_hz,
-        rpm_range=config.physics.rpm_range or span_of_speeds(harmonized.recordings),
+        band_limit_hz=OFF if common.band_hz is None else common.band_hz,
+        rpm_range=config.physics.rpm_range or span_of_speeds(recordings),
         representation=representation,
         maps=resolved_maps(config, representation, rate_hz),
         precision=config.run.precision or fastest_precision(device),
         bearing=config.physics.bearing or ("6205" if is_simulated_rolling else UNKNOWN),
         threads=config.run.threads or 1,
     )
+
+
+def _notes_on_model(config: Config, recordings: Sequence[Recording], choice: Choice | None) -> list[str]:
+    if choice is not None:
+        return [f"model: {choice.reason}"]
+    missing = why_no_descriptors(recordings)
+    if config.model.name is not None or not missing:
+        return []
+    return [
+        f"model: {config.model_name}, because {missing}. With a column rpm, and bearing for rolling bearings, in "
+        f"{MANIFEST}, physics would be tried first: it carries over to machines that training has not seen"
+    ]
 
 
 def rolling_faults(labels: Sequence[str]) -> list[str]:
@@ -352,7 +420,7 @@ def _check_bearing(config: Config, classes: Sequence[str]) -> None:
     if faults and uses_lines and config.physics.bearing is None and not config.data.is_simulated:
         raise ValueError(
             f"the frequencies of {', '.join(faults)} depend on the geometry of the rolling bearing; state it with "
-            f"--bearing (expected one of: {', '.join(BEARINGS)})"
+            "--bearing, e.g. 6205"
         )
 
 

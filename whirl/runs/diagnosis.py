@@ -23,6 +23,7 @@ from whirl.diagnosis.spectral import SpectralDiagnoser
 from whirl.engine.files import atomic_write, write_text
 from whirl.physics.bearings import parse_bearings
 from whirl.physics.fault_families import HARMONICS
+from whirl.validation import check_number
 
 PICTURE_SUFFIXES = (".png", ".svg", ".pdf")
 FAMILIES = ("BPFI", "BPFO", "2BSF", "FTF")
@@ -50,11 +51,26 @@ class DiagnoseOptions:
     def read(self, file: str | Path) -> Recording:
         """Read a file with the information that its manifest and these options have about it."""
         (recording,) = read_listed([file], self.sampling_rate_hz)
-        if self.rpm is not None:
-            recording = replace(recording, rpm=self.rpm)
-        if self.bearing is not None:
-            recording = replace(recording, bearing=self.bearing)
+        recording = replace(recording, **known_facts(self.bearing, self.rpm))
         return recording if self.channels is None else _with_channels(recording, self.channels)
+
+
+def known_facts(bearing: str | None, rpm: float | None) -> dict[str, Any]:
+    """Return the fields of recordings that a user states, validated.
+
+    Raises:
+        ValueError: the bearing is unknown or malformed, or the speed is not positive.
+
+    Example:
+        >>> known_facts("SKF 6205", None)
+        {'bearing': '6205'}
+    """
+    facts: dict[str, Any] = {}
+    if bearing is not None:
+        facts["bearing"] = "; ".join(each.text for each in parse_bearings(bearing))
+    if rpm is not None:
+        facts["rpm"] = check_number("rpm", rpm, 0, open_ends=True)
+    return facts
 
 
 def list_recordings(paths: Sequence[str | Path]) -> list[Path]:
@@ -101,10 +117,8 @@ def diagnose_files(
         ([], {})
     """
     options = options or DiagnoseOptions()
-    if options.bearing is not None:
-        parse_bearings(options.bearing)
+    known_facts(options.bearing, options.rpm)  # what is invalid is so for every file
     diagnoser = SpectralDiagnoser()
-    diagnoser.diagnose([], rpm=options.rpm)  # a speed that is invalid is so for every file
 
     def diagnose(file: str | Path) -> RecordingDiagnosis | Exception:
         try:

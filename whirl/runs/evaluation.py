@@ -20,14 +20,17 @@ from whirl.data.leakage import find_leaks
 from whirl.data.recording import Recording
 from whirl.data.resampling import to_common_rate
 from whirl.data.splits import Split
+from whirl.diagnosis.learned import LearnedDiagnoser
+from whirl.diagnosis.selection import suitable_candidates
 from whirl.engine.files import write_json, write_text
-from whirl.evaluation.metrics import evaluate_predictions
+from whirl.evaluation.metrics import compute_metrics
 from whirl.evaluation.prediction import Predictions, aggregate_by_recording, predict_windows
 from whirl.evaluation.registry import METRICS
 from whirl.evaluation.report import Report, render_report
 from whirl.runs.config import Config, training_settings
-from whirl.runs.data import PreparedData, prepare_run, with_speeds
-from whirl.runs.factory import bearing_orders, load_run_network, physics_baseline
+from whirl.runs.data import PreparedData, complete, prepare_run
+from whirl.runs.descriptors import PartDescriptors, baselines, better_baselines, is_descriptor_model, predict_test
+from whirl.runs.factory import PhysicsBaseline, bearing_orders, load_run_network, physics_baseline
 from whirl.runs.run_folder import RunFolder
 
 Metrics = dict[str, dict[str, Any]]
@@ -43,6 +46,7 @@ class EvaluationTask:
         source: short description of these recordings.
         leaks: what they share with the training part.
         notes: choices and warnings to show with the result.
+        descriptors: descriptors of the training and test recordings.
         command: command that reproduces the result.
         history: training history, one list of numbers per logged name.
         timings_s: durations in seconds, by step.
@@ -53,6 +57,7 @@ class EvaluationTask:
     source: str
     leaks: Sequence[str]
     notes: Sequence[str]
+    descriptors: PartDescriptors
     command: str
     history: Mapping[str, Sequence[float | None]]
     timings_s: Mapping[str, float]
@@ -69,18 +74,20 @@ class EvaluationTask:
         return warnings
 
 
-def evaluate_task(model: nn.Module, task: EvaluationTask, folder: RunFolder) -> Metrics:
-    """Evaluate the network on the test recordings, and write `metrics.json`, `predictions.csv` and `report.html`.
+def evaluate_task(model: nn.Module | LearnedDiagnoser, task: EvaluationTask, folder: RunFolder) -> Metrics:
+    """Evaluate a diagnoser on the test recordings, and write `metrics.json`, `predictions.csv` and `report.html`.
 
     Returns:
-        `{"window": {...}, "recording": {...}}`, see `whirl.evaluation.metrics.evaluate_predictions`.
+        `{"recording": {...}, "baselines": {...}}`, for a network also `"window"`; see
+        `whirl.evaluation.metrics.compute_metrics` and `whirl.runs.descriptors.baselines`.
     """
     data = task.data
-    windows = predict_windows(model, data.windows(task.test), data.device)
-    metrics = evaluate_predictions(windows, task.test, data.classes)
-    by_recording = aggregate_by_recording(windows)
-    _add_registered(metrics, {"window": windows, "recording": by_recording}, task)
-    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    predictions = _predict(model, task)
+    metrics = {level: compute_metrics(each, task.test, data.classes) for level, each in predictions.items()}
+    _add_registered(metrics, predictions, task)
+    by_recording = predictions["recording"]
+    metrics["baselines"] = baselines(data.classes, task.descriptors, _predict_by_evidence(task))
+    n_parameters = sum(each.numel() for each in model.parameters()) if isinstance(model, nn.Module) else None
     page = render_report(_make_report(task, n_parameters, metrics, by_recording))
     write_json(folder.metrics_file, metrics)
     write_text(folder.predictions_file, predictions_table(by_recording, task.test, data.classes))
@@ -88,7 +95,34 @@ def evaluate_task(model: nn.Module, task: EvaluationTask, folder: RunFolder) -> 
     return metrics
 
 
-def _make_report(task: EvaluationTask, n_parameters: int, metrics: Metrics, by_recording: Predictions) -> Report:
+def _predict(model: nn.Module | LearnedDiagnoser, task: EvaluationTask) -> dict[str, Predictions]:
+    """Predict the test recordings; a network predicts windows, of which recordings have the mean."""
+    data = task.data
+    if isinstance(model, LearnedDiagnoser):
+        return {"recording": predict_test(model, data.classes, task.descriptors)}
+    windows = predict_windows(model, data.windows(task.test), data.device)
+    return {"window": windows, "recording": aggregate_by_recording(windows)}
+
+
+def _predict_by_evidence(task: EvaluationTask) -> Predictions | None:
+    """Predict by the physical evidence of rotors, untrained; None where it does not apply."""
+    data, physics = task.data, _physics_of_windows(task)
+    suitable = suitable_candidates(data.split.train)
+    if physics is None or (suitable and suitable[0].kind == "families"):
+        return None
+    return aggregate_by_recording(predict_windows(physics, data.windows(task.test), data.device))
+
+
+def _physics_of_windows(task: EvaluationTask) -> PhysicsBaseline | None:
+    """Return the classifier of windows by physical evidence; None if speeds are unknown or sampling rates differ."""
+    data = task.data
+    recordings = [*data.split.train, *task.test]
+    has_one_rate = {recording.sampling_rate_hz for recording in recordings} == {data.config.data.sampling_rate_hz}
+    is_known = any(recording.rpm is not None for recording in task.test)
+    return physics_baseline(data) if has_one_rate and is_known else None
+
+
+def _make_report(task: EvaluationTask, n_parameters: int | None, metrics: Metrics, by_recording: Predictions) -> Report:
     data, config = task.data, task.data.config
     return Report(
         title=f"{config.model_name} on {task.source}",
@@ -106,10 +140,11 @@ def _make_report(task: EvaluationTask, n_parameters: int, metrics: Metrics, by_r
         window=config.input.window,
         hops=dict.fromkeys(("train", "unlabeled"), config.input.hop),
         window_reason=data.window_reason,
+        better_baselines=better_baselines(metrics),
         notes=[*task.warnings, *task.notes],
         leaks=task.leaks,
         orders=bearing_orders(config),
-        physics=physics_baseline(data),
+        physics=_physics_of_windows(task),
         timings_s=task.timings_s,
         versions=_versions(),
     )
@@ -162,9 +197,16 @@ def evaluate(run: str | Path, data: str | Path | None = None, out: str | Path | 
     if data is not None or target.path.resolve() != folder.path.resolve():
         target.check_empty()
     prepared = prepare_run(folder)
-    _, model = load_run_network(folder)
+    model = load_trained(folder)
     task = evaluate_test_split(prepared, folder) if data is None else evaluate_other_data(prepared, folder, data)
     return format_summary(evaluate_task(model, task, target), target, task.warnings)
+
+
+def load_trained(folder: RunFolder) -> nn.Module | LearnedDiagnoser:
+    """Load the network of a run with its best weights, or its model of descriptors."""
+    if folder.diagnoser_file.is_file():
+        return LearnedDiagnoser.load(folder.diagnoser_file)
+    return load_run_network(folder)[1]
 
 
 def evaluate_test_split(data: PreparedData, folder: RunFolder) -> EvaluationTask:
@@ -175,7 +217,8 @@ def evaluate_test_split(data: PreparedData, folder: RunFolder) -> EvaluationTask
         test=data.split.test,
         source=describe(data.config),
         leaks=[leak.message for leak in data.leaks],
-        notes=data.notes,
+        notes=saved["notes"],
+        descriptors=data.descriptors,
         command=saved["command"],
         history=folder.read_history(),
         timings_s=saved["timings_s"],
@@ -192,7 +235,10 @@ def evaluate_other_data(data: PreparedData, folder: RunFolder, path: str | Path)
             f"{unknown.name}: label {unknown.label!r} does not occur in training; "
             f"expected one of: {', '.join(data.classes)}"
         )
-    test = to_common_rate(with_speeds(recordings, config), config.data.sampling_rate_hz, config.band_hz)
+    originals = complete(recordings, config)
+    test = originals
+    if not is_descriptor_model(config.model_name):
+        test = to_common_rate(originals, config.data.sampling_rate_hz, config.band_hz)
     seen = [*data.split.train, *data.unlabeled]
     split = Split(seen, data.split.val, test, by=data.split.by, val_by=data.split.val_by)
     return EvaluationTask(
@@ -201,6 +247,7 @@ def evaluate_other_data(data: PreparedData, folder: RunFolder, path: str | Path)
         source=Path(path).resolve().name,
         leaks=[leak.message for leak in find_leaks(split) if "test" in (leak.part_a, leak.part_b)],
         notes=[f"evaluated on {path}, not on the run's own test part", *data.notes],
+        descriptors=data.descriptors.with_test(originals),
         command=shlex.join(["whirl", "evaluate", str(folder.path), "--data", str(path)]),
         history=folder.read_history(),
         timings_s={},
@@ -219,12 +266,22 @@ def format_summary(metrics: Metrics, folder: RunFolder, warnings: Sequence[str] 
     recording = metrics["recording"]
     n_specimens = recording["n_specimens"]
     specimens = f" of {n_specimens} specimen{'s' * (n_specimens > 1)}" if n_specimens else ""
+    levels = [level for level in ("recording", "window") if level in metrics]
     return [
+        *better_baselines(metrics),
         f"tested on {recording['n']} recordings{specimens}",
-        *(f"  {line}" for level in ("recording", "window") for line in _scores(level, metrics[level])),
+        *(f"  {line}" for level in levels for line in _scores(level, metrics[level])),
+        *(f"  {line}" for line in _baseline_lines(metrics.get("baselines", {}))),
         *(f"  warning: {warning}" for warning in warnings),
         f"report: {folder.report_file}",
     ]
+
+
+def _baseline_lines(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a line for each baseline with its macro F1, or why it has none."""
+    for name, scores in found.items():
+        shown = scores["reason"] if "reason" in scores else f"macro F1 {scores['macro_f1']:.3f}"
+        yield f"compared with {name}: {shown}"
 
 
 def _scores(level: str, metrics: Mapping[str, Any]) -> Iterator[str]:

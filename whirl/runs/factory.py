@@ -16,8 +16,9 @@ from whirl.engine.checkpoint import load_weights
 from whirl.losses.physics_loss_functions import EvidenceConsistencyLoss, PhysicalConstraintLoss
 from whirl.models.registry import create_model
 from whirl.models.time_frequency import TimeFrequencyNetwork
+from whirl.physics.bearings import parse_bearings
 from whirl.physics.faults import signature
-from whirl.physics.rolling_bearing import BEARINGS, FaultOrders, fault_orders
+from whirl.physics.rolling_bearing import FaultOrders
 from whirl.runs.config import PHYSICAL_MODELS, Config
 from whirl.runs.data import PreparedData
 from whirl.runs.maps import make_time_frequency
@@ -80,7 +81,7 @@ def max_rpm(config: Config) -> float:
 
 def bearing_orders(config: Config) -> FaultOrders | None:
     """Return the fault orders of the configured rolling bearing; None if it is unknown."""
-    return None if config.bearing is None else fault_orders(BEARINGS[config.bearing])
+    return None if config.bearing is None else parse_bearings(config.bearing)[0].orders
 
 
 def new_physics_loss(data: PreparedData, trust: bool = False) -> PhysicalConstraintLoss:

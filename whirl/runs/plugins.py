@@ -10,12 +10,14 @@ from typing import Any
 from whirl.augment.policies import AUGMENTATIONS
 from whirl.callbacks.registry import LOGGERS
 from whirl.data.reading import READERS
+from whirl.diagnosis.registry import DIAGNOSERS
 from whirl.evaluation.registry import METRICS
 from whirl.losses.registry import LOSSES
 from whirl.models.registry import MODELS
 from whirl.optim.scheduler_factory import SCHEDULES
 from whirl.registry import Registry
 from whirl.runs.config import Config
+from whirl.runs.descriptors import is_descriptor_model
 from whirl.training.registry import TRAINERS
 
 
@@ -23,7 +25,7 @@ def packages_of(config: Config, files: Iterable[str] = ()) -> list[str]:
     """List the packages that provide the networks, losses and so on of a run, and the readers of its files."""
     training = config.training
     used: list[tuple[Registry[Any], str]] = [
-        (MODELS, config.model_name),
+        (DIAGNOSERS if is_descriptor_model(config.model_name) else MODELS, config.model_name),
         (TRAINERS, training.method.kind),
         (LOSSES, training.loss),
         (SCHEDULES, training.schedule),

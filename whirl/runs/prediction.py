@@ -8,18 +8,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from whirl.data.manifest import read_listed
 from whirl.data.recording import Recording
 from whirl.data.resampling import to_common_rate
 from whirl.data.windows import WindowDataset
+from whirl.diagnosis.learned import LearnedDiagnoser
+from whirl.diagnosis.order_levels import MIN_REVOLUTIONS
+from whirl.diagnosis.spectral import SpectralDiagnoser
 from whirl.engine.device import resolve_device
 from whirl.evaluation.prediction import aggregate_by_recording, predict_windows
 from whirl.runs.bundle import is_bundle, load_bundle
 from whirl.runs.config import Config
-from whirl.runs.data import with_speeds
-from whirl.runs.factory import load_run_network
+from whirl.runs.data import complete, rolling_faults
+from whirl.runs.diagnosis import known_facts
+from whirl.runs.evaluation import load_trained
 from whirl.runs.operating_range import OperatingRange, load_operating_range
 from whirl.runs.run_folder import RunFolder
 
@@ -28,23 +34,33 @@ logger = logging.getLogger(__name__)
 _FAILURES = (ValueError, OSError, ImportError)  # errors of one file, reported without failing the others
 
 
+NOT_JUDGED = "not_judged"
+"""Label of recordings that cannot be described."""
+
+
 @dataclass(frozen=True)
 class Diagnosis:
-    """Prediction of the network for one recording.
+    """Prediction for one recording.
 
     Attributes:
         file: file of the recording.
-        label: name of the most probable class.
-        probability: probability of that class, 0 to 1, averaged over the windows of the recording.
-        probabilities: probability of every class.
-        n_windows: number of windows.
+        label: name of the most probable class, or `NOT_JUDGED`.
+        probability: probability of that class, 0 to 1; for a network averaged over the windows of the recording. None
+            if not judged.
+        probabilities: probability of every class; empty if not judged.
+        n_windows: number of windows; None for a model of descriptors.
+        physics: verdict of the untrained diagnosis of rolling bearings, see `whirl.diagnosis`; None if no class is a
+            fault of rolling bearings.
+        reasons: evidence of the untrained diagnosis, and why a recording is not judged.
     """
 
     file: str
     label: str
-    probability: float
+    probability: float | None
     probabilities: dict[str, float]
-    n_windows: int
+    n_windows: int | None
+    physics: str | None = None
+    reasons: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the diagnosis as plain data for JSON."""
@@ -54,53 +70,102 @@ class Diagnosis:
             "probability": self.probability,
             "probabilities": self.probabilities,
             "windows": self.n_windows,
+            "physics": self.physics,
+            "reasons": list(self.reasons),
         }
 
     def __str__(self) -> str:
-        return f"{self.file}  {self.label}  {self.probability:.3f}  ({self.n_windows} windows)"
+        parts = [self.file, self.label]
+        if self.probability is not None:
+            parts.append(f"{self.probability:.3f}")
+        if self.n_windows is not None:
+            parts.append(f"({self.n_windows} windows)")
+        if self.physics is not None:
+            parts.append(f"[untrained: {self.physics}]")
+        return "\n  ".join(["  ".join(parts), *self.reasons[:1]])
 
 
 @dataclass(frozen=True, eq=False)
 class Diagnoser:
-    """A trained network with everything needed to apply it to recordings.
+    """A trained network or model of descriptors with everything needed to apply it to recordings.
 
     Attributes:
-        config: configuration; defines channels, sampling rate, band and window.
-        network: maps signals `[B, C, T]` to logits `[B, K]`.
+        config: configuration; defines channels and, for a network, sampling rate, band and window.
+        model: a network, which maps signals `[B, C, T]` to logits `[B, K]`, or a model of descriptors.
         operating_range: speeds and loads of the training recordings; a warning is logged outside of them.
     """
 
     config: Config
-    network: nn.Module
+    model: nn.Module | LearnedDiagnoser
     operating_range: OperatingRange
 
     def diagnose(self, recordings: Sequence[Recording], files: Sequence[str | Path]) -> list[Diagnosis]:
-        """Diagnose recordings with the channels, sampling rate and band of the training recordings.
+        """Diagnose recordings with the channels of the training recordings, at any sampling rate.
 
         Args:
             recordings: at least one recording.
             files: file of each recording, for the results.
 
         Raises:
-            ValueError: a recording is shorter than a window.
+            ValueError: a recording is too short, or its sampling rate is too low for the network.
         """
-        classes, window = self.config.data.classes, self.config.input.window
         for recording, file in zip(recordings, files, strict=True):
             for quantity in self.operating_range.out_of_range(recording):
                 logger.warning("%s: %s: the diagnosis is an extrapolation", file, quantity)
-        data = WindowDataset(recordings, None, window, window)
-        windows = predict_windows(self.network, data, resolve_device(self.config.run.device))
-        by_recording = aggregate_by_recording(windows)
-        return [
-            Diagnosis(
-                file=str(files[recording]),
-                label=classes[int(row.argmax())],
-                probability=float(row.max()),
-                probabilities=dict(zip(classes, row.tolist(), strict=True)),
-                n_windows=int((windows.recording == recording).sum()),
-            )
-            for row, recording in zip(by_recording.probabilities, by_recording.recording, strict=True)
-        ]
+        reasons = self._reasons(recordings)
+        rows = zip(files, *self._predict(recordings), reasons, strict=True)
+        return [self._diagnosis(str(file), row, n, *why) for file, row, n, why in rows]
+
+    def to_input(self, recording: Recording) -> Recording:
+        """Convert a recording to the sampling rate and band of the training recordings, as a network requires.
+
+        Raises:
+            ValueError: it is shorter than a window, its sampling rate is too low, or it is not finite.
+        """
+        if isinstance(self.model, LearnedDiagnoser):
+            return recording
+        (converted,) = to_common_rate([recording], self.config.data.sampling_rate_hz, self.config.band_hz)
+        WindowDataset([converted], None, self.config.input.window)  # raises if too short or not finite
+        return converted
+
+    def _predict(self, recordings: Sequence[Recording]) -> tuple[NDArray[np.float64], list[int | None]]:
+        """Return class probabilities `[n, K]`, NaN where not judged, and the number of windows of each recording."""
+        if isinstance(self.model, LearnedDiagnoser):
+            return self.model.predict_proba(recordings), [None] * len(recordings)
+        window = self.config.input.window
+        data = WindowDataset([self.to_input(recording) for recording in recordings], None, window, window)
+        windows = predict_windows(self.model, data, resolve_device(self.config.run.device))
+        counts = np.bincount(windows.recording, minlength=len(recordings))
+        return aggregate_by_recording(windows).probabilities, [int(count) for count in counts]
+
+    def _reasons(self, recordings: Sequence[Recording]) -> list[tuple[str | None, tuple[str, ...]]]:
+        """Return the verdict of the untrained diagnosis of each recording, if it applies, and its reasons."""
+        if rolling_faults(self.config.data.classes):
+            return [(found.verdict, found.reasons) for found in SpectralDiagnoser().diagnose(recordings)]
+        return [(None, _why_no_physics(recording)) for recording in recordings]
+
+    def _diagnosis(
+        self,
+        file: str,
+        row: NDArray[np.float64],
+        n_windows: int | None,
+        physics: str | None,
+        reasons: tuple[str, ...],
+    ) -> Diagnosis:
+        if np.isnan(row).any():
+            return Diagnosis(file, NOT_JUDGED, None, {}, n_windows, physics, reasons)
+        probabilities = dict(zip(self.config.data.classes, row.tolist(), strict=True))
+        label = max(probabilities, key=probabilities.__getitem__)
+        return Diagnosis(file, label, probabilities[label], probabilities, n_windows, physics, reasons)
+
+
+def _why_no_physics(recording: Recording) -> tuple[str, ...]:
+    """Return why a recording of a rotor cannot be described; empty if it can."""
+    if recording.rpm is None:
+        return ("no physics: the speed of the shaft is unknown; give rpm",)
+    if (recording.n_revolutions or 0) < MIN_REVOLUTIONS:
+        return (f"no physics: {recording.n_revolutions:.1f} revolutions of the shaft, expected {MIN_REVOLUTIONS:g}",)
+    return ()
 
 
 def load_diagnoser(path: str | Path) -> Diagnoser:
@@ -114,8 +179,8 @@ def load_diagnoser(path: str | Path) -> Diagnoser:
         bundle = load_bundle(path)
         return Diagnoser(bundle.config, bundle.network, bundle.description.operating_range)
     folder = RunFolder(path)
-    config, network = load_run_network(folder)
-    return Diagnoser(config, network, load_operating_range(folder) or OperatingRange())
+    config = folder.read_config()
+    return Diagnoser(config, load_trained(folder), load_operating_range(folder) or OperatingRange())
 
 
 def predict(
@@ -123,21 +188,27 @@ def predict(
     files: Sequence[str | Path],
     sampling_rate_hz: float | None = None,
     channels: Sequence[str] | None = None,
+    *,
+    bearing: str | None = None,
+    rpm: float | None = None,
 ) -> list[Diagnosis]:
-    """Diagnose recordings, each converted to the sampling rate, band, channels and window of the network.
+    """Diagnose recordings, each by its own bearing and speed and with the channels of the training recordings.
 
     Args:
         run: a run folder or a bundle.
-        files: recordings in any supported format. Sampling rate, speed and channels are taken from the manifest in
-            the folder of the file or up to two folders above, otherwise from the file itself.
+        files: recordings in any supported format. Sampling rate, speed, bearing and channels are taken from the
+            manifest in the folder of the file or up to two folders above, otherwise from the file itself.
         sampling_rate_hz: sampling rate of files for which neither states one.
         channels: names of the files' channels, in order, for files that do not name them.
+        bearing: the bearing of all files, see `whirl.physics.parse_bearings`.
+        rpm: speed of the shaft in all files, > 0.
 
     Raises:
-        ValueError: a file cannot be read, lacks a channel, is too short, or its sampling rate is too low.
+        ValueError: a file cannot be read, lacks a channel, is too short, or its sampling rate is too low; or `bearing`
+            or `rpm` is invalid.
         OSError: a file does not exist.
     """
-    diagnoses, failures = predict_files(run, files, sampling_rate_hz, channels)
+    diagnoses, failures = predict_files(run, files, sampling_rate_hz, channels, bearing=bearing, rpm=rpm)
     if failures:
         raise next(iter(failures.values()))
     return diagnoses
@@ -148,6 +219,9 @@ def predict_files(
     files: Sequence[str | Path],
     sampling_rate_hz: float | None = None,
     channels: Sequence[str] | None = None,
+    *,
+    bearing: str | None = None,
+    rpm: float | None = None,
 ) -> tuple[list[Diagnosis], dict[str, Exception]]:
     """Diagnose recordings as `predict` does, collecting the errors of files that cannot be diagnosed.
 
@@ -156,13 +230,16 @@ def predict_files(
         files: recordings.
         sampling_rate_hz: sampling rate of files for which neither manifest nor file states one.
         channels: names of the files' channels.
+        bearing: the bearing of all files.
+        rpm: speed of the shaft in all files, > 0.
 
     Returns:
         The diagnoses in the order of the files, and the error of each other file.
 
     Raises:
-        ValueError: the folder is neither a run nor a bundle.
+        ValueError: the folder is neither a run nor a bundle, or `bearing` or `rpm` is invalid.
     """
+    stated = known_facts(bearing, rpm)
     diagnoser = load_diagnoser(run)
     usable: list[tuple[Recording, str | Path]] = []
     failures: dict[str, Exception] = {}
@@ -170,7 +247,9 @@ def predict_files(
         try:
             if isinstance(read, Exception):
                 raise read
-            usable.append((_match_training(read, diagnoser.config, channels), file))
+            recording = _match_training(replace(read, **stated), diagnoser.config, channels)
+            diagnoser.to_input(recording)  # raises if this file cannot be diagnosed
+            usable.append((recording, file))
         except _FAILURES as error:
             failures[str(file)] = error
     return (diagnoser.diagnose(*zip(*usable, strict=True)) if usable else []), failures
@@ -192,7 +271,7 @@ def _read_each(
 
 
 def _match_training(recording: Recording, config: Config, channels: Sequence[str] | None) -> Recording:
-    """Select the channels by name and convert to the sampling rate and band of the training recordings.
+    """Select the channels by name, and complete speed and bearing as for the training recordings.
 
     A single unnamed channel is used for a network with one channel.
     """
@@ -206,7 +285,4 @@ def _match_training(recording: Recording, config: Config, channels: Sequence[str
             f"{recording.name}: channels are {', '.join(recording.channels)}, but the network requires "
             f"{', '.join(required)}; name the channels of the file with --channels"
         )
-    recordings = with_speeds([recording.select_channels(required)], config)
-    (recording,) = to_common_rate(recordings, config.data.sampling_rate_hz, config.band_hz)
-    WindowDataset([recording], None, config.input.window)  # raises if too short or not finite
-    return recording
+    return complete([recording.select_channels(required)], config)[0]

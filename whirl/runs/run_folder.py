@@ -32,6 +32,7 @@ class RunFolder:
         metrics_file: `metrics.json`, the test metrics.
         predictions_file: `predictions.csv`, one row per test recording.
         report_file: `report.html`, the report.
+        diagnoser_file: `diagnoser.npz`, the trained model of descriptors, instead of checkpoints of a network.
         checkpoints: folder of `last.pt` and `best.pt`.
     """
 
@@ -43,6 +44,7 @@ class RunFolder:
         self.metrics_file = self.path / "metrics.json"
         self.predictions_file = self.path / "predictions.csv"
         self.report_file = self.path / "report.html"
+        self.diagnoser_file = self.path / "diagnoser.npz"
         self.checkpoints = self.path / "checkpoints"
 
     @property
@@ -52,8 +54,9 @@ class RunFolder:
 
     @property
     def can_be_resumed(self) -> bool:
-        """Whether there is a checkpoint to resume from, `last.pt` or the one before it."""
-        return self.last_checkpoint.is_file() or (self.checkpoints / PREVIOUS).is_file()
+        """Whether there is a checkpoint to resume from, or a model of descriptors."""
+        files = (self.last_checkpoint, self.checkpoints / PREVIOUS, self.diagnoser_file)
+        return any(file.is_file() for file in files)
 
     @property
     def is_finished(self) -> bool:
@@ -151,7 +154,7 @@ def resolve_run(
     Args:
         options: settings from the command line; they override those of the file.
         config_file: YAML file of settings.
-        out: run folder; None creates a new one under `runs/`, named by time and network.
+        out: run folder; None creates a new one under `runs/`, named by time and model, if one is stated.
         resume: take the configuration of the run in `out`; given settings must not contradict it, except those in
             `RESUME_OVERRIDABLE`. A message is logged if the run is already finished.
 
@@ -161,7 +164,7 @@ def resolve_run(
     """
     given = load_config(config_file, options)
     if not resume:
-        return given, Path(out or _new_folder(given.model_name))
+        return given, Path(out or _new_folder(given.model.name))
     if out is None:
         raise ValueError("--resume needs --out, the folder of the run to resume")
     folder = RunFolder(out)
@@ -186,6 +189,6 @@ def resolve_run(
     return config, Path(out)
 
 
-def _new_folder(model: str) -> str:
+def _new_folder(model: str | None) -> str:
     # In milliseconds, so that two runs started together use different folders.
-    return f"runs/{datetime.now():%Y-%m-%d_%H%M%S.%f}"[:-3] + f"_{model}"
+    return f"runs/{datetime.now():%Y-%m-%d_%H%M%S.%f}"[:-3] + (f"_{model}" if model else "")

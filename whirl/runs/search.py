@@ -94,7 +94,7 @@ def _search_run(search: Search, folder: SearchFolder, resume: bool) -> SearchRes
             folder.check_usable(search)
         if resume or search.storage is not None:
             open_storage(folder.storage_of(search))  # raises before the recordings are read
-    data = prepare(search.config)
+    data = prepare(with_settings(search.config, model=search.config.model_name))
     for note in data.notes:
         logger.info(note)
     with quiet_loggers():

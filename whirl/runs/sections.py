@@ -26,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 
+from whirl.diagnosis.registry import DIAGNOSERS
 from whirl.models.registry import list_models
 from whirl.validation import unknown_name
 
@@ -187,18 +188,29 @@ class SplitSection(Section):
     allow_leakage: bool = setting(False, "Train even if test data leak into training; the report is stamped.")
 
 
+def _models() -> list[str]:
+    return sorted([*list_models(), *DIAGNOSERS.names()])
+
+
 class ModelSection(Section):
-    """Network."""
+    """Network or model of descriptors."""
 
     name: str = setting(
         None,
-        "Network, e.g. cnn1d, wdcnn, hybrid_pinn.",
+        "Network, e.g. cnn1d, wdcnn, hybrid_pinn, or model of descriptors, e.g. rule, family_net, extra_trees.",
         About(
             "model",
-            auto="cnn1d; cnn2d for maps, multi_tfr for several kinds of maps",
-            choices=list_models,
+            auto="the best model of descriptors if speeds, and bearings of rolling bearings, are known; otherwise "
+            "cnn1d, cnn2d for maps, multi_tfr for several kinds of maps",
+            choices=_models,
             synonyms=("network", "architecture", "backbone"),
         ),
+    )
+    descriptors: Literal["families", "order_levels", "evidence", "off"] = setting(
+        None,
+        "Descriptors of recordings for a model of descriptors: families of bearing lines, or levels at orders of the "
+        "shaft or evidence of faults for rotors.",
+        About(auto="chosen within the training part; off for networks"),
     )
     width: float = setting(
         1.0, "Number of channels relative to the network's default.", About(synonyms=("width_multiplier",)), gt=0, le=4
@@ -207,7 +219,7 @@ class ModelSection(Section):
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        return _one_of("model", name, list_models())
+        return _one_of("model", name, _models())
 
 
 class InputSection(Section):
@@ -460,9 +472,9 @@ class TrainingSection(Section):
 
 def _bearing(name: Any) -> Any:
     if name not in (None, UNKNOWN):
-        from whirl.physics.rolling_bearing import BEARINGS
+        from whirl.physics.bearings import parse_bearings
 
-        return _one_of("bearing", str(name), BEARINGS)
+        return "; ".join(bearing.text for bearing in parse_bearings(str(name)))
     return name
 
 
@@ -471,8 +483,8 @@ class PhysicsSection(Section):
 
     bearing: Annotated[str, BeforeValidator(_bearing)] = setting(
         None,
-        "Rolling bearing, for its fault orders, e.g. 6205.",
-        About(auto="the simulated one, otherwise unknown", kind="designation"),
+        "Rolling bearing of recordings that do not state theirs: designation, e.g. 6205, geometry or fault orders.",
+        About(auto="the simulated one, otherwise unknown", kind="bearing"),
     )
     rpm_from: Literal["manifest", "signal"] = setting(
         "manifest", "Shaft speed: as stated, or estimated from the signal if it is not stated."

@@ -81,8 +81,9 @@ def run_results(data: PreparedData, folder: RunFolder, metrics: Mapping[str, Map
     files = (folder.config_file, folder.report_file, folder.metrics_file, folder.predictions_file, folder.data_file)
     history = History(folder.read_history())  # type: ignore[arg-type]  # null is drawn as a gap
     curves = {f"learning_curve_{name}": history.plot(name) for name in ("loss", "accuracy") if history.curves(name)}
+    levels = [level for level in ("window", "recording") if level in metrics]
     return RunResults(
-        metrics=dict(pair for level, values in metrics.items() for pair in _numbers(level, values).items()),
+        metrics=dict(pair for level in levels for pair in _numbers(level, metrics[level]).items()),
         files=[file for file in files if file.is_file()],
         figures={
             "confusion_matrix": plot_confusion_matrix(metrics["recording"]["confusion"], data.classes),

@@ -20,9 +20,11 @@ from whirl.engine.checkpoint import load_weights
 from whirl.engine.device import resolve_device
 from whirl.engine.distributed import gather, is_launched, is_main_process, job_id, process_group, rank
 from whirl.engine.errors import translate_torch_errors
+from whirl.engine.files import write_json
 from whirl.engine.interrupt import finish_batch_on_interrupt
 from whirl.runs.config import Config, ResolvedConfig, with_settings
 from whirl.runs.data import PreparedData, check_same_recordings, prepare
+from whirl.runs.descriptors import is_descriptor_model, train_diagnoser
 from whirl.runs.evaluation import evaluate_task, evaluate_test_split
 from whirl.runs.operating_range import OperatingRange
 from whirl.runs.plugins import packages_of
@@ -131,6 +133,10 @@ def _train_run(
     data = prepare(config)
     for note in data.notes:
         logger.info(note)
+    if is_descriptor_model(data.config.model_name):
+        if callbacks:
+            raise ValueError("callbacks require a network; state one, e.g. model='cnn1d'")
+        return _train_descriptor_model(data, folder, resume, command, start)
     trainer, data = _ready_trainer(data, folder, callbacks, config.run.threads)
     _open_folder(folder, data, resume, command)
     loggers = _add_loggers(trainer, data, folder)
@@ -150,6 +156,28 @@ def _train_run(
         if data.config.run.log:
             folder.update_metadata(loggers=loggers.state_dict())
         return result
+
+
+def _train_descriptor_model(
+    data: PreparedData, folder: RunFolder, resume: bool, command: str, start: float
+) -> TrainResult:
+    """Train a model of descriptors, which takes seconds, in rank 0 alone."""
+    if not is_main_process():
+        return TrainResult(folder, {})
+    _open_folder(folder, data, resume, command)
+    prepared = time.perf_counter()
+    diagnoser = train_diagnoser(data.config, data.classes, data.descriptors)
+    diagnoser.save(folder.diagnoser_file)
+    write_json(folder.history_file, {})
+    seconds = {"preparing the recordings": prepared - start, "training": time.perf_counter() - prepared}
+    folder.update_metadata(timings_s=seconds)
+    task = evaluate_test_split(data, folder)
+    result = TrainResult(folder, evaluate_task(diagnoser, task, folder), tuple(task.warnings))
+    loggers = RunLoggers.create(data.config.run.log, run_facts(data, folder.path, folder.read_data()["command"]))
+    loggers.on_train_begin()
+    loggers.on_train_end()
+    loggers.log_results(lambda: run_results(data, folder, result.metrics or {}))
+    return result
 
 
 def _ready_trainer(
