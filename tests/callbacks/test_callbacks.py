@@ -391,3 +391,8 @@ def test_rejects_a_scheduler_in_trainer_and_callback():
         twice.fit(1)
     with pytest.raises(TypeError, match="step"):
         LearningRateScheduler("cosine")
+
+
+def test_rejects_a_mode_in_place_of_save_best_only(tmp_path):
+    with pytest.raises(TypeError, match="save_best_only is 'max', expected True or False"):
+        ModelCheckpoint(tmp_path / "best.pt", "val_accuracy", "max")

@@ -408,3 +408,15 @@ def test_verbose_logs_the_stop(verbose, caplog):
             stopping.on_epoch_end(epoch, {"val_loss": 1.0})
     assert stopping.callbacks[0].should_stop
     assert bool(caplog.records) is verbose
+
+
+def test_gradient_monitor_ignores_gradients_of_parameters_that_are_not_trained():
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2), torch.nn.Linear(2, 2))
+    for parameter in model[1].parameters():
+        parameter.grad = torch.full_like(parameter, 100.0)  # from an earlier step
+        parameter.requires_grad_(False)
+    batch = (torch.randn(8, 1, 4), torch.arange(8) % 2)
+    monitor = GradientMonitor(model, log_interval=1)
+    optimizer = torch.optim.SGD(model[2].parameters(), lr=0.1)
+    Trainer(model, [batch], optimizer=optimizer, device="cpu", callbacks=[monitor], max_grad_norm=None).fit(1)
+    assert monitor.history[0]["grad_norm"] < 10

@@ -72,3 +72,31 @@ def test_state_round_trip_keeps_the_best():
     resumed = Improvement("val_loss")
     resumed.load_state_dict(improvement.state_dict())
     assert updates(resumed, [0.6, 0.4]) == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("monitor", "mode", "warned"),
+    [
+        ("val_accuracy", "min", True),
+        ("val_acc", "min", True),
+        ("val_f1_macro", "min", True),
+        ("val_auroc", "min", True),
+        ("val_loss", "max", True),
+        ("val_loss", "min", False),
+        ("val_f1_macro", "max", False),
+        ("train_grad_norm", "min", False),
+        ("accumulated", "min", False),
+    ],
+)
+def test_warns_if_the_mode_contradicts_the_name(caplog, monitor, mode, warned):
+    Improvement(monitor, mode)
+    assert ("improves in the other direction" in caplog.text) == warned
+
+
+def test_accepts_the_short_name_of_the_accuracy():
+    assert Improvement("val_acc", "max").read({"val_accuracy": 0.5}) == 0.5
+
+
+def test_rejects_a_monitor_that_is_not_a_name():
+    with pytest.raises(TypeError, match="monitor is 5, expected a name in the logs"):
+        Improvement(5)

@@ -20,6 +20,7 @@ from whirl.engine.callbacks import Callback as Callback
 from whirl.engine.callbacks import Logs
 from whirl.engine.monitor import Improvement
 from whirl.engine.schedule import scheduler_unit, step_scheduler
+from whirl.validation import check_count
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +63,7 @@ class EarlyStopping(Callback):
     def __init__(
         self, monitor: str = "val_loss", patience: int = 10, mode: str = "min", min_delta: float = 0.0
     ) -> None:
-        if patience < 0:
-            raise ValueError(f"patience is {patience!r}, expected a number of epochs >= 0")
+        check_count("patience", patience, 0)
         self.improvement = Improvement(monitor, mode, min_delta)
         self.patience = patience
         self.should_stop = False
@@ -130,6 +130,7 @@ class ModelCheckpoint(Callback):
         last_path: file written last; None before the first.
 
     Raises:
+        TypeError: `save_best_only` is not a bool.
         ValueError: `mode` is unknown or `filepath` is not a valid template; at the end of an epoch, a name to monitor
             or to fill in is not in the logs, or there is no model.
         OSError: the file cannot be written at the end of an epoch; a file of the same name is left unchanged.
@@ -156,6 +157,10 @@ class ModelCheckpoint(Callback):
         model: torch.nn.Module | None = None,
         optimizer: torch.optim.Optimizer | None = None,
     ) -> None:
+        if not isinstance(save_best_only, bool):
+            raise TypeError(
+                f"save_best_only is {save_best_only!r}, expected True or False; mode is the fourth argument"
+            )
         self.filepath = str(filepath)
         _check_template(self.filepath)
         self.improvement = Improvement(monitor, mode)

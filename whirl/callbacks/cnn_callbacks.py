@@ -123,9 +123,17 @@ class GradientMonitor(Callback):
     def _norm(self) -> float | None:
         norm = None if self.trainer is None else self.trainer.updater.grad_norm
         if norm is None:
-            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            gradients = [p.grad for p in self._trained() if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients) if gradients else None
         return None if norm is None else float(norm)
+
+    def _trained(self) -> list[torch.nn.Parameter]:
+        """Return the parameters that are trained; the gradients of others may be from an earlier step."""
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        if self.trainer is None:
+            return parameters
+        trained = {id(p) for group in self.trainer.optimizer.param_groups for p in group["params"]}
+        return [p for p in parameters if id(p) in trained]
 
     def _record(self, batch: int, norm: float) -> None:
         self.history.append({"epoch": self._epoch, "batch": batch, "grad_norm": norm})

@@ -189,10 +189,10 @@ class LossGuard:
         """Name the recordings that the rows, or all rows, come from."""
         if batch is None or "recording" not in batch.metadata:
             return ""
-        indices = batch.metadata["recording"].tolist()
+        indices = _listed_values(batch.metadata["recording"])
         sources = dict(enumerate(self.sources()))  # unlabeled recordings have negative indices
         recordings = [sources.get(index) or str(index) for index in indices]
-        starts = batch.metadata["start"].tolist() if "start" in batch.metadata else None
+        starts = _listed_values(batch.metadata["start"]) if "start" in batch.metadata else None
         rows = rows or list(range(len(recordings)))
         places = [recordings[i] if starts is None else f"{recordings[i]} from sample {starts[i]}" for i in rows]
         return _listed("recording", list(dict.fromkeys(places)))
@@ -226,6 +226,11 @@ def _nonfinite_rows(values: Any = None) -> list[int]:
     bad = ~values.detach().flatten(1).isfinite().all(1) if values.ndim > 1 else ~values.detach().isfinite()
     rows = bad.nonzero().flatten().tolist()
     return rows if len(rows) < len(bad) else []
+
+
+def _listed_values(values: Any) -> list[Any]:
+    """Return metadata, a tensor or a list such as one of file names, as a list."""
+    return values.tolist() if hasattr(values, "tolist") else list(values)
 
 
 def _without_signals(batch: Batch | None) -> Batch | None:

@@ -36,7 +36,14 @@ class _Joined(NamedTuple):
 
 @dataclass
 class PINNTrainingState(TrainingState):
-    """Progress of a physics-informed training run; the additional properties are read from the history."""
+    """Progress of a physics-informed training run; the additional properties are read from the history.
+
+    Attributes:
+        ramp_epochs: epochs over which the weights of the physics terms rise: those of the first `fit`, so that they do
+            not fall back in a second one; 0 before it.
+    """
+
+    ramp_epochs: int = 0
 
     @property
     def lambda_history(self) -> list[float]:
@@ -234,7 +241,8 @@ class PINNTrainer(Trainer):
         """Return the fraction of the final weights for this epoch; 1 in validation."""
         if not self.model.training:
             return 1.0
-        return lambda_multiplier(self.schedule, self.state.epoch, self.state.num_epochs)
+        self.state.ramp_epochs = self.state.ramp_epochs or self.state.num_epochs
+        return lambda_multiplier(self.schedule, self.state.epoch, self.state.ramp_epochs)
 
     def _factors(self, data_loss: Tensor, terms: dict[str, Tensor]) -> dict[str, Tensor | float]:
         if not self.model.training:

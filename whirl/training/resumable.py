@@ -6,6 +6,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import nn
 
 from whirl.engine.autosave import Autosave
@@ -59,7 +61,8 @@ class Resumable(TrainerParts):
             ValueError: the trainer has no `checkpoint_dir`.
             OSError: a file cannot be written.
         """
-        unserializable = find_unserializable(to_cpu(val_metrics))
+        val_metrics = _with_tensors(val_metrics)
+        unserializable = find_unserializable(val_metrics)
         if unserializable:
             raise TypeError(f"val_metrics{unserializable}, expected numbers, text, arrays or containers of them")
         self._save(val_metrics, is_best, epoch)
@@ -187,3 +190,12 @@ class Resumable(TrainerParts):
         epoch = self.state.epoch if epoch is None else epoch
         metadata = {"epoch": epoch, "val_metrics": dict(val_metrics), "is_best": is_best}
         self._autosave.save(self.state_dict, metadata, is_best)
+
+
+def _with_tensors(value: Any) -> Any:
+    """Return metrics with tensors in place of numeric arrays, which a checkpoint cannot hold."""
+    if isinstance(value, dict):
+        return {name: _with_tensors(item) for name, item in value.items()}
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+        return torch.from_numpy(value.copy())
+    return value

@@ -373,6 +373,11 @@ class Trainer(Resumable):
                 type(self.criterion).__name__,
             )
 
+    @property
+    def history(self) -> History:
+        """The history: one list per logged name, one number per epoch."""
+        return self.state.history
+
     def _display_facts(self) -> dict[str, Any]:
         return training_facts(self)
 
