@@ -286,6 +286,89 @@ def write_tdms(path: Path, layout: Layout, rng: np.random.Generator) -> None:
         writer.write_segment([RootObject({"title": "x"}), *objects])
 
 
+def write_gz(path: Path, layout: Layout, rng: np.random.Generator) -> None:
+    import gzip
+
+    write_csv(path, layout, rng)
+    path.write_bytes(gzip.compress(path.read_bytes(), 1))
+
+
+def write_npy(path: Path, layout: Layout, rng: np.random.Generator) -> None:
+    """Write a structured array; its fields are the columns of a table."""
+    arrays = {name: value.ravel() for name, value in layout.variables.items()}
+    table = np.zeros(len(next(iter(arrays.values()))), dtype=[(name, each.dtype) for name, each in arrays.items()])
+    for name, each in arrays.items():
+        table[name] = each
+    np.save(path, table)
+
+
+def write_wav(path: Path, layout: Layout, rng: np.random.Generator) -> None:
+    from scipy.io import wavfile
+
+    layout.truth.is_rate_stated = True
+    rows = np.stack([samples.astype(np.float32) for samples in layout.truth.channels.values()])
+    wavfile.write(path, int(layout.truth.rate), rows.T)
+
+
+def write_uff(path: Path, layout: Layout, rng: np.random.Generator) -> None:
+    from pyuff import UFF, prepare_58
+
+    truth, binary = layout.truth, int(rng.integers(2))
+    truth.is_rate_stated = True
+    sets = [
+        prepare_58(
+            binary=binary, func_type=1, rsp_node=int(rng.integers(1, 3)), rsp_dir=int(rng.integers(-3, 4)), ref_node=0,
+            ref_dir=0, data=samples.astype(float), x=np.arange(samples.size) / truth.rate, id1="run", id2="", id3="",
+            id4="", id5="", abscissa_spacing=1, abscissa_min=0.0, abscissa_inc=1 / truth.rate,
+            abscissa_spec_data_type=17, ordinate_spec_data_type=12, ordinate_axis_units_lab=truth.unit or "NONE",
+            orddenom_spec_data_type=0, z_axis_spec_data_type=0, ver_num=0, load_case_id=0, rsp_ent_name="NONE",
+            ref_ent_name="NONE", num_pts=samples.size, ord_data_type=4,
+        )
+        for samples in truth.channels.values()
+    ]  # fmt: skip
+    UFF(str(path)).write_sets(sets, "add")
+
+
+def write_mdf(path: Path, layout: Layout, rng: np.random.Generator) -> None:
+    """Write one group with the channels, and groups of other rates before or after it."""
+    from asammdf import MDF, Signal
+
+    truth = layout.truth
+    truth.is_rate_stated = True
+    times = np.arange(next(iter(truth.channels.values())).size) / truth.rate
+    groups = [[Signal(samples.ravel(), times, name=name, unit=truth.unit) for name, samples in truth.channels.items()]]
+    if rng.random() < 0.3:
+        groups[0].append(Signal(np.arange(times.size), times, name="counter"))
+    for rate in rng.choice([0.5, 1.0, 10.0], size=int(rng.integers(0, 3)), replace=False):
+        slow = rng.normal(size=int(rng.choice([40, 300, times.size])))
+        groups.append([Signal(slow, np.arange(slow.size) / rate, name="temperature", unit="°C")])
+    with MDF(version="4.10") as file:
+        for index in rng.permutation(len(groups)):
+            file.append(groups[index])
+        saved = file.save(path.with_suffix(".tmp"), overwrite=True)
+    Path(saved).replace(path)
+
+
+def write_lvm(path: Path, layout: Layout, rng: np.random.Generator) -> None:
+    truth, decimal, n = layout.truth, str(rng.choice([".", ","])), next(iter(layout.truth.channels.values())).size
+    truth.is_rate_stated = True
+    per_channel = {"Samples": n, "Y_Unit_Label": truth.unit, "X_Dimension": "Time", "Delta_X": repr(1 / truth.rate)}
+    lines = ["LabVIEW Measurement\t", "Separator\tTab", f"Decimal_Separator\t{decimal}", "X_Columns\tOne",
+             "***End_of_Header***\t", "\t", f"Channels\t{len(truth.channels)}\t",
+             *("\t".join([key, *[str(value).replace(".", decimal)] * len(truth.channels)])
+               for key, value in per_channel.items()),
+             "***End_of_Header***\t", "\t".join(["X_Value", *truth.channels, "Comment"])]  # fmt: skip
+    for index, row in enumerate(zip(*truth.channels.values(), strict=True)):
+        cells = [repr(index / truth.rate), *(repr(value.item()) for value in row), ""]
+        lines.append("\t".join(cells).replace(".", decimal))
+    path.write_text("\n".join([*lines, ""]))
+
+
+def fits_plain(layout: Layout) -> bool:
+    """Return whether there is nothing but the channels."""
+    return not layout.decoys and layout.truth.rpm is None
+
+
 def fits_tdms(layout: Layout) -> bool:
     arrays = [value for value in layout.variables.values() if isinstance(value, np.ndarray)]
     return all(array.size == max(array.shape) and array.dtype.kind != "c" for array in arrays)
@@ -299,7 +382,58 @@ CONTAINERS: dict[str, tuple[Callable[[Path, Layout, np.random.Generator], None],
     ".parquet": (write_parquet, False, vectors),
     ".csv": (write_csv, False, vectors),
     ".tdms": (write_tdms, True, fits_tdms),
+    ".csv.gz": (write_gz, False, vectors),
+    ".npy": (write_npy, False, lambda layout: vectors(layout) and all(
+        isinstance(value, np.ndarray) for value in layout.variables.values())),
+    ".wav": (write_wav, False, lambda layout: (
+        fits_plain(layout) and not layout.truth.unit and layout.truth.rate % 1 == 0)),
+    ".uff": (write_uff, False, fits_plain),
+    ".mf4": (write_mdf, False, fits_plain),
+    ".lvm": (write_lvm, False, fits_plain),
 }  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------ windows
+
+
+def run_windows(seed: int, folder: Path) -> tuple[str, str]:
+    """Write windows that were cut beforehand and read them; return the verdict and a message."""
+    from whirl.data.reading import read_all
+
+    rng = np.random.default_rng(seed)
+    n_windows, n_channels, length = int(rng.integers(9, 60)), int(rng.integers(1, 5)), int(rng.integers(30, 400))
+    windows = rng.normal(size=(n_windows, n_channels, length)).astype(np.float32)
+    labels = rng.integers(0, 3, n_windows)
+    array = windows if n_channels > 1 or rng.random() < 0.5 else windows[:, 0]
+    array = (
+        np.moveaxis(array, 0, -1) if rng.random() < 0.2 else np.swapaxes(array, -1, -2) if rng.random() < 0.2 else array
+    )
+    named = rng.random() < 0.8
+    variables: dict[str, Any] = {str(rng.choice(["X", "x_train", "signals", "windows"])): array, "fs": 12_000.0}
+    if named:
+        variables[str(rng.choice(["y", "labels", "target", "class"]))] = (
+            labels if rng.random() < 0.7 else labels[:, None]
+        )
+    if rng.random() < 0.3:
+        variables["mean"] = windows.mean(axis=(1, 2))
+    if rng.random() < 0.3:
+        variables["features"] = rng.normal(size=(n_windows, 6))
+    suffix = str(rng.choice([".npz", ".h5", ".mat"]))
+    path = folder / f"{seed}{suffix}"
+    CONTAINERS[suffix][0](path, Layout(variables, Truth({}, "", 12_000.0), ()), rng)
+    shapes = {name: getattr(value, "shape", value) for name, value in variables.items()}
+    try:
+        recordings = read_all(path)
+    except ValueError as error:
+        return "refused", f"{error} {shapes}"
+    finally:
+        path.unlink()
+    found = [(recording.label, recording.signal) for recording in recordings]
+    right = len(found) == n_windows and all(
+        label == str(truth) and signal.shape == window.shape and np.array_equal(signal, window)
+        for (label, signal), truth, window in zip(found, labels, windows, strict=True)
+    )
+    return ("read", "") if right and named else ("wrong", f"windows {seed}{suffix} {shapes}")
 
 
 # ------------------------------------------------------------------------------------------------ oracle
@@ -372,6 +506,10 @@ def main() -> None:
             verdicts[suffix, verdict] += 1
             if verdict == "wrong" or (arguments.show_refused and verdict == "refused"):
                 print(describe(seed, suffix, message, layout), flush=True)
+            verdict, message = run_windows(seed, Path(folder))
+            verdicts["windows", verdict] += 1
+            if verdict == "wrong" or (arguments.show_refused and verdict == "refused"):
+                print(message, flush=True)
             seed += 1
     for (suffix, verdict), count in sorted(verdicts.items()):
         print(f"{suffix:9} {verdict:8} {count}")

@@ -30,7 +30,9 @@ UNNAMED = (*SIGNAL_NAMES, "samples", "data")
 """Names that say nothing about a channel."""
 
 _VIBRATION_WORD = re.compile(r"vib|acc(?:el)?(?![a-z])|accel|beschl|schwing|signal|waveform|gs$", re.I)
-_MAX_UNNAMED = 32  # rows of a matrix; more are windows unless they are named
+# Rows of a matrix; more are windows unless they are named, or have a time axis beside them.
+_MAX_UNNAMED = 32
+_MAX_UNNAMED_SHORT, _MAX_WINDOW = 8, 8192
 _SHORT = 64  # samples: a shorter array beside a long one holds parameters
 _SHORT_RATIO = 8
 
@@ -129,7 +131,7 @@ def make_candidate(
     names = names if len(names) == len(rows) else []
     rows, column_rate, kept = _take_time_row(name, rows, names)
     names = [names[row] for row in kept] if names else []
-    if len(rows) > _MAX_UNNAMED and not names and len(rows) <= MAX_CHANNELS:
+    if not names and not own_axes and _look_like_windows(rows):
         raise UnreadableError(
             f"{name!r} has {len(rows)} unnamed rows of {rows.shape[1]} samples, which look like pre-cut windows; add "
             "a label for each, or export complete recordings"
@@ -145,6 +147,13 @@ def make_candidate(
     return Candidate(
         name, rows, agreed_rate(rates) if rates else None, _units(name, len(rows), facts, texts), tuple(names)
     )
+
+
+def _look_like_windows(rows: np.ndarray) -> bool:
+    """Return whether unnamed rows are too many or too short for channels; more than `MAX_CHANNELS` are no channels."""
+    n_rows, n_samples = rows.shape
+    is_short = n_rows > _MAX_UNNAMED_SHORT and n_samples <= _MAX_WINDOW
+    return n_rows <= MAX_CHANNELS and (n_rows > _MAX_UNNAMED or is_short)
 
 
 def select_channels(candidates: Sequence[Candidate]) -> tuple[list[Candidate], list[str]]:
