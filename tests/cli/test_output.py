@@ -64,3 +64,14 @@ def test_table_on_a_terminal_does_not_fail_either(folder):
     os.close(terminal)
     assert done.returncode == 0, done.stderr
     assert b"wdcnn" in output
+
+
+def test_runs_leaves_out_folders_that_cannot_be_read(folder):
+    other = folder / "runs" / "another tool"
+    other.mkdir()
+    (other / "config.yaml").write_text("x: 1\n")
+    (other / "data.json").write_text("{}")
+    done = whirl(folder, ["runs", "runs/"], "utf-8", stdout=subprocess.PIPE)
+    assert done.returncode == 0, done.stderr
+    assert b"another tool: left out, not readable as a run folder" in done.stderr
+    assert b"wdcnn" in done.stdout

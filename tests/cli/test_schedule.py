@@ -61,6 +61,7 @@ def test_saves_a_figure(tmp_path):
         (["plateau"], "depends on a validation metric"),
         (["warmup"], "base_scheduler"),
         (["cosine", "--out", "curve.xyz"], "curve.xyz"),
+        (["cosine", "--steps-per-epoch", "10000000000"], "expected at most 10000000"),
     ],
 )
 def test_invalid_input_is_reported_in_one_line(arguments, part):

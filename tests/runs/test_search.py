@@ -226,14 +226,14 @@ def test_given_settings_are_not_searched():
         ({"lrr": [1]}, "did you mean 'lr'"),
         ({"lr": {"low": 0.1, "high": 0.1}}, "empty"),
         ({"lr": {"low": 0.0, "high": 0.1, "log": True}}, "low > 0"),
-        ({"lr": {"low": -1, "high": 0.1}}, "greater than 0"),
+        ({"lr": {"low": -1, "high": 0.1}}, "expected a number > 0"),
         ({"lr": {"low": 0.1, "high": ".inf"}}, "expected a number"),
         ({"lr": {"low": 0.1}}, "expected low, high"),
         ({"lr": {"low": 0.1, "high": 0.2, "step": 0.1}}, "got low, high, step"),
         ({"lr": 0.1}, "expected a list"),
         ({"lr": []}, "expected a list"),
         ({"batch_size": [32, 32]}, "twice"),
-        ({"batch_size": [1]}, "greater than or equal to 2"),
+        ({"batch_size": [1]}, "expected an integer >= 2"),
         ({"batch_size": {"low": 8.5, "high": 16}}, "integers"),
         ({"optimizer": ["adamw", "addam"]}, "did you mean 'adam'"),
         ({"optimizer": {"low": 0, "high": 1}}, "not a number"),
@@ -265,7 +265,7 @@ def test_rejects_invalid_input_in_one_line(data, tmp_path):
     (tmp_path / "broken.log").write_text("no journal\n")
     nowhere = tmp_path / "nowhere"  # other errors are found before recordings are read
     assert_rejected(whirl("search", nowhere, "--model", "wdcn"), "wdcn", "wdcnn")
-    assert_rejected(whirl("search", nowhere, "--trials", 0), "trials: Input should be greater than or equal to 1")
+    assert_rejected(whirl("search", nowhere, "--trials", 0), "trials is '0', expected an integer >= 1")
     assert_rejected(whirl("search", nowhere, "--pruner", "mean"), "median, hyperband, none")
     assert_rejected(whirl("search", nowhere, "--space", tmp_path / "space.yaml"), "space.yaml: window cannot")
     assert_rejected(whirl("search", nowhere, "--storage", tmp_path / "broken.log"), "broken.log", "line 1")

@@ -9,7 +9,7 @@ from pydantic import ValidationError, model_validator
 
 from whirl.models.registry import list_models
 from whirl.registry import import_plugins
-from whirl.runs.flat import flat_settings, from_flat, to_flat, unknown_setting, walk
+from whirl.runs.flat import from_flat, to_flat, walk
 from whirl.runs.sections import (
     OFF,
     UNKNOWN,
@@ -23,11 +23,10 @@ from whirl.runs.sections import (
     RunSection,
     SearchSection,
     Section,
-    SimulationSection,
     SplitSection,
     TrainingSection,
 )
-from whirl.validation import nearest_name, unknown_name
+from whirl.runs.setting_errors import explain
 
 PHYSICAL_MODELS = ("hybrid_pinn", "order_cnn")
 """Networks that use the sampling rate and the shaft speed."""
@@ -222,7 +221,7 @@ def parse_config(
     try:
         return config_class.model_validate(nested)
     except ValidationError as error:
-        messages = dict.fromkeys(_explain(e, config_class) for e in error.errors())
+        messages = dict.fromkeys(explain(each, nested, config_class) for each in error.errors())
         raise ValueError(f"{source}: " + "; ".join(messages)) from None
 
 
@@ -260,43 +259,3 @@ def resolve(config: Config, **choices: Any) -> ResolvedConfig:
         ValueError: a setting is still not set.
     """
     return make_config(to_flat(config) | choices, "resolved configuration", ResolvedConfig)
-
-
-def _explain(error: Any, config_class: type[Config]) -> str:
-    message = error["msg"].removeprefix("Value error, ")
-    path = tuple(str(part) for part in error["loc"])
-    if not path:
-        return message
-    if error["type"] == "extra_forbidden":
-        return _misplaced(path[-1], path[:-1], config_class)
-    name = _flat_name(path, config_class)
-    if error["type"] == "missing":
-        return f"{name} is required"
-    if error["type"] == "model_type":
-        return f"{name}: expected a mapping of settings, got {error['input']!r}"
-    if len(path) == 1 or message.startswith("unknown "):
-        return message
-    shown = repr(error["input"])
-    return f"{name}: {message}, got {shown if len(shown) < 200 else shown[:200] + '...'}"
-
-
-def _misplaced(name: str, parents: tuple[str, ...], config_class: type[Config]) -> str:
-    known = flat_settings(config_class)
-    found = known.get(name)
-    if found is not None and found.path[:-1] != parents:
-        return f"unknown key {name!r}; it belongs in section {'.'.join(found.path[:-1])}"
-    if not parents and nearest_name(name, [*config_class.model_fields, *flat_settings(config_class)]) not in known:
-        return unknown_name("section", name, list(config_class.model_fields))
-    if "simulation" in parents:
-        return unknown_name("setting", name, list(SimulationSection.model_fields))
-    return unknown_setting(name, config_class)
-
-
-def _flat_name(path: tuple[str, ...], config_class: type[Config]) -> str:
-    """Return the flat name for the location of an error, which also contains the tag of the training method."""
-    if path[:2] == ("training", "method"):
-        path = path[:2] + path[3:]
-    for flat in flat_settings(config_class).values():
-        if path[: len(flat.path)] == flat.path:
-            return ".".join((flat.name, *path[len(flat.path) :]))
-    return ".".join(path)

@@ -211,6 +211,8 @@ def _method_of(given: Mapping[str, Any], known: Mapping[str, FlatSetting]) -> st
         first, second = list(owners.values())[-1], list(owners.values())[-2]
         raise ValueError(f"{first} and {second} are mutually exclusive: they belong to different trainers")
     for owner, name in owners.items():
+        if owner == "registered" and stated in METHODS:
+            raise ValueError(f"{name} requires a trainer that a plug-in has registered (got {stated!r})")
         if stated is not None and owner not in (stated, "registered"):
             raise ValueError(f"{name} requires trainer {owner!r} (got {stated!r})")
         return stated or owner

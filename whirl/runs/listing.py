@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = ("run", "data", "model", "trainer", "n_test", "macro_f1", "low", "high", "accuracy", "finished", "minutes")
 
@@ -76,7 +79,10 @@ def _rows(folder: Path) -> Iterator[RunRow]:
     for config_file in sorted(folder.rglob("config.yaml")):
         run = config_file.parent
         if (run / "data.json").is_file():
-            yield _row(run, str(run.relative_to(folder)) if run != folder else run.name)
+            try:
+                yield _row(run, str(run.relative_to(folder)) if run != folder else run.name)
+            except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+                logger.warning("%s: left out, not readable as a run folder (%s: %s)", run, type(error).__name__, error)
 
 
 def _row(run: Path, name: str) -> RunRow:

@@ -10,6 +10,8 @@ from typing import Any
 from whirl.optim.schedule_simulation import format_schedule, save_curve, simulate_schedule
 from whirl.optim.scheduler_factory import check_settings
 
+_MAX_STEPS = 10_000_000
+
 
 def parse_schedule_options(options: Iterable[str]) -> dict[str, Any]:
     """Convert texts `name=value` to settings of a schedule; a value that reads as a number is one.
@@ -63,6 +65,11 @@ def show_schedule(
     Raises:
         ValueError: a setting is unknown or out of range.
     """
+    if epochs * steps_per_epoch > _MAX_STEPS:
+        raise ValueError(
+            f"{epochs} epochs of {steps_per_epoch} steps are {epochs * steps_per_epoch} steps, expected at most "
+            f"{_MAX_STEPS}; choose fewer with --steps-per-epoch"
+        )
     settings = parse_schedule_options(option)
     try:
         check_settings(name, settings)  # before one of them is mistaken for an argument
