@@ -43,7 +43,7 @@ def test_resume_accepts_changes_without_effect_on_the_result_only(tmp_path):
     choices = {
         "model": "wdcnn", "window": 1024, "hop": 512, "classes": ["a", "b"], "channels": ["DE"],
         "sampling_rate_hz": 12_000, "band_limit_hz": "off", "rpm_range": "unknown", "precision": "32",
-        "bearing": "unknown", "threads": 1,
+        "bearing": "unknown", "threads": 1, "descriptors": "off",
     }  # fmt: skip
     folder.initialize(resolve(make_config({"epochs": 3, "num_workers": 2}), **choices), {})
     config, _ = resolve_run({"num_workers": 0}, None, tmp_path, resume=True)

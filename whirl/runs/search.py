@@ -44,7 +44,7 @@ from whirl.tuning.worker import run_trials
 
 logger = logging.getLogger(__name__)
 
-_VERBOSE_LOGGERS = ("whirl.training.trainer", "whirl.runs.training", "optuna")
+_VERBOSE_LOGGERS = ("whirl.training", "whirl.runs.training", "optuna")
 
 
 @dataclass(frozen=True)
