@@ -15,6 +15,7 @@ from whirl.engine.batch import Batch
 from whirl.engine.callbacks import CallbackList
 from whirl.engine.consensus import agree_on_stop
 from whirl.engine.distributed import gather
+from whirl.engine.epoch_metrics import EpochMetrics
 from whirl.engine.state import TrainingState
 from whirl.engine.updater import Updater
 
@@ -33,6 +34,7 @@ class StepResult:
         weight: what the mean loss divides by, e.g. a sum of class weights, 0-dimensional; None if it is `count`.
         components: named terms of the loss or other means over the batch, 0-dimensional, detached.
         batch: what the network was given, kept for diagnostics (`LossGuard`).
+        predictions: outputs and targets for the metrics of the epoch; None if there are none.
     """
 
     loss: torch.Tensor
@@ -42,6 +44,7 @@ class StepResult:
     weight: torch.Tensor | None = None
     components: dict[str, torch.Tensor] = field(default_factory=dict)
     batch: Batch | None = None
+    predictions: tuple[torch.Tensor, torch.Tensor] | None = None
 
 
 def split_loss(loss: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -62,6 +65,9 @@ def split_loss(loss: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
 class Tally:
     """Running sums over an epoch, on the device until `means` reads them in one transfer.
 
+    Args:
+        metrics: metrics to compute from the predictions of the epoch; None computes none.
+
     Example:
         >>> tally = Tally()
         >>> tally.add(StepResult(torch.tensor(1.0), count=3, correct=torch.tensor(3)))
@@ -70,7 +76,8 @@ class Tally:
         {'loss': 2.0, 'accuracy': 0.75}
     """
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: EpochMetrics | None = None) -> None:
+        self.metrics = metrics
         self.n_batches = 0
         self.counts: dict[str, int | torch.Tensor] = {}
         self.sums: dict[str, torch.Tensor] = {}
@@ -85,6 +92,8 @@ class Tally:
             self._add("loss", loss * result.weight, 1, result.weight)
         if result.correct is not None:
             self._add("accuracy", result.correct, 1, result.count if result.n_scored is None else result.n_scored)
+        if self.metrics is not None and result.predictions is not None:
+            self.metrics.add(*result.predictions)
         for name, value in result.components.items():
             self._add(name, value.detach(), result.count, result.count)
 
@@ -115,11 +124,13 @@ class Tally:
             totals[name] = before[0] + total, before[1] + count
         if source and not totals:
             raise ValueError(f"{source} yielded no batch")
-        return {name: total / count if count else math.nan for name, (total, count) in totals.items()}
+        means = {name: total / count if count else math.nan for name, (total, count) in totals.items()}
+        return means if self.metrics is None else means | self.metrics.compute()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums, for a checkpoint in the middle of an epoch."""
-        return {"n_batches": self.n_batches, "counts": dict(self.counts), "sums": dict(self.sums)}
+        metrics = {} if self.metrics is None else {"metrics": self.metrics.state_dict()}
+        return {"n_batches": self.n_batches, "counts": dict(self.counts), "sums": dict(self.sums), **metrics}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Restore what `state_dict` returned; the sums go to `device`."""
@@ -129,6 +140,8 @@ class Tally:
             for name, count in state["counts"].items()
         }
         self.sums = {name: total.to(device) for name, total in state["sums"].items()}
+        if self.metrics is not None:
+            self.metrics.load_state_dict(state.get("metrics", {}), device)
 
 
 def run_epoch(

@@ -73,7 +73,11 @@ class Improvement:
         self.monitor = monitor
         self.mode = mode
         self.min_delta = min_delta
-        self.best = math.inf if mode == "min" else -math.inf
+        self.reset()
+
+    def reset(self) -> None:
+        """Discard the best value."""
+        self.best = math.inf if self.mode == "min" else -math.inf
 
     def read(self, logs: Mapping[str, Any] | None) -> float:
         """Return the monitored value.

@@ -61,6 +61,7 @@ class Objective:
 
     Attributes:
         criterion: the criterion.
+        threshold: output above which a binary label is predicted.
         task: the task; `'auto'` until it is known, None if it cannot be known.
 
     Raises:
@@ -79,8 +80,9 @@ class Objective:
         self.criterion = _DEFAULT_CRITERIA.get(task, nn.CrossEntropyLoss)() if criterion is None else criterion
         self._kind, self._settings = _kind_and_settings(self.criterion)
         self._denominator = getattr(self.criterion, "denominator", None)
-        self._threshold = 0.5 if self._kind in _PROBABILITIES else 0.0
+        self.threshold = 0.5 if self._kind in _PROBABILITIES else 0.0
         self._ignored = self._settings("ignore_index", -100) if self._kind in _CROSS_ENTROPY else None
+        self._seen: tuple[Tensor | None, Tensor | None] = None, None  # the last labels, and which of them count
         self.task: str | None = task if task != "auto" else _stated_task(self.criterion, self._kind)
 
     @property
@@ -111,11 +113,11 @@ class Objective:
             return self._without_ignored(outputs.argmax(1) == labels, labels)
         if self.task not in ("binary", "multilabel"):
             return Score()
-        correct = (outputs > self._threshold).reshape(len(targets), -1) == (targets > 0.5).reshape(len(targets), -1)
+        correct = (outputs > self.threshold).reshape(len(targets), -1) == (targets > 0.5).reshape(len(targets), -1)
         return Score(correct.all(1).sum())
 
     def _without_ignored(self, correct: Tensor, labels: Tensor) -> Score:
-        counted = self._counted(labels)
+        counted = self.counted(labels)
         if counted is not None:
             return Score((correct & counted).sum(), counted.sum())
         n_labels = None if labels.ndim == 1 else torch.tensor(labels.numel(), device=labels.device)
@@ -131,18 +133,24 @@ class Objective:
             return self._denominator(targets)
         if self._kind not in _CROSS_ENTROPY or targets.is_floating_point():
             return None
-        weight, counted = self._settings("weight", None), self._counted(targets)
+        weight, counted = self._settings("weight", None), self.counted(targets)
         if weight is None:
             return None if counted is None else counted.sum()
         if counted is None:
             return weight[targets].sum()
         return (weight[targets.where(counted, 0)] * counted).sum()
 
-    def _counted(self, labels: Tensor) -> Tensor | None:
-        """Return which labels are not ignored; None if none is, which costs an accelerator a wait and is left to it."""
-        if self._ignored is None or (labels.is_cpu and self._ignored < 0 and not (labels < 0).any()):
+    def counted(self, labels: Tensor) -> Tensor | None:
+        """Return which labels are not ignored, a mask; None if all of them count.
+
+        On a CPU it costs one reading of the labels; on an accelerator that would wait, so the mask is always returned.
+        """
+        if self._ignored is None:
             return None
-        return labels != self._ignored
+        if self._seen[0] is not labels:
+            all_count = labels.is_cpu and self._ignored < 0 and labels.numel() > 0 and int(labels.min()) >= 0
+            self._seen = labels, None if all_count else labels != self._ignored
+        return self._seen[1]
 
     @property
     def has_unknown_denominator(self) -> bool:

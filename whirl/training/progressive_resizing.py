@@ -258,6 +258,8 @@ class ProgressiveResizingTrainer(PerCallTrainer):
         self.state.stage, self.state.length = stage, self.schedule[stage][0]
         if self.state.epoch in (0, *ends[:-1]) and self.resize_method != "crop":
             self.state.best_val_loss = torch.inf
+            if self._best_by is not None:
+                self._best_by.reset()
         for loader in self._loaders:
             dataset = cast(ResizableSignalDataset, loader.dataset)
             if dataset.resize_method != self.resize_method:

@@ -24,6 +24,7 @@ from whirl.engine.distributed import (
     check_same_number_of_batches,
     world_size,
 )
+from whirl.engine.epoch_metrics import EpochMetrics, Metrics
 from whirl.engine.errors import translate_torch_errors
 from whirl.engine.history import History
 from whirl.engine.interrupt import finish_batch_in_notebook, until_workers_exit
@@ -31,6 +32,7 @@ from whirl.engine.limits import Limits
 from whirl.engine.loop import StepResult, Tally, fit_epochs, run_epoch, split_loss
 from whirl.engine.loss_guard import LossGuard, recording_sources, remedy_for
 from whirl.engine.modes import TrainingModes
+from whirl.engine.monitor import Improvement, direction_of
 from whirl.engine.precision import FullPrecision, choose_precision
 from whirl.engine.progress import active_callbacks
 from whirl.engine.replay import EpochReplay
@@ -82,6 +84,9 @@ class Trainer(Resumable):
         max_steps: optimizer steps in all; the epoch that reaches them ends there, is validated and saved.
         limit_train_batches: training batches per epoch, a number or a fraction of the loader's; None uses all.
         limit_val_batches: the same for validation.
+        metrics: further metrics of training and validation, e.g. `['f1_macro', 'auroc']`; functions and objects of
+            torchmetrics too (see `whirl.engine.epoch_metrics`).
+        best_by: name in the logs that determines `best.pt`, e.g. `'val_f1_macro'`; None is the validation loss.
 
     Attributes:
         state: epoch, step, history and stop flag.
@@ -131,6 +136,8 @@ class Trainer(Resumable):
         max_steps: int | None = None,
         limit_train_batches: float | None = None,
         limit_val_batches: float | None = None,
+        metrics: Metrics = (),
+        best_by: str | None = None,
     ) -> None:
         self.device = resolve_device(device)
         self.model = model
@@ -143,11 +150,13 @@ class Trainer(Resumable):
         self.state = self.new_state()
         self.kinds: dict[str, str] = {}
         self.lr_scheduler = lr_scheduler
-        self.replay = EpochReplay(Tally)
+        self.metrics = metrics
+        self._new_tally()  # checks the metrics
+        self.replay = EpochReplay(self._new_tally)
         self.augmentation = augmentation
         self.callbacks = callbacks or []
         self.limits = Limits(max_steps, limit_train_batches, limit_val_batches)
-        self._best_by = None
+        self._best_by = None if best_by is None else Improvement(best_by, direction_of(best_by) or "min")
         self._modes = TrainingModes()
         self._consensus = StepConsensus(self._is_save_due)
         self._autosave = Autosave(checkpoint_dir, checkpoint_every)
@@ -218,7 +227,8 @@ class Trainer(Resumable):
             loss, components = split_loss(self.compute_loss(outputs, targets, batch.signals, batch.metadata))
         n_correct, n_counted = self._objective.score(outputs, targets)
         weight = self._objective.denominator(targets)
-        return StepResult(loss, len(targets), n_correct, n_counted, weight, components, batch)
+        predictions = (outputs, targets) if self.metrics else None
+        return StepResult(loss, len(targets), n_correct, n_counted, weight, components, batch, predictions)
 
     def train_epoch(self) -> dict[str, float]:
         """Train on all batches once.
@@ -266,7 +276,8 @@ class Trainer(Resumable):
             raise ValueError("validate_epoch needs a val_loader, but val_loader is None")
         self.model.eval()
         broadcast_buffers(self.model)
-        tally = run_epoch(self.limits.of_validation(self.batches(self.val_loader), self.val_loader), self.step)
+        batches = self.limits.of_validation(self.batches(self.val_loader), self.val_loader)
+        tally = run_epoch(batches, self.step, tally=self._new_tally())
         return self.summarize(tally.means(source="val_loader"))
 
     def fit(self, num_epochs: int, resume_from: str | Path | None = None) -> History:
@@ -393,6 +404,9 @@ class Trainer(Resumable):
     def _may_end(self) -> bool:
         """Whether the epoch can end here without losing a part of an accumulation window."""
         return self.state.interrupted and not self.updater.pending
+
+    def _new_tally(self) -> Tally:
+        return Tally(EpochMetrics(self.metrics, self._objective) if self.metrics else None)
 
     def _should_end_epoch(self) -> bool:
         """Save if a checkpoint is due; return whether the epoch ends here."""
