@@ -12,8 +12,9 @@ from whirl.cli.main import app, main
 from whirl.runs.command_options import options_of
 from whirl.runs.config import Config, ResolvedConfig, make_config, parse_config, resolve, with_settings
 from whirl.runs.config_files import load_config, to_yaml
+from whirl.runs.descriptions import About, setting
 from whirl.runs.flat import flat_settings, from_flat, to_flat, walk
-from whirl.runs.sections import About, TrainingSection, setting
+from whirl.runs.sections import TrainingSection
 from whirl.runs.settings_page import json_schema, settings_page
 
 

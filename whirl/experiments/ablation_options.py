@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from whirl.runs.sections import About, Names, Section, setting
+from whirl.runs.descriptions import About, Names, Section, setting
 
 
 class AblationOptions(Section):

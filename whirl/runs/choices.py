@@ -16,7 +16,8 @@ from whirl.data.windows import MIN_REVOLUTIONS, MIN_WINDOW, choose_window
 from whirl.engine.precision import cpu_has_bfloat16
 from whirl.physics.faults import JOURNAL_CLASSES, ROLLING_CLASSES, required_band_hz
 from whirl.runs.config import Config
-from whirl.runs.sections import UNKNOWN, MapsMethod, ProgressiveMethod
+from whirl.runs.descriptions import UNKNOWN
+from whirl.runs.methods import MapsMethod, ProgressiveMethod
 
 TARGET_STEPS, MIN_EPOCHS, MAX_EPOCHS = 1000, 6, 40
 

@@ -11,8 +11,9 @@ import typer
 from pydantic import create_model, model_validator
 
 from whirl.runs.config import Config, parse_config
+from whirl.runs.descriptions import About, Names, Section, setting
 from whirl.runs.flat import FlatSetting, flat_settings, settings_of_section
-from whirl.runs.sections import About, Kind, Names, Section, setting
+from whirl.runs.methods import Kind
 
 AnySection = TypeVar("AnySection", bound=Section)
 
@@ -86,6 +87,16 @@ class InspectSection(Section):
     channels: Names = setting(None, "Channels to inspect, e.g. DE,FE.", About(auto="all", kind="names"))
     classes: Names = setting(None, "Classes to inspect.", About(auto="all", kind="names"))
     sampling_rate_hz: float = _sampling_rate()
+    write_manifest: str = setting(
+        None,
+        "New file for a first manifest from folders, names and files, to be corrected by hand.",
+        About(auto="none is written", kind="path"),
+    )
+    pattern: str = setting(
+        None,
+        'Columns in file names for --write-manifest, e.g. "{label}_{specimen}_{load}.csv".',
+        About(auto="found in the names"),
+    )
 
 
 class ShowSection(Section):

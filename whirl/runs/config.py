@@ -9,20 +9,17 @@ from pydantic import ValidationError, model_validator
 
 from whirl.models.registry import list_models
 from whirl.registry import import_plugins
+from whirl.runs.descriptions import OFF, UNKNOWN, Section
 from whirl.runs.flat import from_flat, to_flat, walk
+from whirl.runs.methods import MapsMethod, ProgressiveMethod
 from whirl.runs.sections import (
-    OFF,
-    UNKNOWN,
     DataSection,
     EvaluationSection,
     InputSection,
-    MapsMethod,
     ModelSection,
     PhysicsSection,
-    ProgressiveMethod,
     RunSection,
     SearchSection,
-    Section,
     SplitSection,
     TrainingSection,
 )

@@ -35,10 +35,12 @@ from whirl.runs.choices import (
     span_of_speeds,
 )
 from whirl.runs.config import Config, ResolvedConfig, resolve
+from whirl.runs.descriptions import OFF, UNKNOWN
 from whirl.runs.descriptors import PartDescriptors, candidates_for, choose_model, why_no_descriptors, with_bearing
 from whirl.runs.maps import resolved_maps
+from whirl.runs.methods import PhysicsMethod
 from whirl.runs.run_folder import RunFolder
-from whirl.runs.sections import OFF, UNKNOWN, PhysicsMethod, SimulationSection
+from whirl.runs.sections import SimulationSection
 from whirl.validation import unknown_name
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,8 @@ from whirl.evaluation.metrics import compute_metrics
 from whirl.evaluation.prediction import UNKNOWN, Predictions
 from whirl.physics.faults import ROLLING_CLASSES, signature
 from whirl.runs.config import Config
-from whirl.runs.sections import OFF, InputSection, ModelSection, TrainingSection
+from whirl.runs.descriptions import OFF
+from whirl.runs.sections import InputSection, ModelSection, TrainingSection
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,8 +22,8 @@ from whirl.physics.rolling_bearing import FaultOrders
 from whirl.runs.config import PHYSICAL_MODELS, Config
 from whirl.runs.data import PreparedData
 from whirl.runs.maps import make_time_frequency
+from whirl.runs.methods import MapsMethod, PhysicsMethod
 from whirl.runs.run_folder import RunFolder
-from whirl.runs.sections import MapsMethod, PhysicsMethod
 
 MIN_WINDOWS, MAX_WINDOWS = 3, 512  # windows to estimate the normal level of a line
 

@@ -8,7 +8,8 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
-from whirl.runs.sections import METHODS, About, RegisteredMethod, about
+from whirl.runs.descriptions import About, about
+from whirl.runs.methods import METHODS, RegisteredMethod
 from whirl.validation import nearest_name, unknown_name
 
 

@@ -8,7 +8,8 @@ from whirl.data.map_store import MapDataset
 from whirl.data.windows import WindowDataset
 from whirl.dsp.time_frequency import TimeFrequency
 from whirl.runs.config import Config, ResolvedConfig
-from whirl.runs.sections import OFF, MapsMethod
+from whirl.runs.descriptions import OFF
+from whirl.runs.methods import MapsMethod
 
 
 def make_time_frequency(config: Config, kind: str, rate_hz: float | None = None) -> TimeFrequency:

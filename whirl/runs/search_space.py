@@ -8,8 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 from whirl.runs.config import Config, make_config
+from whirl.runs.descriptions import OFF
 from whirl.runs.flat import flat_settings, get_setting, to_flat, unknown_setting, walk
-from whirl.runs.sections import OFF
 from whirl.tuning.spaces import Choice, preset
 from whirl.tuning.storage import import_optuna
 

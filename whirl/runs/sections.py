@@ -1,104 +1,19 @@
 """The settings of a run, each described once, in sections.
 
-A field is created by `setting` with its default, description, unit, bounds and synonyms. The command line, the YAML
-form, the JSON schema and the page of settings are generated from these descriptions. A field whose default is None is
-chosen from the data when a run is prepared; `"off"`, `"unknown"` and similar strings are regular values.
-
-To keep `whirl --help` fast, validators that need torch import it when they run.
+To keep the start of the command fast, validators that need torch import it when they run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, field_validator, model_validator
 
 from whirl.diagnosis.registry import DIAGNOSERS
 from whirl.models.registry import list_models
-from whirl.validation import unknown_name
-
-OFF = "off"
-UNKNOWN = "unknown"
-MAX_WINDOW = 2**28
-Kind = Literal["stft", "cwt", "wvd", "envelope", "order"]
-
-
-@dataclass(frozen=True)
-class About:
-    """Description of a setting beyond what pydantic stores.
-
-    Attributes:
-        name: flat name, used on the command line and as Python keyword; empty: the name of the field.
-        flag: option on the command line, e.g. `"--lr"`; None: derived from the flat name; empty: no option.
-        unit: unit of the value.
-        auto: how the value is chosen if the default is None.
-        choices: function that lists the valid names.
-        synonyms: other words for the setting, for "did you mean".
-        kind: type as shown in `--help` and the docs; empty: derived from the annotation.
-    """
-
-    name: str = ""
-    flag: str | None = None
-    unit: str = ""
-    auto: str = ""
-    choices: Callable[[], Sequence[str]] | None = None
-    synonyms: tuple[str, ...] = ()
-    kind: str = ""
-
-
-def setting(default: Any, description: str, about: About = About(), **bounds: Any) -> Any:
-    """Describe one setting.
-
-    Args:
-        default: default value; None: chosen from the data.
-        description: one sentence, for `--help`, the schema and the docs.
-        about: further description.
-        **bounds: `ge`, `gt`, `le` and `lt` of pydantic's `Field`.
-    """
-    extra: Any = {"unit": about.unit} if about.unit else None
-    info: Any = Field(default, description=description, json_schema_extra=extra, **bounds)
-    info.metadata.append(about)
-    return info
-
-
-def about(info: Any) -> About:
-    """Return the `About` of a field."""
-    return next((item for item in info.metadata if isinstance(item, About)), About())
-
-
-class Section(BaseModel):
-    """A group of settings: immutable, without unknown names or numbers that are not finite."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
-
-
-def _absolute(folder: Any) -> Any:
-    """Make a path absolute, so that a run can be evaluated from any working directory."""
-    return str(Path(folder).resolve()) if isinstance(folder, (str, Path)) and folder not in (OFF, SIMULATED) else folder
-
-
-def _not_empty(names: Any) -> Any:
-    if isinstance(names, (list, tuple)) and (not names or len(set(names)) < len(names)):
-        raise ValueError("expected at least one name and no duplicates")
-    return names
-
-
-SIMULATED = "simulated"
-Folder = Annotated[str, BeforeValidator(_absolute)]
-Names = Annotated[list[str], AfterValidator(_not_empty)]
+from whirl.runs.descriptions import OFF, SIMULATED, UNKNOWN, About, Folder, Names, Section, one_of, setting
+from whirl.runs.methods import MAX_WINDOW, Method, PlainMethod
 
 
 class SimulationSection(Section):
@@ -219,7 +134,7 @@ class ModelSection(Section):
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        return _one_of("model", name, _models())
+        return one_of("model", name, _models())
 
 
 class InputSection(Section):
@@ -257,151 +172,6 @@ class InputSection(Section):
 
             make_augmentation(value)
         return value
-
-
-class PlainMethod(Section):
-    """Training with labels only."""
-
-    kind: Literal["plain"] = "plain"
-
-
-class PhysicsMethod(Section):
-    """Training with a physics-informed loss."""
-
-    kind: Literal["pinn"] = "pinn"
-    lambda_freq: float = setting(1.0, "Weight of the expected fault lines in the loss.", ge=0, le=1e6)
-    lambda_sommerfeld: float = setting(0.0, "Weight of ranking severities by Sommerfeld number.", ge=0, le=1e6)
-    lambda_temporal: float = setting(0.0, "Weight of steady predictions within a recording.", ge=0, le=1e6)
-    lambda_schedule: str = setting(
-        "constant",
-        "How these weights increase over the epochs.",
-        About(choices=lambda: ("linear", "cosine", "exponential", "step", "constant")),
-    )
-    unlabeled: Folder = setting(OFF, "Folder of unlabeled recordings for the physics terms.", About(kind="folder"))
-
-    @field_validator("lambda_schedule")
-    @classmethod
-    def _known_schedule(cls, name: str) -> str:
-        from whirl.losses.balancing import LAMBDA_SCHEDULES
-
-        return _one_of("lambda_schedule", name, LAMBDA_SCHEDULES)
-
-
-class MapsMethod(Section):
-    """Training on time-frequency maps."""
-
-    kind: Literal["maps"] = "maps"
-    representation: Kind | Literal["multi"] | list[Kind] = setting(
-        ...,
-        "Kinds of maps: stft, cwt, wvd, envelope, order, several of them, or multi.",
-        About(synonyms=("spectrogram", "tfr", "transform"), kind="names"),
-    )
-    maps: dict[Kind, dict[str, Any]] = setting(
-        None, "Arguments of the maps by kind, e.g. {stft: {n_frequencies: 128}}.", About(auto="defaults", kind="YAML")
-    )
-    specaugment: bool = setting(True, "Mask time and frequency bands in training.")
-    map_cache: Folder = setting(
-        OFF,
-        "Store the maps in this folder, for all runs on the same windows.",
-        About(flag="--cache-maps", kind="folder"),
-    )
-
-    @property
-    def kinds(self) -> list[str]:
-        """The kinds of maps."""
-        if self.representation == "multi":
-            from whirl.models.multi_tfr import DEFAULT_KINDS
-
-            return list(DEFAULT_KINDS)
-        return [self.representation] if isinstance(self.representation, str) else list(self.representation)
-
-    @field_validator("representation", mode="before")
-    @classmethod
-    def _known_kinds(cls, kinds: Any) -> Any:
-        for kind in kinds if isinstance(kinds, list) else [kinds]:
-            _one_of("representation", kind, (*Kind.__args__, "multi"))  # type: ignore[attr-defined]
-        return _not_empty(kinds)
-
-
-class DistilledMethod(Section):
-    """Training with a teacher network."""
-
-    kind: Literal["distilled"] = "distilled"
-    teacher: Folder = setting(..., "Run folder of the teacher network.", About(kind="folder"))
-    temperature: float = setting(4.0, "Divisor of the logits of teacher and student.", gt=0, le=1e3)
-    alpha: float = setting(
-        0.7, "Weight of the distillation term; the term of the labels has weight 1 - alpha.", ge=0, le=1
-    )
-
-
-def _stages(stages: Any) -> Any:
-    if isinstance(stages, str):
-        from whirl.training.progressive_resizing import parse_schedule
-
-        return parse_schedule(stages)
-    return stages
-
-
-class ProgressiveMethod(Section):
-    """Training on windows of increasing length."""
-
-    kind: Literal["progressive"] = "progressive"
-    stages: Annotated[list[tuple[int, int]], BeforeValidator(_stages)] = setting(
-        ..., "Stages LENGTH:EPOCHS, e.g. 512:5,1024:5,2048:10.", About("progressive", kind="stages")
-    )
-    resize: Literal["crop", "interpolate", "truncate"] = setting(
-        "crop", "How windows are shortened in early stages.", About("progressive_method")
-    )
-
-    @field_validator("stages")
-    @classmethod
-    def _growing(cls, stages: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        lengths = [length for length, _ in stages]
-        is_growing = stages and min(lengths) >= 16 and lengths == sorted(set(lengths)) and lengths[-1] <= MAX_WINDOW
-        if not is_growing or min(n for _, n in stages) < 1:
-            raise ValueError("expected stages (length, epochs) of increasing length >= 16, each of at least 1 epoch")
-        return stages
-
-
-METHODS = {
-    "plain": PlainMethod,
-    "pinn": PhysicsMethod,
-    "maps": MapsMethod,
-    "distilled": DistilledMethod,
-    "progressive": ProgressiveMethod,
-}
-
-
-class RegisteredMethod(Section):
-    """Training with a trainer that a plug-in has registered."""
-
-    kind: str
-    options: dict[str, Any] = setting(
-        {}, "Keyword arguments of the registered trainer.", About("trainer_options", kind="YAML")
-    )
-
-    @field_validator("kind")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        from whirl.training.registry import TRAINERS
-
-        return _one_of("trainer", name, [*METHODS, *TRAINERS.names()])
-
-
-def _tag(method: Any) -> str:
-    kind = method.get("kind", "plain") if isinstance(method, dict) else getattr(method, "kind", "plain")
-    return kind if kind in METHODS else "registered"
-
-
-Method = Annotated[
-    Annotated[PlainMethod, Tag("plain")]
-    | Annotated[PhysicsMethod, Tag("pinn")]
-    | Annotated[MapsMethod, Tag("maps")]
-    | Annotated[DistilledMethod, Tag("distilled")]
-    | Annotated[ProgressiveMethod, Tag("progressive")]
-    | Annotated[RegisteredMethod, Tag("registered")],
-    Discriminator(_tag),
-]
 
 
 def _losses() -> Sequence[str]:
@@ -451,17 +221,17 @@ class TrainingSection(Section):
     @field_validator("loss")
     @classmethod
     def _known_loss(cls, name: str) -> str:
-        return _one_of("loss", name, _losses())
+        return one_of("loss", name, _losses())
 
     @field_validator("optimizer")
     @classmethod
     def _known_optimizer(cls, name: str) -> str:
-        return _one_of("optimizer", name.lower(), _optimizers())
+        return one_of("optimizer", name.lower(), _optimizers())
 
     @field_validator("schedule")
     @classmethod
     def _known_schedule(cls, name: str) -> str:
-        return _one_of("schedule", name, _schedules())
+        return one_of("schedule", name, _schedules())
 
     @model_validator(mode="after")
     def _smoothing_fits(self) -> TrainingSection:
@@ -533,7 +303,7 @@ class SearchSection(Section):
     @field_validator("pruner")
     @classmethod
     def _known(cls, name: str) -> str:
-        return _one_of("pruner", name, _pruners())
+        return one_of("pruner", name, _pruners())
 
 
 def _metrics() -> Sequence[str]:
@@ -552,7 +322,7 @@ class EvaluationSection(Section):
     @field_validator("metrics")
     @classmethod
     def _known(cls, names: list[str]) -> list[str]:
-        return [_one_of("metric", name, _metrics()) for name in names]
+        return [one_of("metric", name, _metrics()) for name in names]
 
 
 def _loggers() -> Sequence[str]:
@@ -613,15 +383,9 @@ class RunSection(Section):
     @field_validator("log")
     @classmethod
     def _known_loggers(cls, names: list[str]) -> list[str]:
-        return [_one_of("logger", name, _loggers()) for name in names]
+        return [one_of("logger", name, _loggers()) for name in names]
 
     @field_validator("precision", mode="before")
     @classmethod
     def _as_text(cls, precision: Any) -> Any:
         return "32" if precision == 32 else precision  # YAML reads 32 as a number
-
-
-def _one_of(kind: str, name: str, known: Any) -> str:
-    if name not in known:
-        raise ValueError(unknown_name(kind, name, list(known)))
-    return name

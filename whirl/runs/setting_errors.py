@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from whirl.runs.descriptions import about
 from whirl.runs.flat import FlatSetting, flat_settings, get_nested, unknown_setting
-from whirl.runs.sections import SimulationSection, about
+from whirl.runs.sections import SimulationSection
 from whirl.validation import nearest_name, unknown_name
 
 _KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "text", dict: "a mapping"}

@@ -13,8 +13,8 @@ from whirl.runs.config import Config, ResolvedConfig
 from whirl.runs.data import PreparedData, content_of
 from whirl.runs.factory import new_model
 from whirl.runs.flat import get_setting
+from whirl.runs.methods import DistilledMethod
 from whirl.runs.run_folder import RunFolder
-from whirl.runs.sections import DistilledMethod
 from whirl.training.knowledge_distillation import DistillationLoss, DistillationTrainer
 
 MATCHING_SETTINGS = ("classes", "channels", "sampling_rate_hz", "band_limit_hz", "window")

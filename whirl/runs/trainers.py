@@ -29,11 +29,10 @@ from whirl.optim.cnn_optimizer import create_optimizer
 from whirl.optim.scheduler_factory import create_training_scheduler
 from whirl.runs.config import ResolvedConfig
 from whirl.runs.data import PreparedData
+from whirl.runs.descriptions import OFF
 from whirl.runs.factory import new_model, new_physics_loss
 from whirl.runs.maps import make_time_frequency, maybe_cache_maps
-from whirl.runs.run_folder import RunFolder
-from whirl.runs.sections import (
-    OFF,
+from whirl.runs.methods import (
     DistilledMethod,
     MapsMethod,
     PhysicsMethod,
@@ -41,6 +40,7 @@ from whirl.runs.sections import (
     ProgressiveMethod,
     RegisteredMethod,
 )
+from whirl.runs.run_folder import RunFolder
 from whirl.runs.teacher import load_teacher, make_distillation_trainer
 from whirl.training.cnn_trainer import CNNTrainer
 from whirl.training.pinn_trainer import PINNTrainer
