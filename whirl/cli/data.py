@@ -23,9 +23,14 @@ def simulate(options: Any, out: Annotated[Path, typer.Argument(help="Folder to w
 @with_options("whirl.runs.command_options.InspectSection")
 def inspect(options: Any, data: Annotated[Path, typer.Argument(help="Folder of recordings.")]) -> None:
     """Summarize a folder of recordings and report suspicious ones."""
+    from whirl.data.draft import write_draft
     from whirl.data.inspection import inspect_dataset
 
-    typer.echo(str(inspect_dataset(data, **options.model_dump())))
+    settings = options.model_dump()
+    out, pattern = settings.pop("write_manifest"), settings.pop("pattern")
+    if pattern and not out:
+        raise ValueError("--pattern requires --write-manifest FILE")
+    typer.echo("\n".join(write_draft(data, out, pattern)) if out else str(inspect_dataset(data, **settings)))
 
 
 @with_options("whirl.runs.command_options.ShowSection")

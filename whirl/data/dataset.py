@@ -188,10 +188,22 @@ def save_dataset(recordings: Iterable[Recording], folder: str | Path) -> None:
         raise
 
 
-def _class_folders(folder: Path) -> list[Entry]:
-    # Links to folders are not followed; they are reported as misplaced files instead of being skipped silently.
+def data_files(folder: Path) -> list[Path]:
+    """Return the files of a folder that should be recordings, sorted; documents and system files are skipped.
+
+    Links to folders are not followed, but returned, so that they are reported instead of being skipped silently.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
     found = [path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir()]
-    paths = [path for path in found if _is_data_file(path.relative_to(folder))]
+    return [path for path in found if _is_data_file(path.relative_to(folder)) and path.name != MANIFEST]
+
+
+def _class_folders(folder: Path) -> list[Entry]:
+    paths = data_files(folder)
     entries = recognize_layout(folder, paths)
     if entries is not None:
         logger.info("%s has the layout of the data set %s", folder, entries[0].metadata["data_set"])

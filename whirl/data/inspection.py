@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from whirl.data.dataset import list_dataset
+from whirl.data.labels import similar_labels
 from whirl.data.quality import Profile, profile_of
 from whirl.data.quality_checks import SEVERITIES, Finding, channel_names, dedupe, group_by, run_checks
 from whirl.data.recording import Recording
@@ -114,6 +115,10 @@ def inspect_recordings(recordings: Iterable[Recording]) -> Inspection:
 
 def _inspect(profiles: list[Profile], unreadable: list[Finding]) -> Inspection:
     findings = unreadable + run_checks(profiles)
+    findings += [
+        Finding("warning", (), f"label {sentence}", "use one spelling in manifest.csv or for the folders")
+        for sentence in similar_labels(profile.label for profile in profiles if profile.label)
+    ]
     by_label = group_by(profiles, lambda profile: profile.label)
     return Inspection(
         classes=tuple(_summary(label, by_label[label]) for label in sorted(by_label)),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +17,7 @@ from typing import Any
 
 from whirl.data.reading import read, read_content, readable_suffixes, suffix_of, to_recordings
 from whirl.data.recording import Recording
+from whirl.data.table import read_table
 from whirl.data.units import normalize_unit
 from whirl.physics.bearings import GEOMETRY_FIELDS, ORDER_FIELDS, format_fields, normalize_bearing
 from whirl.physics.rolling_bearing import ROTATING_RACES, RotatingRace
@@ -51,10 +52,6 @@ _LOAD = re.compile(r"([-+]?\d+(?:[.,]\d+)?(?:[eE][-+]?\d+)?)\s*(.*)")
 
 _SHOWN = 3  # problems listed in a message
 _MAX_SHOWN = 300  # characters of each
-# A manifest is written by hand or by a script, for existing files.
-_MAX_BYTES = 2**25
-_MAX_ROWS = 100_000
-_MAX_COLUMNS = 250
 _MAX_LOAD = 80  # characters; the run time of the pattern grows with their square
 
 
@@ -147,7 +144,7 @@ def read_manifest(folder: str | Path) -> list[Entry]:
     """
     folder = Path(folder)
     manifest = folder / MANIFEST
-    header, rows = _read_table(manifest)
+    header, rows = read_table(manifest)
     columns = _known_columns(header)
     missing = [name for name in ("file", "label") if name not in columns]
     if missing:
@@ -298,25 +295,6 @@ def _with_units(recording: Recording, unit: str) -> Recording:
     return replace(recording, channel_units=units if len(units) > 1 else units * recording.n_channels)
 
 
-def _read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Read the column names, and the rows with their line numbers."""
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise ValueError(f"{path}: is larger than {_MAX_BYTES / 1e6:.0f} MB; split the data set")
-        lines = list(io.StringIO(_decoded(path.read_bytes()), newline=""))
-        reader = csv.DictReader(lines, delimiter=max(",;\t", key=lines[0].count) if lines else ",", restval="")
-        header = list(reader.fieldnames or ())
-        if len(header) > _MAX_COLUMNS or len(lines) > _MAX_ROWS:
-            raise ValueError(
-                f"{path}: has {len(header)} columns and {len(lines)} lines, expected at most {_MAX_COLUMNS} and "
-                f"{_MAX_ROWS}; split the data set"
-            )
-        rows = [(reader.line_num, {k: v for k, v in row.items() if k}) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: not a CSV file in UTF-8 ({error}); save it as CSV in UTF-8") from error
-    return header, [(line, row) for line, row in rows if any(row.values())]
-
-
 def rows_by_file(folder: Path) -> dict[PurePosixPath, dict[str, str]]:
     """Return the rows of the manifest in a folder by file; of several rows for one file, the first.
 
@@ -328,19 +306,9 @@ def rows_by_file(folder: Path) -> dict[PurePosixPath, dict[str, str]]:
     """
     if not (folder / MANIFEST).is_file():
         return {}
-    header, rows = _read_table(folder / MANIFEST)
+    header, rows = read_table(folder / MANIFEST)
     column = _known_columns(header).get("file")
     return {} if column is None else {_relative(row[column].strip()): row for _, row in reversed(rows)}
-
-
-def _decoded(data: bytes) -> str:
-    """Decode UTF-8, or the code page of CSV files from a Western Excel; binary data are neither."""
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        if b"\0" in data:
-            raise
-        return data.decode("cp1252")
 
 
 def _plain(name: str) -> str:
@@ -369,7 +337,7 @@ def _entry(folder: Path, row: dict[str, str], columns: dict[str, str]) -> Entry:
     race = cells.get("rotating_race", "").lower() or "inner"
     check_name("rotating_race", race, ROTATING_RACES)
     return Entry(
-        path=folder / _inside(cells["file"]),
+        path=_existing(folder / _inside(cells["file"])),
         label=cells.get("label", ""),
         specimen=cells.get("specimen") or None,
         rpm=_number(cells, "rpm"),
@@ -391,6 +359,14 @@ def _bearing_numbers(cells: Mapping[str, str]) -> str:
         if given:
             return format_fields(tuple(given), tuple(given.values()))
     return ""
+
+
+def _existing(path: Path) -> Path:
+    """Return a path as the file system writes it: systems compose accented letters in different ways."""
+    if path.name.isascii() or len(path.name) > _MAX_SHOWN or path.exists():
+        return path
+    forms = (path.with_name(unicodedata.normalize(form, path.name)) for form in ("NFC", "NFD"))
+    return next((form for form in forms if form.exists()), path)
 
 
 def _inside(name: str) -> PurePosixPath:
