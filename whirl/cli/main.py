@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from whirl.cli import data, experiments, runs, training
+from whirl.cli import data, runs, training
 from whirl.cli.commands import make_group
 from whirl.cli.errors import report_usage_error
 
@@ -21,7 +21,7 @@ app = make_group(
     runs.diagnose,
     training.train, training.search,
     runs.evaluate, runs.compare, runs.predict, runs.export, runs.runs,
-    experiments.schedule, experiments.ablation,
+    training.schedule, training.ablation,
     training.config,
 )  # fmt: skip
 

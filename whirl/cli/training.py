@@ -1,7 +1,8 @@
-"""`whirl train`, `whirl search` and `whirl config`."""
+"""`whirl train`, `search`, `schedule`, `ablation` and `config`."""
 
 from __future__ import annotations
 
+import logging
 import shlex
 import signal
 import sys
@@ -63,6 +64,30 @@ def search(
     typer.echo("\n".join(result.lines))
     if result.interrupted_by is not None:
         raise typer.Exit(EX_SIGNAL_BASE + result.interrupted_by)
+
+
+@with_options("whirl.runs.command_options.ScheduleSection")
+def schedule(options: Any, name: Annotated[str, typer.Argument(help="warmup_cosine, onecycle, step, ...")]) -> None:
+    """Print, or save, a learning-rate schedule before training with it."""
+    from whirl.runs.schedule import show_schedule
+
+    typer.echo(show_schedule(name, **options.model_dump()))
+
+
+@with_options("whirl.experiments.ablation_options.AblationOptions")
+def physics(
+    options: Any,
+    data: Annotated[Path | None, typer.Argument(help="Folder of recordings; simulates bearings by default.")] = None,
+) -> None:
+    """Measure how much physics improves on cross entropy, with negative controls."""
+    from whirl.experiments import format_table, run_physics_ablation
+
+    logging.getLogger("whirl.training").setLevel(logging.WARNING)  # hundreds of trainings would flood the log
+    typer.echo(format_table(run_physics_ablation(**options.arguments(data))))
+    typer.echo(f"table.md, ablation.png and results.jsonl are in {options.out}")
+
+
+ablation = make_group("ablation", "Ablations with paired runs and controls.", physics)
 
 
 @with_options(*TRAINING_SECTIONS, "search")
