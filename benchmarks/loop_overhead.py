@@ -13,8 +13,8 @@ clip the gradient norm to 1, and report the epoch's mean loss and accuracy unles
 - with the `bench` extra: Lightning (with loss and accuracy logged per epoch, and with nothing logged), Accelerate and
   Ignite doing what `bare` does, and skorch with its default record of the loss.
 
-`step_vs_bare` is ours over bare, `metrics_vs_bare` the same with metrics, `lightning_vs_ours` is Lightning with loss and
-accuracy logged over ours; the other `<framework>_vs_ours` are for comparison.
+`step_vs_bare` is ours over bare, `metrics_vs_bare` the same with metrics, `lightning_vs_ours` is Lightning with loss
+and accuracy logged over ours; the other `<framework>_vs_ours` are for comparison.
 
 The clock is in the network: processor time from the first forward pass of an epoch to the last, so that what a
 framework does once per fit does not count.

@@ -1,3 +1,9 @@
+from .averaging import (
+    EMA as EMA,
+)
+from .averaging import (
+    SWA as SWA,
+)
 from .best_weights import BestWeights as BestWeights
 from .callbacks import (
     Callback as Callback,

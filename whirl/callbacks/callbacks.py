@@ -13,13 +13,14 @@ from typing import Any
 
 import torch
 
-from whirl.callbacks.helpers import OptimizerSteps, save_model, scalars
+from whirl.callbacks.helpers import OptimizerSteps, has_completed, save_model, scalars
 from whirl.callbacks.mlflow_logger import MLflowLogger as MLflowLogger
 from whirl.callbacks.tensorboard_logger import TensorBoardLogger as TensorBoardLogger
 from whirl.engine.callbacks import Callback as Callback
 from whirl.engine.callbacks import Logs
 from whirl.engine.monitor import Improvement
 from whirl.engine.schedule import scheduler_unit, step_scheduler
+from whirl.engine.wrappers import load_weights_into, weights_of
 from whirl.validation import check_count
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ class EarlyStopping(Callback):
         patience: epochs to wait without improvement, >= 0; 0 stops at the first, as 1 does.
         mode: `'min'` if lower is better, `'max'` if higher is better.
         min_delta: minimum change that counts as an improvement, >= 0.
+        restore_best_weights: put the weights of the best epoch into the network when training is complete, stopped or
+            not. `last.pt` still holds those of the last epoch, so that it can be resumed exactly.
 
     Attributes:
         should_stop: whether to stop.
@@ -61,10 +64,18 @@ class EarlyStopping(Callback):
     verbose = True
 
     def __init__(
-        self, monitor: str = "val_loss", patience: int = 10, mode: str = "min", min_delta: float = 0.0
+        self,
+        monitor: str = "val_loss",
+        patience: int = 10,
+        mode: str = "min",
+        min_delta: float = 0.0,
+        *,
+        restore_best_weights: bool = False,
     ) -> None:
         check_count("patience", patience, 0)
         self.improvement = Improvement(monitor, mode, min_delta)
+        self.restore_best_weights = restore_best_weights
+        self.best_weights: dict[str, torch.Tensor] | None = None
         self.patience = patience
         self.should_stop = False
         self.wait = 0
@@ -83,6 +94,9 @@ class EarlyStopping(Callback):
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         if self.improvement.update(logs):
             self.wait, self.best_epoch = 0, epoch
+            if self.restore_best_weights:
+                weights = weights_of(self._model())
+                self.best_weights = {name: value.detach().clone() for name, value in weights.items()}
             return
         self.wait += 1
         if self._is_exhausted():
@@ -93,6 +107,15 @@ class EarlyStopping(Callback):
                     epoch, self.improvement.monitor, self.best, self.wait,
                 )  # fmt: skip
 
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        if self.best_weights is not None and (self.trainer is None or has_completed(self.trainer)):
+            load_weights_into(self._model(), self.best_weights)
+
+    def _model(self) -> torch.nn.Module:
+        if self.trainer is None:
+            raise ValueError("restore_best_weights needs a trainer; in a loop of your own use BestWeights")
+        return self.trainer.model
+
     def _is_exhausted(self) -> bool:
         return self.wait >= max(self.patience, 1)
 
@@ -102,11 +125,13 @@ class EarlyStopping(Callback):
             self.trainer.state.should_stop = True
 
     def state_dict(self) -> Logs:
-        return {**self.improvement.state_dict(), "wait": self.wait, "best_epoch": self.best_epoch}
+        state = {**self.improvement.state_dict(), "wait": self.wait, "best_epoch": self.best_epoch}
+        return state | ({"best_weights": self.best_weights} if self.restore_best_weights else {})
 
     def load_state_dict(self, state: Logs) -> None:
         self.improvement.load_state_dict(state)
         self.wait, self.best_epoch = state["wait"], state["best_epoch"]
+        self.best_weights = state.get("best_weights")
 
 
 class ModelCheckpoint(Callback):

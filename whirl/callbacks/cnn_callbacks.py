@@ -320,6 +320,7 @@ class EarlyStoppingCallback(EarlyStopping):
         mode: `'min'` if lower is better, `'max'` if higher is better.
         min_delta: minimum change that counts as an improvement, >= 0.
         verbose: whether to log the stop.
+        restore_best_weights: put the weights of the best epoch into the network when training is complete.
 
     Example:
         >>> stopping = EarlyStoppingCallback(patience=1, verbose=False)
@@ -336,6 +337,8 @@ class EarlyStoppingCallback(EarlyStopping):
         mode: str = "min",
         min_delta: float = 0.0,
         verbose: bool = True,
+        *,
+        restore_best_weights: bool = False,
     ) -> None:
-        super().__init__(monitor, patience, mode, min_delta)
+        super().__init__(monitor, patience, mode, min_delta, restore_best_weights=restore_best_weights)
         self.verbose = verbose

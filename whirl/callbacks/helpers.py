@@ -45,6 +45,12 @@ class OptimizerSteps:
         return steps
 
 
+def has_completed(trainer: Any) -> bool:
+    """Return whether a training has ended by itself: not by an interruption or a failure."""
+    state = trainer.state
+    return not state.interrupted and (state.should_stop or state.epoch >= state.num_epochs)
+
+
 def save_model(
     path: Path,
     model: torch.nn.Module,

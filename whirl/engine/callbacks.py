@@ -27,7 +27,9 @@ class Callback:
                 # forward pass, loss, backward pass; an optimizer step if the accumulation window is full
                 callback.on_batch_end(batch, {"loss": loss})
             # an optimizer step for an unfinished accumulation window
-            # validation, without hooks
+            callback.on_validation_begin()  # if there are validation data
+            # validation
+            callback.on_validation_end()
             callback.on_epoch_end(epoch, logs)
             # a step of a learning-rate schedule that counts epochs or validations
             # last.pt, and best.pt after the lowest validation loss
@@ -69,6 +71,12 @@ class Callback:
     def on_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """Run after each training batch, while its gradients are still in place."""
 
+    def on_validation_begin(self, logs: Logs | None = None) -> None:
+        """Run before each validation of `fit`."""
+
+    def on_validation_end(self, logs: Logs | None = None) -> None:
+        """Run after each validation of `fit`, also when it fails."""
+
     def state_dict(self) -> Logs:
         """Return what a resumed training needs: tensors, None, bools, numbers and text, in dicts, lists and tuples.
 
@@ -82,7 +90,10 @@ class Callback:
         """Restore what `state_dict` returned."""
 
 
-HOOKS = ("on_train_begin", "on_train_end", "on_epoch_begin", "on_epoch_end", "on_batch_begin", "on_batch_end")
+HOOKS = (
+    *("on_train_begin", "on_train_end", "on_epoch_begin", "on_epoch_end", "on_batch_begin", "on_batch_end"),
+    *("on_validation_begin", "on_validation_end"),
+)
 
 
 class EpochFunction(Callback):
@@ -183,6 +194,14 @@ class CallbackList(Callback):
     def on_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         for callback in self._by_hook["on_batch_end"]:
             callback.on_batch_end(batch, logs)
+
+    def on_validation_begin(self, logs: Logs | None = None) -> None:
+        for callback in self._by_hook["on_validation_begin"]:
+            callback.on_validation_begin(logs)
+
+    def on_validation_end(self, logs: Logs | None = None) -> None:
+        for callback in reversed(self._by_hook["on_validation_end"]):
+            callback.on_validation_end(logs)
 
     def state_dict(self) -> Logs:
         """Return the non-empty states of the members, by class name and index within that class."""

@@ -299,12 +299,16 @@ def _load_last(path: Path) -> tuple[Path, Any]:
 def load_weights(model: nn.Module, path: str | Path) -> None:
     """Load only the network's weights, from the checkpoint of a training run or of a callback, into `model`.
 
+    If the training averaged its weights (callbacks `EMA` and `SWA`), these are the averaged ones, which were validated.
+
     Raises:
         FileNotFoundError: the file does not exist.
         ValueError: the file is damaged, or has the weights of another network.
     """
     checkpoint = load_checkpoint_file(path)
     try:
-        load_weights_into(model, checkpoint.get("training", checkpoint)["model"])
+        training = checkpoint.get("training", checkpoint)
+        averaged = training.get("evaluated")
+        load_weights_into(model, training["callbacks"][averaged]["weights"] if averaged else training["model"])
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         raise ValueError(f"{path}: has the weights of another network: {error}") from error

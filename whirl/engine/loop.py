@@ -233,7 +233,7 @@ def fit_epochs(
             if state.interrupted:
                 break
             if validate_epoch is not None:
-                logs |= {f"val_{name}": value for name, value in validate_epoch().items()}
+                logs |= {f"val_{name}": value for name, value in _validate(validate_epoch, callbacks).items()}
             logs |= extra_logs() | {"epoch_time_s": time.perf_counter() - began}
             is_best = state.record(logs)
             callbacks.on_epoch_end(state.epoch, logs)
@@ -244,3 +244,11 @@ def fit_epochs(
             save(logs, is_best)
     finally:
         callbacks.on_train_end()
+
+
+def _validate(validate_epoch: Callable[[], dict[str, float]], callbacks: CallbackList) -> dict[str, float]:
+    callbacks.on_validation_begin()
+    try:
+        return validate_epoch()
+    finally:
+        callbacks.on_validation_end()

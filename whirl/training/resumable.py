@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from whirl.callbacks.averaging import evaluated_callback
 from whirl.engine.autosave import Autosave
 from whirl.engine.batch import n_batches_of
 from whirl.engine.checkpoint import check_kinds, load_training, to_cpu
@@ -116,6 +117,7 @@ class Resumable(TrainerParts):
             "scheduler": self.lr_scheduler.state_dict() if self.lr_scheduler is not None else {},
             "precision": self.precision.state_dict(),
             "callbacks": self.callbacks.state_dict(),
+            "evaluated": evaluated_callback(self.callbacks),
             "state": self.state.state_dict(),
             "best": {} if self._best_by is None else self._best_by.state_dict(),
             "passes": self.replay.passes,
