@@ -224,3 +224,35 @@ def test_wrong_usage_names_the_nearest_option(arguments, message, monkeypatch, c
     with pytest.raises(SystemExit, match="2"):
         main()
     assert capsys.readouterr().err == f"whirl: {message}\n"
+
+
+HOSTILE = [
+    "",
+    "[",
+    "{a: [",
+    "1e300",
+    "-1",
+    "nan",
+    "\x00",
+    "512:99999999999999999999",
+    -1,
+    10**400,
+    [[]],
+    {1: 2},
+    [None],
+    b"x",
+]
+REQUIRED = {"maps": {"representation": "stft"}, "alpha": {"teacher": "a"}, "trainer_options": {"trainer": "a"}}
+
+
+def message_for(flat, value):
+    try:
+        make_config({flat.name: flat.parse(value), **REQUIRED.get(flat.name, {})})
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("flat", flat_settings(Config).values(), ids=lambda flat: flat.name)
+def test_hostile_values_are_accepted_or_rejected_in_one_line(flat):
+    assert not [value for value in HOSTILE if "\n" in message_for(flat, value)]

@@ -143,7 +143,7 @@ class RegisteredMethod(Section):
 
 def _tag(method: Any) -> str:
     kind = method.get("kind", "plain") if isinstance(method, dict) else getattr(method, "kind", "plain")
-    return kind if kind in METHODS else "registered"
+    return kind if isinstance(kind, str) and kind in METHODS else "registered"
 
 
 Method = Annotated[

@@ -58,7 +58,7 @@ def _setting_at(path: tuple[str, ...], config_class: type[Any]) -> tuple[str, tu
 
 def _within(flat: FlatSetting, path: tuple[str, ...]) -> tuple[str, tuple[str, ...], Any]:
     inner = path[len(flat.path) : len(flat.path) + 1]
-    if flat.about.kind == "section" and inner:
+    if flat.about.kind == "section" and inner and inner[0] in SimulationSection.model_fields:
         return f"{flat.name}.{inner[0]}", flat.path + inner, SimulationSection.model_fields[inner[0]]
     return flat.name, flat.path, flat.info
 
