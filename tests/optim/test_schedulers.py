@@ -256,3 +256,44 @@ def test_swapped_arguments_name_the_other_factory():
 def test_warmup_rejects_base_scheduler_of_another_optimizer():
     with pytest.raises(ValueError, match="another optimizer"):
         WarmupScheduler(sgd(), 2, make("step", sgd()))
+
+
+# -- parameter groups added later -----------------------------------------------------------------------------
+
+ADDED_AT, LAST_STEP = 2, 6
+
+
+def scheduler_with_added_group(name, n_steps):
+    """Step a schedule, adding a group with a tenth of the learning rate after two steps."""
+    parameters = [nn.Parameter(torch.ones(2)) for _ in range(2)]
+    optimizer = torch.optim.SGD([parameters[0]], lr=0.1, momentum=0.9)
+    settings = {"base_scheduler": lr_scheduler.StepLR(optimizer, 3)} if name == "warmup" else {}
+    settings |= {"warmup_epochs": 4} if name == "warmup" else {}
+    scheduler = create_training_scheduler(name, optimizer, 8, 2, **settings)
+    logs = {"val_loss": 1.0, "val_accuracy": 0.5}
+    for step in range(n_steps):
+        if step == ADDED_AT:
+            optimizer.add_param_group({"params": [parameters[1]], "lr": optimizer.param_groups[0]["lr"] / 10})
+        optimizer.step()
+        step_scheduler(scheduler, logs)
+    return optimizer, scheduler
+
+
+@pytest.mark.parametrize("name", schedule_names())
+def test_groups_added_later_follow_the_schedule(name):
+    optimizer, scheduler = scheduler_with_added_group(name, LAST_STEP)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    assert rates == scheduler.get_last_lr()
+    assert 0 < rates[1] < rates[0]
+
+
+@pytest.mark.parametrize("name", schedule_names())
+def test_schedules_with_groups_added_later_resume_exactly(name):
+    (expected, _), (saved, scheduler) = (scheduler_with_added_group(name, n) for n in (LAST_STEP, LAST_STEP - 2))
+    optimizer, resumed = scheduler_with_added_group(name, ADDED_AT + 1)
+    optimizer.load_state_dict(saved.state_dict())
+    resumed.load_state_dict(scheduler.state_dict())
+    for _ in range(2):
+        optimizer.step()
+        step_scheduler(resumed, {"val_loss": 1.0, "val_accuracy": 0.5})
+    assert [group["lr"] for group in optimizer.param_groups] == [group["lr"] for group in expected.param_groups]

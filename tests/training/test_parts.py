@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from whirl.callbacks import EarlyStopping
+from whirl.callbacks import EarlyStopping, MetricLogger
 from whirl.engine.batch import Batch
 from whirl.engine.callbacks import Callback
 from whirl.engine.checkpoint import load_weights
@@ -264,6 +264,17 @@ def test_max_steps_hold_over_several_fits():
 def test_rejects_invalid_limits(limit):
     with pytest.raises(ValueError, match="limit_train_batches is"):
         new_trainer(limit_train_batches=limit)
+
+
+@pytest.mark.parametrize(("fast_dev_run", "n_steps"), [(True, 1), (3, 3)])
+def test_fast_dev_run_tries_a_few_batches_and_writes_nothing(tmp_path, fast_dev_run, n_steps):
+    seen = []
+    callbacks = [MetricLogger(tmp_path / "log.json"), lambda trainer, logs: seen.append(logs)]
+    trainer = new_trainer(tmp_path / "run", fast_dev_run=fast_dev_run, checkpoint_every=1, callbacks=callbacks)
+    history = trainer.fit(20)
+    assert trainer.state.global_step == n_steps
+    assert len(seen) == len(history["val_loss"]) == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_limited_epochs_resume_exactly(tmp_path):

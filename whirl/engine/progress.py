@@ -45,11 +45,15 @@ class ProgressBar(Callback):
             self._bar.close()
 
 
-def active_callbacks(callbacks: CallbackList) -> CallbackList:
+def active_callbacks(callbacks: CallbackList, with_writers: bool = True) -> CallbackList:
     """Return the callbacks that run in this process, with a progress bar if the output is interactive.
 
     The bar is not appended to `callbacks`, whose states go into checkpoints.
+
+    Args:
+        callbacks: all callbacks.
+        with_writers: False leaves out those that write files or report to trackers, as in all processes but rank 0.
     """
-    if not is_main_process():
+    if not is_main_process() or not with_writers:
         return CallbackList(callback for callback in callbacks if not callback.rank_zero_only)
     return CallbackList([*callbacks, ProgressBar()]) if is_interactive() else callbacks

@@ -40,6 +40,9 @@ class Schedule(LRScheduler):
     one-cycle), provided that the optimizer's learning rates are still those set by this scheduler. Learning rates from
     elsewhere, e.g. from the optimizer's own state dict, are kept.
 
+    A parameter group that is added to the optimizer later follows the schedule from its own learning rate, at the next
+    step; one-cycle schedules take it as the peak of the group.
+
     `load_state_dict` raises `ValueError` for the state of another kind of schedule or of another number of parameter
     groups.
 
@@ -50,9 +53,22 @@ class Schedule(LRScheduler):
     step_unit: Unit = "epoch"
 
     def get_lr(self) -> list[Any]:
+        self._adopt_new_groups()
         return [lr if base_lr else base_lr for lr, base_lr in zip(super().get_lr(), self.base_lrs, strict=True)]
 
+    def _adopt_new_groups(self) -> None:
+        """Include parameter groups that were added to the optimizer since the last step."""
+        for group in self.optimizer.param_groups[len(self.base_lrs) :]:
+            group.setdefault("initial_lr", float(group["lr"]))
+            self.base_lrs.append(group["initial_lr"])
+            self._last_lr.append(float(group["lr"]))
+            self._adopt(group)
+
+    def _adopt(self, group: dict[str, Any]) -> None:
+        """Set what else a schedule stores for a parameter group."""
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._adopt_new_groups()
         self._check_state(state_dict)
         set_by_scheduler = get_learning_rates(self.optimizer) == [float(lr) for lr in self._last_lr]
         self._load(state_dict)

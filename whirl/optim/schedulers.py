@@ -44,9 +44,19 @@ class _CosineRestarts(Schedule, lr_scheduler.CosineAnnealingWarmRestarts):
 class _OneCycle(_ClampAtEnd, lr_scheduler.OneCycleLR):
     step_unit = "step"
 
+    def _adopt(self, group: dict[str, Any]) -> None:
+        first = self.optimizer.param_groups[0]
+        peak = float(group["lr"])
+        group |= {"max_lr": peak, "initial_lr": peak / 25, "min_lr": peak / 250_000}
+        group |= {name: first[name] for name in ("max_momentum", "base_momentum") if name in first}
+        self.base_lrs[-1] = group["initial_lr"]
+
 
 class _Plateau(Schedule, lr_scheduler.ReduceLROnPlateau):
     step_unit = "validation"
+
+    def _adopt_new_groups(self) -> None:  # it has no initial learning rates
+        self._last_lr += get_learning_rates(self.optimizer)[len(self._last_lr) :]
 
 
 def create_cosine_scheduler(
@@ -223,6 +233,7 @@ class PolynomialLRScheduler(Schedule, lr_scheduler.PolynomialLR):
         super().__init__(optimizer, check_count("total_epochs", total_epochs), power)
 
     def get_lr(self) -> list[Any]:
+        self._adopt_new_groups()
         return self._get_closed_form_lr()
 
     def _get_closed_form_lr(self) -> list[Any]:
@@ -297,6 +308,7 @@ class WarmupScheduler(Schedule):
         self._last_lr: list[Any] = get_learning_rates(self.optimizer)
 
     def _apply_warmup(self) -> None:
+        self._adopt_new_groups()
         factor = warmup(self.last_epoch, self.warmup_epochs)
         set_learning_rates(self.optimizer, [lr * factor for lr in self.base_lrs])
         self._last_lr = get_learning_rates(self.optimizer)

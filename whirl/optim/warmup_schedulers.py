@@ -8,6 +8,7 @@ rate of 0 stay at 0.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -39,15 +40,22 @@ class LRFactor:
         return self._function(step, **vars(self))
 
 
-class _WarmupLinear(Schedule, LambdaLR):
+class _FactorSchedule(Schedule, LambdaLR):
+    """A schedule of factors on the initial learning rates."""
+
+    def _adopt(self, group: dict[str, Any]) -> None:
+        self.lr_lambdas.append(self.lr_lambdas[0])
+
+
+class _WarmupLinear(_FactorSchedule):
     pass
 
 
-class _Noam(Schedule, LambdaLR):
+class _Noam(_FactorSchedule):
     step_unit = "step"
 
 
-class WarmupCosineScheduler(Schedule, LambdaLR):
+class WarmupCosineScheduler(_FactorSchedule):
     """Linear warmup followed by a cosine decay to `min_lr`.
 
     With W = warmup_epochs and T = total_epochs, the learning rate is lr (e + 1) / (W + 1) in epochs e < W, then
@@ -101,6 +109,11 @@ class WarmupCosineScheduler(Schedule, LambdaLR):
             for lr in base_lrs
         ]
         super().__init__(optimizer, factors, check_count("last_epoch", last_epoch, -1))
+
+    def _adopt(self, group: dict[str, Any]) -> None:
+        settings, first, lr = vars(self.lr_lambdas[0]), self.base_lrs[0], self.base_lrs[-1]
+        floor = settings["floor"] * first / lr if lr else 0.0
+        self.lr_lambdas.append(LRFactor(warmup_cosine, **settings | {"floor": floor}))
 
 
 def create_warmup_cosine_schedule(

@@ -87,6 +87,8 @@ class Trainer(Resumable):
         metrics: further metrics of training and validation, e.g. `['f1_macro', 'auroc']`; functions and objects of
             torchmetrics too (see `whirl.engine.epoch_metrics`).
         best_by: name in the logs that determines `best.pt`, e.g. `'val_f1_macro'`; None is the validation loss.
+        fast_dev_run: to try out code: one epoch of one batch, or of so many, for training and validation each, without
+            checkpoints and without the callbacks that write files.
 
     Attributes:
         state: epoch, step, history and stop flag.
@@ -138,6 +140,7 @@ class Trainer(Resumable):
         limit_val_batches: float | None = None,
         metrics: Metrics = (),
         best_by: str | None = None,
+        fast_dev_run: bool | int = False,
     ) -> None:
         self.device = resolve_device(device)
         self.model = model
@@ -155,6 +158,10 @@ class Trainer(Resumable):
         self.replay = EpochReplay(self._new_tally)
         self.augmentation = augmentation
         self.callbacks = callbacks or []
+        self.fast_dev_run = bool(fast_dev_run)
+        if fast_dev_run:
+            limit_train_batches = limit_val_batches = int(fast_dev_run)
+            checkpoint_dir = checkpoint_every = None
         self.limits = Limits(max_steps, limit_train_batches, limit_val_batches)
         self._best_by = None if best_by is None else Improvement(best_by, direction_of(best_by) or "min")
         self._modes = TrainingModes()
@@ -330,6 +337,7 @@ class Trainer(Resumable):
         """Check that the parts belong together, and put the trainer where the training begins."""
         if num_epochs < 0:
             raise ValueError(f"num_epochs is {num_epochs}, expected an integer >= 0")
+        num_epochs = min(num_epochs, 1) if self.fast_dev_run else num_epochs
         self._check_schedule()
         check_optimizer(self.optimizer, self._trained_modules())
         self._recover()
@@ -341,7 +349,7 @@ class Trainer(Resumable):
         for module in self._trained_modules():
             broadcast_weights(module)
         self._autosave.check(self.state_dict)
-        self._hooks = active_callbacks(self.callbacks)
+        self._hooks = active_callbacks(self.callbacks, with_writers=not self.fast_dev_run)
         self._hooks.set_trainer(self)
 
     def _recover(self) -> None:
