@@ -13,6 +13,9 @@ from .dataset import (
 from .dataset import (
     save_dataset as save_dataset,
 )
+from .draft import (
+    draft_manifest as draft_manifest,
+)
 from .feature_transformer import SignalFeatures as SignalFeatures
 from .features import (
     Feature as Feature,
@@ -70,6 +73,12 @@ from .manifest import (
 )
 from .map_store import MapDataset as MapDataset
 from .memmap import to_mmap as to_mmap
+from .public_sets import (
+    list_public as list_public,
+)
+from .public_sets import (
+    public_entries as public_entries,
+)
 from .quality_checks import (
     Finding as Finding,
 )
@@ -84,6 +93,9 @@ from .reading import (
 )
 from .reading import (
     read as read,
+)
+from .reading import (
+    read_all as read_all,
 )
 from .reading import (
     readable_suffixes as readable_suffixes,

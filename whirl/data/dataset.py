@@ -7,7 +7,7 @@ import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from whirl.data.manifest import (
 )
 from whirl.data.memmap import to_mmap
 from whirl.data.mixing import one_unit_per_channel, without_very_short
+from whirl.data.public_sets import PREFIX, public_entries
 from whirl.data.recording import Recording
 from whirl.validation import unknown_name
 
@@ -60,6 +61,7 @@ def load_dataset(
     classes: Sequence[str] | None = None,
     sampling_rate_hz: float | None = None,
     mmap_dir: str | Path | None = None,
+    where: Mapping[str, Any] | None = None,
 ) -> list[Recording]:
     r"""Read all recordings of a folder and validate them for training.
 
@@ -72,12 +74,14 @@ def load_dataset(
     written. For supported formats see `read`; values in the manifest override those in the file.
 
     Args:
-        folder: the folder.
+        folder: the folder; or a single file of windows with labels; or `"dataset:NAME"`, a public data set that the
+            package `bearing-datasets` built, see `whirl.data.public_entries`.
         channels: names of the channels to keep, in this order; None keeps all.
         classes: labels to keep; files of other classes are not opened. None keeps all.
         sampling_rate_hz: sampling rate to assume if neither manifest nor file states one.
         mmap_dir: folder for a memory-mapped file with the samples, for data larger than memory; see
             `whirl.data.to_mmap`. None keeps the samples in memory.
+        where: values of columns that recordings of a public data set must have, e.g. `{"fault_origin": "real"}`.
 
     Returns:
         The recordings in the order of the manifest, or sorted by path. All have the same channels, finite samples and,
@@ -101,7 +105,7 @@ def load_dataset(
         >>> recording.label, recording.specimen, recording.rpm, recording.load, recording.load_unit
         ('wear', 'B1', 1500.0, 2.0, 'hp')
     """
-    recordings = one_unit_per_channel(_read_all(list_dataset(folder, classes), channels, sampling_rate_hz))
+    recordings = one_unit_per_channel(_read_all(list_dataset(folder, classes, where), channels, sampling_rate_hz))
     unified = _unify_channels(folder, list(recordings) if mmap_dir is None else to_mmap(recordings, mmap_dir))
     return without_very_short(unified)
 
@@ -117,17 +121,26 @@ def _read_all(
             yield recording
 
 
-def list_dataset(folder: str | Path, classes: Sequence[str] | None = None) -> list[Entry]:
+def list_dataset(
+    folder: str | Path, classes: Sequence[str] | None = None, where: Mapping[str, Any] | None = None
+) -> list[Entry]:
     """Return the entries of a folder without opening the recordings; see `load_dataset`.
 
     Args:
-        folder: the folder.
+        folder: the folder, a file or a public data set.
         classes: labels to keep; None keeps all.
+        where: selection from a public data set.
 
     Raises:
         FileNotFoundError, ValueError: as for `load_dataset`.
     """
+    if str(folder).startswith(PREFIX):
+        return _of_classes(folder, public_entries(str(folder), where), classes)
+    if where:
+        raise ValueError(f"where is {dict(where)}, expected a public data set ({PREFIX}NAME) instead of {folder}")
     folder = Path(folder)
+    if folder.is_file():
+        return [Entry(folder, label="")]
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
     entries = read_manifest(folder) if (folder / MANIFEST).is_file() else _class_folders(folder)
@@ -137,6 +150,10 @@ def list_dataset(folder: str | Path, classes: Sequence[str] | None = None) -> li
         raise ValueError(
             f"{folder}: contains no recordings; add a {MANIFEST} (columns file, label) or one folder per class"
         )
+    return _of_classes(folder, entries, classes)
+
+
+def _of_classes(folder: str | Path, entries: list[Entry], classes: Sequence[str] | None) -> list[Entry]:
     if classes is None:
         return entries
     known = sorted({entry.label for entry in entries})

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from whirl._parallel import map_in_threads
 from whirl.data.journal_simulation import BEARING_LENGTH_M as BEARING_LENGTH_M
 from whirl.data.journal_simulation import FULL_LOAD_N as JOURNAL_LOAD_N
 from whirl.data.journal_simulation import JOURNAL_DIAMETER_M as JOURNAL_DIAMETER_M
@@ -139,15 +140,15 @@ def iter_simulated(
     )
     fixed = _parse(bearing, rotating_race)
 
-    def recordings() -> Iterator[Recording]:
+    def tasks() -> Iterator[tuple[Machine, RollingMachine | None, str, int]]:
         for index in range(n_machines):
             machine = draw_machine(seed, index)
             rolling = None if setting.is_journal else draw_rolling_machine(seed, machine, fixed, rotating_race)
             for label in setting.classes:
                 for repetition in range(recordings_per_class):
-                    yield _record(setting, machine, rolling, label, repetition)
+                    yield machine, rolling, label, repetition
 
-    return recordings()
+    return map_in_threads(lambda task: _record(setting, *task), tasks())
 
 
 def _parse(bearing: BearingGeometry | str | None, rotating_race: RotatingRace) -> Bearing | None:
