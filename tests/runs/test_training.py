@@ -6,6 +6,7 @@ import pytest
 
 from whirl.augment.policies import AutoAugment
 from whirl.augment.transformer_augmentation import get_heavy_augmentation
+from whirl.callbacks import EarlyStopping
 from whirl.runs.config import make_config, with_settings
 from whirl.runs.data import prepare
 from whirl.runs.run_folder import RunFolder
@@ -45,3 +46,15 @@ def test_settings_select_class_weights_and_loss(data, tmp_path):
     weighted = trainer_for(data, tmp_path, class_weights=True, loss="focal")
     assert type(weighted.criterion).__name__ == "FocalLoss"
     assert weighted.criterion.alpha.shape == (11,)
+
+
+def test_early_stopping_is_off_unless_a_patience_is_set(data, tmp_path):
+    assert not any(isinstance(callback, EarlyStopping) for callback in trainer_for(data, tmp_path).callbacks)
+    found = [c for c in trainer_for(data, tmp_path, early_stopping=3).callbacks if isinstance(c, EarlyStopping)]
+    assert [callback.patience for callback in found] == [3]
+
+
+@pytest.mark.parametrize("patience", [0, -1, "soon"])
+def test_rejects_an_invalid_patience(patience):
+    with pytest.raises(ValueError, match="early_stopping"):
+        make_config({"early_stopping": patience})

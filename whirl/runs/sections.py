@@ -217,6 +217,18 @@ class TrainingSection(Section):
         "Learning-rate schedule; see whirl schedule.",
         About(choices=_schedules, synonyms=("scheduler", "lr_scheduler")),
     )
+    early_stopping: int | Literal["off"] = setting(
+        OFF,
+        "Stop when the validation loss has not improved for this many epochs.",
+        About(synonyms=("patience", "early_stop"), kind="INT"),
+    )
+
+    @field_validator("early_stopping")
+    @classmethod
+    def _at_least_one(cls, patience: Any) -> Any:
+        if patience != OFF and not 1 <= patience <= 1_000_000:
+            raise ValueError("expected a number of epochs >= 1 or off")
+        return patience
 
     @field_validator("loss")
     @classmethod

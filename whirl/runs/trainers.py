@@ -16,6 +16,7 @@ from whirl.augment.transformer_augmentation import (
     get_light_augmentation,
     get_medium_augmentation,
 )
+from whirl.callbacks.callbacks import EarlyStopping
 from whirl.data.loaders import make_loader
 from whirl.data.windows import Windows
 from whirl.engine.batch import Batch, call_model
@@ -155,7 +156,7 @@ def _common_parts(
         "optimizer": optimizer,
         "criterion": _criterion(config, loaders.train_windows.targets),
         "device": data.device,
-        "callbacks": [*([] if folder is None else [_HistoryWriter(folder)]), *callbacks],
+        "callbacks": [*([] if folder is None else [_HistoryWriter(folder)]), *_early_stopping(config), *callbacks],
         "lr_scheduler": create_training_scheduler(training.schedule, optimizer, training.epochs, n_steps),
         "mixed_precision": config.run.precision,
         "checkpoint_dir": None if folder is None else folder.checkpoints,
@@ -163,6 +164,11 @@ def _common_parts(
         "checkpoint_every": None if folder is None or every == OFF else every,
         "on_nonfinite": config.run.on_nonfinite,
     }
+
+
+def _early_stopping(config: ResolvedConfig) -> list[Callback]:
+    patience = config.training.early_stopping
+    return [] if patience == OFF else [EarlyStopping(patience=int(patience))]
 
 
 def _criterion(config: ResolvedConfig, targets: torch.Tensor) -> Callable[..., torch.Tensor]:
