@@ -98,6 +98,21 @@ def test_nothing_is_downloaded(root):
         load_dataset("dataset:cwruu")
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_commands_list_and_inspect(root):
+    from typer.testing import CliRunner
+
+    from whirl.cli.main import app
+
+    done = CliRunner().invoke(app, ["datasets"])
+    assert done.exit_code == 0, done.output
+    assert "built  rig                  A rig in the cellar" in done.output
+    assert "-      cwru " in done.output
+    done = CliRunner().invoke(app, ["inspect", "dataset:rig"])
+    assert done.exit_code == 0, done.output
+    assert "outer_race+ball" in done.output
+
+
 def test_where_needs_a_public_data_set(tmp_path):
     with pytest.raises(ValueError, match="expected a public data set"):
         load_dataset(tmp_path, where={"a": 1})

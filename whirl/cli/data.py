@@ -1,4 +1,4 @@
-"""`whirl simulate`, `whirl inspect` and `whirl show`."""
+"""`whirl simulate`, `whirl inspect`, `whirl datasets` and `whirl show`."""
 
 from __future__ import annotations
 
@@ -31,6 +31,14 @@ def inspect(options: Any, data: Annotated[Path, typer.Argument(help="Folder of r
     if pattern and not out:
         raise ValueError("--pattern requires --write-manifest FILE")
     typer.echo("\n".join(write_draft(data, out, pattern)) if out else str(inspect_dataset(data, **settings)))
+
+
+def datasets() -> None:
+    """List public data sets, which are read as dataset:NAME once they are built."""
+    from whirl.data.public_sets import list_public
+
+    for each in list_public():
+        typer.echo(f"{'built' if each.is_built else '-':6} {each.name:20} {each.title}")
 
 
 @with_options("whirl.runs.command_options.ShowSection")

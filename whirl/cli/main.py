@@ -17,7 +17,7 @@ from whirl.cli.errors import report_usage_error
 app = make_group(
     "whirl",
     "Diagnose machine faults from vibration recordings: train, evaluate, predict.",
-    data.simulate, data.inspect, data.show,
+    data.simulate, data.inspect, data.datasets, data.show,
     runs.diagnose,
     training.train, training.search,
     runs.evaluate, runs.compare, runs.predict, runs.export, runs.runs,

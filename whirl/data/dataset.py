@@ -25,7 +25,8 @@ from whirl.data.manifest import (
 )
 from whirl.data.memmap import to_mmap
 from whirl.data.mixing import one_unit_per_channel, without_very_short
-from whirl.data.public_sets import PREFIX, public_entries
+from whirl.data.names import DATASET_PREFIX as PREFIX
+from whirl.data.public_sets import public_entries
 from whirl.data.recording import Recording
 from whirl.validation import unknown_name
 

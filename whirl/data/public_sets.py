@@ -16,6 +16,7 @@ import numpy as np
 
 from whirl._distribution import install_hint
 from whirl.data.manifest import Entry
+from whirl.data.names import DATASET_PREFIX as PREFIX
 from whirl.data.reading import Content, to_recording
 from whirl.data.recording import Recording
 from whirl.data.units import VIBRATION
@@ -23,9 +24,6 @@ from whirl.physics.bearings import ORDER_FIELDS, format_fields
 from whirl.validation import unknown_name
 
 logger = logging.getLogger(__name__)
-
-PREFIX = "dataset:"
-"""Start of the name of a public data set, in place of a folder."""
 
 _LABELS = {
     "normal": "healthy", "inner": "inner_race", "outer": "outer_race", "rolling_element": "ball",

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from whirl.data.names import DATASET_PREFIX
 from whirl.validation import unknown_name
 
 OFF = "off"
@@ -71,7 +72,8 @@ class Section(BaseModel):
 
 def _absolute(folder: Any) -> Any:
     """Make a path absolute, so that a run can be evaluated from any working directory."""
-    return str(Path(folder).resolve()) if isinstance(folder, (str, Path)) and folder not in (OFF, SIMULATED) else folder
+    is_folder = isinstance(folder, (str, Path)) and folder not in (OFF, SIMULATED)
+    return str(Path(folder).resolve()) if is_folder and not str(folder).startswith(DATASET_PREFIX) else folder
 
 
 def not_empty(names: Any) -> Any:

@@ -46,7 +46,7 @@ def run_facts(data: PreparedData, folder: Path, command: str) -> RunFacts:
         tags={tag: value for tag, value in tags.items() if value},
         dataset={
             "name": name_of_data,
-            "source": name_of_data if config.data.is_simulated else str(Path(config.data.path).absolute()),
+            "source": name_of_data if config.data.is_simulated else str(config.data.path),
             "fingerprint": data.fingerprint,
         },
     )

@@ -1,0 +1,4 @@
+"""Names with a meaning that need no other module, so that they can be used before anything is loaded."""
+
+DATASET_PREFIX = "dataset:"
+"""Start of the name of a public data set (`dataset:cwru`), in place of a folder."""
