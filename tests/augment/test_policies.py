@@ -1,9 +1,12 @@
 """Operations by name, policies and presets."""
 
+import pickle
+
 import pytest
 import torch
 
 from whirl.augment.advanced_augmentation import AutoAugment
+from whirl.augment.base import AugmentedCollate
 from whirl.augment.policies import DEFAULT_POLICY, OPERATIONS, PRESETS, Operation, make_augmentation
 
 
@@ -83,3 +86,14 @@ def test_rejects_invalid_policies(policy, message):
 def test_rejects_unknown_preset():
     with pytest.raises(ValueError, match="unknown preset 'strong'; expected one of: light, medium, heavy"):
         make_augmentation("strong")
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_policies_can_be_pickled_for_worker_processes(name):
+    signals = torch.randn(8, 1, 256)
+    collate = AugmentedCollate(make_augmentation(name))
+    results = []
+    for each in (collate, pickle.loads(pickle.dumps(collate))):
+        torch.manual_seed(0)
+        results.append(each([(signal, 0) for signal in signals]).signals)
+    assert torch.equal(*results)

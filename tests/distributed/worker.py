@@ -273,6 +273,11 @@ def main(out: Path) -> None:
             "plain": {},
             "accumulated": {"gradient_accumulation_steps": 3},
             "unclipped": {"max_grad_norm": None},
+            "weighted": {
+                "criterion": nn.CrossEntropyLoss(torch.tensor([1.0, 4.0], dtype=torch.float64)),
+                "gradient_accumulation_steps": 3,
+            },
+            "ignoring": {"criterion": nn.CrossEntropyLoss(ignore_index=1)},
         }
         histories = {name: (trained(**s), s) for name, s in settings.items()}
         synced = trained(norm=True)

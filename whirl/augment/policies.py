@@ -140,7 +140,7 @@ class Operation(Augmentation):
         if name in ("mixup", "cutmix") and magnitude == 0:
             raise ValueError(f"magnitude of {name!r} is 0, expected the alpha of a Beta distribution, in (0, 1]")
         self.name, self.probability, self.magnitude = name, probability, magnitude
-        self._applied = RandomApply(_WithMagnitude(OPERATIONS[name].apply, magnitude), probability)
+        self._applied = RandomApply(_WithMagnitude(name, magnitude), probability)
 
     def augment(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
         return self._applied.augment(batch, generator)
@@ -150,11 +150,13 @@ class Operation(Augmentation):
 
 
 class _WithMagnitude(Augmentation):
-    def __init__(self, apply: BatchFunction, magnitude: float) -> None:
-        self.apply, self.magnitude = apply, magnitude
+    """Refers to its operation by name, so that it can be pickled for worker processes that are not forked."""
+
+    def __init__(self, name: str, magnitude: float) -> None:
+        self.name, self.magnitude = name, magnitude
 
     def augment(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
-        return self.apply(batch, self.magnitude, generator)
+        return OPERATIONS[self.name].apply(batch, self.magnitude, generator)
 
 
 def compose_policy(steps: SubPolicy) -> Compose:
