@@ -45,12 +45,13 @@ class WeightAveraging(Callback):
         if self.weights is None:
             self.weights = {name: value.detach().clone() for name, value in live.items()}
         else:
-            self.weights = {name: value.to(live[name].device) for name, value in self.weights.items()}
             _lerp(self.weights, live, self.share())
         self.n_averaged += 1
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self._live = weights_of(self.trainer.model)  # shares memory with the network
+        if self.weights is not None:  # loaded on the CPU
+            self.weights = {name: value.to(self._live[name].device) for name, value in self.weights.items()}
 
     def on_validation_begin(self, logs: Logs | None = None) -> None:
         if self.weights is not None:
