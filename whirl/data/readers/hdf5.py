@@ -62,7 +62,7 @@ def read_variables(path: Path) -> dict[str, Any]:
     import h5py
 
     variables: dict[str, Any] = {}
-    data_sets: dict[str, h5py.Dataset] = {}
+    data_sets: dict[str, tuple[h5py.Dataset, dict[str, Any]]] = {}
 
     def collect(name: str, item: h5py.Group | h5py.Dataset) -> None:
         if name.startswith("#"):  # internals of MATLAB cells and tables
@@ -71,20 +71,21 @@ def read_variables(path: Path) -> dict[str, Any]:
             raise UnreadableError(
                 f"contains more than {MAX_VARIABLES} variables or {_MAX_DEPTH} levels of groups; save the signal alone"
             )
-        for key, value in item.attrs.items():
+        attributes = dict(item.attrs)
+        for key, value in attributes.items():
             if not key.startswith(_FORMAT_ATTRIBUTES):
                 variables[f"{name}/{key}".lstrip("/")] = value.decode() if isinstance(value, bytes) else value
         if isinstance(item, h5py.Dataset) and item.shape is not None:
-            data_sets[name] = item
+            data_sets[name] = item, attributes
 
     with h5py.File(path, "r") as file:
         collect("", file)
         file.visititems(collect)
         # Chunks that were never written are expanded to their fill value.
-        check_size(path, sum(item.nbytes for item in data_sets.values()))
+        check_size(path, sum(item.nbytes for item, _ in data_sets.values()))
         values = _Values(path, variables)
-        for name, item in data_sets.items():
-            values.add(name, item)
+        for name, (item, attributes) in data_sets.items():
+            values.add(name, item, attributes)
     return _with_pandas_names(variables)
 
 
@@ -96,14 +97,14 @@ class _Values:
         self.variables = variables
         self.n_references = 0
 
-    def add(self, name: str, item: h5py.Dataset, depth: int = 0) -> None:
+    def add(self, name: str, item: h5py.Dataset, attributes: dict[str, Any], depth: int = 0) -> None:
         import h5py
 
         _check_storage(self.path, item)
-        kind = _text(item.attrs.get("MATLAB_class", b"object"))
+        kind = _text(attributes.get("MATLAB_class", b"object"))
         if h5py.check_ref_dtype(item.dtype) is not None:
-            self._add_references(name, item, depth)
-        elif item.attrs.get("MATLAB_object_decode") is not None:
+            self._add_references(name, item, kind == "cell", depth)
+        elif attributes.get("MATLAB_object_decode") is not None:
             if kind not in MATLAB_TEXTS:
                 self.variables[name] = Unread(f"a MATLAB {kind}", MATLAB_REMEDY)
         elif h5py.check_vlen_dtype(item.dtype) is not None and h5py.check_string_dtype(item.dtype) is None:
@@ -111,16 +112,15 @@ class _Values:
         elif item.dtype.names:
             table = item[()]
             self.variables |= {f"{name}/{key}": np.asarray(table[key]) for key in item.dtype.names}
-        elif not item.attrs.get("MATLAB_empty"):
-            self.variables[name] = _value(item)
+        elif not attributes.get("MATLAB_empty"):
+            self.variables[name] = _value(item, kind == "char")
 
-    def _add_references(self, name: str, item: h5py.Dataset, depth: int) -> None:
+    def _add_references(self, name: str, item: h5py.Dataset, is_cell: bool, depth: int) -> None:
         import h5py
 
         self.n_references += math.prod(item.shape)
         if depth > _MAX_DEPTH or self.n_references > MAX_VARIABLES:
             raise UnreadableError(f"{name[:40]!r} has too many references; save the signal alone")
-        is_cell = _text(item.attrs.get("MATLAB_class", b"")) == "cell"
         for index, reference in enumerate(np.ravel(item[()]), start=1):
             target = item.file[reference] if reference else None
             place = name if item.size == 1 else _place(name, index, is_cell)
@@ -136,7 +136,7 @@ class _Values:
         if isinstance(target, h5py.Dataset):
             if target.shape is not None:
                 check_size(self.path, target.nbytes)
-                self.add(name, target, depth + 1)
+                self.add(name, target, dict(target.attrs), depth + 1)
         else:
             self.variables[name] = Unread("a nested structure in a cell", MATLAB_REMEDY)
 
@@ -197,11 +197,10 @@ def _check_chunks(item: h5py.Dataset) -> None:
             )
 
 
-def _value(item: h5py.Dataset) -> Any:
+def _value(item: h5py.Dataset, is_char: bool) -> Any:
     """Return the numbers or text of a data set; None for texts that are too long for a name or note."""
     import h5py
 
-    is_char = item.attrs.get("MATLAB_class") == b"char"
     is_text = h5py.check_string_dtype(item.dtype) is not None
     if (is_char and math.prod(item.shape) > _MAX_CHARS) or (is_text and math.prod(item.shape) > MAX_CHANNELS):
         return None

@@ -53,10 +53,11 @@ def _add_group(file: Any, index: int, group: Any, variables: dict[str, Any]) -> 
     for number, channel in enumerate(group.channels):
         if number == master:
             continue
-        signal = file.get(group=index, index=number)
+        samples = file.get(group=index, index=number, samples_only=True)[0]
         name = f"{place}/{flat_name(channel.name)}"
-        unit = str(signal.unit or "").strip()
+        unit = str(file.get_channel_unit(group=index, index=number) or "").strip()
         name = f"{name} [{unit}]" if unit and not set(unit) & set("()[]") else name
-        variables[name] = signal.samples if signal.samples.dtype.kind in "fiuUSb" else Unread("a structured channel")
-        if len(signal.timestamps) > 1:
-            variables[f"{place}/time [s]"] = np.asarray(signal.timestamps, dtype=np.float64)
+        variables[name] = samples if samples.dtype.kind in "fiuUSb" else Unread("a structured channel")
+    times = np.asarray(file.get_master(index), dtype=np.float64)
+    if len(times) > 1:
+        variables[f"{place}/time [s]"] = times

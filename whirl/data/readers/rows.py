@@ -54,17 +54,18 @@ def _blocks(path: Path) -> Iterator[np.ndarray]:
 
 
 def _block_has_equal_rows(block: np.ndarray, separator: str, n_columns: int) -> bool:
-    ends = np.flatnonzero(block == _NEWLINE)
     if not len(block):
         return True
-    if not len(ends) or ends[-1] != len(block) - 1:
+    if block[-1] != _NEWLINE:
         return False
     if len(separator) == 1:
-        found = np.flatnonzero(block == ord(separator))
-        expected = n_columns - 1
-    else:
-        is_space = (block == _SPACE) | (block == _TAB) | (block == _NEWLINE) | (block == _RETURN)
-        found = np.flatnonzero(~is_space & np.concatenate(([True], is_space[:-1])))
-        expected = n_columns
+        marks = block[(block == ord(separator)) | (block == _NEWLINE)]
+        if len(marks) % n_columns:
+            return False
+        is_end = marks.reshape(-1, n_columns) == _NEWLINE
+        return bool(is_end[:, -1].all() and not is_end[:, :-1].any())
+    ends = np.flatnonzero(block == _NEWLINE)
+    is_space = (block == _SPACE) | (block == _TAB) | (block == _NEWLINE) | (block == _RETURN)
+    found = np.flatnonzero(~is_space & np.concatenate(([True], is_space[:-1])))
     counts = np.diff(np.searchsorted(found, ends), prepend=0)
-    return bool((counts == expected).all())
+    return bool((counts == n_columns).all())

@@ -298,7 +298,7 @@ def _read_columns(path: Path, layout: _Layout) -> tuple[list[str] | None, np.nda
     """Return the dates and times of day if there are some, and the numbers, `[N, columns]`."""
     import pandas as pd
 
-    _check_rows(path, layout)
+    is_uniform = _check_rows(path, layout)
     columns = list(range(layout.n_settings, layout.n_columns))
     texts = columns[: layout.n_stamps]
     source: Any = path
@@ -307,7 +307,9 @@ def _read_columns(path: Path, layout: _Layout) -> tuple[list[str] | None, np.nda
     try:
         table = pd.read_csv(
             source, sep=layout.separator, decimal=layout.decimal, encoding=layout.encoding, skiprows=layout.first_row,
-            header=None, names=list(range(layout.n_columns)), usecols=columns, index_col=False, skipinitialspace=True,
+            header=None, names=list(range(layout.n_columns)),
+            usecols=None if is_uniform and not layout.n_settings else columns,  # slower
+            index_col=False, skipinitialspace=True,
             dtype=np.float64 if not texts else {column: str if column in texts else np.float64 for column in columns},
         )  # fmt: skip
     except ValueError as error:
@@ -328,11 +330,17 @@ def _lines_of_numbers(path: Path, layout: _Layout) -> Iterator[tuple[int, str]]:
                 yield number, line
 
 
-def _check_rows(path: Path, layout: _Layout) -> None:
-    """Raise if a row has more or fewer fields than columns; pandas would silently truncate or fill it."""
+def _check_rows(path: Path, layout: _Layout) -> bool:
+    """Raise if a row has more or fewer fields than columns; pandas would silently truncate or fill it.
+
+    Returns:
+        Whether all rows have as many fields as columns; the first may also have more.
+    """
     is_simple = not (layout.n_stamps or layout.has_loose_signs or layout.encoding == "utf-16")
-    if not (is_simple and has_equal_rows(path, layout.separator, layout.n_columns, layout.first_row)):
+    is_uniform = is_simple and has_equal_rows(path, layout.separator, layout.n_columns, layout.first_row)
+    if not is_uniform:
         _check_each_row(path, layout)
+    return is_uniform
 
 
 def _check_each_row(path: Path, layout: _Layout) -> None:
