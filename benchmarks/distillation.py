@@ -1,6 +1,6 @@
 """Accuracy of students of 1/4 and 1/16 of the parameters with and without a teacher, and the cost of distillation.
 
-`accuracy`: simulated journal bearings, 80 machines, a quarter of which is the test part, as in `whirl train`. The
+`accuracy`: simulated journal bearings, 80 machines, a quarter of which is the test part. The
 teacher is `cnn1d` with the default recipe. The students are `cnn1d` with narrower layers, the widest that have at most
 1/4 and 1/16 of its parameters, trained by the same recipe: once on labels alone, once on labels and the teacher's
 logits, from the same weights, with the same windows in the same order, for as many epochs (--student-epochs, by default

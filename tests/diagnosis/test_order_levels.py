@@ -31,7 +31,7 @@ def test_shaft_lines_follow_the_speed() -> None:
 
 
 def test_windows_overlap_by_half() -> None:
-    assert len(order_levels(rotor(1500))) == 11  # 100 revolutions in windows of 16
+    assert len(order_levels(rotor(1500))) == 8  # of the 11 windows of 16 revolutions in 100
     assert len(order_evidence(rotor(1500))) == 1  # of 128
     assert len(order_levels(Recording(np.random.default_rng(0).normal(size=2000), 10_000, rpm=1800))) == 1
 
@@ -39,7 +39,7 @@ def test_windows_overlap_by_half() -> None:
 def test_channels_have_their_share_of_the_power() -> None:
     levels = order_levels(rotor(1500, n_channels=3))
     assert levels.shape[1] == len(level_names(3)) == 3 * 20 + 3
-    assert levels[:, -3:] == pytest.approx(np.full((11, 3), -4.77), abs=0.1)
+    assert levels[:, -3:] == pytest.approx(np.full((8, 3), -4.77), abs=0.1)
 
 
 def test_zero_signal_gives_finite_levels() -> None:

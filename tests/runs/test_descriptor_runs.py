@@ -187,7 +187,7 @@ def test_rotors_are_described_by_orders(tmp_path):
     save_dataset(simulate(8, 1, ["healthy", "imbalance", "misalignment"], n_samples=60_000), tmp_path / "rotors")
     result = train(tmp_path / "rotors", out=tmp_path / "run", **QUICK)
     config = RunFolder(tmp_path / "run").read_config()
-    assert config.model.descriptors in ("evidence", "order_levels")
+    assert config.model.descriptors in ("evidence", "order_levels", "evidence_and_levels")
     assert "untrained rule" in result.metrics["baselines"]
     file = next((tmp_path / "rotors").glob("*.npz"))
     assert predict(tmp_path / "run", [file])[0].physics is None

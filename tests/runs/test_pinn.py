@@ -19,10 +19,11 @@ from whirl.data.simulation import simulate
 from whirl.engine.callbacks import Callback
 from whirl.evaluation.prediction import aggregate_by_recording, predict_windows
 from whirl.runs.config import make_config, with_settings
-from whirl.runs.data import prepare, with_speeds
+from whirl.runs.data import prepare
 from whirl.runs.evaluation import evaluate
 from whirl.runs.factory import physics_baseline
 from whirl.runs.flat import to_flat
+from whirl.runs.harmonization import with_speeds
 from whirl.runs.prediction import predict
 from whirl.runs.run_folder import RunFolder
 from whirl.runs.training import train_run

@@ -14,7 +14,7 @@ from whirl.cli.commands import with_options
 def simulate(options: Any, out: Annotated[Path, typer.Argument(help="Folder to write; must be new or empty.")]) -> None:
     """Write simulated recordings and their manifest."""
     from whirl.data.dataset import save_dataset
-    from whirl.runs.data import simulate_recordings
+    from whirl.runs.reading import simulate_recordings
 
     save_dataset(simulate_recordings(options), out)
     typer.echo(f"recordings and manifest.csv are in {out}")

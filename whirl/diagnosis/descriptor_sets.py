@@ -9,14 +9,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from whirl._parallel import map_in_threads, one_torch_thread
 from whirl.data.recording import Recording
 from whirl.diagnosis.family_features import FAMILY_FEATURES, PARTS, feature_rows
 from whirl.diagnosis.order_levels import MIN_REVOLUTIONS, order_evidence, order_levels
 from whirl.diagnosis.spectral import SpectralDiagnoser
 from whirl.validation import check_name
 
-DescriptorKind = Literal["families", "order_levels", "evidence"]
-DESCRIPTOR_KINDS: tuple[DescriptorKind, ...] = ("families", "order_levels", "evidence")
+DescriptorKind = Literal["families", "order_levels", "evidence", "evidence_and_levels"]
+DESCRIPTOR_KINDS: tuple[DescriptorKind, ...] = ("families", "order_levels", "evidence", "evidence_and_levels")
 
 _ORDER_FEATURES: dict[str, Callable[[Recording], NDArray[np.float32]]] = {
     "order_levels": order_levels,
@@ -30,8 +31,8 @@ class Descriptors:
     """Descriptors of n recordings.
 
     Attributes:
-        kind: `"families"` (significance and depth of each family of bearing lines), `"order_levels"` or `"evidence"`
-            (of rotors and journal bearings).
+        kind: `"families"` (significance and depth of each family of bearing lines); for rotors and journal bearings
+            `"order_levels"`, `"evidence"`, or the means of both over each recording, `"evidence_and_levels"`.
         values: one row for each recording, or for each of its windows, `[m, F]`.
         owner: the recording of each row, `[m]`.
         n_recordings: n. A recording without rows could not be described: its speed or bearing is unknown, or its signal
@@ -96,10 +97,13 @@ def describe(recordings: Sequence[Recording], kind: DescriptorKind = "families")
     check_name("kind", kind, DESCRIPTOR_KINDS)
     if kind == "families":
         return _describe_families(recordings)
+    if kind == "evidence_and_levels":
+        return join(describe(recordings, "evidence"), describe(recordings, "order_levels"))
     if kind == "order_levels" and len({recording.n_channels for recording in recordings}) > 1:
         raise ValueError("recordings differ in their number of channels; select channels that all of them have")
     usable = [index for index, each in enumerate(recordings) if (each.n_revolutions or 0) >= MIN_REVOLUTIONS]
-    rows = [_ORDER_FEATURES[kind](recordings[index]) for index in usable]
+    with one_torch_thread():
+        rows = list(map_in_threads(_ORDER_FEATURES[kind], (recordings[index] for index in usable)))
     return Descriptors(
         kind,
         np.concatenate(rows) if rows else np.zeros((0, 0), np.float32),
@@ -107,6 +111,14 @@ def describe(recordings: Sequence[Recording], kind: DescriptorKind = "families")
         len(recordings),
         *_no_families(),
     )
+
+
+def join(evidence: Descriptors, levels: Descriptors) -> Descriptors:
+    """Return one row for each recording: the means of its evidence and of its order levels."""
+    usable = np.flatnonzero(evidence.usable)
+    means = [each.mean_over_rows(each.values)[usable] for each in (evidence, levels)]
+    values = np.column_stack(means).astype(np.float32)
+    return replace(evidence, kind="evidence_and_levels", values=values, owner=usable)
 
 
 def _describe_families(recordings: Sequence[Recording]) -> Descriptors:

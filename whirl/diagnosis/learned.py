@@ -43,8 +43,8 @@ BEARING_CANDIDATES = (
 ROTOR_CANDIDATES = (
     Candidate("logistic_regression", "evidence"),
     Candidate("logistic_regression", "order_levels"),
-    Candidate("extra_trees", "evidence"),
-    Candidate("extra_trees", "order_levels"),
+    Candidate("logistic_regression", "evidence_and_levels"),
+    Candidate("extra_trees", "evidence_and_levels"),
 )
 """Models for rotors and journal bearings, simplest first."""
 

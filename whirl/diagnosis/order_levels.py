@@ -27,6 +27,7 @@ _LINES = {
     "1/2X": (0.485, 0.515),
     **{f"{order:g}X": (0.975 * order, 1.025 * order) for order in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8)},
 }  # orders; the recorded speed may be nominal
+_MAX_WINDOWS = 8  # of a recording, evenly spread over it
 _N_OCTAVES = 8  # bands below half the sampling rate
 _MIN_SHARE = 1e-7  # of the power: -70 dB
 
@@ -41,7 +42,8 @@ def order_levels(recording: Recording) -> NDArray[np.float32]:
         recording: a recording of known speed, with at least `MIN_REVOLUTIONS` revolutions of the shaft.
 
     Returns:
-        `[W, F]` in dB, for half-overlapping windows; F is 20 for each channel, and one more if there are several.
+        `[W, F]` in dB, for at most 8 windows that overlap by half or less; F is 20 for each channel, and one more if
+        there are several.
 
     Raises:
         ValueError: the speed is unknown, or the recording is too short.
@@ -90,8 +92,8 @@ def order_evidence(recording: Recording) -> NDArray[np.float32]:
         recording: as for `order_levels`.
 
     Returns:
-        `[W, 11]` in dB for half-overlapping windows, see `whirl.physics.journal_features`; evidence that cannot be
-        measured is `ABSENT_DB`.
+        `[W, 11]` in dB for at most 8 windows that overlap by half or less, see `whirl.physics.journal_features`;
+        evidence that cannot be measured is `ABSENT_DB`.
 
     Raises:
         ValueError: the speed is unknown, or the recording is too short.
@@ -114,7 +116,7 @@ def order_evidence(recording: Recording) -> NDArray[np.float32]:
 
 
 def _windows(recording: Recording, revolutions: float) -> NDArray[np.float32]:
-    """Cut half-overlapping windows `[W, C, N]`; a shorter recording is one window."""
+    """Cut at most 8 windows `[W, C, N]` that overlap by half or less; a shorter recording is one window."""
     available = recording.n_revolutions or 0.0
     if available < MIN_REVOLUTIONS:
         raise ValueError(
@@ -122,7 +124,9 @@ def _windows(recording: Recording, revolutions: float) -> NDArray[np.float32]:
             f"expected a speed and at least {MIN_REVOLUTIONS:g} revolutions"
         )
     length = min(math.ceil(revolutions * 60 / _rpm(recording) * recording.sampling_rate_hz), recording.n_samples)
-    starts = range(0, recording.n_samples - length + 1, max(1, length // 2))
+    starts = np.arange(0, recording.n_samples - length + 1, max(1, length // 2))
+    if len(starts) > _MAX_WINDOWS:
+        starts = starts[np.linspace(0, len(starts) - 1, _MAX_WINDOWS).astype(int)]
     return np.stack([recording.signal[:, start : start + length] for start in starts])
 
 

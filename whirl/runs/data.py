@@ -4,44 +4,42 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from whirl.data.dataset import load_dataset
 from whirl.data.leakage import Leak, check_leakage
 from whirl.data.manifest import MANIFEST
-from whirl.data.memmap import to_mmap
 from whirl.data.recording import Recording
-from whirl.data.resampling import common_band_hz, to_common_rate
-from whirl.data.simulation import iter_simulated
 from whirl.data.splits import Split, split_recordings
 from whirl.data.windows import WindowDataset, known_quantities
 from whirl.diagnosis.selection import Choice
 from whirl.engine.device import resolve_device
-from whirl.physics.faults import JOURNAL_CLASSES, ROLLING_CLASSES, signature
-from whirl.physics.shaft_speed import estimate_rpm
+from whirl.physics.faults import ROLLING_CLASSES, signature
 from whirl.runs.choices import (
-    check_revolution,
     choose_representation,
-    choose_sampling_rate,
     fastest_precision,
     order_classes,
     resolve_epochs,
-    resolve_window,
     span_of_speeds,
 )
 from whirl.runs.config import Config, ResolvedConfig, resolve
 from whirl.runs.descriptions import OFF, UNKNOWN
-from whirl.runs.descriptors import PartDescriptors, candidates_for, choose_model, why_no_descriptors, with_bearing
+from whirl.runs.descriptors import (
+    PartDescriptors,
+    candidates_for,
+    choose_model,
+    training_part,
+    why_no_descriptors,
+)
+from whirl.runs.harmonization import CommonForm, choose_common_form, complete, harmonize, notes_on_speed
 from whirl.runs.maps import resolved_maps
 from whirl.runs.methods import PhysicsMethod
+from whirl.runs.reading import read_recordings
 from whirl.runs.run_folder import RunFolder
-from whirl.runs.sections import SimulationSection
-from whirl.validation import unknown_name
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +114,7 @@ def prepare(config: Config) -> PreparedData:
     classes = order_classes(recordings)
     _check_bearing(config, classes)
     fingerprint = fingerprint_of(config, recordings, unlabeled)
-    notes = _notes_on_speed(config, [*recordings, *unlabeled])
+    notes = notes_on_speed(config, [*recordings, *unlabeled])
     recordings, unlabeled = (complete(part, config) for part in (recordings, unlabeled))
     candidates = candidates_for(config, recordings)
     common = choose_common_form(config, [*recordings, *unlabeled], classes, keeps_recordings=bool(candidates))
@@ -124,7 +122,7 @@ def prepare(config: Config) -> PreparedData:
     split, unlabeled = _harmonized_split(originals, common, config), harmonize(unlabeled, common, config)
     leaks = _check_leakage(config, split, unlabeled)
     device = resolve_device(config.run.device)
-    descriptors = PartDescriptors(_parts_of(originals))
+    descriptors = PartDescriptors({"train": training_part(originals), "test": originals.test})
     choice = choose_model(config, candidates, descriptors) if candidates else None
     return PreparedData(
         _resolve(config, classes, split, common, device, choice),
@@ -140,159 +138,6 @@ def prepare(config: Config) -> PreparedData:
     )
 
 
-# -- read ----------------------------------------------------------------------------------------------------
-
-
-def read_recordings(config: Config) -> tuple[list[Recording], list[Recording]]:
-    """Read the labeled recordings of a configuration, or simulate them, and the unlabeled ones.
-
-    Raises:
-        ValueError: a folder, file or manifest cannot be used.
-    """
-    recordings = load_recordings(config)
-    return recordings, load_unlabeled(config, recordings[0].channels)
-
-
-def load_recordings(config: Config) -> list[Recording]:
-    """Read the labeled recordings of a configuration, or simulate them.
-
-    Raises:
-        ValueError: a folder, file or manifest cannot be used.
-    """
-    data = config.data
-    if data.is_simulated:
-        return _stored(simulate_recordings(data.simulation, data.classes), config)
-    return load_dataset(
-        data.path,
-        channels=data.channels,
-        classes=data.classes,
-        sampling_rate_hz=data.sampling_rate_hz,
-        mmap_dir=None if data.mmap_dir == OFF else data.mmap_dir,
-    )
-
-
-def _stored(recordings: Iterable[Recording], config: Config) -> list[Recording]:
-    """Return the recordings in memory, or memory-mapped if so configured."""
-    return list(recordings) if config.data.mmap_dir == OFF else to_mmap(recordings, config.data.mmap_dir)
-
-
-def load_unlabeled(config: Config, channels: Sequence[str]) -> list[Recording]:
-    """Read the recordings for the physics terms only, without their labels.
-
-    Raises:
-        ValueError: a folder, file or manifest cannot be used.
-    """
-    method = config.training.method
-    if not isinstance(method, PhysicsMethod) or method.unlabeled == OFF:
-        return []
-    found = load_dataset(
-        method.unlabeled,
-        channels=channels,
-        sampling_rate_hz=config.data.sampling_rate_hz,
-        mmap_dir=None if config.data.mmap_dir == OFF else config.data.mmap_dir,
-    )
-    return [replace(recording, label=None) for recording in found]
-
-
-def simulate_recordings(config: SimulationSection, classes: Sequence[str] | None = None) -> Iterator[Recording]:
-    """Simulate recordings, one at a time.
-
-    Raises:
-        ValueError: the family does not have one of the classes.
-    """
-    family = JOURNAL_CLASSES if config.family == "journal" else ROLLING_CLASSES
-    unknown = [name for name in classes or () if name not in family]
-    if unknown:
-        raise ValueError(unknown_name("simulated class", unknown[0], family))
-    chosen = [name for name in family if classes is None or name in classes]
-    logger.info(
-        "simulating %d machines x %d classes x %d recordings of %g s",
-        config.n_machines,
-        len(chosen),
-        config.recordings_per_class,
-        config.duration_s,
-    )
-    return iter_simulated(
-        config.n_machines,
-        config.recordings_per_class,
-        chosen,
-        config.seed,
-        config.sampling_rate_hz,
-        round(config.duration_s * config.sampling_rate_hz),
-        snr_db_range=config.snr_db_range,
-    )
-
-
-# -- harmonize -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class CommonForm:
-    """What the recordings of a run have in common once they are harmonized.
-
-    Attributes:
-        rate_hz: sampling rate; None leaves each recording at its own.
-        band_hz: cutoff of the low-pass filter; None if there is none.
-        window: samples per window.
-        window_s: length of a window in seconds.
-        window_reason: reason for the window length.
-        notes: choices and their reasons.
-    """
-
-    rate_hz: float | None
-    band_hz: float | None
-    window: int
-    window_s: float
-    window_reason: str
-    notes: list[str]
-
-
-def complete(recordings: Sequence[Recording], config: Config) -> list[Recording]:
-    """Add the configured bearing, and estimated speeds, to recordings that do not state theirs."""
-    return with_bearing(with_speeds(recordings, config), config)
-
-
-def choose_common_form(
-    config: Config, recordings: Sequence[Recording], classes: Sequence[str], keeps_recordings: bool = False
-) -> CommonForm:
-    """Choose the sampling rate, band and window for all recordings.
-
-    Args:
-        config: the settings.
-        recordings: all recordings, with their speeds.
-        classes: labels to distinguish.
-        keeps_recordings: whether recordings keep their own sampling rates, as for models of descriptors.
-
-    Raises:
-        ValueError: the recordings cannot be used together, or a window is shorter than a revolution.
-    """
-    rate_hz, rate_reason = choose_sampling_rate(recordings, classes, config.data.sampling_rate_hz)
-    notes = [f"sampling rate {rate_hz:g} Hz: {rate_reason}"]
-    band_hz = _band_of(config, recordings)
-    if keeps_recordings:
-        rate_hz, band_hz = min(recording.sampling_rate_hz for recording in recordings), None
-        notes = ["sampling rate: each recording keeps its own"]
-    window, window_reason = resolve_window(config, recordings, rate_hz)
-    if config.uses_speed:
-        check_revolution(recordings, window, rate_hz)
-    if not keeps_recordings:
-        notes.append(f"window: {window_reason}")
-    if band_hz is not None:
-        notes.append(
-            f"band: all recordings are low-passed at {band_hz:.0f} Hz, so that sampling rates do not reveal labels"
-        )
-    common_rate_hz = None if keeps_recordings else rate_hz
-    return CommonForm(common_rate_hz, band_hz, window, window / rate_hz, window_reason, notes)
-
-
-def harmonize(recordings: Sequence[Recording], common: CommonForm, config: Config) -> list[Recording]:
-    """Bring recordings to the common sampling rate and band; those that have it already stay as they are."""
-    rate_hz, band_hz = common.rate_hz, common.band_hz
-    if rate_hz is None or (band_hz is None and all(r.sampling_rate_hz == rate_hz for r in recordings)):
-        return list(recordings)
-    return _stored((to_common_rate([recording], rate_hz, band_hz)[0] for recording in recordings), config)
-
-
 def _harmonized_split(originals: Split, common: CommonForm, config: Config) -> Split:
     parts = {name: harmonize(part, common, config) for name, part in _parts_of(originals).items()}
     return replace(originals, **parts)
@@ -300,45 +145,6 @@ def _harmonized_split(originals: Split, common: CommonForm, config: Config) -> S
 
 def _parts_of(split: Split) -> dict[str, list[Recording]]:
     return {"train": split.train, "val": split.val, "test": split.test}
-
-
-def _band_of(config: Config, recordings: Sequence[Recording]) -> float | None:
-    stated = config.data.band_limit_hz
-    if stated == OFF:
-        return None
-    return common_band_hz(recordings) if stated is None else float(stated)
-
-
-def with_speeds(recordings: Sequence[Recording], config: Config) -> list[Recording]:
-    """Estimate the speed of recordings that do not state it, if so configured.
-
-    Raises:
-        ValueError: the range of speeds is empty, or too high for the sampling rate.
-    """
-    speeds = config.physics.rpm_range
-    if config.physics.rpm_from == "manifest" or not isinstance(speeds, tuple):
-        return list(recordings)
-    return [recording if recording.rpm else _with_estimated_rpm(recording, speeds) for recording in recordings]
-
-
-def _with_estimated_rpm(recording: Recording, rpm_range: tuple[float, float]) -> Recording:
-    signal = torch.from_numpy(recording.signal)[None]
-    return replace(recording, rpm=estimate_rpm(signal, recording.sampling_rate_hz, rpm_range).item())
-
-
-def _notes_on_speed(config: Config, recordings: Sequence[Recording]) -> list[str]:
-    n_unknown = sum(recording.rpm is None for recording in recordings)
-    speeds = config.physics.rpm_range
-    if n_unknown and config.physics.rpm_from == "signal" and isinstance(speeds, tuple):
-        source = f"estimated from the signal, between {speeds[0]:g} and {speeds[1]:g} rpm"
-    elif n_unknown and config.uses_speed:
-        source = "unknown, so physics is not applied to them"
-    else:
-        return []
-    return [f"speed: that of {n_unknown} of {len(recordings)} recordings is {source}"]
-
-
-# -- split, check, resolve -----------------------------------------------------------------------------------
 
 
 def _split(config: Config, recordings: Sequence[Recording], common: CommonForm) -> Split:

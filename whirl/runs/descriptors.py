@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whirl.data.recording import Recording
-from whirl.diagnosis.descriptor_sets import DescriptorKind, Descriptors, describe
+from whirl.data.splits import Split
+from whirl.diagnosis.descriptor_sets import DescriptorKind, Descriptors, describe, join
 from whirl.diagnosis.learned import BEARING_CANDIDATES, ROTOR_CANDIDATES, Candidate, LearnedDiagnoser
 from whirl.diagnosis.registry import BUILT_IN, DIAGNOSERS
 from whirl.diagnosis.selection import Choice, choose_candidate, suitable_candidates
@@ -36,13 +37,27 @@ class PartDescriptors:
     def get(self, part: str, kind: DescriptorKind) -> Descriptors:
         """Return the descriptors of a part."""
         if (part, kind) not in self._computed:
-            self._computed[part, kind] = describe(self.parts[part], kind)
+            is_joined = kind == "evidence_and_levels"
+            self._computed[part, kind] = (
+                join(self.get(part, "evidence"), self.get(part, "order_levels"))
+                if is_joined
+                else describe(self.parts[part], kind)
+            )
         return self._computed[part, kind]
 
     def with_test(self, recordings: Sequence[Recording]) -> PartDescriptors:
         """Return the descriptors with other recordings as the test part."""
         kept = {key: value for key, value in self._computed.items() if key[0] != "test"}
         return PartDescriptors({**self.parts, "test": recordings}, kept)
+
+
+def training_part(split: Split) -> list[Recording]:
+    """Return the recordings on which models of descriptors are trained.
+
+    They are compared within the training part and need no validation part; its recordings are added unless they are
+    cut from the same recordings.
+    """
+    return split.train if split.val_by == "time" else [*split.train, *split.val]
 
 
 def with_bearing(recordings: Sequence[Recording], config: Config) -> list[Recording]:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from whirl._parallel import available_cores, one_torch_thread
 from whirl.data.manifest import MANIFEST, read_listed, rows_by_file
 from whirl.data.reading import readable_suffixes
 from whirl.data.recording import Recording
@@ -126,7 +123,7 @@ def diagnose_files(
         except _FAILURES as error:
             return error
 
-    with _one_thread_each(), ThreadPoolExecutor(n_workers or os.cpu_count()) as pool:
+    with one_torch_thread(), ThreadPoolExecutor(n_workers or available_cores()) as pool:
         found = list(pool.map(diagnose, files))
     diagnoses = [each for each in found if isinstance(each, RecordingDiagnosis)]
     failures = {str(file): each for file, each in zip(files, found, strict=True) if isinstance(each, Exception)}
@@ -231,17 +228,6 @@ def _with_channels(recording: Recording, names: Sequence[str]) -> Recording:
     if unnamed and len(names) == recording.n_channels:
         return replace(recording, channels=tuple(names))
     return recording.select_channels(names)
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Leave the processors to the workers: threads of torch within each of them would compete."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)
 
 
 def _row(result: BearingDiagnosis) -> dict[str, Any]:

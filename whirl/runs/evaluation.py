@@ -28,9 +28,10 @@ from whirl.evaluation.prediction import Predictions, aggregate_by_recording, pre
 from whirl.evaluation.registry import METRICS
 from whirl.evaluation.report import Report, render_report
 from whirl.runs.config import Config, training_settings
-from whirl.runs.data import PreparedData, complete, prepare_run
+from whirl.runs.data import PreparedData, prepare_run
 from whirl.runs.descriptors import PartDescriptors, baselines, better_baselines, is_descriptor_model, predict_test
 from whirl.runs.factory import PhysicsBaseline, bearing_orders, load_run_network, physics_baseline
+from whirl.runs.harmonization import complete
 from whirl.runs.run_folder import RunFolder
 
 Metrics = dict[str, dict[str, Any]]

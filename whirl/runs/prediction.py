@@ -23,9 +23,10 @@ from whirl.engine.device import resolve_device
 from whirl.evaluation.prediction import aggregate_by_recording, predict_windows
 from whirl.runs.bundle import is_bundle, load_bundle
 from whirl.runs.config import Config
-from whirl.runs.data import complete, rolling_faults
+from whirl.runs.data import rolling_faults
 from whirl.runs.diagnosis import known_facts
 from whirl.runs.evaluation import load_trained
+from whirl.runs.harmonization import complete
 from whirl.runs.operating_range import OperatingRange, load_operating_range
 from whirl.runs.run_folder import RunFolder
 

@@ -21,7 +21,7 @@ class SimulationSection(Section):
 
     family: Literal["journal", "rolling"] = setting("journal", "Machines: journal (11 classes) or rolling (4 classes).")
     n_machines: int = setting(
-        80, "Machines (specimens), each recorded in every class.", About(flag="--machines"), ge=3, le=100_000
+        60, "Machines (specimens), each recorded in every class.", About(flag="--machines"), ge=3, le=100_000
     )
     recordings_per_class: int = setting(
         2, "Recordings of each class on each machine.", About(flag="--recordings"), ge=1, le=100_000
@@ -121,10 +121,10 @@ class ModelSection(Section):
             synonyms=("network", "architecture", "backbone"),
         ),
     )
-    descriptors: Literal["families", "order_levels", "evidence", "off"] = setting(
+    descriptors: Literal["families", "order_levels", "evidence", "evidence_and_levels", "off"] = setting(
         None,
-        "Descriptors of recordings for a model of descriptors: families of bearing lines, or levels at orders of the "
-        "shaft or evidence of faults for rotors.",
+        "Descriptors of recordings for a model of descriptors: families of bearing lines; for rotors, levels at orders "
+        "of the shaft, evidence of faults, or both.",
         About(auto="chosen within the training part; off for networks"),
     )
     width: float = setting(

@@ -1,0 +1,121 @@
+"""One sampling rate, band and window for the recordings of a run, and speeds and bearings that they do not state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from whirl.data.recording import Recording
+from whirl.data.resampling import common_band_hz, to_common_rate
+from whirl.physics.shaft_speed import estimate_rpm
+from whirl.runs.choices import check_revolution, choose_sampling_rate, resolve_window
+from whirl.runs.config import Config
+from whirl.runs.descriptors import with_bearing
+from whirl.runs.reading import stored
+from whirl.runs.sections import OFF
+
+
+@dataclass(frozen=True)
+class CommonForm:
+    """What the recordings of a run have in common once they are harmonized.
+
+    Attributes:
+        rate_hz: sampling rate; None leaves each recording at its own.
+        band_hz: cutoff of the low-pass filter; None if there is none.
+        window: samples per window.
+        window_s: length of a window in seconds.
+        window_reason: reason for the window length.
+        notes: choices and their reasons.
+    """
+
+    rate_hz: float | None
+    band_hz: float | None
+    window: int
+    window_s: float
+    window_reason: str
+    notes: list[str]
+
+
+def complete(recordings: Sequence[Recording], config: Config) -> list[Recording]:
+    """Add the configured bearing, and estimated speeds, to recordings that do not state theirs."""
+    return with_bearing(with_speeds(recordings, config), config)
+
+
+def choose_common_form(
+    config: Config, recordings: Sequence[Recording], classes: Sequence[str], keeps_recordings: bool = False
+) -> CommonForm:
+    """Choose the sampling rate, band and window for all recordings.
+
+    Args:
+        config: the settings.
+        recordings: all recordings, with their speeds.
+        classes: labels to distinguish.
+        keeps_recordings: whether recordings keep their own sampling rates, as for models of descriptors.
+
+    Raises:
+        ValueError: the recordings cannot be used together, or a window is shorter than a revolution.
+    """
+    rate_hz, rate_reason = choose_sampling_rate(recordings, classes, config.data.sampling_rate_hz)
+    notes = [f"sampling rate {rate_hz:g} Hz: {rate_reason}"]
+    band_hz = _band_of(config, recordings)
+    if keeps_recordings:
+        rate_hz, band_hz = min(recording.sampling_rate_hz for recording in recordings), None
+        notes = ["sampling rate: each recording keeps its own"]
+    window, window_reason = resolve_window(config, recordings, rate_hz)
+    if config.uses_speed:
+        check_revolution(recordings, window, rate_hz)
+    if not keeps_recordings:
+        notes.append(f"window: {window_reason}")
+    if band_hz is not None:
+        notes.append(
+            f"band: all recordings are low-passed at {band_hz:.0f} Hz, so that sampling rates do not reveal labels"
+        )
+    common_rate_hz = None if keeps_recordings else rate_hz
+    return CommonForm(common_rate_hz, band_hz, window, window / rate_hz, window_reason, notes)
+
+
+def harmonize(recordings: Sequence[Recording], common: CommonForm, config: Config) -> list[Recording]:
+    """Bring recordings to the common sampling rate and band; those that have it already stay as they are."""
+    rate_hz, band_hz = common.rate_hz, common.band_hz
+    if rate_hz is None or (band_hz is None and all(r.sampling_rate_hz == rate_hz for r in recordings)):
+        return list(recordings)
+    return stored((to_common_rate([recording], rate_hz, band_hz)[0] for recording in recordings), config)
+
+
+def _band_of(config: Config, recordings: Sequence[Recording]) -> float | None:
+    stated = config.data.band_limit_hz
+    if stated == OFF:
+        return None
+    return common_band_hz(recordings) if stated is None else float(stated)
+
+
+def with_speeds(recordings: Sequence[Recording], config: Config) -> list[Recording]:
+    """Estimate the speed of recordings that do not state it, if so configured.
+
+    Raises:
+        ValueError: the range of speeds is empty, or too high for the sampling rate.
+    """
+    speeds = config.physics.rpm_range
+    if config.physics.rpm_from == "manifest" or not isinstance(speeds, tuple):
+        return list(recordings)
+    return [recording if recording.rpm else _with_estimated_rpm(recording, speeds) for recording in recordings]
+
+
+def _with_estimated_rpm(recording: Recording, rpm_range: tuple[float, float]) -> Recording:
+    signal = torch.from_numpy(recording.signal)[None]
+    return replace(recording, rpm=estimate_rpm(signal, recording.sampling_rate_hz, rpm_range).item())
+
+
+def notes_on_speed(config: Config, recordings: Sequence[Recording]) -> list[str]:
+    """Return a note on recordings whose speed is unknown or estimated; none if all speeds are known."""
+    n_unknown = sum(recording.rpm is None for recording in recordings)
+    speeds = config.physics.rpm_range
+    if n_unknown and config.physics.rpm_from == "signal" and isinstance(speeds, tuple):
+        source = f"estimated from the signal, between {speeds[0]:g} and {speeds[1]:g} rpm"
+    elif n_unknown and config.uses_speed:
+        source = "unknown, so physics is not applied to them"
+    else:
+        return []
+    return [f"speed: that of {n_unknown} of {len(recordings)} recordings is {source}"]
