@@ -119,6 +119,8 @@ def test_all_text_layouts_give_the_same_numbers(
         ("a,b\n1,2,3\n" + "1,2\n" * 9, "line 2, '1,2,3', has 3 fields, expected 2"),
         ("a,b\n1,2\n3\n" + "1,2\n" * 9, "line 3, '3', has 1 fields, expected 2"),
         ("a b\n1 2\n3 4 5\n" + "1 2\n" * 9, "line 3, '3 4 5', has 3 fields, expected 2"),
+        ("a,b\n" + "1,2\n" * 9000 + "1,2,3\n1\n" + "1,2\n" * 9, "line 9002, '1,2,3', has 3 fields, expected 2"),
+        ("a,b\n" + "1,2\n" * 9000 + "1\n1,2,3\n" + "1,2\n" * 9, "line 9002, '1', has 1 fields, expected 2"),
         ("a,b\n1,2\n3,4\n5", "ends in the middle of line 4"),
         ("time,a\n0,1\n1.5,2\n1,3\n9,4\n", "the times in 'time' are not evenly spaced"),
         ("a\x00b", "binary data"),

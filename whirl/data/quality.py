@@ -96,8 +96,11 @@ def longest_run(samples: np.ndarray) -> int:
         >>> longest_run(np.array([1, 2, 2, 2, 3, 3]))
         3
     """
-    ends = np.flatnonzero(np.diff(samples) != 0) + 1
-    return int(np.diff(np.concatenate(([0], ends, [len(samples)]))).max())
+    repeats = np.flatnonzero(samples[1:] == samples[:-1])  # few in most signals
+    if not len(repeats):
+        return min(1, len(samples))
+    ends = np.flatnonzero(np.diff(repeats) != 1) + 1
+    return int(np.diff(np.concatenate(([0], ends, [len(repeats)]))).max()) + 1
 
 
 @dataclass(frozen=True)

@@ -313,9 +313,13 @@ def _read_columns(path: Path, layout: _Layout) -> tuple[list[str] | None, np.nda
             dtype=np.float64 if not texts else {column: str if column in texts else np.float64 for column in columns},
         )  # fmt: skip
     except ValueError as error:
+        _check_each_row(path, layout)
         raise UnreadableError(_describe_first_text(path, layout)) from error
     if not texts:
-        return None, table.to_numpy()
+        numbers = table.to_numpy()
+        if is_uniform and np.isnan(numbers).any():  # filled by pandas, or in the file
+            _check_each_row(path, layout)
+        return None, numbers
     stamps = [" ".join(row) for row in zip(*(table[column] for column in texts), strict=True)]
     return stamps, table[columns[layout.n_stamps :]].to_numpy(dtype=np.float64)
 
@@ -334,7 +338,7 @@ def _check_rows(path: Path, layout: _Layout) -> bool:
     """Raise if a row has more or fewer fields than columns; pandas would silently truncate or fill it.
 
     Returns:
-        Whether all rows have as many fields as columns; the first may also have more.
+        Whether all rows have as many fields as columns, unless one of them is filled with NaN.
     """
     is_simple = not (layout.n_stamps or layout.has_loose_signs or layout.encoding == "utf-16")
     is_uniform = is_simple and has_equal_rows(path, layout.separator, layout.n_columns, layout.first_row)
