@@ -26,7 +26,7 @@ def changed(**values):
         (NOISE.clip(-1, 1), "clipped"),
         (NOISE.clip(-2.5, 2.5), "clipped"),
         (5 + NOISE.clip(-1, 1.5), "clipped"),
-        (changed(_10000=0.3), "stands still for 50 %"),
+        (changed(_10000=0.3), "does not change for 50 %"),
     ],
 )
 def test_gives_the_reason(signal, reason):

@@ -135,5 +135,5 @@ def _sums_over_segments(
     power = modulation_power(envelopes)[..., : int(max_hz / resolution_hz) + 1].sum(0)
     low, high = (round(edge / resolution_hz) for edge in band_hz)
     sample = spectrum[..., low : high + 1 : _SAMPLED].detach()
-    level = torch.view_as_real(sample).square().sum(-1).median(-1).values.sum()
+    level = (sample.real.square() + sample.imag.square()).median(-1).values.sum()
     return _BandSums(power, float(envelopes.detach().square().mean(-1).sum()), float(level))

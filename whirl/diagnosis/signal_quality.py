@@ -28,26 +28,26 @@ def why_unusable(signal: np.ndarray) -> str | None:
         >>> why_unusable(np.clip(noise, -2, 2)), why_unusable(noise)
         ('4.5 % of the samples are clipped', None)
     """
-    n_bad = int((~np.isfinite(signal)).sum())
-    if n_bad:
+    low, high = signal.min(), signal.max()  # NaN if a sample is
+    if not np.isfinite(low) or not np.isfinite(high):
+        n_bad = int((~np.isfinite(signal)).sum())
         return f"{n_bad} of {len(signal)} samples are NaN or infinite"
     signal = np.asarray(signal, dtype=np.float32)
-    largest = np.abs(signal).max()
+    largest = np.float32(max(high, -low))
     if largest == 0:
         return "the signal is silent"
-    if np.ptp(signal) <= _ROUNDING * np.spacing(largest):
+    if high - low <= _ROUNDING * np.spacing(largest):
         return "the signal is constant"
     stuck = longest_run(signal) / len(signal)
     if stuck > MAX_STUCK:
-        return f"the signal stands still for {100 * stuck:.0f} % of its length"
-    clipped = _clipped_share(signal)
+        return f"the signal does not change for {100 * stuck:.0f} % of its length"
+    clipped = _clipped_share(signal, float(low), float(high))
     if clipped > MAX_CLIPPED:
         return f"{100 * clipped:.2g} % of the samples are clipped"
     return None
 
 
-def _clipped_share(signal: np.ndarray) -> float:
-    low, high = signal.min(), signal.max()
+def _clipped_share(signal: np.ndarray, low: float, high: float) -> float:
     if (signal == high).sum() + (signal == low).sum() <= MAX_CLIPPED * len(signal):
         return 0.0
     centered = signal - (low + high) / 2  # both rails at equal height

@@ -31,8 +31,8 @@ def modulation_power(envelopes: Tensor) -> Tensor:
     """
     n = envelopes.shape[-1]
     window = torch.hann_window(n, dtype=envelopes.dtype, device=envelopes.device)
-    spectrum = torch.view_as_real(torch.fft.rfft(envelopes * window))
-    return spectrum.square().sum(-1) * (16 / n**2)
+    spectrum = torch.fft.rfft(envelopes * window)
+    return (spectrum.real.square() + spectrum.imag.square()) * (16 / n**2)
 
 
 def running_median(values: Tensor, half_width: int) -> Tensor:
