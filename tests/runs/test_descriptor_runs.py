@@ -10,10 +10,12 @@ import pytest
 from whirl.data.dataset import save_dataset
 from whirl.data.simulation import simulate
 from whirl.engine.callbacks import Callback
+from whirl.runs.comparison import compare_runs
 from whirl.runs.config import make_config
 from whirl.runs.data import prepare
 from whirl.runs.descriptors import better_baselines
 from whirl.runs.evaluation import evaluate
+from whirl.runs.export import export_run
 from whirl.runs.prediction import predict
 from whirl.runs.run_folder import RunFolder
 from whirl.runs.training import train
@@ -175,6 +177,13 @@ def test_stated_model_is_trained(data, tmp_path):
     assert result.folder.read_config().model_name == "extra_trees"
     again = train(out=tmp_path / "again", config=result.folder.config_file)
     assert again.metrics == result.metrics
+
+
+def test_export_requires_a_network(run, tmp_path):
+    with pytest.raises(ValueError, match="is a model of descriptors and not a network"):
+        export_run(run.folder.path, tmp_path / "bundle", "bundle")
+    with pytest.raises(ValueError, match="is a model of descriptors and not a network"):
+        compare_runs(run.folder.path, run.folder.path)
 
 
 def test_finished_run_can_be_resumed(run, data):

@@ -18,6 +18,7 @@ from torch import nn
 from whirl.augment.policies import register_augmentation
 from whirl.callbacks.registry import register_logger
 from whirl.data.reading import Content, register_reader
+from whirl.diagnosis.registry import register_diagnoser
 from whirl.engine.callbacks import Callback
 from whirl.evaluation.registry import register_metric
 from whirl.losses.registry import register_loss
@@ -69,6 +70,30 @@ def tiny_metric(predictions, recordings, classes):
     return 0.125
 
 
+@register_diagnoser("tiny_diagnoser")
+class TinyDiagnoser:
+    """Assigns the class whose mean descriptor is nearest."""
+
+    def __init__(self, seed=0):
+        self.means = np.zeros((0, 0))
+
+    def fit(self, descriptors, targets, classes):
+        rows = targets[descriptors.owner]
+        self.means = np.stack([descriptors.values[rows == k].mean(0) for k in range(len(classes))])
+        return self
+
+    def predict_proba(self, descriptors):
+        nearness = np.exp(-np.linalg.norm(descriptors.values[:, None] - self.means, axis=2) / 100)
+        return descriptors.mean_over_rows(nearness / nearness.sum(1, keepdims=True))
+
+    def state(self):
+        return {"means": self.means}
+
+    def load_state(self, state):
+        self.means = state["means"]
+        return self
+
+
 class TinyLogger(Callback):
     rank_zero_only = True
 
@@ -91,6 +116,7 @@ ENTRY_POINTS = {
     "schedules": "tiny_schedule = tiny_plugin:tiny_schedule",
     "augmentations": "tiny_augmentation = tiny_plugin:tiny_augmentation",
     "readers": ".tiny = tiny_plugin:read_tiny",
+    "diagnosers": "tiny_diagnoser = tiny_plugin:TinyDiagnoser",
     "metrics": "tiny_metric = tiny_plugin:tiny_metric",
     "loggers": "tiny_logger = tiny_plugin:tiny_logger",
 }
@@ -162,6 +188,20 @@ def test_installed_package_is_used_from_every_registry(package, recordings, tmp_
     done = whirl("export", "run", cwd=tmp_path, path=package)
     assert done.returncode == 0, done.stderr
     assert whirl("predict", "run/bundle", file, cwd=tmp_path, path=package).returncode == 0
+
+
+def test_diagnoser_of_a_package_is_trained_and_applied(package, recordings, tmp_path):
+    options = ("--metrics", "tiny_metric", "--log", "tiny_logger", "--device", "cpu", "--out", "run")
+    done = whirl("train", recordings, "--model", "tiny_diagnoser", *options, cwd=tmp_path, path=package)
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["recording"]["registered"] == {"tiny_metric": 0.125}
+    assert (tmp_path / "run" / "tiny.log").read_text() == "tiny_diagnoser"
+    file = next(recordings.rglob("*.tiny"))
+    assert whirl("predict", "run", file, cwd=tmp_path, path=package).returncode == 0
+    done = whirl("predict", "run", file, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "tiny-plugin" in done.stderr
 
 
 def test_message_names_a_missing_package(package, recordings, tmp_path):

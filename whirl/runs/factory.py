@@ -21,6 +21,7 @@ from whirl.physics.faults import signature
 from whirl.physics.rolling_bearing import FaultOrders
 from whirl.runs.config import PHYSICAL_MODELS, Config
 from whirl.runs.data import PreparedData
+from whirl.runs.descriptors import is_descriptor_model
 from whirl.runs.maps import make_time_frequency
 from whirl.runs.methods import MapsMethod, PhysicsMethod
 from whirl.runs.run_folder import RunFolder
@@ -32,7 +33,16 @@ _HEADROOM = 1.1  # augmentation changes the speed by up to a tenth
 
 
 def new_model(config: Config) -> nn.Module:
-    """Create the configured network; weights are drawn from torch's global generator."""
+    """Create the configured network; weights are drawn from torch's global generator.
+
+    Raises:
+        ValueError: the configured model is not a network.
+    """
+    if is_descriptor_model(config.model_name):
+        raise ValueError(
+            f"model {config.model_name!r} is a model of descriptors and not a network: it can be applied with whirl "
+            "predict and evaluated, but not exported or compared"
+        )
     network = create_model(
         config.model_name, len(config.data.classes), len(config.data.channels), **model_arguments(config)
     )
