@@ -117,6 +117,23 @@ def test_unknown_speed_or_bearing_is_not_judged(run, recordings, tmp_path):
     assert {each.label for each in stated} != {"not_judged"}
 
 
+def test_evaluation_of_other_data_takes_their_bearing_and_speed(run, recordings, tmp_path):
+    others = [each for each in recordings if each.specimen in ("0-machine00", "1-machine00")]
+    (bearing, rpm) = (others[0].bearing, others[0].rpm)
+    save_dataset([replace(each, bearing=None, rpm=None) for each in others[:3]], tmp_path / "data")
+    lines = evaluate(run.folder.path, tmp_path / "data", tmp_path / "unknown")
+    assert any("3 of 3 recordings cannot be described" in line for line in lines)
+    evaluate(run.folder.path, tmp_path / "data", tmp_path / "stated", bearing=bearing, rpm=rpm)
+    confidence = [
+        json.loads((tmp_path / name / "metrics.json").read_text())["recording"]["mean_confidence"]
+        for name in ("unknown", "stated")
+    ]
+    assert confidence[0] == pytest.approx(1 / 3)  # not judged: every class is equally probable
+    assert confidence[1] > 0.5
+    with pytest.raises(ValueError, match="rpm requires data"):
+        evaluate(run.folder.path, rpm=1800)
+
+
 def test_network_is_trained_if_its_settings_are_stated(data, tmp_path):
     result = train(data, out=tmp_path / "run", epochs=1, window=1024, **QUICK)
     metrics = json.loads(result.folder.metrics_file.read_text())

@@ -18,7 +18,7 @@ def evaluate(options: Any, run: Run) -> None:
     """Evaluate a trained diagnoser again, on its own test part or on other recordings."""
     from whirl.runs.evaluation import evaluate
 
-    typer.echo("\n".join(evaluate(run, options.data, options.out)))
+    typer.echo("\n".join(evaluate(run, options.data, options.out, bearing=options.bearing, rpm=options.rpm)))
 
 
 @with_options("whirl.runs.command_options.CompareSection")

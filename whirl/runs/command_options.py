@@ -164,6 +164,8 @@ class EvaluateSection(Section):
 
     data: str = setting(None, "Folder of other labeled recordings.", About(auto="the test part", kind="path"))
     out: str = setting(None, "Folder for metrics.json and report.html.", About(kind="path"))
+    bearing: str = setting(None, "Bearing of DATA, e.g. 6205.", About(auto="that of the manifest", kind="bearing"))
+    rpm: float = setting(None, "Shaft speed of DATA.", About(unit="rpm", auto="as stated by manifest or file"))
 
 
 class CompareSection(Section):

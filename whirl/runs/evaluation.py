@@ -7,7 +7,7 @@ import io
 import platform
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,11 @@ from whirl.evaluation.report import Report, render_report
 from whirl.runs.config import Config, training_settings
 from whirl.runs.data import PreparedData, prepare_run
 from whirl.runs.descriptors import PartDescriptors, baselines, better_baselines, is_descriptor_model, predict_test
+from whirl.runs.diagnosis import known_facts
 from whirl.runs.factory import PhysicsBaseline, bearing_orders, load_run_network, physics_baseline
 from whirl.runs.harmonization import complete
 from whirl.runs.run_folder import RunFolder
+from whirl.runs.sections import OFF
 
 Metrics = dict[str, dict[str, Any]]
 
@@ -64,6 +66,12 @@ class EvaluationTask:
     timings_s: Mapping[str, float]
 
     @property
+    def n_not_described(self) -> int:
+        """Number of test recordings that a model of descriptors cannot judge."""
+        kind: Any = self.data.config.model.descriptors
+        return 0 if kind == OFF else int((~self.descriptors.get("test", kind).usable).sum())
+
+    @property
     def warnings(self) -> list[str]:
         """Caveats to show with the scores."""
         missing = [label for label in self.data.classes if label not in {recording.label for recording in self.test}]
@@ -72,6 +80,11 @@ class EvaluationTask:
             warnings.append(f"test data were used in training ({len(self.leaks)} leaks; the first: {self.leaks[0]})")
         if any(recording.specimen is None for recording in self.test):
             warnings.append("some specimens are unknown, so one specimen may be in both training and test parts")
+        if self.n_not_described:
+            warnings.append(
+                f"{self.n_not_described} of {len(self.test)} recordings cannot be described (unknown speed or bearing, "
+                "or an unusable signal); all classes are equally probable for them"
+            )
         return warnings
 
 
@@ -178,7 +191,14 @@ def predictions_table(by_recording: Predictions, recordings: Sequence[Recording]
     return text.getvalue()
 
 
-def evaluate(run: str | Path, data: str | Path | None = None, out: str | Path | None = None) -> list[str]:
+def evaluate(
+    run: str | Path,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    *,
+    bearing: str | None = None,
+    rpm: float | None = None,
+) -> list[str]:
     """Evaluate a trained run again.
 
     Args:
@@ -186,20 +206,29 @@ def evaluate(run: str | Path, data: str | Path | None = None, out: str | Path | 
         data: folder of other labeled recordings; None uses the run's own test part.
         out: new or empty folder for `metrics.json` and `report.html`; None uses the run folder itself or, with `data`,
             a new folder inside it.
+        bearing: the bearing of all recordings in `data`, see `whirl.physics.parse_bearings`; default their own.
+        rpm: speed of the shaft in all recordings in `data`, > 0; default their own.
 
     Returns:
         The result in a few lines.
 
     Raises:
-        ValueError: the recordings cannot be used, or are no longer those of the run.
+        ValueError: the recordings cannot be used, or are no longer those of the run; or `bearing` or `rpm` is invalid,
+            or given without `data`.
     """
+    stated = known_facts(bearing, rpm)
+    if stated and data is None:
+        raise ValueError(f"{next(iter(stated))} requires data: the test part of the run keeps what it was trained with")
     folder = RunFolder(run)
     target = RunFolder(out or (run if data is None else Path(run) / f"evaluation_{Path(data).resolve().name}"))
     if data is not None or target.path.resolve() != folder.path.resolve():
         target.check_empty()
     prepared = prepare_run(folder)
     model = load_trained(folder)
-    task = evaluate_test_split(prepared, folder) if data is None else evaluate_other_data(prepared, folder, data)
+    if data is None:
+        task = evaluate_test_split(prepared, folder)
+    else:
+        task = evaluate_other_data(prepared, folder, data, stated)
     return format_summary(evaluate_task(model, task, target), target, task.warnings)
 
 
@@ -226,8 +255,17 @@ def evaluate_test_split(data: PreparedData, folder: RunFolder) -> EvaluationTask
     )
 
 
-def evaluate_other_data(data: PreparedData, folder: RunFolder, path: str | Path) -> EvaluationTask:
-    """Return the task of evaluating a run on other recordings, with their leaks from its training part."""
+def evaluate_other_data(
+    data: PreparedData, folder: RunFolder, path: str | Path, stated: Mapping[str, Any] | None = None
+) -> EvaluationTask:
+    """Return the task of evaluating a run on other recordings, with their leaks from its training part.
+
+    Args:
+        data: the recordings of the run.
+        folder: the run folder.
+        path: folder of the other recordings.
+        stated: what their user states of all of them, see `known_facts`.
+    """
     config = data.config
     recordings = load_dataset(path, channels=config.data.channels, sampling_rate_hz=config.data.sampling_rate_hz)
     unknown = next((r for r in recordings if r.label not in data.classes), None)
@@ -236,7 +274,7 @@ def evaluate_other_data(data: PreparedData, folder: RunFolder, path: str | Path)
             f"{unknown.name}: label {unknown.label!r} does not occur in training; "
             f"expected one of: {', '.join(data.classes)}"
         )
-    originals = complete(recordings, config)
+    originals = complete([replace(recording, **(stated or {})) for recording in recordings], config)
     test = originals
     if not is_descriptor_model(config.model_name):
         test = to_common_rate(originals, config.data.sampling_rate_hz, config.band_hz)
@@ -249,10 +287,14 @@ def evaluate_other_data(data: PreparedData, folder: RunFolder, path: str | Path)
         leaks=[leak.message for leak in find_leaks(split) if "test" in (leak.part_a, leak.part_b)],
         notes=[f"evaluated on {path}, not on the run's own test part", *data.notes],
         descriptors=data.descriptors.with_test(originals),
-        command=shlex.join(["whirl", "evaluate", str(folder.path), "--data", str(path)]),
+        command=shlex.join(["whirl", "evaluate", str(folder.path), "--data", str(path), *_options(stated or {})]),
         history=folder.read_history(),
         timings_s={},
     )
+
+
+def _options(stated: Mapping[str, Any]) -> list[str]:
+    return [part for name, value in stated.items() for part in (f"--{name}", str(value))]
 
 
 def describe(config: Config) -> str:
