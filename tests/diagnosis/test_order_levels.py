@@ -1,10 +1,13 @@
 """Order levels and evidence carry to other gains, speeds and sampling rates."""
 
+import warnings
+
 import numpy as np
 import pytest
 
 from whirl.data.recording import Recording
 from whirl.data.simulation import simulate
+from whirl.diagnosis.descriptor_sets import describe
 from whirl.diagnosis.order_levels import level_names, order_evidence, order_levels
 
 
@@ -28,6 +31,15 @@ def test_shaft_lines_follow_the_speed() -> None:
         assert levels["1X"] == pytest.approx(-1, abs=0.3)  # 0.5 of 0.635
         assert levels["2X"] == pytest.approx(-7, abs=0.3)
         assert levels["3X"] < -20
+
+
+def test_threads_share_no_filters_of_warnings() -> None:
+    """Windows of 10 revolutions cannot resolve whirl, which is no reason to warn; filters stay as they were."""
+    rng = np.random.default_rng(0)
+    before = list(warnings.filters)
+    recordings = [Recording(rng.normal(size=1000), 2560, rpm=1500) for _ in range(64)]
+    assert describe(recordings, "evidence").usable.all()
+    assert warnings.filters == before
 
 
 def test_windows_overlap_by_half() -> None:

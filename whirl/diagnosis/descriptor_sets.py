@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 from whirl._parallel import map_in_threads, one_torch_thread
 from whirl.data.recording import Recording
 from whirl.diagnosis.family_features import FAMILY_FEATURES, PARTS, feature_rows
-from whirl.diagnosis.order_levels import MIN_REVOLUTIONS, order_evidence, order_levels
+from whirl.diagnosis.order_levels import (
+    MIN_REVOLUTIONS,
+    ignore_unresolved_lines,
+    order_evidence_with_warnings,
+    order_levels,
+)
 from whirl.diagnosis.spectral import SpectralDiagnoser
 from whirl.validation import check_name
 
@@ -21,7 +26,7 @@ DESCRIPTOR_KINDS: tuple[DescriptorKind, ...] = ("families", "order_levels", "evi
 
 _ORDER_FEATURES: dict[str, Callable[[Recording], NDArray[np.float32]]] = {
     "order_levels": order_levels,
-    "evidence": order_evidence,
+    "evidence": order_evidence_with_warnings,
 }
 _TABLE_FEATURES = [FAMILY_FEATURES.index(name) for name in ("significance", "depth")]
 
@@ -102,7 +107,7 @@ def describe(recordings: Sequence[Recording], kind: DescriptorKind = "families")
     if kind == "order_levels" and len({recording.n_channels for recording in recordings}) > 1:
         raise ValueError("recordings differ in their number of channels; select channels that all of them have")
     usable = [index for index, each in enumerate(recordings) if (each.n_revolutions or 0) >= MIN_REVOLUTIONS]
-    with one_torch_thread():
+    with one_torch_thread(), ignore_unresolved_lines():  # outside of the threads, which share the filters of warnings
         rows = list(map_in_threads(_ORDER_FEATURES[kind], (recordings[index] for index in usable)))
     return Descriptors(
         kind,

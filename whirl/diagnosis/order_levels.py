@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,16 +106,25 @@ def order_evidence(recording: Recording) -> NDArray[np.float32]:
         >>> order_evidence(Recording(noise, 10_000, rpm=1500)).shape
         (2, 11)
     """
-    import warnings
+    with ignore_unresolved_lines():
+        return order_evidence_with_warnings(recording)
 
+
+def order_evidence_with_warnings(recording: Recording) -> NDArray[np.float32]:
+    """Compute the evidence as `order_evidence` does, and warn of lines that a short window cannot resolve."""
     import torch
 
     windows = torch.from_numpy(_windows(recording, EVIDENCE_REVOLUTIONS))
+    evidence = OrderEvidence.journal(recording.sampling_rate_hz, max_rpm=max(6000.0, _rpm(recording)))
+    return torch.nan_to_num(evidence(windows, rpm=_rpm(recording)), nan=ABSENT_DB).numpy()
+
+
+@contextmanager
+def ignore_unresolved_lines() -> Iterator[None]:
+    """Ignore warnings of lines that a short window cannot resolve; not to be entered in several threads at once."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # lines that a short window cannot resolve
-        evidence = OrderEvidence.journal(recording.sampling_rate_hz, max_rpm=max(6000.0, _rpm(recording)))
-        found = evidence(windows, rpm=_rpm(recording))
-    return torch.nan_to_num(found, nan=ABSENT_DB).numpy()
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def _windows(recording: Recording, revolutions: float) -> NDArray[np.float32]:
