@@ -59,7 +59,7 @@ def family_evidence(
     best of all bands and of the three families of races and elements together.
 
     Args:
-        items: for each channel and bearing, the spectra of the bands and the families, F alike for all items.
+        items: for each channel and bearing, the spectra of the bands and the families; F is the same for all items.
 
     Returns:
         For each item the evidence by name of the family.

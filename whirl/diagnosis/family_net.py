@@ -29,9 +29,9 @@ _NOT_JUDGED = -1e4  # logit of a family that was not evaluated
 class FamilyNet(nn.Module):
     """A network that scores each family of lines from its features, with the same weights for each.
 
-    Because it is handed the families of the bearing at hand, it holds for bearings that it was never trained on. Each
-    family's features pass through one hidden layer to one logit. The largest hidden activations over the families give
-    the logit for "no line found".
+    Its inputs are the families of the recording's own bearing, so it applies to bearings that it was not trained on.
+    Each family's features pass through one hidden layer to one logit. The largest hidden activations over the families
+    give the logit for "no line found".
 
     Args:
         width: units in the hidden layer, >= 1.

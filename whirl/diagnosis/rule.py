@@ -116,7 +116,7 @@ def _nothing(strongest: FamilyEvidence, thresholds: Thresholds) -> str:
     if (strongest.depth_db or 0) <= thresholds.depth_db:
         missing.append(f"more than {100 * 10 ** (thresholds.depth_db / 20):.0f} % modulation")
     if strongest.false_alarm_probability is None:
-        missing.append("more turns of the shaft, to tell how often chance shows such lines")
+        missing.append("more turns of the shaft, to estimate how often such lines occur by chance")
     elif strongest.false_alarm_probability > thresholds.false_alarm_rate:
         missing.append(
             f"a false-alarm probability of at most {thresholds.false_alarm_rate:g} instead of "
