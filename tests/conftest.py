@@ -48,3 +48,15 @@ def restore_process_settings():
     logging.raiseExceptions = True
     warnings.formatwarning = formatwarning
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def mlflow_uri(tmp_path_factory):
+    """Create one store for all tests, as this takes seconds."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's own use of SQLAlchemy
+        from mlflow import MlflowClient
+
+        uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'runs.db'}"
+        MlflowClient(uri).search_experiments()
+    return uri

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.engine.helpers import InterruptAt
 from whirl.callbacks import EMA, SWA, EarlyStopping
 from whirl.engine.callbacks import Callback
 from whirl.engine.checkpoint import load_weights
@@ -18,15 +19,6 @@ def network():
 def batches(n=6):
     generator = torch.Generator().manual_seed(1)
     return [(torch.randn(8, 1, 4, generator=generator), torch.arange(8) % 3) for _ in range(n)]
-
-
-class InterruptAt(Callback):
-    def __init__(self, epoch, batch):
-        self.where = (epoch, batch)
-
-    def on_batch_end(self, batch, logs=None):
-        if (self.trainer.state.epoch, batch) == self.where:
-            self.trainer.state.interrupted = True
 
 
 class Recorder(Callback):

@@ -4,7 +4,6 @@ import json
 import os
 import struct
 import sys
-import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -136,18 +135,6 @@ def test_missing_package_raises_before_the_first_epoch(module, make, extra, tmp_
 
 
 # -- MLflow --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def mlflow_uri(tmp_path_factory):
-    """Create one store for all tests, as this takes seconds."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow's own use of SQLAlchemy
-        from mlflow import MlflowClient
-
-        uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'runs.db'}"
-        MlflowClient(uri).search_experiments()
-    return uri
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from whirl.engine.callbacks import Callback
+from tests.engine.helpers import InterruptAt
 from whirl.engine.persistent_workers import have_started, restore_workers
 from whirl.training.trainer import Trainer
 
@@ -31,15 +31,6 @@ def loader(persistent=True, generator=False):
         data, batch_size=5, shuffle=True, num_workers=2, persistent_workers=persistent,
         generator=torch.Generator().manual_seed(3) if generator else None,
     )  # fmt: skip
-
-
-class InterruptAt(Callback):
-    def __init__(self, epoch, batch):
-        self.where = (epoch, batch)
-
-    def on_batch_end(self, batch, logs=None):
-        if (self.trainer.state.epoch, batch) == self.where:
-            self.trainer.state.interrupted = True
 
 
 def new_trainer(folder, *callbacks, **options):

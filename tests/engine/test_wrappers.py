@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.engine.helpers import Passthrough
 from whirl.engine.batch import Batch, call_model
 from whirl.engine.checkpoint import load_weights
 from whirl.engine.wrappers import load_weights_into, takes_metadata, unwrap, weights_of
@@ -20,15 +21,6 @@ class SpeedAware(nn.Module):
     def forward(self, signals, metadata=None):
         speed = torch.zeros(len(signals)) if metadata is None else metadata["rpm"]
         return self.head(speed[:, None] - 3)
-
-
-class Passthrough(nn.Module):
-    def __init__(self, inner):
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, *args, **kwargs):
-        return self.inner(*args, **kwargs)
 
 
 class WithModule(nn.Module):

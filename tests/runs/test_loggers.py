@@ -4,7 +4,6 @@ import csv
 import getpass
 import importlib.util
 import subprocess
-import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -24,17 +23,6 @@ from whirl.runs.training import train_run
 
 SIMULATION = SimulationSection(n_machines=4, recordings_per_class=1, duration_s=0.5)
 SETTINGS = {"simulation": SIMULATION, "epochs": 2, "device": "cpu", "threads": 1, "precision": "32"}
-
-
-@pytest.fixture(scope="session")
-def mlflow_uri(tmp_path_factory):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow's own use of SQLAlchemy
-        from mlflow import MlflowClient
-
-        uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'runs.db'}"
-        MlflowClient(uri).search_experiments()
-    return uri
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
+from tests.engine.helpers import Passthrough
 from whirl.callbacks import EMA, SWA, EarlyStopping
 from whirl.engine.callbacks import Callback
 from whirl.training import CNNTrainer, MixedPrecisionTrainer, Trainer
@@ -28,15 +29,6 @@ CHOICES = {
     "metrics": [False, True],
     "schedule": ["none", "onecycle", "step"],
 }
-
-
-class Passthrough(nn.Module):
-    def __init__(self, inner):
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, *args, **kwargs):
-        return self.inner(*args, **kwargs)
 
 
 class Stream(IterableDataset):

@@ -203,7 +203,7 @@ def test_after_an_interruption_fit_continues():
     assert trainer.state.history["train_loss"] == expected.state.history["train_loss"]
 
 
-def test_an_interruption_before_fit_is_heeded():
+def test_interruption_before_fit_ends_it():
     trainer = new_trainer()
     trainer.state.interrupted = True
     trainer.fit(1)

@@ -24,7 +24,6 @@ import math
 import os.path
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +31,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from whirl._parallel import one_torch_thread
 from whirl.data.recording import Recording
 from whirl.data.splits import Split
 
@@ -166,7 +166,7 @@ def find_leaks(split: Split) -> list[Leak]:
         ['train and test share a signal: c is a modified copy of a']
     """
     parts = {"train": split.train, "val": split.val, "test": split.test}
-    with _one_thread():
+    with one_torch_thread():
         return _find_leaks(parts, split.val_by)
 
 
@@ -189,17 +189,6 @@ def _find_leaks(parts: dict[str, list[Recording]], val_by: str) -> list[Leak]:
             for kind, i, j, what in (*_shared_names(a, b, by), *_overlaps(a, b), *equal, *modified)
         ]
     return leaks
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Limit torch to one thread: many small operations are up to ten times slower with a thread on a busy core."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 _Found = tuple[str, int, int, str]

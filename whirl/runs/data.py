@@ -181,11 +181,11 @@ def _resolve(
     n_windows = sum((recording.n_samples - window) // hop + 1 for recording in split.train)
     rate_hz = common.rate_hz or min(recording.sampling_rate_hz for recording in recordings)
     representation = choose_representation(config, recordings)
-    is_simulated_rolling = config.data.is_simulated and config.data.simulation.family == "rolling"
+    model, descriptors = choice.candidate if choice else (config.model_name, OFF)
     return resolve(
         config,
-        model=choice.candidate.model if choice else config.model_name,
-        descriptors=choice.candidate.kind if choice else OFF,
+        model=model,
+        descriptors=descriptors,
         window=window,
         hop=hop,
         batch_size=max(2, min(config.training.batch_size, n_windows)),
@@ -198,9 +198,14 @@ def _resolve(
         representation=representation,
         maps=resolved_maps(config, representation, rate_hz),
         precision=config.run.precision or fastest_precision(device),
-        bearing=config.physics.bearing or ("6205" if is_simulated_rolling else UNKNOWN),
+        bearing=config.physics.bearing or _simulated_bearing(config),
         threads=config.run.threads or 1,
     )
+
+
+def _simulated_bearing(config: Config) -> str:
+    """Return the bearing of simulated rolling-bearing machines, or that it is unknown."""
+    return "6205" if config.data.is_simulated and config.data.simulation.family == "rolling" else UNKNOWN
 
 
 def _notes_on_model(config: Config, recordings: Sequence[Recording], choice: Choice | None) -> list[str]:

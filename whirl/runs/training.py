@@ -142,6 +142,12 @@ def _train_run(
     loggers = _add_loggers(trainer, data, folder)
     if rank():  # each process draws its own augmentations
         torch.manual_seed(config.run.seed + rank())
+    return _fit_and_evaluate(trainer, data, folder, loggers, resume, start)
+
+
+def _fit_and_evaluate(
+    trainer: Trainer, data: PreparedData, folder: RunFolder, loggers: RunLoggers, resume: bool, start: float
+) -> TrainResult:
     prepared = time.perf_counter()
     # A Ctrl-C during the report lets it finish: it takes seconds.
     with finish_batch_on_interrupt(trainer.state):
