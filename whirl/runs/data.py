@@ -176,22 +176,19 @@ def _resolve(
     device: torch.device,
     choice: Choice | None,
 ) -> ResolvedConfig:
-    window, recordings = common.window, [*split.train, *split.val, *split.test]
-    hop = config.input.hop or max(1, window // 2)
-    n_windows = sum((recording.n_samples - window) // hop + 1 for recording in split.train)
+    recordings = [*split.train, *split.val, *split.test]
+    hop, n_windows = _count_windows(config, split, common.window)
     rate_hz = common.rate_hz or min(recording.sampling_rate_hz for recording in recordings)
     representation = choose_representation(config, recordings)
-    model, descriptors = choice.candidate if choice else (config.model_name, OFF)
     return resolve(
         config,
-        model=model,
-        descriptors=descriptors,
-        window=window,
+        **_chosen_model(config, choice),
+        window=common.window,
         hop=hop,
         batch_size=max(2, min(config.training.batch_size, n_windows)),
         epochs=resolve_epochs(config, n_windows),
         classes=list(classes),
-        channels=list(recordings[0].channels),
+        channels=list(split.train[0].channels),
         sampling_rate_hz=rate_hz,
         band_limit_hz=OFF if common.band_hz is None else common.band_hz,
         rpm_range=config.physics.rpm_range or span_of_speeds(recordings),
@@ -201,6 +198,17 @@ def _resolve(
         bearing=config.physics.bearing or _simulated_bearing(config),
         threads=config.run.threads or 1,
     )
+
+
+def _chosen_model(config: Config, choice: Choice | None) -> dict[str, str]:
+    model, descriptors = choice.candidate if choice else (config.model_name, OFF)
+    return {"model": model, "descriptors": descriptors}
+
+
+def _count_windows(config: Config, split: Split, window: int) -> tuple[int, int]:
+    """Return the hop between training windows, and their number."""
+    hop = config.input.hop or max(1, window // 2)
+    return hop, sum((recording.n_samples - window) // hop + 1 for recording in split.train)
 
 
 def _simulated_bearing(config: Config) -> str:
