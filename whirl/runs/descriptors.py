@@ -181,7 +181,7 @@ def _as_predictions(
 
 BASELINES = {
     "families": {"rule": "untrained rule", "logistic_regression": "logistic regression on descriptors"},
-    "evidence": {"logistic_regression": "logistic regression on descriptors"},
+    "evidence": {"logistic_regression": "logistic regression on evidence"},
 }
 """Models that every report scores beside the trained one, by kind of descriptors, and their names in reports."""
 
