@@ -26,6 +26,10 @@ def write_mat5(path):
     savemat(path, {"vib": SIGNAL.T, "fs": RATE_HZ, "shaft_rpm": 1500.0})
 
 
+def write_mat4(path):
+    savemat(path, {"vib": SIGNAL.T, "fs": RATE_HZ, "shaft_rpm": 1500.0}, format="4")
+
+
 def write_mat5_struct(path):
     # As in the MFPT data set: `rate` is the shaft speed and `sr` the sampling rate.
     savemat(path, {"bearing": {"gs": SIGNAL[0][:, None], "sr": RATE_HZ, "rate": 25.0, "load": 270.0}})
@@ -157,6 +161,7 @@ def write_flac(path):
 FORMATS = [
     # writer, suffix, channels, unit, rpm, rows of SIGNAL
     (write_mat5, ".mat", ("vib0", "vib1"), "", 1500, 2),
+    (write_mat4, ".mat", ("vib0", "vib1"), "", 1500, 2),
     (write_mat5_struct, ".mat", ("gs",), "g", 1500, 1),
     (write_mat73, ".mat", ("vib0", "vib1"), "m/s^2", 1500, 2),
     (write_hdf5, ".h5", ("DE", "FE"), "", 1500, 2),

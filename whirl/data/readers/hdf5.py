@@ -38,7 +38,11 @@ MATLAB_TEXTS = (
     "function_handle",
 )
 """MATLAB classes that never hold the signal."""
-MATLAB_REMEDY = "export its variables as plain arrays (T.Variables, table2struct) with writetable or save"
+MATLAB_REMEDY = (
+    "export it in MATLAB with writetable (writetimetable for a timetable), or save its values as plain arrays: "
+    "x = T.Variables; save('run.mat', 'x')"
+)
+"""How to export a table, timetable or other object."""
 _DEFLATE = 1  # filter id H5Z_FILTER_DEFLATE
 _MAX_DEFLATE_RATIO = 1032  # highest compression ratio of zlib, https://zlib.net/zlib_tech.html
 
