@@ -8,26 +8,45 @@ import torch
 from whirl.validation import check_batch, check_count, check_floating, check_number
 
 
-@pytest.mark.parametrize("value", [1, 7, np.int64(3)])
+@pytest.mark.parametrize("value", [1, 7, np.int64(3), np.array(3), torch.tensor(2)])
 def test_integers_are_returned_as_int(value):
     assert type(check_count("k", value)) is int
     assert check_count("k", value) == value
 
 
-@pytest.mark.parametrize("value", [0, -1, 1.0, True, "2", None, math.nan, torch.tensor(2)])
+@pytest.mark.parametrize(
+    "value", [0, -1, 1.0, True, "2", None, math.nan, np.array([2]), torch.tensor([2]), torch.tensor(True)]
+)
 def test_rejects_values_that_are_not_counts(value):
     with pytest.raises(ValueError, match=r"k is .*, expected an integer >= 1"):
         check_count("k", value)
 
 
-@pytest.mark.parametrize("value", [0, 1, 0.5, np.float32(0.3), np.float64(1), Fraction(1, 3)])
+@pytest.mark.parametrize(
+    "value", [0, 1, 0.5, np.float32(0.3), np.float64(1), np.array(0.5), torch.tensor(0.5), Fraction(1, 3)]
+)
 def test_numbers_in_a_closed_range_are_returned_as_float(value):
     assert type(check_number("p", value, 0, 1)) is float
     assert check_number("p", value, 0, 1) == float(value)
 
 
 @pytest.mark.parametrize(
-    "value", [-1e-9, 1.5, 10**400, math.nan, math.inf, -math.inf, True, "0.5", None, 1j, torch.tensor(0.5)]
+    "value",
+    [
+        -1e-9,
+        1.5,
+        10**400,
+        math.nan,
+        math.inf,
+        -math.inf,
+        True,
+        "0.5",
+        None,
+        1j,
+        np.array([0.5]),
+        torch.tensor([0.5]),
+        torch.tensor(0.5, requires_grad=True),
+    ],
 )
 def test_rejects_values_outside_a_closed_range(value):
     with pytest.raises(ValueError, match=r"p is .*, expected a number in \[0, 1\]"):

@@ -12,12 +12,26 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def unwrap_scalar(value: Any) -> Any:
+    """Return the Python number in a NumPy scalar or in a zero-dimensional array or tensor.
+
+    Any other value is returned unchanged, also a tensor that requires a gradient, which would be lost.
+
+    Example:
+        >>> import numpy as np
+        >>> unwrap_scalar(np.float32(0.5)), unwrap_scalar(np.array(3)), unwrap_scalar("adam")
+        (0.5, 3, 'adam')
+    """
+    is_scalar = getattr(value, "ndim", None) == 0 and hasattr(value, "item")
+    return value.item() if is_scalar and not getattr(value, "requires_grad", False) else value
+
+
 def check_count(name: str, value: int, minimum: int = 1) -> int:
     """Validate an integer that is at least `minimum`.
 
     Args:
         name: name of the argument, for the message.
-        value: the integer.
+        value: the integer, or a zero-dimensional array or tensor of one.
         minimum: smallest allowed value.
 
     Returns:
@@ -31,9 +45,10 @@ def check_count(name: str, value: int, minimum: int = 1) -> int:
         Traceback (most recent call last):
         ValueError: k is 1.5, expected an integer >= 1
     """
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
+    number = unwrap_scalar(value)
+    if not isinstance(number, Integral) or isinstance(number, bool) or number < minimum:
         raise ValueError(f"{name} is {value!r}, expected an integer >= {minimum}")
-    return int(value)
+    return int(number)
 
 
 def check_number(name: str, value: float, low: float, high: float = math.inf, *, open_ends: bool = False) -> float:
@@ -41,7 +56,7 @@ def check_number(name: str, value: float, low: float, high: float = math.inf, *,
 
     Args:
         name: name of the argument, for the message.
-        value: the number.
+        value: the number, or a zero-dimensional array or tensor of one.
         low: lower bound.
         high: upper bound.
         open_ends: exclude the bounds themselves.
@@ -60,8 +75,9 @@ def check_number(name: str, value: float, low: float, high: float = math.inf, *,
         Traceback (most recent call last):
         ValueError: probability is 1.5, expected a number in [0, 1]
     """
-    if _is_finite(value) and (low < value < high if open_ends else low <= value <= high):
-        return float(value)
+    number = unwrap_scalar(value)
+    if _is_finite(number) and (low < number < high if open_ends else low <= number <= high):
+        return float(number)
     if high == math.inf:
         raise ValueError(f"{name} is {value!r}, expected a finite number {'>' if open_ends else '>='} {low:g}")
     left, right = "()" if open_ends else "[]"

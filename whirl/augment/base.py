@@ -115,7 +115,7 @@ class RandomApply(Augmentation):
     """
 
     def __init__(self, augmentation: Augmentation | Function, probability: float = 0.5) -> None:
-        check_number("probability", probability, 0, 1)
+        probability = check_number("probability", probability, 0, 1)
         self.augmentation = as_augmentation(augmentation)
         self.probability = probability
 

@@ -141,7 +141,7 @@ def beta_weights(
         >>> beta_weights(3, 1.0, generator=torch.Generator().manual_seed(0)).shape
         torch.Size([3])
     """
-    check_number("alpha", alpha, 0, open_ends=True)
+    alpha = check_number("alpha", alpha, 0, open_ends=True)
     if alpha == 1:
         return torch.rand(n, generator=generator, device=device)
     alpha = min(max(alpha, 1e-30), 1e30)  # beyond, the limits are reached in single precision

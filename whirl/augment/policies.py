@@ -135,8 +135,8 @@ class Operation(Augmentation):
 
     def __init__(self, name: str, probability: float, magnitude: float) -> None:
         check_name("operation", name, OPERATIONS)
-        check_number(f"probability of {name!r}", probability, 0, 1)
-        check_number(f"magnitude of {name!r}", magnitude, 0, 1)
+        probability = check_number(f"probability of {name!r}", probability, 0, 1)
+        magnitude = check_number(f"magnitude of {name!r}", magnitude, 0, 1)
         if name in ("mixup", "cutmix") and magnitude == 0:
             raise ValueError(f"magnitude of {name!r} is 0, expected the alpha of a Beta distribution, in (0, 1]")
         self.name, self.probability, self.magnitude = name, probability, magnitude

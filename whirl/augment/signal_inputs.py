@@ -40,7 +40,7 @@ def as_label_batch(label: Labels, batch: Tensor) -> Tensor:
     Raises:
         ValueError: the number of labels is not that of the signals.
     """
-    labels = torch.as_tensor(label, device=batch.device) if isinstance(label, int) else label
+    labels = label if isinstance(label, Tensor) else torch.as_tensor(label, device=batch.device)
     labels = labels[None] if labels.ndim == 0 else labels
     if len(labels) != len(batch):
         raise ValueError(f"labels have shape {list(labels.shape)}, expected one for each of {len(batch)} signals")

@@ -97,7 +97,7 @@ def cutmix_batch(
         >>> mixed.shape, weights.shape
         (torch.Size([4, 1, 16]), torch.Size([4, 3]))
     """
-    check_number("prob", prob, 0, 1)
+    prob = check_number("prob", prob, 0, 1)
     batch = as_signal_batch(signals)
     distributions = as_distributions(as_label_batch(labels, batch), num_classes)
     partners = torch.randperm(len(batch), generator=generator, device=batch.device)
@@ -130,7 +130,7 @@ class MixupAugmentation(Augmentation):
     """
 
     def __init__(self, alpha: float = 1.0, *, num_classes: int | None = None) -> None:
-        check_number("alpha", alpha, 0, open_ends=True)
+        alpha = check_number("alpha", alpha, 0, open_ends=True)
         self.alpha, self.num_classes = alpha, num_classes
 
     def augment(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:

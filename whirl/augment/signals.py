@@ -55,7 +55,7 @@ def adversarial_augmentation(
         >>> adversarial_augmentation(model, torch.zeros(1, 1, 4), torch.tensor([0]), epsilon=0.5)
         tensor([[[-0.5000,  0.5000,  0.0000,  0.0000]]])
     """
-    check_number("epsilon", epsilon, 0)
+    epsilon = check_number("epsilon", epsilon, 0)
     check_signal(signal)
     gradient = _input_gradient(model, signal, as_label_batch(label, signal), criterion or _cross_entropy)
     return signal + epsilon * gradient.sign()
@@ -103,8 +103,8 @@ def time_masking(
         >>> bool((masked == 0).sum(-1).max() <= 16)
         True
     """
-    check_count("mask_param", mask_param, 0)
-    check_count("num_masks", num_masks, 0)
+    mask_param = check_count("mask_param", mask_param, 0)
+    num_masks = check_count("num_masks", num_masks, 0)
     batch = as_signal_batch(signal)
     n, _, length = batch.shape
     max_width = min(mask_param, length // 4)
@@ -137,7 +137,7 @@ def gaussian_noise_augmentation(
         >>> bool(1.9 < noisy.std() < 2.1)
         True
     """
-    check_number("noise_std", noise_std, 0)
+    noise_std = check_number("noise_std", noise_std, 0)
     check_signal(signal)
     noise = torch.randn(signal.shape, generator=generator, dtype=signal.dtype, device=signal.device)
     return torch.add(signal, noise, alpha=noise_std)
@@ -168,7 +168,7 @@ def amplitude_scaling(
         >>> bool((scaled == scaled[:, :1, :1]).all()), bool(scaled.min() >= 0.5)
         (True, True)
     """
-    low, high = scale_range
+    low, high = map(float, scale_range)
     if not -math.inf < low <= high < math.inf:
         raise ValueError(f"scale_range is {scale_range!r}, expected two finite numbers, the lower first")
     check_signal(signal)
@@ -199,7 +199,7 @@ def time_shift(signal: Tensor, shift_max: int = 1000, *, generator: torch.Genera
         >>> shifted.sort().values
         tensor([0., 1., 2., 3.])
     """
-    check_count("shift_max", shift_max, 0)
+    shift_max = check_count("shift_max", shift_max, 0)
     batch = as_signal_batch(signal)
     steps = torch.randint(-shift_max, shift_max + 1, (len(batch), 1), generator=generator, device=batch.device)
     return roll_rows(batch, steps % batch.shape[-1]).view(signal.shape)

@@ -43,7 +43,7 @@ def patch_dropout(
                 [0., 1., 0., 1., 0., 0.]])
     """
     _check_patches(patches)
-    check_number("drop_prob", drop_prob, 0, 1)
+    drop_prob = check_number("drop_prob", drop_prob, 0, 1)
     if not training:
         return patches
     dropped = torch.rand(patches.shape[:2], generator=generator, device=patches.device) < drop_prob
@@ -129,7 +129,7 @@ def temporal_shift_patches(
                 [0., 1., 2., 3.]])
     """
     _check_patches(patches)
-    check_count("max_shift", max_shift, 0)
+    max_shift = check_count("max_shift", max_shift, 0)
     n, n_patches, _ = patches.shape
     max_shift = max_shift if circular else min(max_shift, n_patches - 1)
     shifts = torch.randint(-max_shift, max_shift + 1, (n, 1), generator=generator, device=patches.device)
@@ -165,8 +165,8 @@ def patch_cutout(
                 [0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1]], dtype=torch.int32)
     """
     _check_patches(patches)
-    check_count("n_holes", n_holes, 0)
-    check_count("hole_size", hole_size, 0)
+    n_holes = check_count("n_holes", n_holes, 0)
+    hole_size = check_count("hole_size", hole_size, 0)
     n, n_patches, _ = patches.shape
     max_removed = n_patches // 4
     size = min(hole_size, max_removed)
@@ -202,7 +202,7 @@ def patch_permutation(
                 [4., 1., 0., 3., 5., 2.]])
     """
     _check_patches(patches)
-    check_number("permute_prob", permute_prob, 0, 1)
+    permute_prob = check_number("permute_prob", permute_prob, 0, 1)
     draws = torch.rand(patches.shape[:2], generator=generator, device=patches.device)
     chosen = (draws < permute_prob).sum(1, keepdim=True)
     cycle = draws.argsort(1)  # chosen patches first, in random order
@@ -232,7 +232,7 @@ def patch_jitter(patches: Tensor, noise_std: float = 0.01, *, generator: torch.G
         tensor(0.5000)
     """
     _check_patches(patches)
-    check_number("noise_std", noise_std, 0)
+    noise_std = check_number("noise_std", noise_std, 0)
     noise = torch.randn(patches.shape, generator=generator, dtype=patches.dtype, device=patches.device)
     return torch.add(patches, noise, alpha=noise_std)
 

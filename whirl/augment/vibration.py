@@ -11,6 +11,7 @@ what it preserves, what it breaks, and which fault classes of `whirl.physics.fau
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -67,6 +68,7 @@ def speed_jitter(
     check_batch(signals, rpm)
     if not 0 <= max_change < 1:
         raise ValueError(f"max_change is {max_change!r}, expected a number in [0, 1)")
+    max_change = float(max_change)
     change, offset = _uniform(-1, 1, (2, len(signals)), signals, generator)
     factor = 1 + max_change * change
     # the unused (or missing) time is split randomly between the two ends of the window
@@ -121,7 +123,7 @@ def band_stop(
         (True, 1.0)
     """
     check_batch(signals)
-    check_number("sampling_rate_hz", sampling_rate_hz, 0, open_ends=True)
+    sampling_rate_hz = check_number("sampling_rate_hz", sampling_rate_hz, 0, open_ends=True)
     nyquist_hz = sampling_rate_hz / 2
     max_width_hz = nyquist_hz / 10 if max_width_hz is None else max_width_hz
     if not 0 <= max_width_hz <= nyquist_hz:
@@ -212,8 +214,8 @@ def sensor_gain_and_offset(
         tensor([-0.0400,  3.2200])
     """
     check_batch(signals)
-    check_number("gain_db", gain_db, 0)
-    check_number("offset", offset, 0)
+    gain_db = check_number("gain_db", gain_db, 0)
+    offset = check_number("offset", offset, 0)
     relative_gain, relative_offset = _uniform(-1, 1, (2, *signals.shape[:2], 1), signals, generator)
     values = _at_least_float32(signals)
     bias = offset * relative_offset * _rms(_centered(values))
@@ -264,7 +266,7 @@ def additive_machine_noise(
         20.0
     """
     check_batch(signals)
-    low_db, high_db = (snr_db, snr_db) if isinstance(snr_db, (int, float)) else snr_db
+    low_db, high_db = snr_db if isinstance(snr_db, Sequence) else (snr_db, snr_db)
     if not (math.isfinite(low_db) and math.isfinite(high_db) and low_db <= high_db):
         raise ValueError(f"snr_db is {snr_db!r}, expected a finite number, or two finite numbers, the lower first")
     if noise is None:
@@ -304,7 +306,7 @@ def polarity_flip(signals: Tensor, probability: float = 0.5, *, generator: torch
         tensor([-1.,  1., -1., -1., -1.])
     """
     check_batch(signals)
-    check_number("probability", probability, 0, 1)
+    probability = check_number("probability", probability, 0, 1)
     flipped = _uniform(0, 1, (len(signals), 1, 1), signals, generator) < probability
     return signals * (1 - 2 * flipped.to(signals.dtype))
 
@@ -317,6 +319,7 @@ def _uniform(
     low: float, high: float, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None
 ) -> Tensor:
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    low, high = float(low), float(high)
     return low + (high - low) * torch.rand(shape, dtype=dtype, device=like.device, generator=generator)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from whirl.validation import check_name
+from whirl.validation import check_name, unwrap_scalar
 
 Reduction = Literal["none", "mean", "sum"]
 
@@ -17,7 +17,7 @@ def check_non_negative(value: Any, name: str) -> float:
     """Validate a finite number >= 0.
 
     Args:
-        value: the number; tensors are rejected, since no gradient would reach them.
+        value: the number; tensors that require a gradient are rejected, since none would reach them.
         name: name of the argument, for the message.
 
     Returns:
@@ -59,7 +59,7 @@ def check_temperature(temperature: float) -> float:
         The value as a Python float.
 
     Raises:
-        TypeError: the value is not a number; learnable parameters are not supported.
+        TypeError: the value is not a number; learnable temperatures are not supported.
         ValueError: the value is not positive, or not finite.
     """
     if not 0 < (number := _as_float(temperature, "temperature")) < math.inf:
@@ -113,6 +113,7 @@ def check_weight_tensor(weights: Any, name: str) -> None:
 def _as_float(value: Any, name: str) -> float:
     if type(value) is float:  # fast path: isinstance against an abstract base class takes about a microsecond
         return value
-    if isinstance(value, bool) or not isinstance(value, Real):
+    number = unwrap_scalar(value)
+    if isinstance(number, bool) or not isinstance(number, Real):
         raise TypeError(f"{name} is {value!r}, expected a number")
-    return float(value)
+    return float(number)

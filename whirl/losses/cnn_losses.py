@@ -136,7 +136,7 @@ class FocalLoss(nn.Module):
 
     def __init__(self, alpha: float = 0.25, gamma: float = 2.0, reduction: Reduction = "mean") -> None:
         super().__init__()
-        if isinstance(alpha, Tensor):
+        if isinstance(alpha, Tensor) and alpha.ndim:
             raise TypeError(f"alpha is {alpha!r}, expected a number; for class weights use losses.FocalLoss")
         self.alpha = check_non_negative(alpha, "alpha")
         self.gamma = check_gamma(gamma)

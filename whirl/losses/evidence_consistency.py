@@ -156,13 +156,15 @@ class EvidenceConsistencyLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_name("form", form, FORMS)
-        check_number("temperature", temperature, 0, open_ends=True)
+        self.temperature = check_number("temperature", temperature, 0, open_ends=True)
         if reference_rpm is not None:
-            check_number("reference_rpm", reference_rpm, 0, open_ends=True)
+            reference_rpm = check_number("reference_rpm", reference_rpm, 0, open_ends=True)
         if search is not None:
             search, table = with_control(search, table, control, control_seed)
-        self.search, self.form, self.temperature = search, form, temperature
-        self.reference_rpm, self.rpm_range, self.needs_rpm = reference_rpm, rpm_range, needs_rpm
+        self.search, self.form = search, form
+        self.reference_rpm, self.needs_rpm = reference_rpm, needs_rpm
+        self.rpm_range = None if rpm_range is None else (float(rpm_range[0]), float(rpm_range[1]))
+        table = torch.as_tensor(table).float()
         self.n_classes = len(table)
         constrained = (table != NEUTRAL).any(1).nonzero()[:, 0]
         self.register_buffer("constrained", constrained, persistent=False)
@@ -348,7 +350,7 @@ class EvidenceConsistencyLoss(nn.Module):
     def _uncorrected_probabilities(self, signal: Tensor | None, metadata: Metadata) -> tuple[Tensor, Tensor]:
         """Return q without the correction of `fit_trust`, and a mask of the windows with evidence."""
         if "physics_evidence" in metadata:
-            evidence = metadata["physics_evidence"].float()
+            evidence = torch.as_tensor(metadata["physics_evidence"]).float()
             n_lines = self.table.shape[1]
             if evidence.ndim != 2 or evidence.shape[1] != n_lines:
                 raise ValueError(f"physics_evidence has shape {tuple(evidence.shape)}, expected [B, {n_lines}]")

@@ -14,7 +14,8 @@ probabilities `[B, K]` (soft targets y):
   would force a synchronization in every training step. There is no ignore index; torch's -100 is out of range.
 * For the same reason, soft targets and class weights passed to a function are not checked: rows need not sum to 1 and
   weights may have any sign. The classes check their weights once, on construction.
-* Scalar arguments must be numbers; tensors are rejected, since no gradient would reach them.
+* Scalar arguments are numbers or zero-dimensional arrays or tensors; tensors that require a gradient are rejected,
+  since none would reach them.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from whirl.losses.checks import (
     check_weight_tensor,
     copy_class_weights,
 )
+from whirl.validation import unwrap_scalar
 
 # F.cross_entropy always ignores one label; this one does not occur in any dataset.
 _IGNORE_INDEX = torch.iinfo(torch.int64).min
@@ -80,7 +82,7 @@ def focal_loss(
         >>> focal_loss(logits, torch.tensor([0]))  # (1 - 0.9)² · -ln 0.9
         tensor(0.0011)
     """
-    if isinstance(alpha, Real):
+    if isinstance(alpha := unwrap_scalar(alpha), Real):
         return check_non_negative(alpha, "alpha") * focal_loss(logits, targets, None, gamma, reduction)
     gamma = check_gamma(gamma)
     check_reduction(reduction)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -86,11 +87,11 @@ class SommerfeldConsistencyLoss(nn.Module):
         oil_cst: tuple[float, float] = VG46_CST,
     ) -> None:
         super().__init__()
-        check_number("margin", margin, 0)
+        direction = check_number("direction", direction, -math.inf)
         if not direction:
             raise ValueError(f"direction is {direction}, expected a number other than 0")
         if n_levels is not None:
-            check_count("n_levels", n_levels, minimum=2)
+            n_levels = check_count("n_levels", n_levels, minimum=2)
         names = _class_names(fault_severity_order, classes)
         default = [name for name in _DEFAULT_ORDER if name in names]
         order = [class_index(key, names) for key in (default if fault_severity_order is None else fault_severity_order)]
@@ -101,7 +102,8 @@ class SommerfeldConsistencyLoss(nn.Module):
         self.register_buffer("order", torch.tensor(order, dtype=torch.long), persistent=False)
         self.register_buffer("directions", directions, persistent=False)
         self.register_buffer("ranks", torch.linspace(0, 1, n_levels or len(order)), persistent=False)
-        self.n_levels, self.direction, self.margin, self.oil_cst = n_levels, direction, margin, oil_cst
+        self.n_levels, self.direction, self.margin = n_levels, direction, check_number("margin", margin, 0)
+        self.oil_cst = tuple(check_number("oil_cst", value, 0.3, open_ends=True) for value in oil_cst)
         self._warn = WarnOnce("Sommerfeld")
 
     def extra_repr(self) -> str:
@@ -208,5 +210,5 @@ def _class_names(order: Sequence[int | str] | None, classes: Sequence[str] | Non
     """Return the names of the outputs; if only indices are listed, empty names up to the highest index."""
     if classes is not None:
         return classes
-    indices = [key for key in order or () if isinstance(key, int)]
+    indices = [int(key) for key in order or () if isinstance(key, int | np.integer)]
     return [""] * (max(indices) + 1) if order and len(indices) == len(order) else JOURNAL_CLASSES

@@ -35,10 +35,9 @@ class TemporalSmoothnessLoss(nn.Module):
 
     def __init__(self, lambda_smooth: float = 0.1, *, tau_s: float = 1.0, sample_rate: float = 20480) -> None:
         super().__init__()
-        check_number("lambda_smooth", lambda_smooth, 0)
-        check_number("tau_s", tau_s, 0, open_ends=True)
-        check_number("sample_rate", sample_rate, 0, open_ends=True)
-        self.lambda_smooth, self.tau_s, self.sample_rate = lambda_smooth, tau_s, sample_rate
+        self.lambda_smooth = check_number("lambda_smooth", lambda_smooth, 0)
+        self.tau_s = check_number("tau_s", tau_s, 0, open_ends=True)
+        self.sample_rate = check_number("sample_rate", sample_rate, 0, open_ends=True)
         self._warn = WarnOnce("temporal")
 
     def extra_repr(self) -> str:

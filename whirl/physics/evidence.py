@@ -84,7 +84,8 @@ class OrderEvidence:
         inhibitions: Sequence[LateralInhibition] = (),
         max_rpm: float = 6000,
     ) -> None:
-        self.features, self.bands, self.inhibitions = tuple(features), tuple(bands), tuple(inhibitions)
+        self.features, self.inhibitions = tuple(features), tuple(inhibitions)
+        self.bands = tuple((float(low), float(high)) for low, high in bands)
         self.sampling_rate_hz, self.max_rpm = float(sampling_rate_hz), float(max_rpm)
         for name in ("sampling_rate_hz", "max_rpm"):
             check_number(name, getattr(self, name), 0, open_ends=True)

@@ -97,10 +97,10 @@ def expectations(
         >>> found.table
         tensor([[0.0800, 0.0800], [0.9000, 0.0800], [0.0800, 0.9000]])
     """
-    check_number("tolerance", tolerance, 0, 1, open_ends=True)
+    tolerance = check_number("tolerance", tolerance, 0, 1, open_ends=True)
     check_name("freq_unit", freq_unit, get_args(Unit))
     check_name("spectrum", spectrum, _KINDS)
-    per_order = reference_rpm / 60 if reference_rpm and freq_unit == "hz" else 1.0
+    per_order = float(reference_rpm) / 60 if reference_rpm and freq_unit == "hz" else 1.0
     unit = "order" if reference_rpm else freq_unit
     given = {
         index: [_expected(line, unit, per_order, _KINDS[spectrum]) for line in _flatten(listed)]
@@ -125,7 +125,8 @@ def _expected(line: float | tuple[float, float] | Line, unit: Unit, per_order: f
     if isinstance(line, Line):
         window = _Window(line.low_order, line.high_order, "order", (line.spectrum,))
         return window, REQUIRED if line.role == "required" else NEUTRAL
-    low, high = line if isinstance(line, (tuple, list)) else (line, line)
+    is_band = isinstance(line, Sequence) or getattr(line, "ndim", 0) == 1
+    low, high = map(float, line if is_band else (line, line))  # pyright: ignore[reportArgumentType]
     if not 0 < low <= high < math.inf:
         raise ValueError(f"line is {line}, expected a frequency > 0 or a pair 0 < low <= high")
     return _Window(low / per_order, high / per_order, unit, kinds), REQUIRED

@@ -50,6 +50,9 @@ class Feature:
     unit: Literal["order", "hz"] = "order"
 
     def __post_init__(self) -> None:
+        # NumPy scalars and float64 tensors would change the dtype of the evidence
+        windows = tuple((float(low), float(high)) for low, high in self.windows)
+        object.__setattr__(self, "windows", windows)
         if any(not 0 < low < high for low, high in self.windows):
             raise ValueError(f"feature {self.name!r} has windows {self.windows}, expected 0 < low < high")
         n_windows, n_expected = len(self.windows), {"level": "2", "kurtosis": "0"}.get(self.kind, "at least 1")

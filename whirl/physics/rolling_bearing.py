@@ -70,12 +70,18 @@ class FaultOrders:
         bpfo: element passages over a point of the outer race.
         bpfi: element passages over a point of the inner race.
         bsf: revolutions of an element about itself; a defect on it strikes both races, so its impacts come at 2 bsf.
+
+    Numbers may be NumPy scalars or zero-dimensional tensors; they are stored as Python numbers.
     """
 
     ftf: float
     bpfo: float
     bpfi: float
     bsf: float
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            object.__setattr__(self, name, float(getattr(self, name)))
 
 
 def fault_orders(geometry: BearingGeometry, rotating_race: RotatingRace = "inner") -> FaultOrders:

@@ -35,7 +35,7 @@ def estimate_rpm(signals: Tensor, sample_rate: float, rpm_range: tuple[float, fl
         >>> estimate_rpm(signal[None], sample_rate=8192, rpm_range=(1200, 2300), n_harmonics=3)
         tensor([1800.])
     """
-    low_hz, high_hz = (speed / 60 for speed in rpm_range)
+    low_hz, high_hz = (float(speed) / 60 for speed in rpm_range)
     if not 0 < low_hz < high_hz < sample_rate / 2 / n_harmonics:
         raise ValueError(
             f"rpm_range is {rpm_range}, expected 0 < low < high < {30 * sample_rate / n_harmonics:g}, "
