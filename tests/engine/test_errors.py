@@ -28,6 +28,13 @@ def test_known_failures_have_one_line_messages(error, kind, message):
     assert caught.value is error or "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("network", [torch.nn.Linear(8, 2), torch.nn.Conv1d(1, 2, 3)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int16])
+def test_signals_of_another_type_name_the_remedy(network, dtype):
+    with pytest.raises(TypeError, match=r"weights are float: .*signals.float\(\)"), translate_torch_errors():
+        network(torch.zeros(2, 1, 8, dtype=dtype))
+
+
 def test_batch_too_large_for_the_machine_is_a_memory_error():
     """2^62 bytes exceed any address space."""
     model = torch.nn.Linear(1, 2)

@@ -138,6 +138,28 @@ def test_rejects_an_unknown_task():
         Objective(task="multi")
 
 
+@pytest.mark.parametrize(("labels", "shown"), [([0, 1, 2], "label 2"), ([0, -1, -100], "label -1")])
+def test_rejects_labels_outside_the_classes(labels, shown):
+    with pytest.raises(ValueError, match=f"{shown} is outside the 2 classes"):
+        Objective().fit_targets(torch.zeros(3, 2), torch.tensor(labels))
+
+
+def test_several_labels_with_cross_entropy_have_no_accuracy(caplog):
+    history = fit(flat(3), lambda x: (x[:, 0, :3] > 0).float())[1]
+    assert "val_accuracy" not in history
+    assert "do not sum to 1" in caplog.text
+
+
+def test_rejects_a_criterion_for_another_task():
+    with pytest.raises(ValueError, match="task is 'binary', but CrossEntropyLoss is for the task 'multiclass'"):
+        Objective(nn.CrossEntropyLoss(), "binary")
+
+
+def test_warns_of_a_summed_loss(caplog):
+    fit(flat(3), lambda x: torch.arange(N) % 3, nn.CrossEntropyLoss(reduction="sum"))
+    assert "the loss is a sum over the batch" in caplog.text
+
+
 CRITERIA = {
     "torch": nn.CrossEntropyLoss(WEIGHT),
     "torch_smoothed": nn.CrossEntropyLoss(WEIGHT, label_smoothing=0.1),

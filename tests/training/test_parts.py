@@ -379,7 +379,7 @@ def test_the_weights_of_another_network_are_always_refused(tmp_path):
 
 def test_arrays_among_the_metrics_can_be_loaded_again(tmp_path):
     trainer = new_trainer(tmp_path)
-    trainer.save_checkpoint(1, {"cm": np.eye(3), "loss": np.float32(0.5)}, True)
+    trainer.save_checkpoint(1, {"cm": np.eye(3), "loss": np.float32(0.5), "per_class": [np.ones(2)]}, True)
     assert trainer.load_checkpoint(tmp_path / "best.pt")["val_metrics"]["cm"].tolist() == np.eye(3).tolist()
     with pytest.raises(TypeError, match=r"val_metrics\['model'\], a Linear"):
         trainer.save_checkpoint(1, {"model": nn.Linear(1, 1)}, True)

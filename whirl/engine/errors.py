@@ -9,6 +9,9 @@ from contextlib import contextmanager
 
 _DEAD_WORKER = re.compile(r"DataLoader worker \(pid[^\d]*([\d, ]+)\) (is killed by signal: [^.]+|exited unexpectedly)")
 _NO_MEMORY = re.compile(r"out of memory|can't allocate memory", re.IGNORECASE)
+_OTHER_TYPE = re.compile(
+    r"must have the same dtype, but got (\w+) and (\w+)|Input type \(([\w. ]+)\) and (?:weight|bias) type \(([\w.]+)\)"
+)
 _REQUEST = re.compile(r"tried to allocate [\d.]+ \w+", re.IGNORECASE)
 
 
@@ -19,6 +22,7 @@ def translate_torch_errors() -> Iterator[None]:
     Raises:
         ChildProcessError: a worker process of a data loader died.
         MemoryError: the device or the machine has too little memory.
+        TypeError: the signals have another type than the weights of the network.
 
     Example:
         >>> with translate_torch_errors():
@@ -41,7 +45,7 @@ def _translate(error: Exception) -> Exception | None:
     message = str(error)
     if isinstance(error, RuntimeError):
         dead = _DEAD_WORKER.search(message)
-        return _worker_error(f"pid {dead[1]} {dead[2]}") if dead else _memory_error(message)
+        return _worker_error(f"pid {dead[1]} {dead[2]}") if dead else _memory_error(message) or _type_error(message)
     # torch may notice the broken connection before it notices that the process at its other end is dead.
     read_from_worker = any(f.f_code.co_name == "_try_get_data" for f, _ in traceback.walk_tb(error.__traceback__))
     return _worker_error(message or "its connection is closed") if read_from_worker else None
@@ -63,3 +67,16 @@ def _memory_error(message: str) -> Exception | None:
             "(--batch-size) or a smaller network"
         )
     return None
+
+
+def _type_error(message: str) -> Exception | None:
+    found = _OTHER_TYPE.search(message)
+    if found is None:
+        return None
+    given, weights = (
+        name.rpartition(".")[2].removesuffix("Tensor").lower() for name in found.groups() if name is not None
+    )
+    return TypeError(
+        f"the network got a tensor of type {given}, but its weights are {weights}: convert the signals, e.g. with "
+        f"signals.{weights}()"
+    )

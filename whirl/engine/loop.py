@@ -123,7 +123,7 @@ class Tally:
             before = totals.get(name, (0.0, 0.0))
             totals[name] = before[0] + total, before[1] + count
         if source and not totals:
-            raise ValueError(f"{source} yielded no batch")
+            raise ValueError(f"{source} yielded no batch: it is empty, or an iterator that can be used only once")
         means = {name: total / count if count else math.nan for name, (total, count) in totals.items()}
         return means if self.metrics is None else means | self.metrics.compute()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from whirl.validation import check_name
+
+logger = logging.getLogger(__name__)
 
 TASKS = ("auto", "multiclass", "binary", "multilabel", "regression")
 
@@ -65,7 +68,7 @@ class Objective:
         task: the task; `'auto'` until it is known, None if it cannot be known.
 
     Raises:
-        ValueError: `task` is unknown.
+        ValueError: `task` is unknown, or the criterion is for another task.
 
     Example:
         >>> objective = Objective(nn.BCEWithLogitsLoss())
@@ -80,10 +83,16 @@ class Objective:
         self.criterion = _DEFAULT_CRITERIA.get(task, nn.CrossEntropyLoss)() if criterion is None else criterion
         self._kind, self._settings = _kind_and_settings(self.criterion)
         self._denominator = getattr(self.criterion, "denominator", None)
+        if self._kind in _CROSS_ENTROPY and task not in ("auto", "multiclass"):
+            raise ValueError(
+                f"task is {task!r}, but {_name_of(self.criterion)} is for the task 'multiclass': choose "
+                f"{_DEFAULT_CRITERIA[task].__name__}, or leave out task"
+            )
         self.threshold = 0.5 if self._kind in _PROBABILITIES else 0.0
         self._ignored = self._settings("ignore_index", -100) if self._kind in _CROSS_ENTROPY else None
         self._seen: tuple[Tensor | None, Tensor | None] = None, None  # the last labels, and which of them count
         self.task: str | None = task if task != "auto" else _stated_task(self.criterion, self._kind)
+        self._is_checked = self._kind not in _CROSS_ENTROPY
 
     @property
     def takes_float_targets(self) -> bool:
@@ -97,11 +106,36 @@ class Objective:
         """
         if self.task == "auto":
             self.task = _guess_task(self._kind, outputs, targets)
+        if not self._is_checked:
+            self._check_classes(outputs, targets)
         if self.task in (None, "multiclass"):
             return targets
         if targets.shape != outputs.shape and targets.numel() == outputs.numel():
             targets = targets.reshape(outputs.shape)
         return targets if targets.is_floating_point() else targets.to(_at_least_float32(outputs.dtype))
+
+    def _check_classes(self, outputs: Tensor, targets: Tensor) -> None:
+        """Validate the first batch for cross entropy, whose own messages name neither the classes nor a remedy."""
+        self._is_checked = True
+        if outputs.ndim < 2 or not targets.numel():
+            return
+        if not targets.is_floating_point():
+            self._check_labels(targets, outputs.shape[1])
+        elif targets.ndim == 2 and ((targets.sum(1) - 1).abs() > 1e-3).any():
+            self.task = None
+            logger.warning(
+                "targets of %s have rows that do not sum to 1, so no accuracy is reported: for several labels per "
+                "sample choose BCEWithLogitsLoss", _name_of(self.criterion),
+            )  # fmt: skip
+
+    def _check_labels(self, labels: Tensor, n_classes: int) -> None:
+        counted = labels if self._ignored is None else labels[labels != self._ignored]
+        wrong = counted[(counted < 0) | (counted >= n_classes)]
+        if wrong.numel():
+            raise ValueError(
+                f"label {int(wrong[0])} is outside the {n_classes} classes of the network's outputs, expected 0 to "
+                f"{n_classes - 1}: number the classes from 0, or give the network more outputs"
+            )
 
     def score(self, outputs: Tensor, targets: Tensor) -> Score:
         """Count the correct predictions of a batch; outputs beyond the last target are ignored."""
@@ -159,6 +193,11 @@ class Objective:
             return False
         weights = [getattr(self.criterion, name, None) for name in ("weight", "class_weights", "alpha")]
         return hasattr(self.criterion, "ignore_index") or any(isinstance(weight, Tensor) for weight in weights)
+
+
+def _name_of(criterion: Any) -> str:
+    criterion = criterion.func if isinstance(criterion, functools.partial) else criterion
+    return getattr(criterion, "__name__", type(criterion).__name__)
 
 
 def _kind_and_settings(criterion: Any) -> tuple[Any, Any]:

@@ -189,11 +189,3 @@ def check_optimizer(optimizer: Any, modules: list[nn.Module]) -> None:
         raise ValueError(
             f"{kind} holds no parameter of {type(unwrap(modules[0])).__name__}: it was created for another network"
         )
-
-
-def untrained_criterion(optimizer: torch.optim.Optimizer, criterion: Any) -> bool:
-    """Return whether a criterion has trainable parameters that the optimizer does not hold."""
-    if not isinstance(criterion, nn.Module):
-        return False
-    given = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    return any(id(parameter) not in given for parameter in trainable([criterion]))

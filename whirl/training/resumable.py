@@ -200,4 +200,6 @@ def _with_tensors(value: Any) -> Any:
         return {name: _with_tensors(item) for name, item in value.items()}
     if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
         return torch.from_numpy(value.copy())
+    if type(value) in (list, tuple):
+        return type(value)([_with_tensors(item) for item in value])
     return value

@@ -22,7 +22,6 @@ from whirl.engine.distributed import (
     broadcast_buffers,
     broadcast_weights,
     check_same_number_of_batches,
-    world_size,
 )
 from whirl.engine.epoch_metrics import EpochMetrics, Metrics
 from whirl.engine.errors import translate_torch_errors
@@ -36,12 +35,13 @@ from whirl.engine.monitor import Improvement, direction_of
 from whirl.engine.precision import FullPrecision, choose_precision
 from whirl.engine.progress import active_callbacks
 from whirl.engine.replay import EpochReplay
-from whirl.engine.schedule import is_finished, step_scheduler
+from whirl.engine.schedule import step_scheduler
 from whirl.engine.state import TrainingState
 from whirl.engine.summary import training_facts
 from whirl.engine.updater import Updater
 from whirl.engine.wrappers import unwrap
-from whirl.training.parts import check_optimizer, default_optimizer, untrained_criterion
+from whirl.training.parts import check_optimizer, default_optimizer
+from whirl.training.preflight import check_parts, warn_of_surprises
 from whirl.training.resumable import Resumable
 
 logger = logging.getLogger(__name__)
@@ -338,14 +338,13 @@ class Trainer(Resumable):
         if num_epochs < 0:
             raise ValueError(f"num_epochs is {num_epochs}, expected an integer >= 0")
         num_epochs = min(num_epochs, 1) if self.fast_dev_run else num_epochs
-        self._check_schedule()
-        check_optimizer(self.optimizer, self._trained_modules())
+        check_parts(self)
         self._recover()
         if resume_from is not None:
             self.load_checkpoint(resume_from)
         self.state.num_epochs = num_epochs if resume_from is not None else self.state.epoch + num_epochs
         self.state.should_stop = self.limits.is_reached(self.state.global_step)
-        self._warn_of_surprises()
+        warn_of_surprises(self)
         for module in self._trained_modules():
             broadcast_weights(module)
         self._autosave.check(self.state_dict)
@@ -361,36 +360,6 @@ class Trainer(Resumable):
             self.replay.restart()
             self.state.batch = 0
         self._last_fit = ""
-
-    def _check_schedule(self) -> None:
-        scheduler = self.lr_scheduler
-        if self._schedule_unit == "validation" and self.val_loader is None:
-            raise ValueError(f"{type(scheduler).__name__} follows a validation metric, but val_loader is None")
-        if getattr(scheduler, "optimizer", self.optimizer) is not self.optimizer:
-            raise ValueError(
-                f"{type(scheduler).__name__} schedules another optimizer: create it for the trainer's optimizer"
-            )
-
-    def _warn_of_surprises(self) -> None:
-        """Log what a user would otherwise notice by the results only."""
-        if (
-            self.lr_scheduler is not None
-            and self.state.epoch < self.state.num_epochs
-            and is_finished(self.lr_scheduler)
-        ):
-            logger.warning(
-                "%s is at its end: training continues at the learning rate %g; create a new schedule to change it",
-                type(self.lr_scheduler).__name__, float(self.optimizer.param_groups[0]["lr"]),
-            )  # fmt: skip
-        if untrained_criterion(self.optimizer, self.criterion):
-            logger.warning("the optimizer does not hold the parameters of the criterion, so they are not trained")
-        sums = self.gradient_accumulation_steps > 1 or world_size() > 1
-        if sums and self._objective.has_unknown_denominator:
-            logger.warning(
-                "%s weights or ignores samples: give it a method denominator(targets) that returns what its mean "
-                "divides by, otherwise micro-batches are weighted by their numbers of samples",
-                type(self.criterion).__name__,
-            )
 
     @property
     def history(self) -> History:
