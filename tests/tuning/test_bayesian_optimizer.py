@@ -195,6 +195,20 @@ def test_networks_report_scores_and_are_pruned(signals):
     assert optimizer.plot_optimization_history().axes[0].get_ylabel() == "score"
 
 
+class OtherCallbacks(DecisionTreeClassifier):
+    """Like LightGBM and CatBoost: `fit` has a parameter of the same name with another protocol."""
+
+    def fit(self, X, y, *, callbacks=None, validation_data=None):
+        assert callbacks is None
+        assert validation_data is None
+        return super().fit(X, y)
+
+
+def test_passes_callbacks_only_to_models_that_declare_them(data):
+    assert BayesianOptimizer().optimize(OtherCallbacks, *data, 2, TREE)["n_failed"] == 0
+    assert SignalClassifier().reports_epochs
+
+
 def test_other_process_retrains_best_network(signals, tmp_path):
     space = {"lr": FloatDistribution(1e-3, 1e-2, log=True)}
     fixed = {"epochs": 2, "batch_size": 16, "width": 0.25, "device": "cpu"}

@@ -80,10 +80,11 @@ class BayesianOptimizer:
     ) -> dict[str, Any]:
         """Train candidates on the training data and score them on the validation data.
 
-        A model whose `fit` accepts `validation_data` and `callbacks`, such as `SignalClassifier`, reports its
-        validation accuracy after every epoch and can be pruned. With a `storage`, all processes and machines that make
-        the same call share one search, and an interrupted search is resumed by repeating the call, see
-        `worker.run_trials`.
+        `SignalClassifier`, and any model with an attribute `reports_epochs = True`, reports its validation accuracy
+        after every epoch and can be pruned: `fit` receives `validation_data=(X_val, y_val)` and `callbacks`, a list of
+        `whirl.callbacks.Callback`. The `fit` of any other model receives `X_train` and `y_train` only. With a
+        `storage`, all processes and machines that make the same call share one search, and an interrupted search is
+        resumed by repeating the call, see `worker.run_trials`.
 
         Args:
             model_class: class or function that is called with the parameters and returns an estimator; or an estimator,
@@ -242,11 +243,10 @@ class _Search:
 
     def _fitted(self, params: dict[str, Any], callbacks: list[Any]) -> Any:
         estimator = _build(self.model, {**self.fixed, **params}, self.seed)
-        accepted = inspect.signature(estimator.fit).parameters
-        options = {"validation_data": (self.X_val, self.y_val), "callbacks": callbacks}
-        estimator.fit(
-            self.X_train, self.y_train, **{name: value for name, value in options.items() if name in accepted}
-        )
+        options: dict[str, Any] = {}
+        if getattr(estimator, "reports_epochs", False):  # the callbacks of other libraries have other protocols
+            options = {"validation_data": (self.X_val, self.y_val), "callbacks": callbacks}
+        estimator.fit(self.X_train, self.y_train, **options)
         return estimator
 
 

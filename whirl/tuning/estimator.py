@@ -85,6 +85,8 @@ class SignalClassifier(ClassifierMixin, BaseEstimator):
         (array(['slow', 'fast'], dtype='<U4'), 1.0)
     """
 
+    reports_epochs = True  # see `BayesianOptimizer.optimize`
+
     def __init__(
         self,
         model: str = "cnn1d",
