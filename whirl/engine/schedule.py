@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -89,6 +90,18 @@ def is_finished(scheduler: Any) -> bool:
         return is_finished(scheduler._schedulers[-1])
     if hasattr(scheduler, "base_scheduler"):  # after a warmup
         return is_finished(scheduler.base_scheduler)
+    return getattr(scheduler, "last_epoch", -1) >= last_step(scheduler)
+
+
+def last_step(scheduler: Any) -> float:
+    """Return the step after which one of torch's schedulers must not be stepped; infinity if there is none.
+
+    Example:
+        >>> import torch
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+        >>> last_step(lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=10))
+        9
+    """
     if isinstance(scheduler, lr_scheduler.OneCycleLR):
-        return scheduler.last_epoch >= scheduler.total_steps - 1
-    return isinstance(scheduler, lr_scheduler.CosineAnnealingLR) and scheduler.last_epoch >= scheduler.T_max
+        return scheduler.total_steps - 1
+    return scheduler.T_max if isinstance(scheduler, lr_scheduler.CosineAnnealingLR) else math.inf

@@ -40,6 +40,7 @@ from .cnn_schedulers import (
 from .cnn_schedulers import (
     create_step_scheduler as create_step_scheduler,
 )
+from .layer_decay import get_layer_decay_groups as get_layer_decay_groups
 from .optimizers import (
     create_optimizer as create_optimizer,
 )

@@ -5,15 +5,25 @@ Parameter groups with a learning rate of 0 stay at 0 under every schedule, also 
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.optim import Optimizer
+from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from whirl.engine.schedule import Unit
+
+_TORCH_SETTINGS = {
+    name
+    for kind in vars(lr_scheduler).values()
+    if isinstance(kind, type) and issubclass(kind, LRScheduler)
+    for name in inspect.signature(kind).parameters
+}
+_SETTINGS = (_TORCH_SETTINGS | {"warmup_epochs", "warmup_steps", "floor", "d_model"}) - {"last_epoch", "verbose"}
+"""Keys of state dicts by which schedules are told apart; all others may differ between versions of torch."""
 
 MIN_ONECYCLE_STEPS = 4  # in optimizer steps; a shorter one-cycle schedule cannot increase and decrease
 
@@ -44,7 +54,7 @@ class Schedule(LRScheduler):
     step; one-cycle schedules take it as the peak of the group.
 
     `load_state_dict` raises `ValueError` for the state of another kind of schedule or of another number of parameter
-    groups.
+    groups. Keys that this version does not have, such as the `verbose` of older versions of torch, are ignored.
 
     Attributes:
         step_unit: what one call of `step()` stands for: `'step'` (of the optimizer), `'epoch'` or `'validation'`.
@@ -70,6 +80,8 @@ class Schedule(LRScheduler):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._adopt_new_groups()
         self._check_state(state_dict)
+        own = self.state_dict()
+        state_dict = {key: value for key, value in state_dict.items() if key in own}
         set_by_scheduler = get_learning_rates(self.optimizer) == [float(lr) for lr in self._last_lr]
         self._load(state_dict)
         if set_by_scheduler:
@@ -78,7 +90,7 @@ class Schedule(LRScheduler):
 
     def _check_state(self, state_dict: dict[str, Any]) -> None:
         own = self.state_dict()
-        if _setting_names(state_dict) != _setting_names(own):
+        if _setting_names(state_dict) & _SETTINGS != _setting_names(own) & _SETTINGS:
             found, expected = (", ".join(sorted(_setting_names(state))) or "nothing" for state in (state_dict, own))
             raise ValueError(
                 f"the state dict belongs to another schedule: it has {found}, "

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch.optim import Optimizer, lr_scheduler
 
-from whirl.engine.schedule import is_finished, scheduler_unit, step_scheduler
+from whirl.engine.schedule import is_finished, last_step, scheduler_unit, step_scheduler
 from whirl.optim.formulas import polynomial, warmup
 from whirl.optim.scheduler_base import MIN_ONECYCLE_STEPS, Schedule, get_learning_rates, set_learning_rates
 from whirl.validation import check_count, check_name, check_number
@@ -21,8 +21,10 @@ class _ClampAtEnd(Schedule):
     """Mixin for schedulers of torch that do not keep their last value after their end."""
 
     def step(self, epoch: int | None = None) -> None:
-        if epoch is not None or not is_finished(self):
-            super().step(epoch)
+        if epoch is not None:
+            super().step(min(epoch, last_step(self)))  # pyright: ignore[reportArgumentType]
+        elif not is_finished(self):
+            super().step()
 
 
 class _Step(Schedule, lr_scheduler.StepLR):
@@ -116,8 +118,8 @@ def create_onecycle_scheduler(
 
     The learning rate increases from max_lr / 25 to max_lr, peaks at step pct_start total_steps - 1, and decreases to
     max_lr / 250000 at step total_steps - 1, both along half a cosine; it then keeps this value. These learning rates
-    replace those of the optimizer, except for groups with a learning rate of 0. If the optimizer has a momentum (or
-    beta1), it is cycled in the opposite direction: 0.95, 0.85, 0.95.
+    replace those of the optimizer, except for groups with a learning rate of 0 beside others. If the optimizer has a
+    momentum (or beta1), it is cycled in the opposite direction: 0.95, 0.85, 0.95.
 
     Args:
         optimizer: optimizer to schedule, per optimizer step.
@@ -127,13 +129,17 @@ def create_onecycle_scheduler(
         pct_start: fraction of the steps in which the learning rate increases, in (0, 1], at least one step.
 
     Raises:
-        ValueError: an argument is out of range, or the number of `max_lr` is not that of the parameter groups.
+        ValueError: an argument is out of range, all `max_lr` are 0, or their number is not that of the parameter
+            groups.
     """
     if isinstance(max_lr, (list, tuple)):
         peaks = [check_number("max_lr", lr, 0) for lr in max_lr]
     else:
         peak = check_number("max_lr", max_lr, 0, open_ends=True)
-        peaks = [peak if group.get("initial_lr", group["lr"]) else 0.0 for group in optimizer.param_groups]
+        initial = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
+        peaks = [peak if lr or not any(initial) else 0.0 for lr in initial]
+    if not any(peaks):
+        raise ValueError(f"max_lr is {max_lr}, expected a peak > 0 for at least one parameter group")
     total_steps = check_count("total_steps", total_steps, MIN_ONECYCLE_STEPS)
     pct_start = check_number("pct_start", pct_start, 0, 1)
     if pct_start * total_steps < 1 - 1e-9:
@@ -205,6 +211,8 @@ def create_plateau_scheduler(
 class PolynomialLRScheduler(Schedule, lr_scheduler.PolynomialLR):
     """Polynomial decay: min_lr + (lr - min_lr) (1 - e / total_epochs)^power, then `min_lr`.
 
+    As torch's, it can be chained with other schedulers, and continues from a learning rate that was changed meanwhile.
+
     Args:
         optimizer: optimizer to schedule, per epoch.
         total_epochs: length of the schedule in epochs, >= 1.
@@ -234,10 +242,23 @@ class PolynomialLRScheduler(Schedule, lr_scheduler.PolynomialLR):
 
     def get_lr(self) -> list[Any]:
         self._adopt_new_groups()
-        return self._get_closed_form_lr()
+        current = [group["lr"] for group in self.optimizer.param_groups]
+        if not 0 < self.last_epoch <= self.total_iters:
+            return current
+        steps = zip(current, self._scheduled_lr(self.last_epoch - 1), self._get_closed_form_lr(), strict=True)
+        return [self._decayed(lr, before, now) for lr, before, now in steps]
+
+    def _decayed(self, lr: Any, before: float, now: float) -> Any:
+        """Return the next learning rate: `now`, unless another scheduler or the user has changed the current one."""
+        if lr == before or before == self.min_lr:
+            return now
+        return self.min_lr + (lr - self.min_lr) * ((now - self.min_lr) / (before - self.min_lr))
 
     def _get_closed_form_lr(self) -> list[Any]:
-        factor = polynomial(self.last_epoch, self.total_iters, self.power)
+        return self._scheduled_lr(self.last_epoch)
+
+    def _scheduled_lr(self, epoch: int) -> list[Any]:
+        factor = polynomial(epoch, self.total_iters, self.power)
         return [self.min_lr * (1 - factor) + lr * factor if lr else lr for lr in self.base_lrs]
 
 
