@@ -42,16 +42,22 @@ class AblationOptions(Section):
 
     def arguments(self, data: Path | None) -> dict[str, Any]:
         """Return the arguments of `run_physics_ablation` for a folder of recordings, or for simulated ones."""
-        from whirl.experiments.ablation_tasks import AblationSetting, folder_tasks, simulated_tasks
+        from whirl.experiments.ablation_tasks import AblationSetting, folder_tasks, load_known, simulated_tasks
+        from whirl.runs.fingerprint import fingerprint_inputs
 
         names = {"labels", "epochs", "weight", "form", "trust", "network", "bearing", "device"}
-        selection = self.model_dump(include={"channels", "classes", "sampling_rate_hz", "without", "window_s"})
-        chosen = ", ".join(str(value) for value in selection.values())
-        setting = AblationSetting(
-            **self.model_dump(include=names), data=f"{data.resolve()}: {chosen}" if data else "simulated"
-        )
+        chosen = self.model_dump(include=names)
+        if data is None:
+            setting = AblationSetting(**chosen)
+            tasks = simulated_tasks(setting)
+        else:
+            selection = self.model_dump(include={"channels", "classes", "sampling_rate_hz", "without"})
+            recordings = load_known(data, self.bearing, **selection)
+            described = f"{data.resolve()}: windows of {self.window_s:g} s"
+            setting = AblationSetting(**chosen, data=described, recordings=fingerprint_inputs(recordings))
+            tasks = folder_tasks(recordings, self.labels, self.window_s)
         return {
-            "tasks": simulated_tasks(setting) if data is None else folder_tasks(data, setting, **selection),
+            "tasks": tasks,
             "conditions": ["recordings"] if data else self.conditions,
             "arms": self.arms,
             "seeds": range(self.first_seed, self.first_seed + self.seeds),

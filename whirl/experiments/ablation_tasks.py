@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class AblationSetting:
         bearing: designation of a rolling bearing; None for a journal bearing.
         device: device to train on.
         data: description of the data; an ablation can only be resumed on the same data.
+        recordings: hashes of the recordings, see `whirl.runs.fingerprint`; empty for simulated ones.
     """
 
     labels: int = 5
@@ -58,6 +59,7 @@ class AblationSetting:
     bearing: str | None = None
     device: str = "auto"
     data: str = "simulated"
+    recordings: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_count("labels", self.labels, minimum=0)
@@ -190,31 +192,27 @@ def _is_in_range(recording: Recording, rpm: tuple[float, float] | None) -> bool:
 # -- recordings in a folder ----------------------------------------------------------------------------------
 
 
-def folder_tasks(
+def load_known(
     data: str | Path,
-    setting: AblationSetting,
+    bearing: str | None = None,
     *,
     channels: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     sampling_rate_hz: float | None = None,
     without: Sequence[str] = (),
-    window_s: float = 1.0,
-) -> Callable[[str, int], Task]:
-    """Load a folder of recordings, and return a function that creates the task of a seed by `folder_task`.
-
-    Recordings of unknown speed are omitted.
+) -> list[Recording]:
+    """Load the recordings of known speed in a folder.
 
     Args:
         data: folder of recordings.
-        setting: settings of the ablation.
+        bearing: designation of a rolling bearing; None for a journal bearing.
         channels: names of the channels to use; None for all.
         classes: labels to use; None for all.
         sampling_rate_hz: sampling rate of files that state none.
         without: specimens to omit.
-        window_s: length of a window in seconds.
 
     Raises:
-        ValueError: the folder cannot be read, or no speed is known.
+        ValueError: the folder cannot be read, no speed is known, or the bearing is required.
     """
     recordings = load_dataset(data, channels=channels, classes=classes, sampling_rate_hz=sampling_rate_hz)
     recordings = [recording for recording in recordings if recording.specimen not in without]
@@ -222,13 +220,24 @@ def folder_tasks(
     if not known:
         raise ValueError(f"{data}: physics requires rpm, which no recording has; add a column rpm to manifest.csv")
     rolling = rolling_faults([str(recording.label) for recording in known])
-    if rolling and setting.bearing is None:
+    if rolling and bearing is None:
         raise ValueError(f"{data}: the lines of class {rolling[0]!r} depend on the bearing; name it with --bearing")
     if len(known) < len(recordings):
         logger.info("omitting %d of %d recordings without rpm", len(recordings) - len(known), len(recordings))
-    rate_hz = min(recording.sampling_rate_hz for recording in known)
-    resampled = to_common_rate(known, rate_hz, None)
-    return lambda condition, seed: folder_task(resampled, setting.labels, seed, round(window_s * rate_hz))
+    return known
+
+
+def folder_tasks(recordings: Sequence[Recording], labels: int, window_s: float = 1.0) -> Callable[[str, int], Task]:
+    """Return a function that creates the task of a seed by `folder_task`.
+
+    Args:
+        recordings: labeled recordings of known speed, see `load_known`.
+        labels: labeled windows per class; 0 for all available ones.
+        window_s: length of a window in seconds.
+    """
+    rate_hz = min(recording.sampling_rate_hz for recording in recordings)
+    resampled = to_common_rate(recordings, rate_hz, None)
+    return lambda condition, seed: folder_task(resampled, labels, seed, round(window_s * rate_hz))
 
 
 def folder_task(recordings: Sequence[Recording], labels: int, seed: int, window: int) -> Task:

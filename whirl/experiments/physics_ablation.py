@@ -15,13 +15,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from whirl.engine.files import write_text
+from whirl.engine.files import write_json, write_text
 from whirl.evaluation.metrics import scores
 from whirl.evaluation.paired import PairedDifference, compare_arms
 from whirl.experiments.ablation_arms import ARMS, CONTROL_ARM
 from whirl.experiments.ablation_report import format_table, plot_results
 from whirl.experiments.ablation_tasks import AblationSetting, Task
 from whirl.metrics import compute_confusion_matrix
+from whirl.runs.fingerprint import library_versions, warn_of_other_versions
 from whirl.validation import check_name
 
 logger = logging.getLogger(__name__)
@@ -76,11 +77,33 @@ def run_physics_ablation(
 def _prepare_folder(folder: Path, setting: AblationSetting) -> None:
     """Write the settings, and remove a truncated last line of the results."""
     folder.mkdir(parents=True, exist_ok=True)
-    file, settings = folder / "setting.json", json.dumps(asdict(setting), indent=2)
-    if file.exists() and file.read_text() != settings:
-        raise ValueError(f"{folder}: contains an ablation with other settings; choose another --out")
-    write_text(file, settings)
+    file, settings = folder / "setting.json", asdict(setting)
+    if file.exists():
+        _check_setting(file, settings)
+    else:
+        write_json(file, settings | {"versions": library_versions()})
     write_text(folder / "results.jsonl", "".join(_complete_lines(folder)))
+
+
+def _check_setting(file: Path, settings: dict[str, Any]) -> None:
+    """Raise if the settings are not those in the file, naming those that differ; warn of other versions."""
+    try:
+        saved = json.loads(file.read_text(encoding="utf-8"))
+        versions = saved.pop("versions", {})
+        before = _by_name(saved)
+    except (ValueError, RecursionError, AttributeError) as error:
+        raise ValueError(f"{file}: cannot be read ({type(error).__name__}); choose another --out") from None
+    now = _by_name(settings)
+    if differing := [name for name in {**before, **now} if before.get(name) != now.get(name)]:
+        raise ValueError(
+            f"{file.parent}: contains an ablation with other settings ({', '.join(differing)}); choose another --out"
+        )
+    warn_of_other_versions(file.parent, versions)
+
+
+def _by_name(settings: dict[str, Any]) -> dict[str, Any]:
+    recordings = {f"recordings.{name}": value for name, value in settings.get("recordings", {}).items()}
+    return {name: value for name, value in settings.items() if name != "recordings"} | recordings
 
 
 def _run(task: Task, condition: str, seed: int, arms: Sequence[str], setting: AblationSetting, folder: Path) -> None:

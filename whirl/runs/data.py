@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from whirl.data.leakage import Leak, check_leakage
@@ -35,6 +33,15 @@ from whirl.runs.descriptors import (
     training_part,
     why_no_descriptors,
 )
+from whirl.runs.fingerprint import (
+    check_same_inputs,
+    combine,
+    content_of,
+    fingerprint_inputs,
+    hash_plain,
+    library_versions,
+    warn_of_other_versions,
+)
 from whirl.runs.harmonization import CommonForm, choose_common_form, complete, harmonize, notes_on_speed
 from whirl.runs.maps import resolved_maps
 from whirl.runs.methods import PhysicsMethod
@@ -55,7 +62,7 @@ class PreparedData:
         leaks: the leaks found; empty unless leakage is allowed.
         notes: choices and their reasons, to show to the user.
         window_reason: reason for the window length.
-        fingerprint: hash of the recordings as loaded.
+        inputs: hashes of the recordings as loaded, by what they state; see `whirl.runs.fingerprint`.
         device: device for training.
         descriptors: descriptors of the recordings before resampling.
         unlabeled: unlabeled recordings for the physics terms only.
@@ -67,10 +74,15 @@ class PreparedData:
     leaks: tuple[Leak, ...]
     notes: tuple[str, ...]
     window_reason: str
-    fingerprint: str
+    inputs: Mapping[str, str]
     device: torch.device
     descriptors: PartDescriptors
     unlabeled: tuple[Recording, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the recordings as loaded."""
+        return combine(self.inputs)
 
     def windows(self, recordings: Sequence[Recording], hop: int | None = None) -> WindowDataset:
         """Cut the recordings of a part into windows, which do not overlap by default."""
@@ -87,6 +99,8 @@ class PreparedData:
         """Return the metadata of the recordings for the run folder."""
         return {
             "fingerprint": self.fingerprint,
+            "inputs": dict(self.inputs),
+            "versions": library_versions(),
             "classes": list(self.classes),
             "notes": list(self.notes),
             "parts": {
@@ -113,7 +127,7 @@ def prepare(config: Config) -> PreparedData:
     recordings, unlabeled = read_recordings(config)
     classes = order_classes(recordings)
     _check_bearing(config, classes)
-    fingerprint = fingerprint_of(config, recordings, unlabeled)
+    inputs = inputs_of(config, recordings, unlabeled)
     notes = notes_on_speed(config, [*recordings, *unlabeled])
     recordings, unlabeled = (complete(part, config) for part in (recordings, unlabeled))
     candidates = candidates_for(config, recordings)
@@ -131,7 +145,7 @@ def prepare(config: Config) -> PreparedData:
         leaks,
         (*common.notes, *notes, *_notes_on_model(config, recordings, choice), *split.notes),
         common.window_reason,
-        fingerprint,
+        inputs,
         device,
         descriptors,
         tuple(unlabeled),
@@ -248,31 +262,24 @@ def _check_bearing(config: Config, classes: Sequence[str]) -> None:
 # -- fingerprints --------------------------------------------------------------------------------------------
 
 
-def fingerprint_of(config: Config, recordings: Sequence[Recording], unlabeled: Sequence[Recording] = ()) -> str:
-    """Hash the recordings as loaded, in order; for simulated ones, the settings of the simulation."""
-    digest = hashlib.blake2b(digest_size=16)
-    if config.data.is_simulated:
-        digest.update(repr((config.data.simulation, [recording.source for recording in recordings])).encode())
-    for recording in [*(() if config.data.is_simulated else recordings), *unlabeled]:
-        digest.update(f"{recording.label}|{recording.specimen}|{recording.sampling_rate_hz}".encode())
-        digest.update(np.ascontiguousarray(recording.signal).data)
-    return digest.hexdigest()
+def inputs_of(config: Config, recordings: Sequence[Recording], unlabeled: Sequence[Recording] = ()) -> dict[str, str]:
+    """Hash the recordings as loaded, by what they state; for simulated ones, the settings of the simulation."""
+    if not config.data.is_simulated:
+        return fingerprint_inputs(recordings, unlabeled)
+    simulated = [config.data.simulation.model_dump(), [recording.source for recording in recordings]]
+    return {"simulation": hash_plain(simulated)} | (fingerprint_inputs((), unlabeled) if unlabeled else {})
 
 
-def content_of(recording: Recording) -> str:
-    """Hash the samples of a recording, independent of its file name."""
-    return hashlib.blake2b(np.ascontiguousarray(recording.signal).data, digest_size=8).hexdigest()
-
-
-def check_same_recordings(config: Config, fingerprint: str, saved: str) -> None:
-    """Validate that the recordings are those that a run was started with.
+def check_same_recordings(data: PreparedData, folder: RunFolder) -> None:
+    """Validate that the recordings are those that a run was started with, and warn of other versions.
 
     Raises:
         ValueError: the recordings have changed.
     """
-    if fingerprint != saved:
-        where = "the simulation" if config.data.is_simulated else config.data.path
-        raise ValueError(f"{where}: the recordings are not those that the run was started with; start a new run")
+    saved = folder.read_data()
+    where = "the simulation" if data.config.data.is_simulated else data.config.data.path
+    check_same_inputs(where, data.inputs, saved)
+    warn_of_other_versions(folder.path, saved.get("versions", {}))
 
 
 def prepare_run(folder: RunFolder) -> PreparedData:
@@ -281,7 +288,6 @@ def prepare_run(folder: RunFolder) -> PreparedData:
     Raises:
         ValueError: the recordings cannot be read, or have changed since the run.
     """
-    config = folder.read_config()
-    data = prepare(config)
-    check_same_recordings(config, data.fingerprint, folder.read_data()["fingerprint"])
+    data = prepare(folder.read_config())
+    check_same_recordings(data, folder)
     return data

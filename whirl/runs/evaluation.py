@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import platform
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from whirl._distribution import installed_version
 from whirl.data.dataset import load_dataset
 from whirl.data.leakage import find_leaks
 from whirl.data.recording import Recording
@@ -32,6 +29,7 @@ from whirl.runs.data import PreparedData, prepare_run
 from whirl.runs.descriptors import PartDescriptors, baselines, better_baselines, is_descriptor_model, predict_test
 from whirl.runs.diagnosis import known_facts
 from whirl.runs.factory import PhysicsBaseline, bearing_orders, load_run_network, physics_baseline
+from whirl.runs.fingerprint import library_versions
 from whirl.runs.harmonization import complete
 from whirl.runs.run_folder import RunFolder
 from whirl.runs.sections import OFF
@@ -160,7 +158,7 @@ def _make_report(task: EvaluationTask, n_parameters: int | None, metrics: Metric
         orders=bearing_orders(config),
         physics=_physics_of_windows(task),
         timings_s=task.timings_s,
-        versions=_versions(),
+        versions=library_versions(),
     )
 
 
@@ -170,11 +168,6 @@ def _add_registered(metrics: Metrics, predictions: Mapping[str, Predictions], ta
         for level, predicted in predictions.items():
             value = float(METRICS.get(name)(predicted, task.test, task.data.classes))
             metrics[level].setdefault("registered", {})[name] = value
-
-
-def _versions() -> dict[str, str]:
-    libraries = {name: version(name) for name in ("torch", "numpy")}
-    return {"whirl": installed_version(), **libraries, "python": platform.python_version()}
 
 
 def predictions_table(by_recording: Predictions, recordings: Sequence[Recording], classes: Sequence[str]) -> str:

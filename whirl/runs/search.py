@@ -28,6 +28,7 @@ from whirl.engine.files import write_text
 from whirl.runs.config import training_settings, with_settings
 from whirl.runs.config_files import write_config
 from whirl.runs.data import PreparedData, prepare
+from whirl.runs.fingerprint import library_versions, warn_of_other_versions
 from whirl.runs.search_folder import MACHINE_SETTINGS, NO_PRUNER, Search, SearchFolder
 from whirl.runs.search_objective import Objective, candidate_config, n_training_windows
 from whirl.runs.search_page import format_summary, render_search_report
@@ -162,6 +163,7 @@ def _open_study(search: Search, folder: SearchFolder, data: PreparedData) -> Any
         seed=search.config.run.seed,
         fingerprint=_fingerprint(search, data),
     )
+    _compare_versions(study, folder)
     folder.initialize(search)
     _enqueue_defaults(study, search)
     logger.info("searching %s in %s", ", ".join(search.space), folder.path)
@@ -172,12 +174,21 @@ def _open_study(search: Search, folder: SearchFolder, data: PreparedData) -> Any
     return study
 
 
+def _compare_versions(study: Any, folder: SearchFolder) -> None:
+    """Record the versions of the first worker, and warn of other ones."""
+    saved = study.user_attrs.get("versions")
+    if saved is None:
+        study.set_user_attr("versions", library_versions())
+    else:
+        warn_of_other_versions(folder.path, saved)
+
+
 def _fingerprint(search: Search, data: PreparedData) -> dict[str, Any]:
     """Return what must be equal for scores to be comparable."""
     excluded = {*MACHINE_SETTINGS, *search.space}
     settings = {name: value for name, value in training_settings(search.config).items() if name not in excluded}
     return {
-        "recordings": data.fingerprint,
+        "recordings": dict(data.inputs),
         "space": search.space,
         "settings": settings | {"epochs": data.config.training.epochs},
     }

@@ -10,8 +10,9 @@ from torch import nn
 
 from whirl.engine.checkpoint import load_weights
 from whirl.runs.config import Config, ResolvedConfig
-from whirl.runs.data import PreparedData, content_of
+from whirl.runs.data import PreparedData
 from whirl.runs.factory import new_model
+from whirl.runs.fingerprint import content_of
 from whirl.runs.flat import get_setting
 from whirl.runs.methods import DistilledMethod
 from whirl.runs.run_folder import RunFolder

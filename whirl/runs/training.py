@@ -28,6 +28,7 @@ from whirl.runs.descriptors import is_descriptor_model, train_diagnoser
 from whirl.runs.evaluation import evaluate_task, evaluate_test_split
 from whirl.runs.operating_range import OperatingRange
 from whirl.runs.plugins import packages_of
+from whirl.runs.pretrained import with_settings_of_pretrained
 from whirl.runs.run_folder import RunFolder, resolve_run
 from whirl.runs.teacher import check_teacher
 from whirl.runs.tracking import run_facts, run_results
@@ -129,6 +130,7 @@ def _train_run(
         folder.check_empty()
     start = time.perf_counter()
     check_loggers(config.run.log)
+    config = with_settings_of_pretrained(config)
     check_teacher(config)
     data = prepare(config)
     for note in data.notes:
@@ -199,7 +201,7 @@ def _ready_trainer(
 
 def _open_folder(folder: RunFolder, data: PreparedData, resume: bool, command: str) -> None:
     if resume:
-        check_same_recordings(data.config, data.fingerprint, folder.read_data()["fingerprint"])
+        check_same_recordings(data, folder)
     elif is_main_process():
         facts = {
             "operating_range": OperatingRange.of(data.split.train).model_dump(mode="json"),
