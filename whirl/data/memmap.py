@@ -123,7 +123,7 @@ def samples_of(mapped: MappedFile, n_channels: int) -> np.ndarray:
     return np.ndarray((len(mapped) // (4 * n_channels), n_channels), np.float32, buffer=mapped)
 
 
-def _owner(array: np.ndarray) -> object:
+def owner_of(array: np.ndarray) -> object:
     """Return the object that owns the memory of an array."""
     base: object = array
     while isinstance(base, np.ndarray):
@@ -152,12 +152,12 @@ def mapped_block(recordings: Sequence[Recording]) -> tuple[np.ndarray, list[int]
         >>> mapped_block([first, Recording(np.zeros(5), 8000)]) is None
         True
     """
-    mapping = _owner(recordings[0].signal)
+    mapping = owner_of(recordings[0].signal)
     n_channels = recordings[0].n_channels
     strides = (4, 4 * n_channels)
     if not isinstance(mapping, MappedFile):
         return None
-    if any(_owner(r.signal) is not mapping or r.signal.strides != strides for r in recordings):
+    if any(owner_of(r.signal) is not mapping or r.signal.strides != strides for r in recordings):
         return None
     block = samples_of(mapping, n_channels)
     first = block.ctypes.data
@@ -169,7 +169,7 @@ def mapped_block(recordings: Sequence[Recording]) -> tuple[np.ndarray, list[int]
 
 def mapping_of(recordings: Sequence[Recording]) -> MappedFile | None:
     """Return the mapped file that contains the recordings, for `read_ahead`; None if they are in memory."""
-    mapping = _owner(recordings[0].signal)
+    mapping = owner_of(recordings[0].signal)
     return mapping if isinstance(mapping, MappedFile) else None
 
 

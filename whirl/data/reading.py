@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import mmap
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from whirl.data.memmap import owner_of
 from whirl.data.recording import Recording
 from whirl.registry import Registry
 
@@ -258,7 +260,7 @@ def to_recording(path: Path, content: Content, sampling_rate_hz: float | None = 
     rate = _resolve_rate(path, content.sampling_rate_hz, sampling_rate_hz)
     with np.errstate(over="ignore"):  # values beyond the range of float32 become infinite
         # C order, so that windows of a channel are contiguous.
-        signal = np.ascontiguousarray(content.signal, dtype=np.float32)
+        signal = _in_memory(np.ascontiguousarray(content.signal, dtype=np.float32))
     stated: dict[str, Any] = {
         "rpm": content.rpm,
         "load": content.load,
@@ -274,6 +276,11 @@ def to_recording(path: Path, content: Content, sampling_rate_hz: float | None = 
         source=str(path),
         **(stated | known),
     )
+
+
+def _in_memory(signal: np.ndarray) -> np.ndarray:
+    """Copy memory-mapped samples: the file may be overwritten or truncated later."""
+    return signal.copy() if isinstance(owner_of(signal), mmap.mmap) else signal
 
 
 def _resolve_rate(path: Path, stated: float | None, given: float | None) -> float:

@@ -14,7 +14,7 @@ from whirl.data.reading import MAX_VARIABLES, Content, UnreadableError, check_si
 
 @register_reader(".npy")
 def read_npy(path: Path) -> Content:
-    """Read one array, or a structured array whose fields are the channels; memory-mapped, not loaded."""
+    """Read one array, or a structured array whose fields are the channels; memory-mapped until it is converted."""
     with _reject_objects():
         # Copy-on-write: pages are read from disk on access, and nothing is ever written back.
         array = np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
