@@ -53,6 +53,12 @@ from .files import (
 from .files import (
     write_text as write_text,
 )
+from .fine_tuning import (
+    freeze as freeze,
+)
+from .fine_tuning import (
+    load_features as load_features,
+)
 from .history import History as History
 from .interrupt import finish_batch_on_interrupt as finish_batch_on_interrupt
 from .loop import (

@@ -305,10 +305,24 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         FileNotFoundError: the file does not exist.
         ValueError: the file is damaged, or has the weights of another network.
     """
+    weights = read_weights(path)
+    try:
+        load_weights_into(model, weights)
+    except (AttributeError, KeyError, RuntimeError, TypeError) as error:
+        raise ValueError(f"{path}: has the weights of another network: {error}") from error
+
+
+def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
+    """Return the state dict of the network that `load_weights` loads.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is damaged, or has no weights.
+    """
     checkpoint = load_checkpoint_file(path)
     try:
         training = checkpoint.get("training", checkpoint)
         averaged = training.get("evaluated")
-        load_weights_into(model, training["callbacks"][averaged]["weights"] if averaged else training["model"])
-    except (AttributeError, KeyError, RuntimeError, TypeError) as error:
-        raise ValueError(f"{path}: has the weights of another network: {error}") from error
+        return training["callbacks"][averaged]["weights"] if averaged else training["model"]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: has no weights of a network: {error}") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from torch import nn
@@ -33,6 +33,11 @@ class TrainingModes:
         model.train()
         for module in self._frozen:
             module.training = False
+
+    def release(self, modules: Iterable[nn.Module]) -> None:
+        """Put modules in training mode together with the network again, also while it is in evaluation mode."""
+        released = set(modules)
+        self._frozen = [module for module in self._frozen if module not in released]
 
 
 @contextmanager

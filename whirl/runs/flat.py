@@ -83,7 +83,7 @@ class FlatSetting:
             >>> flat_settings(Config)["channels"].parse("DE, FE")
             ['DE', 'FE']
         """
-        if not isinstance(text, str) or text in ("drawn", "multi"):
+        if not isinstance(text, str) or text in ("drawn", "multi", "off"):
             return text
         if self.about.kind == "names" or (self.about.kind == "LOW,HIGH" and "," in text):
             return [name.strip() for name in text.split(",") if name.strip()]

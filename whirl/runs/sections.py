@@ -223,12 +223,29 @@ class TrainingSection(Section):
         About(synonyms=("patience", "early_stop"), kind="INT"),
     )
 
-    @field_validator("early_stopping")
+    pretrained: Folder = setting(
+        OFF,
+        "Start from the network of this run; classes may differ, other settings of the network are taken from it.",
+        About(flag="--from", synonyms=("fine_tune", "init_from", "checkpoint", "weights"), kind="folder"),
+    )
+    freeze: Names | Literal["off"] = setting(
+        OFF,
+        "Parts of a pretrained network that are not trained: features (all but the last layer) or names of modules.",
+        About(kind="names", synonyms=("frozen",)),
+    )
+    unfreeze_every: int | Literal["off"] = setting(
+        OFF, "Train one more frozen layer after this many epochs each, starting at the logits.", About(kind="INT")
+    )
+    layer_decay: float = setting(
+        1.0, "Learning rate of each layer relative to that of the next one, for fine-tuning.", gt=0, le=1
+    )
+
+    @field_validator("early_stopping", "unfreeze_every")
     @classmethod
-    def _at_least_one(cls, patience: Any) -> Any:
-        if patience != OFF and not 1 <= patience <= 1_000_000:
+    def _at_least_one(cls, n_epochs: Any) -> Any:
+        if n_epochs != OFF and not 1 <= n_epochs <= 1_000_000:
             raise ValueError("expected a number of epochs >= 1 or off")
-        return patience
+        return n_epochs
 
     @field_validator("loss")
     @classmethod
@@ -244,6 +261,14 @@ class TrainingSection(Section):
     @classmethod
     def _known_schedule(cls, name: str) -> str:
         return one_of("schedule", name, _schedules())
+
+    @model_validator(mode="after")
+    def _freezing_fits(self) -> TrainingSection:
+        if self.freeze != OFF and self.pretrained == OFF:
+            raise ValueError("freeze requires pretrained, the run to start from (--from)")
+        if self.unfreeze_every != OFF and self.freeze == OFF:
+            raise ValueError("unfreeze_every requires freeze, e.g. freeze features")
+        return self
 
     @model_validator(mode="after")
     def _smoothing_fits(self) -> TrainingSection:

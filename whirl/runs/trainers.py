@@ -27,6 +27,7 @@ from whirl.engine.threads import fastest_thread_count
 from whirl.losses.losses import compute_class_weights
 from whirl.losses.registry import LOSSES
 from whirl.optim.cnn_optimizer import create_optimizer
+from whirl.optim.layer_decay import get_layer_decay_groups
 from whirl.optim.scheduler_factory import create_training_scheduler
 from whirl.runs.config import ResolvedConfig
 from whirl.runs.data import PreparedData
@@ -41,9 +42,11 @@ from whirl.runs.methods import (
     ProgressiveMethod,
     RegisteredMethod,
 )
+from whirl.runs.pretrained import load_pretrained, unfreezing
 from whirl.runs.run_folder import RunFolder
 from whirl.runs.teacher import load_teacher, make_distillation_trainer
 from whirl.training.cnn_trainer import CNNTrainer
+from whirl.training.parts import trainable
 from whirl.training.pinn_trainer import PINNTrainer
 from whirl.training.progressive_resizing import ProgressiveResizingTrainer
 from whirl.training.registry import TRAINERS
@@ -81,6 +84,7 @@ def make_trainer(data: PreparedData, folder: RunFolder | None, callbacks: Sequen
     config = data.config
     torch.manual_seed(config.run.seed)
     model = _network(config)
+    load_pretrained(model, data)
     loaders = _Loaders(data)
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     logger.info(
@@ -148,7 +152,9 @@ def _common_parts(
     then lowers it to nearly nothing, which trains a small network in few epochs.
     """
     config, training = data.config, data.config.training
-    optimizer = create_optimizer(training.optimizer, model.parameters(), training.lr, training.weight_decay)
+    groups = get_layer_decay_groups(model, training.lr, training.layer_decay)
+    parameters = model.parameters() if training.layer_decay == 1 else groups
+    optimizer = create_optimizer(training.optimizer, parameters, training.lr, training.weight_decay)
     n_steps = sum(map(len, loaders.train.values()))
     every = config.run.checkpoint_every
     return {
@@ -156,7 +162,7 @@ def _common_parts(
         "optimizer": optimizer,
         "criterion": _criterion(config, loaders.train_windows.targets),
         "device": data.device,
-        "callbacks": [*([] if folder is None else [_HistoryWriter(folder)]), *_early_stopping(config), *callbacks],
+        "callbacks": [*([] if folder is None else [_HistoryWriter(folder)]), *_regular_callbacks(config), *callbacks],
         "lr_scheduler": create_training_scheduler(training.schedule, optimizer, training.epochs, n_steps),
         "mixed_precision": config.run.precision,
         "checkpoint_dir": None if folder is None else folder.checkpoints,
@@ -166,9 +172,9 @@ def _common_parts(
     }
 
 
-def _early_stopping(config: ResolvedConfig) -> list[Callback]:
+def _regular_callbacks(config: ResolvedConfig) -> list[Callback]:
     patience = config.training.early_stopping
-    return [] if patience == OFF else [EarlyStopping(patience=int(patience))]
+    return [*unfreezing(config), *([] if patience == OFF else [EarlyStopping(patience=int(patience))])]
 
 
 def _criterion(config: ResolvedConfig, targets: torch.Tensor) -> Callable[..., torch.Tensor]:
@@ -295,7 +301,7 @@ def tune_num_threads(trainer: Trainer, data: PreparedData, stated: int | None = 
     def step() -> None:
         with trainer.precision.context():
             outputs = call_model(model, batch)
-        torch.autograd.grad(outputs.float().sum(), list(model.parameters()), allow_unused=True)
+        torch.autograd.grad(outputs.float().sum(), list(trainable([model])), allow_unused=True)
 
     # Several processes share the cores, and their layers may wait for one another.
     measures = data.device.type == "cpu" and world_size() == 1

@@ -94,6 +94,7 @@ class Trainer(Resumable):
         state: epoch, step, history and stop flag.
         updater: takes the optimizer steps; `updater.grad_norm` is the norm before clipping.
         replay: the position in the training data.
+        modes: which parts of the network stay in evaluation mode while it is trained.
         kinds: further names by part that a checkpoint must have been saved with, e.g. of a teacher.
 
     Checkpoints are written in the background. If one cannot be written (e.g. the disk is full), a warning is logged and
@@ -164,7 +165,7 @@ class Trainer(Resumable):
             checkpoint_dir = checkpoint_every = None
         self.limits = Limits(max_steps, limit_train_batches, limit_val_batches)
         self._best_by = None if best_by is None else Improvement(best_by, direction_of(best_by) or "min")
-        self._modes = TrainingModes()
+        self.modes = TrainingModes()
         self._consensus = StepConsensus(self._is_save_due)
         self._autosave = Autosave(checkpoint_dir, checkpoint_every)
         precision = choose_precision(mixed_precision, self.device)
@@ -247,7 +248,7 @@ class Trainer(Resumable):
             NonFiniteLossError: a loss or a weight is infinite or NaN, unless `on_nonfinite` is None.
         """
         with self.epoch_context():
-            self._modes.train(self.model)
+            self.modes.train(self.model)
             check_same_number_of_batches(self.train_loader)
             self._guard.begin(self.state.epoch, skipped=self._guard.skipped if self.replay.tally else 0)
             tally, batches = self.replay.start(self.train_loader, self.batches)
