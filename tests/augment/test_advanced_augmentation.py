@@ -248,6 +248,14 @@ def test_adversarial_increases_loss_and_preserves_model(trained, soft, grad):
     assert losses[1] > 1.5 * losses[0]
 
 
+def test_adversarial_in_inference_mode(trained):
+    network, signals, labels = trained
+    expected = adversarial_augmentation(network, signals, labels)
+    with torch.inference_mode():
+        perturbed = adversarial_augmentation(network, signals.clone(), labels.clone())
+    torch.testing.assert_close(perturbed, expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_adversarial_in_other_precisions(trained, dtype):
     network, signals, labels = trained

@@ -123,10 +123,15 @@ def test_gradcheck():
         assert torch.autograd.gradcheck(lambda x, r=reduction: supervised_contrastive_loss(x, labels, 0.2, r), features)
 
 
-def test_rejects_create_graph():
+def test_second_derivatives_pass_gradgradcheck():
+    features, labels = batch(n=8, dim=3, n_classes=3)
+    assert torch.autograd.gradgradcheck(lambda x: supervised_contrastive_loss(x, labels, 0.5), features)
+
+
+def test_gradient_of_torch_func_matches_autograd():
     features, labels = batch()
-    with pytest.raises(RuntimeError, match="create_graph"):
-        torch.autograd.grad(supervised_contrastive_loss(features, labels), features, create_graph=True)
+    gradient = torch.func.grad(lambda x: supervised_contrastive_loss(x, labels))(features.detach())
+    torch.testing.assert_close(gradient, value_and_grad(supervised_contrastive_loss(features, labels), features)[1])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

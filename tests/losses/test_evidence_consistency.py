@@ -339,3 +339,21 @@ def test_state_dict_and_pickle_restore_the_loss(calibrated, faulty):
     assert other.frequency(predictions, signals, metadata) == value
     assert pickle.loads(pickle.dumps(calibrated)).frequency(predictions, signals, metadata) == value
     assert copy.deepcopy(calibrated).to("meta").frequency.offset.is_meta
+
+
+def test_constant_signals_are_no_evidence():
+    """A dead sensor shows no lines, which is not the same as a machine without lines."""
+    loss, logits = order_loss(), rand(2, 4).requires_grad_()
+    dead = torch.stack([torch.zeros(1, N), torch.full((1, N), 3.0)])
+    assert not gradient(loss(logits, dead, {"rpm": 3000.0}), logits).any()
+    torch.testing.assert_close(loss.probabilities(dead, {"rpm": 3000.0}), torch.full((2, 4), 0.25))
+    assert "constant in all windows" in loss.explain_zero_gradient(dead, {"rpm": 3000.0})
+    one_of_two = torch.cat([dead, rand(2, 1, N, dtype=torch.float32)], 1)
+    alive = loss.evidence(one_of_two[:, 1:], {"rpm": 3000.0})
+    torch.testing.assert_close(loss.evidence(one_of_two, {"rpm": 3000.0}), alive)
+
+
+def test_gradient_of_torch_func_matches_autograd():
+    loss, logits, signal = order_loss(), rand(2, 4).requires_grad_(), rand(2, 1, N, dtype=torch.float32)
+    functional = torch.func.grad(lambda p: loss(p, signal, {"rpm": 3000.0}))(logits.detach())
+    torch.testing.assert_close(functional, gradient(loss(logits, signal, {"rpm": 3000.0}), logits))

@@ -337,6 +337,11 @@ def test_absent_class_has_weight_zero(num_classes, absent):
     assert weights.tolist() == pytest.approx([4 / n_classes, 0, 4 / (3 * n_classes), 0][:n_classes])
 
 
+def test_warning_names_at_most_ten_absent_classes():
+    with pytest.warns(UserWarning, match=r"of class 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 88 more \(of 100\)"):
+        compute_class_weights([0, 99])
+
+
 @pytest.mark.parametrize(
     ("labels", "num_classes", "error", "message"),
     [
@@ -347,6 +352,7 @@ def test_absent_class_has_weight_zero(num_classes, absent):
         ([0.0, 1.0], None, TypeError, "float64"),
         (["healthy"], None, TypeError, "expected integers"),
         ([0, 1], 2.5, TypeError, "num_classes is 2.5, expected an integer"),
+        ([20240101, 20240102], None, ValueError, "range up to 20240102, expected class indices below 10000; number"),
     ],
 )
 def test_compute_class_weights_rejects_invalid_labels(labels, num_classes, error, message):

@@ -44,3 +44,11 @@ def test_temporal_loss_gradient_and_upper_bound():
     jumps = 100 * torch.eye(2)[torch.arange(8) % 2]
     assert loss(jumps, metadata) == pytest.approx(0.2)
     assert loss(torch.ones(5, 2, 3)) == 0
+
+
+def test_unknown_times_count_as_adjacent():
+    """A time of NaN gives the weight 1, as without any times, and leaves other pairs unchanged."""
+    p = torch.tensor([[0.5, 0.5], [0.9, 0.1], [0.2, 0.8]], dtype=torch.float64)
+    metadata = {"recording": torch.zeros(3), "time": torch.tensor([0.0, 0.5, math.nan])}
+    loss = TemporalSmoothnessLoss(1.0, tau_s=0.5)(p.log(), metadata)
+    assert loss.item() == pytest.approx((2 * 0.4**2 * math.exp(-1) + 2 * 0.7**2) / 2)

@@ -92,3 +92,15 @@ def test_rejects_invalid_settings(arguments):
 def test_rejects_different_numbers_of_classes():
     with pytest.raises(ValueError, match=r"\[2, 3\].*\[2, 4\]"):
         DistillationLoss()(torch.zeros(2, 3), torch.zeros(2, 4), torch.zeros(2).long())
+
+
+def test_class_that_the_teacher_excludes_contributes_nothing():
+    """KL((0.8, 0.2, 0) ‖ (0.25, 0.25, 0.5)) by hand; a student that excludes the class as well has no NaN either."""
+    teacher, student = logits_of([0.8, 0.2, 0.0]), logits_of([0.25, 0.25, 0.5]).requires_grad_()
+    soft = DistillationLoss(temperature=1.0).soft_loss(student, teacher)
+    assert soft.item() == pytest.approx(0.8 * math.log(3.2) + 0.2 * math.log(0.8))
+    (gradient,) = torch.autograd.grad(soft, student)
+    torch.testing.assert_close(gradient, torch.tensor([[0.25 - 0.8, 0.25 - 0.2, 0.5]], dtype=torch.float64))
+    excluding = logits_of([0.5, 0.5, 0.0]).requires_grad_()
+    (gradient,) = torch.autograd.grad(DistillationLoss(temperature=1.0).soft_loss(excluding, teacher), excluding)
+    torch.testing.assert_close(gradient, torch.tensor([[-0.3, 0.3, 0.0]], dtype=torch.float64))

@@ -66,8 +66,9 @@ def _input_gradient(
 ) -> Tensor:
     """Return the gradient of the loss with respect to the input, scaled to the range of float16."""
     scale = min(256.0 * len(signal), 2.0**15)
-    with eval_mode(model), torch.enable_grad():
-        leaf = signal.detach().requires_grad_()
+    with eval_mode(model), torch.inference_mode(False), torch.enable_grad():
+        labels = labels.clone()  # autograd cannot save tensors that were created in inference mode
+        leaf = signal.detach().clone().requires_grad_()
         loss = criterion(model(leaf.clone()), labels)  # cloned, since the first layer may operate in place
         return torch.autograd.grad(loss.float().sum() * scale, leaf)[0]
 

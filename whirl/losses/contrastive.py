@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch import distributed as dist
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from whirl.losses.checks import Reduction, check_reduction, check_temperature
 
@@ -42,7 +43,7 @@ def supervised_contrastive_loss(
     length. Each rank returns the contribution of its own anchors, scaled so that for `'mean'` and `'sum'` the mean over
     the ranks, and therefore the gradient averaged by `DistributedDataParallel`, equals that of the concatenated batch.
     All ranks must call this function and its backward pass the same number of times. Exchanging the batch lengths
-    forces a synchronization; in a single process there is none.
+    forces a synchronization; in a single process there is none. Second derivatives exist in a single process only.
 
     Args:
         features: `[B, D]`, or `[B, V, D]` for V views of every sample, which count as B·V rows.
@@ -59,7 +60,6 @@ def supervised_contrastive_loss(
             not a number.
         ValueError: the temperature or the reduction is invalid, the features are empty or have another number of
             dimensions, or the number of labels is not B.
-        RuntimeError: in the backward pass with `create_graph=True`; second derivatives are not supported.
 
     Example:
         >>> features = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0]])
@@ -80,7 +80,7 @@ def supervised_contrastive_loss(
     ordered = labels.sort().values
     groups = torch.searchsorted(ordered, labels)  # first position of the class: its id in 0..N-1
     n_positives = torch.searchsorted(ordered, labels, right=True) - groups - 1
-    losses: Tensor = _AnchorLosses.apply(embeddings, groups, n_positives, slice(first, first + len(rows)), temperature)
+    losses, *_ = _AnchorLosses.apply(embeddings, groups, n_positives, slice(first, first + len(rows)), temperature)
     if reduction == "none":
         return losses.view(features.shape[:-1])
     total = losses.sum() * n_ranks
@@ -113,6 +113,21 @@ def _unit_rows(rows: Tensor) -> Tensor:
     return rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(1)
 
 
+def _similarities(
+    embeddings: Tensor, groups: Tensor, n_positives: Tensor, anchors: slice, temperature: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the mean of P(i) `[n, D]`, exp(z_i·z_a / T - m_i) `[n, N]`, its sums over A(i) and m_i, both `[n, 1]`."""
+    queries, counts = embeddings[anchors], n_positives[anchors, None]
+    class_sums = torch.zeros_like(embeddings).index_add_(0, groups, embeddings)
+    positives = class_sums[groups[anchors]].sub_(queries).div_(counts.clamp(min=1))
+    with torch.autocast(embeddings.device.type, enabled=False):
+        weights = (queries / temperature) @ embeddings.T
+    weights.diagonal(anchors.start).fill_(-torch.inf)  # exclude each anchor from A(i)
+    largest = weights.detach().amax(1, keepdim=True).clamp_min_(torch.finfo(weights.dtype).min)  # finite for N = 1
+    weights = weights.sub_(largest).exp_()
+    return positives, weights, weights.sum(1, keepdim=True), largest
+
+
 class _AnchorLosses(Function):
     """Losses `[n]` of the unit vectors `embeddings[anchors]` relative to all `embeddings [N, D]`.
 
@@ -120,29 +135,33 @@ class _AnchorLosses(Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, embeddings: Tensor, groups: Tensor, n_positives: Tensor, anchors: slice, temperature: float
-    ) -> Tensor:
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        embeddings: Tensor, groups: Tensor, n_positives: Tensor, anchors: slice, temperature: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the losses, and for the backward pass positives, unnormalized weights and their sums."""
+        positives, weights, normalizers, largest = _similarities(embeddings, groups, n_positives, anchors, temperature)
         queries, counts = embeddings[anchors], n_positives[anchors, None]
-        class_sums = torch.zeros_like(embeddings).index_add_(0, groups, embeddings)
-        positives = class_sums[groups[anchors]].sub_(queries).div_(counts.clamp(min=1))  # mean of P(i)
-        with torch.autocast(embeddings.device.type, enabled=False):
-            weights = (queries / temperature) @ embeddings.T
-        weights.diagonal(anchors.start).fill_(-torch.inf)  # exclude each anchor from A(i)
-        largest = weights.amax(1, keepdim=True).clamp_min_(torch.finfo(weights.dtype).min)  # finite for N = 1
-        normalizers = weights.sub_(largest).exp_().sum(1, keepdim=True)
-        ctx.save_for_backward(embeddings, groups, counts, positives, weights, normalizers)
-        ctx.anchors, ctx.temperature = anchors, temperature
         attraction = (queries * positives).sum(1, keepdim=True) / temperature
-        return torch.where(counts > 0, normalizers.log() + largest - attraction, 0).squeeze(1)
+        losses = torch.where(counts > 0, normalizers.log() + largest - attraction, 0).squeeze(1)
+        return losses, positives, weights, normalizers
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        embeddings, groups, n_positives, ctx.anchors, ctx.temperature = inputs
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)  # else the gradient of the weights would be an N×N matrix of zeros
+        ctx.save_for_backward(embeddings, groups, n_positives, *output[1:])
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():  # autograd would silently treat the saved tensors as constants
-            raise RuntimeError("supervised_contrastive_loss has no second derivatives; expected create_graph=False")
-        embeddings, groups, counts, positives, weights, normalizers = ctx.saved_tensors
+        if grad_outputs[0] is None:
+            return None, None, None, None, None
+        embeddings, groups, n_positives, positives, weights, normalizers = ctx.saved_tensors
         anchors = ctx.anchors
-        queries = embeddings[anchors]
+        if torch.is_grad_enabled():  # for second derivatives, what is saved must depend on the embeddings
+            saved = (embeddings, groups, n_positives, anchors, ctx.temperature)
+            positives, weights, normalizers, _ = _similarities(*saved)
+        queries, counts = embeddings[anchors], n_positives[anchors, None]
         scale = torch.where(counts > 0, grad_outputs[0].unsqueeze(1) / ctx.temperature, 0)  # [n, 1]
         push = torch.where(counts > 0, scale / normalizers, 0)
         pulls = queries * (scale / counts.clamp(min=1))  # contribution of each anchor to each of its positives
@@ -165,6 +184,7 @@ class _GatherRows(Function):
         return _gather_rows(rows, lengths)
 
     @staticmethod
+    @once_differentiable  # all_reduce is not differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         grad = grad_outputs[0].clone(memory_format=torch.contiguous_format)
         dist.all_reduce(grad)

@@ -105,8 +105,8 @@ class EvidenceConsistencyLoss(nn.Module):
     - `'kl'`: cross entropy of p to q, with windows weighted by 1 - H(q) / log C. It imitates q, including its errors.
 
     A class without expectations (a row of 0.5 in the table) is not constrained: p is the distribution over the other
-    classes, and its logit gets no gradient. Windows without evidence, e.g. of unknown speed, are excluded from the
-    mean.
+    classes, and its logit gets no gradient. Windows without evidence, of unknown speed or with a constant signal, are
+    excluded from the mean.
 
     Args:
         search: extracts F features from signals; None if there are no features.
@@ -240,6 +240,8 @@ class EvidenceConsistencyLoss(nn.Module):
             return _UNINFORMATIVE
         if self.needs_rpm and not bool(self._rpm(metadata, signal).isfinite().any()):
             return "rpm is NaN for all windows"
+        if bool(_is_constant(signal).all()):
+            return "the signal is constant in all windows, e.g. of a dead sensor"
         # A new search object warns again about lines that windows of this length cannot resolve.
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -328,6 +330,8 @@ class EvidenceConsistencyLoss(nn.Module):
         """Compute the evidence of the lines [B, L]; for lines in Hz, which need no speed, any valid one is used."""
         search = cast(OrderEvidence, self.search)
         features = search(signal, rpm if self.needs_rpm else 120 * search.sampling_rate_hz / signal.shape[-1])
+        # a dead sensor shows no lines, which must not count as evidence for the classes without lines
+        features = features.masked_fill(_is_constant(signal)[:, None], torch.nan)
         if self.feature_pairs is None:
             return features
         return torch.fmax(features[:, self.feature_pairs[0]], features[:, self.feature_pairs[1]])
@@ -363,6 +367,12 @@ class EvidenceConsistencyLoss(nn.Module):
         present = presence_probability(evidence, rpm.nan_to_num(nan=_REFERENCE_RPM), self.calibration)
         q = class_probabilities(log_compatibility(present, self.table), self.temperature)
         return q, ~evidence.isnan().all(1)
+
+
+def _is_constant(signal: Tensor) -> Tensor:
+    """Return whether a window `[B, ..., N]` is constant in all channels, `[B]`."""
+    low, high = signal.flatten(1, -2).aminmax(dim=-1) if signal.ndim > 2 else signal[:, None].aminmax(dim=-1)
+    return (low == high).all(1)
 
 
 class _LastResultCache:

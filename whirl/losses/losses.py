@@ -44,6 +44,8 @@ from whirl.losses.checks import (
 )
 from whirl.validation import unwrap_scalar
 
+_MAX_IMPLIED_CLASSES = 10_000  # larger labels are more likely names, such as dates, than indices
+
 # F.cross_entropy always ignores one label; this one does not occur in any dataset.
 _IGNORE_INDEX = torch.iinfo(torch.int64).min
 
@@ -302,7 +304,7 @@ def compute_class_weights(labels: NDArray[Any] | Sequence[int] | Tensor, num_cla
 
     Args:
         labels: integers `[N]` in 0..K-1, N >= 1.
-        num_classes: number of classes K, >= 1. None means the largest label plus 1.
+        num_classes: number of classes K, >= 1. None means the largest label plus 1, for labels below 10,000.
 
     Returns:
         float32 `[K]`, on the CPU. A class without labels gets weight 0, and a warning is issued.
@@ -315,12 +317,13 @@ def compute_class_weights(labels: NDArray[Any] | Sequence[int] | Tensor, num_cla
         >>> compute_class_weights([0, 0, 0, 1])
         tensor([0.6667, 2.0000])
     """
+    num_classes = unwrap_scalar(num_classes)
     if num_classes is not None and (isinstance(num_classes, bool) or not isinstance(num_classes, Integral)):
         raise TypeError(f"num_classes is {num_classes!r}, expected an integer")
     counts = np.bincount(_as_int_labels(labels, num_classes), minlength=num_classes or 0)
     absent = np.flatnonzero(counts == 0)
     if absent.size:
-        names = ", ".join(map(str, absent))
+        names = ", ".join(map(str, absent[:10])) + (f" and {absent.size - 10} more" if absent.size > 10 else "")
         warnings.warn(f"no labels of class {names} (of {len(counts)}): the class weight is 0", stacklevel=2)
     balanced = counts.sum() / (len(counts) * np.maximum(counts, 1))
     return torch.from_numpy(np.where(counts > 0, balanced, 0.0)).float()
@@ -423,6 +426,11 @@ def _as_int_labels(labels: Any, num_classes: int | None) -> NDArray[np.int64]:
     if values.dtype.kind not in "iu":
         raise TypeError(f"labels have dtype {values.dtype}, expected integers")
     lowest, highest = int(values.min()), int(values.max())
+    if num_classes is None and highest >= _MAX_IMPLIED_CLASSES:
+        raise ValueError(
+            f"labels range up to {highest}, expected class indices below {_MAX_IMPLIED_CLASSES}; number the classes "
+            "with np.unique(labels, return_inverse=True), or give num_classes"
+        )
     if lowest < 0 or (num_classes is not None and highest >= num_classes):
         expected = "integers >= 0" if num_classes is None else f"0..{num_classes - 1} (num_classes={num_classes})"
         raise ValueError(f"labels range from {lowest} to {highest}, expected {expected}")

@@ -48,7 +48,8 @@ class TemporalSmoothnessLoss(nn.Module):
 
         Args:
             predictions: logits `[T, B, C]` of T consecutive windows, or `[B, C]` in any order.
-            metadata: for `[B, C]`: `recording` (or `record_ids`), and `start` in samples or `time` in s if known.
+            metadata: for `[B, C]`: `recording` (or `record_ids`), and `start` in samples or `time` in s if known, NaN
+                for windows of unknown time.
 
         Raises:
             ValueError: the shapes do not match.
@@ -98,5 +99,6 @@ class TemporalSmoothnessLoss(nn.Module):
         ids, by_id = ids[by_time].sort(stable=True)
         pairs = ids[1:] == ids[:-1]
         tau = self.tau_s * self.sample_rate if clock == "start" else self.tau_s
-        weights = torch.exp(time[by_id].diff().to(p.dtype) / -tau)
+        intervals = time[by_id].diff().nan_to_num(0)  # as without any times
+        weights = torch.exp(intervals.to(p.dtype) / -tau)
         return by_time[by_id], pairs, weights.masked_fill(~pairs, 0)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from statistics import NormalDist
 
 import torch
@@ -192,6 +193,14 @@ class OrderEvidence:
         return self._plans[key]
 
 
+def _without_autograd() -> AbstractContextManager[None]:
+    """Avoid autograd's overhead, which dominates for many operations on small tensors.
+
+    The transforms of `torch.func` do not support inference mode.
+    """
+    return torch.no_grad() if torch._C._are_functorch_transforms_active() else torch.inference_mode()
+
+
 class _Plan:
     """Precomputed indices and constants of an `OrderEvidence` for one window length on one device."""
 
@@ -239,8 +248,7 @@ class _Plan:
         spectrum = torch.view_as_real(torch.fft.rfft(rows))
         amplitudes = self._amplitudes(spectrum)
         spectra, sums, norms = self._spectra(spectrum, amplitudes[:, :1, None].reciprocal())
-        # inference mode avoids autograd overhead, which dominates for many operations on small tensors
-        with torch.inference_mode():
+        with _without_autograd():
             evidence = self._evidence_db(amplitudes, spectra, sums, norms, rate_hz)
         return evidence.masked_fill(rate_hz.isnan()[:, None], torch.nan)
 

@@ -20,7 +20,7 @@ from whirl._display import format_attributes
 from whirl.callbacks.best_weights import BestWeights
 from whirl.engine.batch import Batch, call_model
 from whirl.engine.callbacks import Callback
-from whirl.engine.objective import Objective
+from whirl.engine.objective import SAMPLE_WEIGHT, Objective
 from whirl.losses.checks import check_non_negative, check_temperature
 from whirl.losses.losses import smoothed_cross_entropy
 from whirl.training.per_call import PerCallTrainer
@@ -108,7 +108,10 @@ class DistillationLoss(nn.Module):
         return {"soft_loss": soft, "hard_loss": hard, "total_loss": total}
 
     def soft_loss(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        """Return T² · KL(teacher_T ‖ student_T) of logits `[B, K]`, mean over the batch; >= 0."""
+        """Return T² · KL(teacher_T ‖ student_T) of logits `[B, K]`, mean over the batch; >= 0.
+
+        A class that the teacher excludes, by a logit of -inf, contributes nothing.
+        """
         if student_logits.shape != teacher_logits.shape or student_logits.ndim != 2:
             raise ValueError(
                 f"student logits have shape {list(student_logits.shape)} and teacher logits "
@@ -116,7 +119,8 @@ class DistillationLoss(nn.Module):
             )
         student = F.log_softmax(at_least_float32(student_logits) / self.temperature, dim=1)
         teacher = F.log_softmax(at_least_float32(teacher_logits.detach()) / self.temperature, dim=1)
-        return self.temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+        gaps = (teacher - student).masked_fill(teacher == -torch.inf, 0)  # lim p log p = 0: excluded classes
+        return self.temperature**2 * (teacher.exp() * gaps).sum() / len(student)
 
     def hard_loss(self, student_logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of the labels, for logits `[B, K]` and labels `[B]` or probabilities `[B, K]`."""
@@ -275,6 +279,8 @@ class DistillationTrainer(PerCallTrainer):
         self, outputs: Tensor, targets: Tensor, signal: Tensor, metadata: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss, and in training its detached terms `soft_loss`, `hard_loss` and `hint_loss` (with hints)."""
+        if SAMPLE_WEIGHT in metadata:
+            raise ValueError("distillation does not support sample_weight: leave it out, or balance the classes")
         if not self.model.training:
             return self.criterion.hard_loss(outputs, targets), {}
         if self._cached is None:
