@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whirl.data.loaders import BatchSampler, make_loader
+from whirl.data.loaders import BatchSampler, balanced_weights, make_loader
 from whirl.data.recording import Recording
 from whirl.data.windows import WindowDataset
 
@@ -88,6 +88,55 @@ def test_resumed_epoch_with_drop_last():
 def test_rejects_bad_numbers(arguments, message):
     with pytest.raises(ValueError, match=message):
         BatchSampler(*arguments)
+
+
+@pytest.mark.parametrize("n_shards", [1, 2])
+def test_balanced_groups_have_the_same_share_of_an_epoch(n_shards):
+    groups = torch.cat([torch.zeros(900), torch.ones(90), torch.full((10,), 2)]).long()
+    seen = torch.zeros(3)
+    for epoch in range(5):
+        for shard in range(n_shards):
+            sampler = BatchSampler(
+                1000, 64 // n_shards, True, shard=shard, n_shards=n_shards, weights=balanced_weights(groups)
+            )
+            sampler.set_epoch(epoch)
+            indices = torch.cat(list(sampler))
+            seen += torch.bincount(groups[indices], minlength=3)
+    assert seen.sum() == 5000
+    assert ((seen / 5000 - 1 / 3).abs() < 0.02).all()
+
+
+@given(
+    weights=st.lists(st.just(0.0) | st.floats(0.01, 100), min_size=1, max_size=50).filter(any), seed=st.integers(0, 9)
+)
+@settings(deadline=None)
+def test_each_index_occurs_in_proportion_to_its_weight(weights, seed):
+    shares = torch.tensor(weights, dtype=torch.float64)
+    shares = shares / shares.sum() * len(weights)
+    indices = torch.cat(
+        list(BatchSampler(len(weights), 7, True, seed, weights=torch.tensor(weights, dtype=torch.float64)))
+    )
+    counts = torch.bincount(indices, minlength=len(weights))
+    assert len(indices) == len(weights)
+    assert ((counts - shares).abs() < 1 + 1e-6).all()
+
+
+def test_weighted_order_resumes_within_an_epoch():
+    sampler = BatchSampler(100, 7, True, weights=torch.arange(100))
+    complete = order(sampler)
+    sampler.start_batch = 5
+    assert order(sampler) == complete[5:]
+
+
+@pytest.mark.parametrize("weights", [[1.0, 2.0], [1.0, -1.0, 1.0], [0.0, 0.0, 0.0], [1.0, float("nan"), 1.0]])
+def test_rejects_invalid_weights(weights):
+    with pytest.raises(ValueError, match="expected 3 finite numbers >= 0, not all 0"):
+        BatchSampler(3, 1, True, weights=torch.tensor(weights))
+
+
+def test_weights_require_shuffle():
+    with pytest.raises(ValueError, match="weights require shuffle=True"):
+        BatchSampler(3, 1, weights=torch.ones(3))
 
 
 def test_loader_is_a_data_loader_with_batch_sampler(dataset):

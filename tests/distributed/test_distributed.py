@@ -50,7 +50,7 @@ def found(tmp_path_factory):
     return json.loads(out.read_text())
 
 
-@pytest.mark.parametrize("setting", ["plain", "accumulated", "unclipped", "weighted", "ignoring", "synced"])
+@pytest.mark.parametrize("setting", ["plain", "accumulated", "unclipped", "weighted", "balanced", "ignoring", "synced"])
 def test_two_processes_equal_one_with_twice_the_batch(found, setting):
     assert found["world"] == 2
     assert found[setting]["weights"] < EXACT

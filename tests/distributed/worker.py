@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from whirl.data.loaders import BatchSampler
+from whirl.data.loaders import BatchSampler, balanced_weights
 from whirl.engine.callbacks import Callback
 from whirl.engine.distributed import (
     broadcast_weights,
@@ -38,9 +38,11 @@ def samples() -> torch.utils.data.TensorDataset:
     return torch.utils.data.TensorDataset(signals, (signals.mean((1, 2)) > 0).long())
 
 
-def make_loader(batch_size: int, shard: int = 0, n_shards: int = 1, shuffle: bool = True):
-    sampler = BatchSampler(N_SAMPLES, batch_size, shuffle=shuffle, shard=shard, n_shards=n_shards)
-    return torch.utils.data.DataLoader(samples(), sampler=sampler, batch_size=None)
+def make_loader(batch_size: int, shard: int = 0, n_shards: int = 1, shuffle: bool = True, balance: bool = False):
+    data = samples()
+    weights = balanced_weights(data.tensors[1]) if balance else None
+    sampler = BatchSampler(N_SAMPLES, batch_size, shuffle, shard=shard, n_shards=n_shards, weights=weights)
+    return torch.utils.data.DataLoader(data, sampler=sampler, batch_size=None)
 
 
 def network(norm: bool = False) -> nn.Module:
@@ -60,15 +62,17 @@ def weights_of(model: nn.Module) -> torch.Tensor:
     return torch.cat([value.flatten().double() for value in model.state_dict().values()])
 
 
-def trained(norm: bool = False, **settings) -> Trainer:
-    loaders = (make_loader(BATCH, rank(), world_size()), make_loader(7, rank(), world_size(), shuffle=False))
+def trained(norm: bool = False, balance: bool = False, **settings) -> Trainer:
+    train_loader = make_loader(BATCH, rank(), world_size(), balance=balance)
+    loaders = (train_loader, make_loader(7, rank(), world_size(), shuffle=False))
     model = network(norm)
     return train(synchronize_batch_norm(model) if norm else model, *loaders, **settings)
 
 
-def trained_in_one_process(norm: bool = False, **settings) -> Trainer:
+def trained_in_one_process(norm: bool = False, balance: bool = False, **settings) -> Trainer:
     """Train in one process, with batches as large as those of all processes together."""
-    return train(network(norm), make_loader(BATCH * 2), make_loader(14, shuffle=False), **settings)
+    loaders = (make_loader(BATCH * 2, balance=balance), make_loader(14, shuffle=False))
+    return train(network(norm), *loaders, **settings)
 
 
 def plain_ddp(epochs: int = 2) -> nn.Module:
@@ -277,6 +281,7 @@ def main(out: Path) -> None:
                 "criterion": nn.CrossEntropyLoss(torch.tensor([1.0, 4.0], dtype=torch.float64)),
                 "gradient_accumulation_steps": 3,
             },
+            "balanced": {"balance": True},
             "ignoring": {"criterion": nn.CrossEntropyLoss(ignore_index=1)},
         }
         histories = {name: (trained(**s), s) for name, s in settings.items()}

@@ -260,3 +260,76 @@ def test_rejects_batches_of_arrays():
         TypeError, match=r"the signals of a batch are a ndarray, expected a tensor: use torch\.as_tensor"
     ):
         Trainer(flat(3), [batch], device="cpu").fit(1)
+
+
+# -- sample weights --------------------------------------------------------------------------------------------
+
+WEIGHTED = {
+    **CRITERIA,
+    "function": F.cross_entropy,
+    "binary": nn.BCEWithLogitsLoss(),
+    "mse": nn.MSELoss(),
+}
+WITHOUT_REDUCTION = ("cnn_smoothing", "physics_informed")
+
+
+def weighted_targets(name, n):
+    if name in ("binary", "mse"):
+        return (torch.arange(3 * n) % 2).float().view(n, 3)
+    return torch.arange(n) % 3
+
+
+@pytest.mark.parametrize("name", WEIGHTED.keys() - set(WITHOUT_REDUCTION))
+def test_sample_weight_counts_as_repeated_samples(name):
+    torch.manual_seed(0)
+    objective, outputs, targets = Objective(WEIGHTED[name]), torch.randn(4, 3), weighted_targets(name, 4)
+    repeats = torch.tensor([1, 3, 0, 2])
+    rows = torch.arange(4).repeat_interleave(repeats)
+    mean = objective.loss(outputs, targets, repeats.float())
+    divisors = [objective.denominator(each) for each in (targets, targets[rows])]
+    n, n_repeated = [
+        len(each) if divisor is None else float(divisor)
+        for each, divisor in zip((targets, rows), divisors, strict=True)
+    ]
+    expected = WEIGHTED[name](outputs[rows], targets[rows])
+    assert float(mean) * n == pytest.approx(float(expected) * n_repeated, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", WEIGHTED.keys() - set(WITHOUT_REDUCTION))
+def test_unit_and_unknown_weights_change_nothing(name):
+    torch.manual_seed(0)
+    outputs, targets = torch.randn(4, 3), weighted_targets(name, 4)
+    objective = Objective(WEIGHTED[name])
+    expected = objective.loss(outputs, targets)
+    for weight in (1.0, float("nan")):
+        assert objective.loss(outputs, targets, torch.full((4,), weight)).item() == pytest.approx(expected.item())
+
+
+@pytest.mark.parametrize("name", WITHOUT_REDUCTION)
+def test_rejects_weights_for_a_criterion_without_reduction(name):
+    with pytest.raises(TypeError, match="sample_weight requires a criterion with an attribute reduction"):
+        Objective(CRITERIA[name]).loss(torch.zeros(2, 3), torch.tensor([0, 1]), torch.ones(2))
+
+
+def test_rejects_weights_of_another_shape():
+    with pytest.raises(ValueError, match=r"sample_weight has the shape \[3\], expected \[2\]"):
+        Objective().loss(torch.zeros(2, 3), torch.tensor([0, 1]), torch.ones(3))
+
+
+def test_weighted_training_does_not_depend_on_micro_batches():
+    torch.manual_seed(0)
+    signals, labels, weights = torch.randn(24, 1, 4), torch.arange(24) % 3, torch.rand(24)
+
+    def trained(size, steps):
+        model = flat(3)
+        batches = [
+            (*rows, {"sample_weight": w})
+            for *rows, w in zip(signals.split(size), labels.split(size), weights.split(size), strict=True)
+        ]
+        criterion = nn.CrossEntropyLoss(WEIGHT)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        Trainer(model, batches, None, optimizer, criterion, device="cpu", gradient_accumulation_steps=steps).fit(2)
+        return model[1].weight
+
+    assert torch.allclose(trained(24, 1), trained(5, 5), atol=1e-6)
+    assert not torch.allclose(trained(24, 1), flat(3)[1].weight, atol=1e-3)

@@ -57,6 +57,9 @@ from .loaders import (
     BatchSampler as BatchSampler,
 )
 from .loaders import (
+    balanced_weights as balanced_weights,
+)
+from .loaders import (
     make_loader as make_loader,
 )
 from .manifest import (

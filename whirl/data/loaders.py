@@ -35,13 +35,17 @@ class BatchSampler(Sampler[Tensor]):
             `batch_size * n_shards` are split as evenly as possible. A last batch with fewer than two indices per
             process is merged with the previous one, so that all processes have the same number of batches and every
             index occurs exactly once.
+        weights: weight of each index, `[n_samples]`, finite and >= 0, not all 0: an epoch of the same length contains
+            an index in proportion to its weight, rounded up or down at random, e.g. twice or not at all. See
+            `balanced_weights`. None is each index once.
 
     Attributes:
         epoch: epoch of the next pass; set by `set_epoch`.
         start_batch: first batch of the next pass; reset to 0 afterwards.
 
     Raises:
-        ValueError: a number is out of range, there are fewer indices than processes, or `drop_last` leaves no batch.
+        ValueError: a number is out of range, there are fewer indices than processes, `drop_last` leaves no batch, or
+            there are weights without `shuffle`.
 
     Example:
         >>> sampler = BatchSampler(5, batch_size=2)
@@ -63,6 +67,8 @@ class BatchSampler(Sampler[Tensor]):
         drop_last: bool = False,
         shard: int = 0,
         n_shards: int = 1,
+        *,
+        weights: Tensor | None = None,
     ) -> None:
         check_count("n_samples", n_samples)
         check_count("batch_size", batch_size)
@@ -76,6 +82,7 @@ class BatchSampler(Sampler[Tensor]):
                 f"{n_samples} windows do not fill one batch of {batch_size * n_shards}, and drop_last drops it; "
                 "choose a smaller batch_size"
             )
+        self.weights = None if weights is None else _checked_weights(weights, n_samples, shuffle)
         self.n_samples = n_samples
         self.batch_size = batch_size
         self.shuffle = shuffle
@@ -116,7 +123,44 @@ class BatchSampler(Sampler[Tensor]):
         if not self.shuffle:
             return torch.arange(self.n_samples)
         mixed_seed = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1, np.uint64)[0]
-        return torch.randperm(self.n_samples, generator=torch.Generator().manual_seed(int(mixed_seed)))
+        generator = torch.Generator().manual_seed(int(mixed_seed))
+        order = torch.randperm(self.n_samples, generator=generator)
+        return order if self.weights is None else _resample(order, self.weights, generator)
+
+
+def balanced_weights(groups: Tensor) -> Tensor:
+    """Return weights with which all groups have the same share of an epoch, for `make_loader`.
+
+    Args:
+        groups: index >= 0 of each sample's group, e.g. its class, recording or specimen, int64 `[N]`.
+
+    Returns:
+        One over the size of the sample's group, float64 `[N]`.
+
+    Example:
+        >>> balanced_weights(torch.tensor([0, 0, 1]))
+        tensor([0.5000, 0.5000, 1.0000], dtype=torch.float64)
+    """
+    return 1 / torch.bincount(groups)[groups].double()
+
+
+def _resample(order: Tensor, weights: Tensor, generator: torch.Generator) -> Tensor:
+    """Return as many indices in proportion to their weights (systematic resampling), in random order."""
+    share = weights[order] * (len(order) / weights.sum())
+    offset = torch.rand((), generator=generator, dtype=torch.float64)
+    last = (share.cumsum(0) + offset).floor().clamp_(max=len(order)).long()
+    last[-1] = len(order)  # despite rounding
+    drawn = order.repeat_interleave(last.diff(prepend=torch.zeros(1, dtype=torch.int64)))
+    return drawn[torch.randperm(len(order), generator=generator)]
+
+
+def _checked_weights(weights: Tensor, n_samples: int, shuffle: bool) -> Tensor:
+    weights = torch.as_tensor(weights, dtype=torch.float64)
+    if weights.shape != (n_samples,) or not (weights.isfinite().all() and (weights >= 0).all() and weights.any()):
+        raise ValueError(f"weights are {weights}, expected {n_samples} finite numbers >= 0, not all 0")
+    if not shuffle:
+        raise ValueError("weights require shuffle=True: they are drawn anew in each epoch")
+    return weights
 
 
 def make_loader(
@@ -130,6 +174,8 @@ def make_loader(
     shard: int = 0,
     n_shards: int = 1,
     device: str | torch.device = "auto",
+    *,
+    weights: Tensor | None = None,
 ) -> DataLoader[Sample]:
     """Create a PyTorch `DataLoader` that cuts each batch of windows in one operation.
 
@@ -151,6 +197,8 @@ def make_loader(
         n_shards: number of processes in distributed training, see `BatchSampler`.
         device: device that the batches will be moved to; for CUDA they are placed in pinned memory. `"auto"` is CUDA if
             available.
+        weights: weight of each window in an epoch, see `BatchSampler`; `balanced_weights(dataset.targets)` gives all
+            classes the same share.
 
     Returns:
         A loader of `(signals [B, C, T], targets [B], metadata)`.
@@ -169,7 +217,7 @@ def make_loader(
     return DataLoader(
         cast(Dataset[Sample], dataset),
         batch_size=None,  # the data set is indexed by the sampler's index tensors
-        sampler=BatchSampler(len(dataset), batch_size, shuffle, seed, drop_last, shard, n_shards),
+        sampler=BatchSampler(len(dataset), batch_size, shuffle, seed, drop_last, shard, n_shards, weights=weights),
         num_workers=num_workers,
         collate_fn=_identity_collate,
         pin_memory=torch.device("cuda" if device == "auto" else device).type == "cuda" and torch.cuda.is_available(),

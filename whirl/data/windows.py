@@ -32,6 +32,7 @@ _QUANTITIES: dict[str, Callable[[Recording], Any]] = {
     "sommerfeld": lambda recording: recording.metadata.get("sommerfeld"),
     "load": lambda recording: (recording.load or math.nan) * _NEWTONS.get(recording.load_unit, math.nan),
     "temperature": lambda recording: recording.metadata.get("temperature", recording.metadata.get("temperature_c")),
+    "sample_weight": lambda recording: recording.metadata.get("sample_weight"),
 }
 
 
@@ -57,8 +58,8 @@ class WindowDataset(Displayed, Dataset[Sample]):
     - metadata: `"recording"`, int64 `[B]`, index in the list of recordings; `"start"`, int64 `[B]`, first sample of the
       window within its recording; `"rpm"`, float32 `[B]`, NaN where unknown; and those of the following that at least
       one recording provides, float32 `[B]`, NaN where unknown: `"sommerfeld"`, the Sommerfeld number of the bearing,
-      `"load"` on the bearing in N, and `"temperature"` of the oil in deg C, taken from `load` and `metadata` of the
-      recordings.
+      `"load"` on the bearing in N, `"temperature"` of the oil in deg C, and `"sample_weight"`, the weight in the loss,
+      taken from `load` and `metadata` of the recordings.
 
     `dataset[int]` returns the same for one window without the batch axis, so a plain
     `DataLoader(dataset, batch_size=32)` works; `loaders.make_loader` is several times faster.
@@ -71,8 +72,8 @@ class WindowDataset(Displayed, Dataset[Sample]):
             overlap and all samples have equal weight.
         standardize: whether to scale each window and channel to mean 0 and (population) standard deviation 1. This
             removes sensor offset and recorder gain, which often leak the label. Constant windows become zeros.
-        quantities: which of `"sommerfeld"`, `"load"` and `"temperature"` to include in the metadata, e.g. the same for
-            training and test sets. Default: `known_quantities(recordings)`.
+        quantities: which of `"sommerfeld"`, `"load"`, `"temperature"` and `"sample_weight"` to include in the metadata,
+            e.g. the same for training and test sets. Default: `known_quantities(recordings)`.
 
     Attributes:
         classes: as given.
@@ -211,7 +212,7 @@ class WindowDataset(Displayed, Dataset[Sample]):
 
 
 def known_quantities(recordings: Iterable[Recording]) -> tuple[str, ...]:
-    """Return which of `"sommerfeld"`, `"load"` and `"temperature"` at least one recording provides as a number.
+    """Return which of the quantities of `WindowDataset` at least one recording provides as a number.
 
     Example:
         >>> recording = Recording(np.zeros(8), 12_000, load=2, load_unit="kN", metadata={"temperature_c": "warm"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 from typing import Any, NamedTuple
@@ -13,6 +14,9 @@ from torch.nn import functional as F
 from whirl.validation import check_name
 
 logger = logging.getLogger(__name__)
+
+SAMPLE_WEIGHT = "sample_weight"
+"""Name of the metadata with the factors of the samples' losses."""
 
 TASKS = ("auto", "multiclass", "binary", "multilabel", "regression")
 
@@ -156,6 +160,38 @@ class Objective:
             return Score((correct & counted).sum(), counted.sum())
         n_labels = None if labels.ndim == 1 else torch.tensor(labels.numel(), device=labels.device)
         return Score(correct.sum(), n_labels)
+
+    def loss(self, outputs: Any, targets: Tensor, sample_weight: Tensor | None = None) -> Any:
+        """Return the mean loss; with sample weights `[B]` the mean of the samples' losses times their weights.
+
+        The mean divides by the same as without sample weights, so weights with a mean of 1 keep the size of gradients.
+        A weight that is NaN counts as 1.
+
+        Raises:
+            TypeError: there are sample weights, but the criterion has no form without reduction.
+            ValueError: the weights have another shape than `[B]`.
+        """
+        if sample_weight is None:
+            return self.criterion(outputs, targets)
+        losses = self._unreduced(outputs, targets)
+        if sample_weight.shape != losses.shape[:1]:
+            raise ValueError(f"sample_weight has the shape {list(sample_weight.shape)}, expected [{len(losses)}]")
+        weights, divisor = sample_weight.to(losses.dtype).nan_to_num(nan=1.0), self.denominator(targets)
+        total = (losses.reshape(len(losses), -1).sum(1) * weights).sum()
+        return total / (losses.numel() if divisor is None else divisor)
+
+    def _unreduced(self, outputs: Any, targets: Tensor) -> Tensor:
+        """Return the losses of the samples."""
+        if isinstance(self.criterion, nn.Module) and hasattr(self.criterion, "reduction"):
+            criterion: Any = copy.copy(self.criterion)  # shares parameters and buffers
+            criterion.reduction = "none"
+            return criterion(outputs, targets)
+        if self._kind is not None:
+            return self.criterion(outputs, targets, reduction="none")
+        raise TypeError(
+            f"sample_weight requires a criterion with an attribute reduction, as those of torch, but "
+            f"{_name_of(self.criterion)} has none"
+        )
 
     def denominator(self, targets: Tensor) -> Tensor | None:
         """Return what the mean loss divides by, 0-dimensional without a gradient; None if it is the number of samples.

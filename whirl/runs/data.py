@@ -16,6 +16,7 @@ from whirl.data.splits import Split, split_recordings
 from whirl.data.windows import WindowDataset, known_quantities
 from whirl.diagnosis.selection import Choice
 from whirl.engine.device import resolve_device
+from whirl.engine.objective import SAMPLE_WEIGHT
 from whirl.physics.faults import ROLLING_CLASSES, signature
 from whirl.runs.choices import (
     choose_representation,
@@ -90,10 +91,9 @@ class PreparedData:
         return WindowDataset(recordings, self.classes, window, hop or window, quantities=self._quantities())
 
     def _quantities(self) -> tuple[str, ...]:
-        """Return the quantities besides the speed that windows provide for the physics terms."""
-        if self.config.training.method.kind != "pinn":
-            return ()
-        return known_quantities([*self.split.train, *self.split.val, *self.split.test, *self.unlabeled])
+        """Return the quantities besides the speed that windows provide: weights, and those for the physics terms."""
+        known = known_quantities([*self.split.train, *self.split.val, *self.split.test, *self.unlabeled])
+        return known if self.config.training.method.kind == "pinn" else tuple({SAMPLE_WEIGHT} & {*known})
 
     def summary(self) -> dict[str, Any]:
         """Return the metadata of the recordings for the run folder."""

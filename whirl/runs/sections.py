@@ -206,6 +206,11 @@ class TrainingSection(Section):
     batch_size: int = setting(64, "Windows per step.", About(synonyms=("batch", "bs")), ge=2, le=2**20)
     loss: str = setting("ce", "Loss function, e.g. ce or focal.", About(choices=_losses, synonyms=("criterion",)))
     class_weights: bool = setting(False, "Weight each class by the inverse of its number of training windows.")
+    balance: Literal["off", "class", "specimen", "recording"] = setting(
+        OFF,
+        "Draw training windows so that all classes, specimens or recordings have the same share of an epoch.",
+        About(synonyms=("sampler", "oversampling", "weighted_sampler")),
+    )
     label_smoothing: float = setting(0.0, "Probability spread over all classes, for cross entropy.", ge=0, lt=1)
     optimizer: str = setting("adamw", "Optimizer, e.g. adamw, sgd, rmsprop.", About(choices=_optimizers))
     lr: float = setting(

@@ -17,8 +17,8 @@ from whirl.augment.transformer_augmentation import (
     get_medium_augmentation,
 )
 from whirl.callbacks.callbacks import EarlyStopping
-from whirl.data.loaders import make_loader
-from whirl.data.windows import Windows
+from whirl.data.loaders import balanced_weights, make_loader
+from whirl.data.windows import WindowDataset, Windows
 from whirl.engine.batch import Batch, call_model
 from whirl.engine.callbacks import Callback
 from whirl.engine.distributed import rank, synchronize_batch_norm, world_size
@@ -109,10 +109,12 @@ class _Loaders:
         config = data.config
         self.train_windows = data.windows(data.split.train, config.input.hop)
         self.val_windows = data.windows(data.split.val)
+        self.weights = _weights(self.train_windows, data)
         # Several representations take a step each with every batch.
         self.kinds = config.representations or [""]
         self.train = {
-            kind: _train_loader(maybe_cache_maps(self.train_windows, config, kind), data) for kind in self.kinds
+            kind: _train_loader(maybe_cache_maps(self.train_windows, config, kind), data, self.weights)
+            for kind in self.kinds
         }
         self.val = {kind: _val_loader(maybe_cache_maps(self.val_windows, config, kind), data) for kind in self.kinds}
 
@@ -122,7 +124,26 @@ class _Loaders:
         return {"train_loader": self.train[self.kinds[0]], "val_loader": self.val[self.kinds[0]]}
 
 
-def _train_loader(windows: Windows, data: PreparedData) -> Any:
+def _weights(windows: WindowDataset, data: PreparedData) -> torch.Tensor | None:
+    """Return the weights with which training windows are drawn; None draws each once per epoch."""
+    by = data.config.training.balance
+    if by == OFF:
+        return None
+    if by == "specimen":
+        return balanced_weights(_specimen_numbers(data)[windows.recording_index])
+    return balanced_weights(windows.targets if by == "class" else windows.recording_index)
+
+
+def _specimen_numbers(data: PreparedData) -> torch.Tensor:
+    """Return the number of each training recording's specimen."""
+    specimens = [recording.specimen for recording in data.split.train]
+    if None in specimens:
+        raise ValueError("balance 'specimen' requires the specimen of every recording: add a column specimen")
+    numbers = {specimen: number for number, specimen in enumerate(dict.fromkeys(specimens))}
+    return torch.tensor([numbers[specimen] for specimen in specimens])
+
+
+def _train_loader(windows: Windows, data: PreparedData, weights: torch.Tensor | None) -> Any:
     config, size = data.config, data.config.training.batch_size
     return make_loader(
         windows,
@@ -135,6 +156,7 @@ def _train_loader(windows: Windows, data: PreparedData) -> Any:
         shard=rank(),
         n_shards=world_size(),
         device=data.device,
+        weights=weights,
     )
 
 
@@ -251,6 +273,7 @@ def _make_progressive(data: PreparedData, loaders: _Loaders, parts: dict[str, An
         config.training.batch_size,
         config.run.num_workers,
         seed=config.run.seed,
+        weights=loaders.weights,
     )
     return trainer
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from whirl.engine.batch import Batch, as_batch
 from whirl.engine.callbacks import Callback
+from whirl.engine.objective import SAMPLE_WEIGHT
 from whirl.engine.replay import set_epoch
 from whirl.engine.state import TrainingState
 from whirl.losses.balancing import LAMBDA_SCHEDULES, create_balancer, lambda_multiplier
@@ -215,7 +216,7 @@ class PINNTrainer(Trainer):
             `sommerfeld_loss`, `temporal_loss` (unweighted), `lambda` (fraction of the final weights), and the values of
             `PhysicalConstraintLoss.diagnose`.
         """
-        data_loss = self.criterion(outputs[: len(targets)], targets)
+        data_loss = self._objective.loss(outputs[: len(targets)], targets, metadata.get(SAMPLE_WEIGHT))
         if not self.weights:
             return data_loss, _detached(data_loss, data_loss, data_loss.new_zeros(()), {}, 1.0)
         share = self._share()
@@ -291,7 +292,8 @@ class PINNTrainer(Trainer):
             raise ValueError(
                 f"metadata_keys has {missing[0]!r}, but the batches have the metadata {sorted(batch.metadata)}"
             )
-        return batch._replace(metadata={key: batch.metadata[key] for key in self.metadata_keys})
+        keys = {*self.metadata_keys, SAMPLE_WEIGHT}
+        return batch._replace(metadata={key: value for key, value in batch.metadata.items() if key in keys})
 
     def _unlabeled_batches(self) -> Iterator[Any]:
         """Repeat the unlabeled loader indefinitely."""
@@ -307,6 +309,8 @@ class PINNTrainer(Trainer):
 
 
 def _join(labeled: dict[str, Tensor], unlabeled: dict[str, Tensor]) -> dict[str, Tensor]:
+    weights = {name: value for name, value in labeled.items() if name == SAMPLE_WEIGHT}  # of the labeled windows only
+    labeled = {name: value for name, value in labeled.items() if name != SAMPLE_WEIGHT}
     missing = [name for name in labeled if name not in unlabeled]
     if missing:
         raise ValueError(f"batches of unlabeled_loader have no metadata {missing[0]!r}, but those of train_loader have")
@@ -314,7 +318,7 @@ def _join(labeled: dict[str, Tensor], unlabeled: dict[str, Tensor]) -> dict[str,
     for name in joined.keys() & set(RECORDING_IDS):
         # Negative indices, as the two loaders number their recordings independently.
         joined[name] = torch.cat([labeled[name].long(), -1 - unlabeled[name].long()])
-    return joined
+    return joined | weights
 
 
 def _has_gradient(term: Tensor, predictions: Tensor) -> bool:

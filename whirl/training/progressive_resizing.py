@@ -176,6 +176,7 @@ class ProgressiveResizingTrainer(PerCallTrainer):
         num_workers: int = 0,
         *,
         seed: int = 0,
+        weights: Tensor | None = None,
     ) -> None:
         """Set the data and check that the network accepts every length; `fit(num_epochs)` can then train.
 
@@ -188,6 +189,7 @@ class ProgressiveResizingTrainer(PerCallTrainer):
             batch_size: signals per batch, >= 1.
             num_workers: worker processes that read and resize; 0 does so in this process.
             seed: seed for the order of the signals, >= 0.
+            weights: weight of each training signal in an epoch, see `whirl.data.BatchSampler`.
 
         Raises:
             TypeError: the data are a loader or anything else that is not a data set.
@@ -209,7 +211,7 @@ class ProgressiveResizingTrainer(PerCallTrainer):
         n_train = len(datasets[0])
         drop_last = n_train > batch_size and n_train % batch_size == 1 and world_size() == 1
         options: dict[str, Any] = {"seed": seed, "num_workers": num_workers, "shard": rank(), "n_shards": world_size()}
-        train_loader = _loader(datasets[0], batch_size, shuffle=True, drop_last=drop_last, **options)
+        train_loader = _loader(datasets[0], batch_size, shuffle=True, drop_last=drop_last, weights=weights, **options)
         self._loaders = (train_loader, *(_loader(dataset, batch_size, **options) for dataset in datasets[1:]))
         self.train_loader, self.val_loader = (*self._loaders, None)[:2]
 

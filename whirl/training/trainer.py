@@ -32,6 +32,7 @@ from whirl.engine.loop import StepResult, Tally, fit_epochs, run_epoch, split_lo
 from whirl.engine.loss_guard import LossGuard, recording_sources, remedy_for
 from whirl.engine.modes import TrainingModes
 from whirl.engine.monitor import Improvement, direction_of
+from whirl.engine.objective import SAMPLE_WEIGHT
 from whirl.engine.precision import FullPrecision, choose_precision
 from whirl.engine.progress import active_callbacks
 from whirl.engine.replay import EpochReplay
@@ -57,7 +58,8 @@ class Trainer(Resumable):
     Args:
         model: network, `[B, C, T]` to logits `[B, K]`.
         train_loader: yields `(signals, targets)`, `(signals, targets, metadata)` or a mapping with
-            `signal`, `label` and metadata; targets are int64 `[B]` or float `[B, K]`, or what the task needs.
+            `signal`, `label` and metadata; targets are int64 `[B]` or float `[B, K]`, or what the task needs. Metadata
+            `sample_weight` `[B]` are factors of the samples' losses (see `Objective.loss`).
         val_loader: the same for validation; None disables validation.
         optimizer: None is AdamW with a learning rate of 1e-3, for the parameters of the network and of the criterion.
         criterion: mean loss of `(outputs, targets)`; None is cross entropy, or what fits the stated task. Its
@@ -212,7 +214,7 @@ class Trainer(Resumable):
         self, outputs: torch.Tensor, targets: torch.Tensor, signal: torch.Tensor, metadata: dict[str, torch.Tensor]
     ) -> Any:
         """Return the mean loss of a batch, or `(loss, {name: detached tensor})` to log means of further values."""
-        return self.criterion(outputs, targets)
+        return self._objective.loss(outputs, targets, metadata.get(SAMPLE_WEIGHT))
 
     def epoch_context(self) -> AbstractContextManager[Any]:
         """Return a context manager that surrounds each training epoch."""
