@@ -92,6 +92,7 @@ def test_inspect_reads_simulated_folder(simulated):
 def test_run_folder_has_all_files(run):
     names = {path.name for path in run.iterdir()}
     files = {"config.yaml", "data.json", "history.json", "metrics.json", "predictions.csv", "report.html"}
+    files |= {"reliability.npz"}
     assert names == files | {"checkpoints"}
     metrics = json.loads((run / "metrics.json").read_text())
     assert set(metrics) == {"window", "recording", "baselines"}

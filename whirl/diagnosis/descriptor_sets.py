@@ -18,6 +18,7 @@ from whirl.diagnosis.order_levels import (
     order_evidence_with_warnings,
     order_levels,
 )
+from whirl.diagnosis.results import RecordingDiagnosis
 from whirl.diagnosis.spectral import SpectralDiagnoser
 from whirl.validation import check_name
 
@@ -101,7 +102,7 @@ def describe(recordings: Sequence[Recording], kind: DescriptorKind = "families")
     """
     check_name("kind", kind, DESCRIPTOR_KINDS)
     if kind == "families":
-        return _describe_families(recordings)
+        return of_diagnoses(SpectralDiagnoser().diagnose(recordings))
     if kind == "evidence_and_levels":
         return join(describe(recordings, "evidence"), describe(recordings, "order_levels"))
     if kind == "order_levels" and len({recording.n_channels for recording in recordings}) > 1:
@@ -126,15 +127,13 @@ def join(evidence: Descriptors, levels: Descriptors) -> Descriptors:
     return replace(evidence, kind="evidence_and_levels", values=values, owner=usable)
 
 
-def _describe_families(recordings: Sequence[Recording]) -> Descriptors:
-    diagnoses = SpectralDiagnoser().diagnose(recordings)
+def of_diagnoses(diagnoses: Sequence[RecordingDiagnosis]) -> Descriptors:
+    """Return the descriptors `"families"` of recordings that were diagnosed without training."""
     families, judged = feature_rows(diagnoses)
     usable = np.flatnonzero(judged.any(axis=1))
     verdicts = np.array([PARTS.index(each.verdict) if each.verdict in PARTS else len(PARTS) for each in diagnoses])
-    table = families[:, :, _TABLE_FEATURES].reshape(len(recordings), -1)
-    return Descriptors(
-        "families", table[usable], usable, len(recordings), families, judged, np.array(verdicts, np.intp)
-    )
+    table = families[:, :, _TABLE_FEATURES].reshape(len(diagnoses), -1)
+    return Descriptors("families", table[usable], usable, len(diagnoses), families, judged, np.array(verdicts, np.intp))
 
 
 def _no_families() -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.intp]]:

@@ -120,7 +120,9 @@ class NoveltyDetector:
         return self._tail(np.exp(sums * to_distance), np.exp(self.known_sums * to_distance))
 
     def _sums(self, distances: NDArray[np.float64]) -> NDArray[np.float64]:
-        return -sum(np.log(self._tail(column, known)) for column, known in zip(distances.T, self.known.T, strict=True))
+        columns = zip(distances.T, self.known.T, strict=True)
+        logs = np.stack([np.log(self._tail(column, known)) for column, known in columns])
+        return np.asarray(-logs.sum(axis=0))
 
     def _tail(self, distances: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the p-values of distances `[n]` among known ones `[m]`."""

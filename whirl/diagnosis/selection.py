@@ -128,7 +128,7 @@ def choose_candidate(
     if not compared:
         raise ValueError("no diagnoser is suitable: speeds are unknown; give rpm, and bearings for rolling bearings")
     targets, classes = _targets(recordings)
-    grouped_by, groups = _groups(recordings, targets)
+    grouped_by, groups = group_recordings(recordings, targets)
     if len(compared) == 1:
         return Choice(compared[0], {}, "", f"{compared[0]}: as stated")
     if not grouped_by:
@@ -169,8 +169,16 @@ def _prefer_simple(
     return Choice(best, scores, grouped_by, reason)
 
 
-def _groups(recordings: Sequence[Recording], targets: NDArray[np.integer]) -> tuple[str, NDArray[np.integer]]:
-    """Groups that are held out together: the first property of which every class has two values."""
+def group_recordings(recordings: Sequence[Recording], targets: NDArray[np.integer]) -> tuple[str, NDArray[np.integer]]:
+    """Return groups to be held out together: the first property of which every class has two values.
+
+    Args:
+        recordings: the recordings.
+        targets: index of the class of each, `[n]`.
+
+    Returns:
+        `"specimen"`, `"speed"` or `"recording"`, and the group of each recording, `[n]`; `""` if there are none.
+    """
     for name, values in (
         ("specimen", [recording.specimen or recording.source for recording in recordings]),
         ("speed", [str(recording.rpm and round(recording.rpm, -1)) for recording in recordings]),
@@ -225,15 +233,40 @@ def _held_out(
     seed: int,
 ) -> NDArray[np.float64]:
     """Whether each recording is classified correctly by a model that was trained on the other folds."""
-    correct = np.zeros(len(targets))
+    probabilities = held_out_probabilities(candidate, descriptors, targets, classes, folds, seed)
+    is_judged = ~np.isnan(probabilities[:, 0])
+    correct = np.nan_to_num(probabilities, nan=-1).argmax(axis=1) == targets
+    return (correct & is_judged).astype(np.float64)
+
+
+def held_out_probabilities(
+    candidate: Candidate,
+    descriptors: Descriptors,
+    targets: NDArray[np.integer],
+    classes: Sequence[str],
+    folds: NDArray[np.integer],
+    seed: int = 0,
+) -> NDArray[np.float64]:
+    """Return class probabilities `[n, K]` of recordings by models that were trained on the other folds.
+
+    Args:
+        candidate: the model and its descriptors.
+        descriptors: descriptors of the recordings.
+        targets: index of the class of each, `[n]`.
+        classes: names of the K classes.
+        folds: fold of each, see `assign_folds`, `[n]`.
+        seed: seed of the models.
+
+    Returns:
+        Probabilities; NaN for recordings that cannot be described.
+    """
+    probabilities = np.full((len(targets), len(classes)), np.nan)
     for fold in np.unique(folds):
         train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         diagnoser = LearnedDiagnoser(candidate, seed)
         diagnoser.fit(descriptors.take(train), np.array(classes)[targets[train]].tolist(), classes)
-        probabilities = diagnoser.predict_proba(descriptors.take(test))
-        correct[test] = np.nan_to_num(probabilities, nan=-1).argmax(axis=1) == targets[test]
-        correct[test] *= ~np.isnan(probabilities[:, 0])
-    return correct
+        probabilities[test] = diagnoser.predict_proba(descriptors.take(test))
+    return probabilities
 
 
 def _difference(

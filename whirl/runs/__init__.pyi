@@ -7,7 +7,7 @@ from .config import make_config as make_config
 from .evaluation import evaluate as evaluate
 from .export import export_graph as export_graph
 from .export import export_run as export_run
-from .prediction import Diagnosis as Diagnosis
+from .judgement import Diagnosis as Diagnosis
 from .prediction import predict as predict
 from .prediction import predict_files as predict_files
 from .run_folder import RunFolder as RunFolder

@@ -22,6 +22,7 @@ from pydantic import Field, JsonValue, ValidationError
 from torch import nn
 
 from whirl._distribution import installed_version
+from whirl.diagnosis.calibration import PredictionSets
 from whirl.engine.files import atomic_write, to_json_safe, write_text
 from whirl.evaluation.export import max_weight_bytes, weights_from_bytes, weights_to_bytes
 from whirl.evaluation.prediction import predict_windows
@@ -30,6 +31,7 @@ from whirl.runs.data import prepare_run
 from whirl.runs.factory import load_run_network, model_arguments, new_model
 from whirl.runs.flat import get_setting, to_flat
 from whirl.runs.operating_range import OperatingRange, PlainModel, load_operating_range
+from whirl.runs.reliability import Reliability
 from whirl.runs.run_folder import RunFolder
 
 DESCRIPTION, WEIGHTS = "bundle.json", "model.safetensors"
@@ -94,6 +96,43 @@ class Scores(PlainModel):
     macro_f1: float | None = Field(ge=0, le=1)
 
 
+class Calibration(PlainModel):
+    """Calibration of the probabilities, see `whirl.runs.reliability.Reliability`.
+
+    Attributes:
+        temperature: temperature of the probabilities.
+        threshold: smallest probability of a class in a prediction set; None if there are no sets.
+        coverage: share of specimens whose set contains the true class.
+        specimens: specimens that the threshold was determined on.
+        shows_noise: whether a training recording shows nothing but noise.
+    """
+
+    temperature: float = Field(default=1.0, ge=0.1, le=10)
+    threshold: float | None = Field(default=None, ge=0, le=1)
+    coverage: float = Field(default=0.9, gt=0, lt=1)
+    specimens: int = Field(default=0, ge=0)
+    shows_noise: bool = False
+
+    @classmethod
+    def of(cls, known: Reliability) -> Calibration:
+        """Return what a bundle holds of the reliability of a run."""
+        sets = known.sets
+        if sets is None:
+            return cls(temperature=known.temperature, shows_noise=known.shows_noise)
+        return cls(
+            temperature=known.temperature,
+            threshold=sets.threshold,
+            coverage=sets.coverage,
+            specimens=sets.n_specimens,
+            shows_noise=known.shows_noise,
+        )
+
+    def reliability(self) -> Reliability:
+        """Return the reliability without the detector of unusual recordings."""
+        sets = None if self.threshold is None else PredictionSets(self.threshold, self.coverage, self.specimens)
+        return Reliability(self.temperature, sets, shows_noise=self.shows_noise)
+
+
 class Description(PlainModel):
     """Content of `bundle.json`.
 
@@ -105,6 +144,7 @@ class Description(PlainModel):
         settings: settings of the run, those named in `SETTINGS`.
         standardization: `window`: each window and channel is scaled to mean 0 and standard deviation 1.
         operating_range: speeds and loads of the training recordings.
+        calibration: calibration of the probabilities.
         fingerprint: hash of the recordings of the run, as in its `data.json`.
         scores: test scores of the run; None if it has not been evaluated.
         weights_sha256: SHA-256 of `model.safetensors`, in hexadecimal.
@@ -117,6 +157,7 @@ class Description(PlainModel):
     settings: dict[str, JsonValue]
     standardization: Literal["window"] = "window"
     operating_range: OperatingRange
+    calibration: Calibration = Calibration()
     fingerprint: str = Field(pattern="^[0-9a-f]{32}$")
     scores: Scores | None
     weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
@@ -284,6 +325,7 @@ def _describe(folder: RunFolder, config: Config, weights_sha256: str) -> Descrip
         network=NetworkDescription(name=config.model_name, arguments=_json_arguments(config)),
         settings={name: settings[name] for name in SETTINGS if name in settings},
         operating_range=load_operating_range(folder) or OperatingRange.of(prepare_run(folder).split.train),
+        calibration=Calibration.of(Reliability.load(folder)),
         fingerprint=folder.read_data()["fingerprint"],
         scores=_scores(folder),
         weights_sha256=weights_sha256,

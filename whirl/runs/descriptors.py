@@ -45,6 +45,10 @@ class PartDescriptors:
             )
         return self._computed[part, kind]
 
+    def add(self, part: str, descriptors: Descriptors) -> None:
+        """Add descriptors of a part that were computed elsewhere."""
+        self._computed[part, descriptors.kind] = descriptors
+
     def with_test(self, recordings: Sequence[Recording]) -> PartDescriptors:
         """Return the descriptors with other recordings as the test part."""
         kept = {key: value for key, value in self._computed.items() if key[0] != "test"}

@@ -31,6 +31,7 @@ from whirl.runs.diagnosis import known_facts
 from whirl.runs.factory import PhysicsBaseline, bearing_orders, load_run_network, physics_baseline
 from whirl.runs.fingerprint import library_versions
 from whirl.runs.harmonization import complete
+from whirl.runs.reliability import Reliability
 from whirl.runs.run_folder import RunFolder
 from whirl.runs.sections import OFF
 
@@ -48,6 +49,7 @@ class EvaluationTask:
         leaks: what they share with the training part.
         notes: choices and warnings to show with the result.
         descriptors: descriptors of the training and test recordings.
+        reliability: calibration and known range of the diagnoser.
         command: command that reproduces the result.
         history: training history, one list of numbers per logged name.
         timings_s: durations in seconds, by step.
@@ -59,6 +61,7 @@ class EvaluationTask:
     leaks: Sequence[str]
     notes: Sequence[str]
     descriptors: PartDescriptors
+    reliability: Reliability
     command: str
     history: Mapping[str, Sequence[float | None]]
     timings_s: Mapping[str, float]
@@ -95,6 +98,7 @@ def evaluate_task(model: nn.Module | LearnedDiagnoser, task: EvaluationTask, fol
     """
     data = task.data
     predictions = _predict(model, task)
+    predictions["recording"] = _calibrated(predictions["recording"], task.reliability)
     metrics = {level: compute_metrics(each, task.test, data.classes) for level, each in predictions.items()}
     _add_registered(metrics, predictions, task)
     by_recording = predictions["recording"]
@@ -114,6 +118,10 @@ def _predict(model: nn.Module | LearnedDiagnoser, task: EvaluationTask) -> dict[
         return {"recording": predict_test(model, data.classes, task.descriptors)}
     windows = predict_windows(model, data.windows(task.test), data.device)
     return {"window": windows, "recording": aggregate_by_recording(windows)}
+
+
+def _calibrated(predictions: Predictions, reliability: Reliability) -> Predictions:
+    return replace(predictions, probabilities=reliability.calibrate(predictions.probabilities))
 
 
 def _predict_by_evidence(task: EvaluationTask) -> Predictions | None:
@@ -242,6 +250,7 @@ def evaluate_test_split(data: PreparedData, folder: RunFolder) -> EvaluationTask
         leaks=[leak.message for leak in data.leaks],
         notes=saved["notes"],
         descriptors=data.descriptors,
+        reliability=Reliability.load(folder),
         command=saved["command"],
         history=folder.read_history(),
         timings_s=saved["timings_s"],
@@ -280,6 +289,7 @@ def evaluate_other_data(
         leaks=[leak.message for leak in find_leaks(split) if "test" in (leak.part_a, leak.part_b)],
         notes=[f"evaluated on {path}, not on the run's own test part", *data.notes],
         descriptors=data.descriptors.with_test(originals),
+        reliability=Reliability.load(folder),
         command=shlex.join(["whirl", "evaluate", str(folder.path), "--data", str(path), *_options(stated or {})]),
         history=folder.read_history(),
         timings_s={},

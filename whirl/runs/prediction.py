@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,74 +16,31 @@ from whirl.data.manifest import read_listed
 from whirl.data.recording import Recording
 from whirl.data.resampling import to_common_rate
 from whirl.data.windows import WindowDataset
+from whirl.diagnosis.descriptor_sets import of_diagnoses
 from whirl.diagnosis.learned import LearnedDiagnoser
-from whirl.diagnosis.order_levels import MIN_REVOLUTIONS
+from whirl.diagnosis.results import RecordingDiagnosis
 from whirl.diagnosis.spectral import SpectralDiagnoser
 from whirl.engine.device import resolve_device
 from whirl.evaluation.prediction import aggregate_by_recording, predict_windows
 from whirl.runs.bundle import is_bundle, load_bundle
 from whirl.runs.config import Config
 from whirl.runs.data import rolling_faults
+from whirl.runs.descriptors import PartDescriptors
 from whirl.runs.diagnosis import known_facts
+from whirl.runs.doubts import doubts_of, why_not_judged
 from whirl.runs.evaluation import load_trained
 from whirl.runs.harmonization import complete
+from whirl.runs.judgement import NOT_JUDGED, Diagnosis
 from whirl.runs.operating_range import OperatingRange, load_operating_range
+from whirl.runs.reliability import Reliability
 from whirl.runs.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
 _FAILURES = (ValueError, OSError, ImportError)  # errors of one file, reported without failing the others
 
-
-NOT_JUDGED = "not_judged"
-"""Label of recordings that cannot be described."""
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """Prediction for one recording.
-
-    Attributes:
-        file: file of the recording.
-        label: name of the most probable class, or `NOT_JUDGED`.
-        probability: probability of that class, 0 to 1; for a network averaged over the windows of the recording. None
-            if not judged.
-        probabilities: probability of every class; empty if not judged.
-        n_windows: number of windows; None for a model of descriptors.
-        physics: verdict of the untrained diagnosis of rolling bearings, see `whirl.diagnosis`; None if no class is a
-            fault of rolling bearings.
-        reasons: evidence of the untrained diagnosis, and why a recording is not judged.
-    """
-
-    file: str
-    label: str
-    probability: float | None
-    probabilities: dict[str, float]
-    n_windows: int | None
-    physics: str | None = None
-    reasons: tuple[str, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the diagnosis as plain data for JSON."""
-        return {
-            "file": self.file,
-            "class": self.label,
-            "probability": self.probability,
-            "probabilities": self.probabilities,
-            "windows": self.n_windows,
-            "physics": self.physics,
-            "reasons": list(self.reasons),
-        }
-
-    def __str__(self) -> str:
-        parts = [self.file, self.label]
-        if self.probability is not None:
-            parts.append(f"{self.probability:.3f}")
-        if self.n_windows is not None:
-            parts.append(f"({self.n_windows} windows)")
-        if self.physics is not None:
-            parts.append(f"[untrained: {self.physics}]")
-        return "\n  ".join(["  ".join(parts), *self.reasons[:1]])
+BATCH = 32
+"""Files that are read before they are judged together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,12 +50,14 @@ class Diagnoser:
     Attributes:
         config: configuration; defines channels and, for a network, sampling rate, band and window.
         model: a network, which maps signals `[B, C, T]` to logits `[B, K]`, or a model of descriptors.
-        operating_range: speeds and loads of the training recordings; a warning is logged outside of them.
+        operating_range: speeds, loads, rates and levels of the training recordings; others are doubtful.
+        reliability: calibration and known range of the model.
     """
 
     config: Config
     model: nn.Module | LearnedDiagnoser
     operating_range: OperatingRange
+    reliability: Reliability = field(default_factory=Reliability)
 
     def diagnose(self, recordings: Sequence[Recording], files: Sequence[str | Path]) -> list[Diagnosis]:
         """Diagnose recordings with the channels of the training recordings, at any sampling rate.
@@ -110,12 +69,15 @@ class Diagnoser:
         Raises:
             ValueError: a recording is too short, or its sampling rate is too low for the network.
         """
-        for recording, file in zip(recordings, files, strict=True):
-            for quantity in self.operating_range.out_of_range(recording):
-                logger.warning("%s: %s: the diagnosis is an extrapolation", file, quantity)
-        reasons = self._reasons(recordings)
-        rows = zip(files, *self._predict(recordings), reasons, strict=True)
-        return [self._diagnosis(str(file), row, n, *why) for file, row, n, why in rows]
+        physics = self._physics(recordings)
+        descriptors = PartDescriptors({_FILES: recordings})
+        if physics is not None:
+            descriptors.add(_FILES, of_diagnoses(physics))
+        raw, n_windows = self._predict(recordings, descriptors)
+        p_values = self.reliability.p_values(descriptors, _FILES, raw)
+        rows = zip(recordings, files, self.reliability.calibrate(raw), p_values, n_windows, strict=True)
+        untrained = [None] * len(recordings) if physics is None else physics
+        return [self._judge(*row, found) for row, found in zip(rows, untrained, strict=True)]
 
     def to_input(self, recording: Recording) -> Recording:
         """Convert a recording to the sampling rate and band of the training recordings, as a network requires.
@@ -129,44 +91,66 @@ class Diagnoser:
         WindowDataset([converted], None, self.config.input.window)  # raises if too short or not finite
         return converted
 
-    def _predict(self, recordings: Sequence[Recording]) -> tuple[NDArray[np.float64], list[int | None]]:
+    def _physics(self, recordings: Sequence[Recording]) -> list[RecordingDiagnosis] | None:
+        """Return the untrained diagnosis of each recording; None if no class is a fault of rolling bearings."""
+        return SpectralDiagnoser().diagnose(recordings) if rolling_faults(self.config.data.classes) else None
+
+    def _predict(
+        self, recordings: Sequence[Recording], descriptors: PartDescriptors
+    ) -> tuple[NDArray[np.float64], list[int | None]]:
         """Return class probabilities `[n, K]`, NaN where not judged, and the number of windows of each recording."""
         if isinstance(self.model, LearnedDiagnoser):
-            return self.model.predict_proba(recordings), [None] * len(recordings)
+            described = descriptors.get(_FILES, self.model.candidate.kind)
+            return self.model.predict_proba(described), [None] * len(recordings)
         window = self.config.input.window
         data = WindowDataset([self.to_input(recording) for recording in recordings], None, window, window)
         windows = predict_windows(self.model, data, resolve_device(self.config.run.device))
         counts = np.bincount(windows.recording, minlength=len(recordings))
         return aggregate_by_recording(windows).probabilities, [int(count) for count in counts]
 
-    def _reasons(self, recordings: Sequence[Recording]) -> list[tuple[str | None, tuple[str, ...]]]:
-        """Return the verdict of the untrained diagnosis of each recording, if it applies, and its reasons."""
-        if rolling_faults(self.config.data.classes):
-            return [(found.verdict, found.reasons) for found in SpectralDiagnoser().diagnose(recordings)]
-        return [(None, _why_no_physics(recording)) for recording in recordings]
-
-    def _diagnosis(
+    def _judge(
         self,
-        file: str,
+        recording: Recording,
+        file: str | Path,
         row: NDArray[np.float64],
+        p_value: float,
         n_windows: int | None,
-        physics: str | None,
-        reasons: tuple[str, ...],
+        physics: RecordingDiagnosis | None,
     ) -> Diagnosis:
-        if np.isnan(row).any():
-            return Diagnosis(file, NOT_JUDGED, None, {}, n_windows, physics, reasons)
-        probabilities = dict(zip(self.config.data.classes, row.tolist(), strict=True))
-        label = max(probabilities, key=probabilities.__getitem__)
-        return Diagnosis(file, label, probabilities[label], probabilities, n_windows, physics, reasons)
+        found = Diagnosis(
+            file=str(file),
+            label=NOT_JUDGED,
+            probability=None,
+            probabilities={},
+            n_windows=n_windows,
+            physics=None if physics is None else physics.verdict,
+            evidence=() if physics is None else physics.reasons,
+            rpm=recording.rpm,
+            bearing=recording.bearing,
+            machine=recording.specimen,
+        )
+        reasons = why_not_judged(recording, row, physics)
+        if reasons:
+            return replace(found, status="not_judged", reasons=reasons)
+        found = self._with_class(found, row, p_value)
+        doubts = doubts_of(found, recording, self.config.data.classes, self.operating_range, self.reliability)
+        return replace(found, status="doubtful" if doubts else "ok", reasons=doubts)
+
+    def _with_class(self, found: Diagnosis, row: NDArray[np.float64], p_value: float) -> Diagnosis:
+        classes, sets = self.config.data.classes, self.reliability.sets
+        best = int(row.argmax())
+        members = None if sets is None else sets.contains(row)
+        return replace(
+            found,
+            label=classes[best],
+            probability=float(row[best]),
+            probabilities=dict(zip(classes, row.tolist(), strict=True)),
+            prediction_set=None if members is None else tuple(np.array(classes)[members].tolist()),
+            typicality=None if np.isnan(p_value) else float(p_value),
+        )
 
 
-def _why_no_physics(recording: Recording) -> tuple[str, ...]:
-    """Return why a recording of a rotor cannot be described; empty if it can."""
-    if recording.rpm is None:
-        return ("no physics: the speed of the shaft is unknown; give rpm",)
-    if (recording.n_revolutions or 0) < MIN_REVOLUTIONS:
-        return (f"no physics: {recording.n_revolutions:.1f} revolutions of the shaft, expected {MIN_REVOLUTIONS:g}",)
-    return ()
+_FILES = "files"  # name of the part of the recordings to diagnose
 
 
 def load_diagnoser(path: str | Path) -> Diagnoser:
@@ -178,10 +162,12 @@ def load_diagnoser(path: str | Path) -> Diagnoser:
     """
     if is_bundle(path):
         bundle = load_bundle(path)
-        return Diagnoser(bundle.config, bundle.network, bundle.description.operating_range)
+        described = bundle.description
+        return Diagnoser(bundle.config, bundle.network, described.operating_range, described.calibration.reliability())
     folder = RunFolder(path)
     config = folder.read_config()
-    return Diagnoser(config, load_trained(folder), load_operating_range(folder) or OperatingRange())
+    known = load_operating_range(folder) or OperatingRange()
+    return Diagnoser(config, load_trained(folder), known, Reliability.load(folder))
 
 
 def predict(
@@ -240,20 +226,71 @@ def predict_files(
     Raises:
         ValueError: the folder is neither a run nor a bundle, or `bearing` or `rpm` is invalid.
     """
-    stated = known_facts(bearing, rpm)
-    diagnoser = load_diagnoser(run)
-    usable: list[tuple[Recording, str | Path]] = []
-    failures: dict[str, Exception] = {}
-    for file, read in _read_each(files, sampling_rate_hz):
+    stated = StatedFacts(sampling_rate_hz, channels, bearing, rpm)
+    found = list(iter_diagnoses(load_diagnoser(run), files, stated))
+    diagnoses = [each for _, each in found if isinstance(each, Diagnosis)]
+    return diagnoses, {str(file): each for file, each in found if isinstance(each, Exception)}
+
+
+@dataclass(frozen=True)
+class StatedFacts:
+    """What a user states of all files.
+
+    Attributes:
+        sampling_rate_hz: sampling rate of files for which neither manifest nor file states one.
+        channels: names of the files' channels, in order, for files that do not name them.
+        bearing: the bearing of all files, see `whirl.physics.parse_bearings`; None takes that of manifest or file.
+        rpm: speed of the shaft in all files, > 0; None takes that of manifest or file.
+
+    Raises:
+        ValueError: `bearing` or `rpm` is invalid.
+    """
+
+    sampling_rate_hz: float | None = None
+    channels: Sequence[str] | None = None
+    bearing: str | None = None
+    rpm: float | None = None
+
+    def __post_init__(self) -> None:
+        known_facts(self.bearing, self.rpm)
+
+
+def iter_diagnoses(
+    diagnoser: Diagnoser, files: Iterable[str | Path], stated: StatedFacts
+) -> Iterator[tuple[str | Path, Diagnosis | Exception]]:
+    """Diagnose files in batches, with the memory of one batch; a file that fails does not affect the others.
+
+    Args:
+        diagnoser: the diagnoser.
+        files: recordings.
+        stated: what is known of them beside their manifest.
+
+    Yields:
+        Each file in order, with its diagnosis or the error of reading or converting it.
+    """
+    remaining = iter(files)
+    while batch := list(islice(remaining, BATCH)):
+        yield from _diagnose_batch(diagnoser, batch, stated)
+
+
+def _diagnose_batch(
+    diagnoser: Diagnoser, files: Sequence[str | Path], stated: StatedFacts
+) -> Iterator[tuple[str | Path, Diagnosis | Exception]]:
+    outcomes: list[Recording | Exception] = []
+    for _, read in _read_each(files, stated.sampling_rate_hz):
         try:
             if isinstance(read, Exception):
                 raise read
-            recording = _match_training(replace(read, **stated), diagnoser.config, channels)
+            recording = replace(read, **known_facts(stated.bearing, stated.rpm))
+            recording = _match_training(recording, diagnoser.config, stated.channels)
             diagnoser.to_input(recording)  # raises if this file cannot be diagnosed
-            usable.append((recording, file))
+            outcomes.append(recording)
         except _FAILURES as error:
-            failures[str(file)] = error
-    return (diagnoser.diagnose(*zip(*usable, strict=True)) if usable else []), failures
+            outcomes.append(error)
+    usable = [(each, file) for each, file in zip(outcomes, files, strict=True) if isinstance(each, Recording)]
+    diagnosed = iter(diagnoser.diagnose(*zip(*usable, strict=True)) if usable else [])
+    for file, outcome in zip(files, outcomes, strict=True):
+        yield file, outcome if isinstance(outcome, Exception) else next(diagnosed)
 
 
 def _read_each(

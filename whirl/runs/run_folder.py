@@ -33,6 +33,7 @@ class RunFolder:
         predictions_file: `predictions.csv`, one row per test recording.
         report_file: `report.html`, the report.
         diagnoser_file: `diagnoser.npz`, the trained model of descriptors, instead of checkpoints of a network.
+        reliability_file: `reliability.npz`, calibration and known range of the trained diagnoser.
         checkpoints: folder of `last.pt` and `best.pt`.
     """
 
@@ -45,6 +46,7 @@ class RunFolder:
         self.predictions_file = self.path / "predictions.csv"
         self.report_file = self.path / "report.html"
         self.diagnoser_file = self.path / "diagnoser.npz"
+        self.reliability_file = self.path / "reliability.npz"
         self.checkpoints = self.path / "checkpoints"
 
     @property

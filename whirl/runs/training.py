@@ -29,6 +29,7 @@ from whirl.runs.evaluation import evaluate_task, evaluate_test_split
 from whirl.runs.operating_range import OperatingRange
 from whirl.runs.plugins import packages_of
 from whirl.runs.pretrained import with_settings_of_pretrained
+from whirl.runs.reliability import determine_reliability
 from whirl.runs.run_folder import RunFolder, resolve_run
 from whirl.runs.teacher import check_teacher
 from whirl.runs.tracking import run_facts, run_results
@@ -179,6 +180,7 @@ def _train_descriptor_model(
     write_json(folder.history_file, {})
     seconds = {"preparing the recordings": prepared - start, "training": time.perf_counter() - prepared}
     folder.update_metadata(timings_s=seconds)
+    determine_reliability(diagnoser, data).save(folder)
     task = evaluate_test_split(data, folder)
     result = TrainResult(folder, evaluate_task(diagnoser, task, folder), tuple(task.warnings))
     loggers = RunLoggers.create(data.config.run.log, run_facts(data, folder.path, folder.read_data()["command"]))
@@ -241,5 +243,6 @@ def _checkpoint_to_resume(folder: RunFolder) -> Path | None:
 def _evaluate(trainer: Trainer, data: PreparedData, folder: RunFolder, seconds: dict[str, float]) -> TrainResult:
     load_weights(trainer.model, folder.best_checkpoint)
     folder.update_metadata(timings_s=seconds)
+    determine_reliability(trainer.model, data).save(folder)
     task = evaluate_test_split(data, folder)
     return TrainResult(folder, evaluate_task(trainer.model, task, folder), tuple(task.warnings))

@@ -1,0 +1,93 @@
+"""The judgement of a recording: class, probability, evidence, and why it is doubtful."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Status = Literal["ok", "doubtful", "not_judged", "unreadable"]
+
+NOT_JUDGED = "not_judged"
+"""Class of recordings that cannot be judged."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The judgement of one recording.
+
+    Attributes:
+        file: file of the recording.
+        label: name of the most probable class, or `NOT_JUDGED`.
+        probability: calibrated probability of that class, 0 to 1; for a network the mean over the windows of the
+            recording. None if not judged.
+        probabilities: probability of every class; empty if not judged.
+        n_windows: number of windows; None for a model of descriptors.
+        physics: verdict of the untrained diagnosis of rolling bearings, see `whirl.diagnosis`; None if no class is a
+            fault of rolling bearings.
+        status: `"ok"`; `"doubtful"` if there is a reason not to trust the class; `"not_judged"` if the signal, or what
+            is known of it, does not allow a judgement; `"unreadable"` if the file cannot be used.
+        reasons: why the status is not `"ok"`; empty otherwise.
+        evidence: reasons of the untrained diagnosis.
+        prediction_set: classes that are as probable as the true one is in the stated share of known specimens; None if
+            the run has no such sets.
+        typicality: share of known recordings that are at least as unusual, 0 to 1; None if unknown.
+        rpm: speed of the shaft, rpm; None if unknown.
+        bearing: bearing of the recording; None if unknown.
+        machine: specimen of the recording; None if unknown.
+    """
+
+    file: str
+    label: str
+    probability: float | None
+    probabilities: dict[str, float]
+    n_windows: int | None
+    physics: str | None = None
+    status: Status = "ok"
+    reasons: tuple[str, ...] = ()
+    evidence: tuple[str, ...] = ()
+    prediction_set: tuple[str, ...] | None = None
+    typicality: float | None = None
+    rpm: float | None = None
+    bearing: str | None = None
+    machine: str | None = None
+
+    @classmethod
+    def unreadable(cls, file: str, reason: str) -> Diagnosis:
+        """Return the judgement of a file that cannot be used."""
+        return cls(file, NOT_JUDGED, None, {}, None, status="unreadable", reasons=(reason,))
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether a class was named."""
+        return self.probability is not None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {
+            "file": self.file,
+            "class": self.label,
+            "probability": self.probability,
+            "status": self.status,
+            "reasons": list(self.reasons),
+            "physics": self.physics,
+            "evidence": list(self.evidence),
+            "prediction_set": None if self.prediction_set is None else list(self.prediction_set),
+            "typicality": self.typicality,
+            "rpm": self.rpm,
+            "bearing": self.bearing,
+            "machine": self.machine,
+            "windows": self.n_windows,
+            "probabilities": self.probabilities,
+        }
+
+    def __str__(self) -> str:
+        parts = [self.file, self.label]
+        if self.probability is not None:
+            parts.append(f"{self.probability:.3f}")
+        if self.n_windows is not None:
+            parts.append(f"({self.n_windows} windows)")
+        if self.physics is not None:
+            parts.append(f"[untrained: {self.physics}]")
+        if self.status != "ok" and self.status != self.label:
+            parts.append(self.status)
+        return "\n  ".join(["  ".join(parts), *self.reasons, *self.evidence[:1]])

@@ -1,0 +1,237 @@
+"""When a run can be trusted: calibration, prediction sets, and how unusual a recording is for it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from whirl.data.recording import Recording
+from whirl.diagnosis.calibration import PredictionSets, fit_temperature, scale_temperature
+from whirl.diagnosis.descriptor_sets import DescriptorKind, Descriptors
+from whirl.diagnosis.learned import LearnedDiagnoser
+from whirl.diagnosis.novelty import NoveltyDetector
+from whirl.diagnosis.selection import (
+    MAX_FOLDS,
+    assign_folds,
+    group_recordings,
+    held_out_probabilities,
+    suitable_candidates,
+)
+from whirl.diagnosis.signal_features import is_noise, signal_features
+from whirl.engine.files import atomic_write
+from whirl.evaluation.prediction import aggregate_by_recording, predict_windows
+from whirl.runs.data import PreparedData
+from whirl.runs.descriptors import PartDescriptors
+from whirl.runs.run_folder import RunFolder
+
+logger = logging.getLogger(__name__)
+
+FALSE_ALARM_RATE = 0.02
+"""Share of recordings of known classes that are rejected as unlike the training recordings."""
+
+COVERAGE = 0.9
+"""Share of specimens whose prediction set contains the true class."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """What a run knows about its own predictions, from specimens that were held out.
+
+    Attributes:
+        temperature: temperature by which probabilities are calibrated; 1 leaves them.
+        sets: prediction sets at the coverage `COVERAGE`; None if nothing could be held out.
+        novelty: detector of unknown faults and other machines; None if nothing could be held out.
+        kind: descriptors that it uses beside the features of the signal; None uses these alone.
+        rate_hz: lowest sampling rate of the training recordings.
+        shows_noise: whether a training recording shows nothing but noise.
+    """
+
+    temperature: float = 1.0
+    sets: PredictionSets | None = None
+    novelty: NoveltyDetector | None = None
+    kind: DescriptorKind | None = None
+    rate_hz: float = 0.0
+    shows_noise: bool = False
+
+    def calibrate(self, probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return calibrated probabilities `[n, K]`; the most probable class stays the same."""
+        probabilities = np.asarray(probabilities, np.float64)
+        return probabilities if self.temperature == 1 else scale_temperature(probabilities, self.temperature)
+
+    def p_values(
+        self, descriptors: PartDescriptors, part: str, probabilities: NDArray[np.floating]
+    ) -> NDArray[np.float64]:
+        """Return how probable recordings as unusual as those of a part are among known ones, `[n]`, NaN if unknown.
+
+        Args:
+            descriptors: descriptors of the part.
+            part: name of the part.
+            probabilities: class probabilities before calibration, `[n, K]`.
+        """
+        p_values = np.full(len(descriptors.parts[part]), np.nan)
+        if self.novelty is None:
+            return p_values
+        features = _features(descriptors, part, self.kind, self.rate_hz)
+        if features.shape[1] != len(self.novelty.distances.center):  # another number of channels
+            return p_values
+        known = np.isfinite(features).all(axis=1) & ~np.isnan(probabilities[:, 0])
+        if known.any():
+            scores = _entropy(probabilities[known]) if self.novelty.known.shape[1] > _N_DISTANCES else None
+            p_values[known] = self.novelty.p_values(features[known], scores)
+        return p_values
+
+    def save(self, folder: RunFolder) -> None:
+        """Write plain arrays to the run folder."""
+        sets = None if self.sets is None else [self.sets.threshold, self.sets.coverage, self.sets.n_specimens]
+        about = {
+            "temperature": self.temperature,
+            "sets": sets,
+            "kind": self.kind,
+            "rate_hz": self.rate_hz,
+            "shows_noise": self.shows_noise,
+        }
+        state: dict[str, Any] = {} if self.novelty is None else self.novelty.state()
+        with atomic_write(folder.reliability_file) as stream:
+            np.savez_compressed(stream, about=np.array(json.dumps(about)), **state)
+
+    @classmethod
+    def load(cls, folder: RunFolder) -> Reliability:
+        """Load what `save` wrote; a run without it has none of these properties."""
+        if not folder.reliability_file.is_file():
+            return cls()
+        with np.load(folder.reliability_file, allow_pickle=False) as stored:
+            about = json.loads(str(stored["about"]))
+            state = {name: stored[name] for name in stored.files if name != "about"}
+        sets = None if about["sets"] is None else PredictionSets(*about["sets"])
+        novelty = NoveltyDetector.from_state(state) if state else None
+        kind, rate_hz = about["kind"], about["rate_hz"]
+        return cls(about["temperature"], sets, novelty, kind, rate_hz, about["shows_noise"])
+
+
+_N_DISTANCES = 2  # of a NoveltyDetector without further scores
+
+
+def determine_reliability(model: nn.Module | LearnedDiagnoser, data: PreparedData) -> Reliability:
+    """Determine the reliability of a trained model from held-out recordings of its training and validation parts.
+
+    A model of descriptors is trained again on folds of specimens; a network is applied to its validation part. The test
+    part is not used.
+    """
+    known = data.descriptors.parts["train"]
+    targets = _targets(known, data.classes)
+    if isinstance(model, LearnedDiagnoser):
+        kind = "families" if model.candidate.kind == "families" else "evidence_and_levels"
+        probabilities, groups = _held_out_by_folds(model, data, targets)
+        temperature, sets = _calibration(probabilities, targets, groups)
+        scores = _entropy(probabilities)
+    else:
+        kind = _kind_that_suits(known)
+        temperature, sets = _calibration(*_held_out_by_validation(model, data))
+        groups, scores = group_recordings(known, targets)[1], None
+    rate_hz = min(recording.sampling_rate_hz for recording in known)
+    novelty = _novelty(_features(data.descriptors, "train", kind, rate_hz), targets, groups, scores)
+    return Reliability(temperature, sets, novelty, kind, rate_hz, any(map(shows_noise, known)))
+
+
+def shows_noise(recording: Recording) -> bool:
+    """Whether every channel shows nothing but noise, see `is_noise`."""
+    return all(is_noise(signal) for signal in recording.signal)
+
+
+def _kind_that_suits(recordings: Sequence[Recording]) -> DescriptorKind | None:
+    suitable = suitable_candidates(recordings)
+    return suitable[-1].kind if suitable else None
+
+
+def _targets(recordings: Sequence[Recording], classes: Sequence[str]) -> NDArray[np.intp]:
+    return np.array([classes.index(str(recording.label)) for recording in recordings], np.intp)
+
+
+def _held_out_by_folds(
+    model: LearnedDiagnoser, data: PreparedData, targets: NDArray[np.intp]
+) -> tuple[NDArray[np.float64], NDArray[np.integer]]:
+    """Return probabilities `[n, K]`, NaN if nothing can be held out, and the group of each recording, `[n]`."""
+    _, groups = group_recordings(data.descriptors.parts["train"], targets)
+    if not len(groups):
+        return np.full((len(targets), len(data.classes)), np.nan), groups
+    folds = assign_folds(groups, targets, MAX_FOLDS)
+    descriptors = data.descriptors.get("train", model.candidate.kind)
+    return held_out_probabilities(model.candidate, descriptors, targets, data.classes, folds, model.seed), groups
+
+
+def _held_out_by_validation(
+    model: nn.Module, data: PreparedData
+) -> tuple[NDArray[np.float64], NDArray[np.intp], NDArray[np.integer]]:
+    recordings = data.split.val
+    windows = predict_windows(model, data.windows(recordings), data.device)
+    targets = _targets(recordings, data.classes)
+    names = [recording.specimen or recording.source for recording in recordings]
+    return aggregate_by_recording(windows).probabilities, targets, np.unique(names, return_inverse=True)[1]
+
+
+def _calibration(
+    probabilities: NDArray[np.float64], targets: NDArray[np.intp], groups: NDArray[np.integer]
+) -> tuple[float, PredictionSets | None]:
+    known = ~np.isnan(probabilities[:, 0])
+    if not known.any():
+        return 1.0, None
+    of_known = targets[known], np.unique(groups[known], return_inverse=True)[1]
+    temperature = fit_temperature(probabilities[known], *of_known)
+    calibrated = scale_temperature(probabilities[known], temperature)
+    return temperature, PredictionSets.fit(calibrated, *of_known, coverage=COVERAGE)
+
+
+def _novelty(
+    features: NDArray[np.float64],
+    targets: NDArray[np.intp],
+    groups: NDArray[np.integer],
+    scores: NDArray[np.float64] | None,
+) -> NoveltyDetector | None:
+    if not len(groups):
+        return None
+    table = features if scores is None else np.column_stack([features, scores])
+    known = np.flatnonzero(np.isfinite(table).all(axis=1))
+    try:
+        return NoveltyDetector(
+            features[known],
+            np.unique(targets[known], return_inverse=True)[1],
+            np.unique(groups[known], return_inverse=True)[1],
+            None if scores is None else scores[known],
+        )
+    except ValueError as error:
+        logger.info("unusual recordings will not be recognized: %s", error)
+        return None
+
+
+def _entropy(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the entropy of each row in nats, `[n, 1]`, raised by a little so that it is never 0."""
+    known = np.maximum(probabilities, 1e-12)
+    return -(known * np.log(known)).sum(axis=1, keepdims=True) + 1e-3
+
+
+def _features(
+    descriptors: PartDescriptors, part: str, kind: DescriptorKind | None, rate_hz: float
+) -> NDArray[np.float64]:
+    """Return features of the signal, and those of its descriptors, `[n, F]`; NaN where there are none."""
+    rows = [signal_features(recording, rate_hz) for recording in descriptors.parts[part]]
+    width = min(len(row) for row in rows)
+    of_signals = np.array([row if len(row) == width else np.full(width, np.nan) for row in rows])
+    if kind is None:
+        return of_signals
+    return np.column_stack([of_signals, _of_recordings(descriptors.get(part, cast("DescriptorKind", kind)))])
+
+
+def _of_recordings(descriptors: Descriptors) -> NDArray[np.float64]:
+    """Return one row of descriptors for each recording, `[n, F]`."""
+    if descriptors.kind == "families":
+        rows = descriptors.families.reshape(descriptors.n_recordings, -1).astype(np.float64)
+        is_judged = np.asarray(descriptors.judged.any(axis=1))
+        return np.where(is_judged[:, None], rows, np.nan)
+    return descriptors.mean_over_rows(descriptors.values).astype(np.float64)
