@@ -4,7 +4,7 @@ import torch
 from scipy.stats import beta as beta_distribution
 from scipy.stats import binomtest, kstest
 
-from whirl.augment.label_mixing import as_distributions, beta_weights, mix_labels
+from whirl.augment.label_mixing import as_distributions, beta_weights, draw_partners, mix_labels
 
 
 def seeded(seed=0):
@@ -92,3 +92,16 @@ def test_equal_generators_give_equal_weights(alpha):
 def test_rejects_invalid_alpha(alpha):
     with pytest.raises(ValueError, match="alpha is"):
         beta_weights(2, alpha)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 16])
+def test_partners_are_a_permutation_without_fixed_points(n):
+    for _ in range(8):
+        partners = draw_partners(n)
+        assert sorted(partners.tolist()) == list(range(n))
+        assert n < 2 or not (partners == torch.arange(n)).any()
+
+
+def test_every_other_sample_can_be_the_partner():
+    partners = torch.stack([draw_partners(4) for _ in range(200)])
+    assert {tuple(row) for row in partners.tolist()} == {(3, 0, 1, 2), (2, 3, 0, 1), (1, 2, 3, 0)}

@@ -1,4 +1,4 @@
-"""Labels of mixed samples: class weights, and draws from the Beta distribution."""
+"""Labels of mixed samples: class weights, and draws of partners and of weights from the Beta distribution."""
 
 from __future__ import annotations
 
@@ -113,6 +113,26 @@ def mix_labels(
         width = next(labels.shape[1] for labels in (labels1, labels2) if labels.ndim == 2)
         first, second = (as_distributions(labels, num_classes or width, dtype) for labels in (labels1, labels2))
     return torch.lerp(second, first, share[:, None].to(dtype))
+
+
+def draw_partners(
+    n: int, *, generator: torch.Generator | None = None, device: torch.device | str | None = None
+) -> Tensor:
+    """Draw a partner for each sample of a batch: the batch is rolled by a random number of places.
+
+    Unlike a random permutation, no sample is its own partner (except in a batch of one).
+
+    Returns:
+        Indices of the partners, int64 `[n]`.
+
+    Example:
+        >>> draw_partners(2)
+        tensor([1, 0])
+    """
+    places = torch.arange(n, device=device)
+    if n < 2:
+        return places
+    return (places - torch.randint(1, n, (1,), generator=generator, device=device)) % n
 
 
 def beta_weights(

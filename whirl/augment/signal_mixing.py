@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from whirl.augment.base import Augmentation
-from whirl.augment.label_mixing import as_distributions, beta_weights, invalidate_mixed_metadata, mix_labels
+from whirl.augment.label_mixing import (
+    as_distributions,
+    beta_weights,
+    draw_partners,
+    invalidate_mixed_metadata,
+    mix_labels,
+)
 from whirl.augment.signal_inputs import Labels, as_label_batch, as_signal_batch
 from whirl.augment.span_operations import replace_spans
 from whirl.dsp.masks import draw_starts
@@ -74,7 +80,7 @@ def cutmix_batch(
     num_classes: int | None = None,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Apply `cutmix` between the samples of a batch, with partners from a random permutation.
+    """Apply `cutmix` between the samples of a batch; partners are a random number of places apart.
 
     Args:
         signals: float `[B, C, T]`.
@@ -100,7 +106,7 @@ def cutmix_batch(
     prob = check_number("prob", prob, 0, 1)
     batch = as_signal_batch(signals)
     distributions = as_distributions(as_label_batch(labels, batch), num_classes)
-    partners = torch.randperm(len(batch), generator=generator, device=batch.device)
+    partners = draw_partners(len(batch), generator=generator, device=batch.device)
     widths = _draw_widths(batch, alpha, generator)
     if prob < 1:
         widths = widths * (torch.rand(len(batch), generator=generator, device=batch.device) < prob)
@@ -111,9 +117,9 @@ def cutmix_batch(
 class MixupAugmentation(Augmentation):
     """Weighted sums of pairs of samples and of their labels (mixup; Zhang et al. 2018, ICLR).
 
-    Each sample becomes `w x_i + (1 - w) x_j`, with w drawn from Beta(alpha, alpha) per sample and partners from a
-    random permutation of the batch. The sum of two machines is not a realistic machine: it contains the scaled lines of
-    both spectra.
+    Each sample becomes `w x_i + (1 - w) x_j`, with w drawn from Beta(alpha, alpha) per sample. The partner j is a random
+    number of places before i in the batch, the same number for all samples. The sum of two machines is not a realistic
+    machine: it contains the scaled lines of both spectra.
 
     Args:
         alpha: parameter of the Beta distribution, > 0; small values leave one of the two samples almost unchanged.
@@ -136,7 +142,7 @@ class MixupAugmentation(Augmentation):
     def augment(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
         signals = as_signal_batch(batch.signals)
         distributions = as_distributions(as_label_batch(batch.targets, signals), self.num_classes)
-        partners = torch.randperm(len(signals), generator=generator, device=signals.device)
+        partners = draw_partners(len(signals), generator=generator, device=signals.device)
         # The labels use the weight as rounded to the precision of the signals.
         weights = beta_weights(len(signals), self.alpha, generator=generator, device=signals.device).to(signals.dtype)
         mixed = signals.index_select(0, partners).lerp_(signals, weights[:, None, None])
