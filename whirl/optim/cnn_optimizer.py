@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -254,62 +254,40 @@ def _keyword(keyword: str) -> str:
     return _words(keyword)
 
 
-class OptimizerConfig(dict[str, Any]):
-    """Settings of an optimizer, for `create_optimizer(model_params=..., **settings)`.
+class OptimizerConfig:
+    """Presets of optimizers, for `create_optimizer(model_params=..., **settings)`.
 
-    An immutable, hashable dictionary, so that presets cannot be modified by accident. `settings | {"lr": 3e-4}` returns
-    a modified copy as an ordinary dictionary, and `dict(settings)` an unmodified one, e.g. for YAML.
+    Every call returns a new dictionary, which can be changed and written to YAML.
 
     Example:
         >>> settings = OptimizerConfig.sgd_baseline()
-        >>> settings["momentum"], (settings | {"momentum": 0.8})["momentum"]
-        (0.9, 0.8)
         >>> settings["momentum"] = 0.8
-        Traceback (most recent call last):
-        TypeError: OptimizerConfig is immutable; use settings | {...} for a modified copy
+        >>> create_optimizer(model_params=nn.Linear(8, 2), **settings).defaults["momentum"]
+        0.8
     """
 
-    __slots__ = ()
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        if self:  # dict.__init__ would update an existing instance
-            self._reject_change()
-        super().__init__(*args, **kwargs)
-
-    def __hash__(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return hash(frozenset(self.items()))
-
-    @classmethod
-    def default(cls) -> OptimizerConfig:
+    @staticmethod
+    def default() -> dict[str, Any]:
         """Return AdamW with learning rate 1e-3 and little weight decay, a good starting point."""
-        return cls(optimizer_type="adamw", lr=1e-3, weight_decay=1e-4, betas=(0.9, 0.999))
+        return {"optimizer_type": "adamw", "lr": 1e-3, "weight_decay": 1e-4, "betas": (0.9, 0.999)}
 
-    @classmethod
-    def fast_convergence(cls) -> OptimizerConfig:
+    @staticmethod
+    def fast_convergence() -> dict[str, Any]:
         """Return AdamW with learning rate 3e-3 and a faster decay of the second moment, for few epochs.
 
         Halves the loss of WDCNN after three epochs; has no effect on a transformer.
         """
-        return cls(optimizer_type="adamw", lr=3e-3, weight_decay=1e-4, betas=(0.9, 0.99))
+        return {"optimizer_type": "adamw", "lr": 3e-3, "weight_decay": 1e-4, "betas": (0.9, 0.99)}
 
-    @classmethod
-    def strong_regularization(cls) -> OptimizerConfig:
+    @staticmethod
+    def strong_regularization() -> dict[str, Any]:
         """Return AdamW with 500 times the default weight decay, for transformers on small data (Touvron et al.)."""
-        return cls(optimizer_type="adamw", lr=1e-3, weight_decay=0.05, betas=(0.9, 0.999))
+        return {"optimizer_type": "adamw", "lr": 1e-3, "weight_decay": 0.05, "betas": (0.9, 0.999)}
 
-    @classmethod
-    def sgd_baseline(cls) -> OptimizerConfig:
+    @staticmethod
+    def sgd_baseline() -> dict[str, Any]:
         """Return SGD with Nesterov momentum and learning rate 1e-2, as in most published CNN baselines."""
-        return cls(optimizer_type="sgd", lr=1e-2, momentum=0.9, weight_decay=1e-4, nesterov=True)
-
-    def _reject_change(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise TypeError("OptimizerConfig is immutable; use settings | {...} for a modified copy")
-
-    __setitem__ = __delitem__ = __ior__ = _reject_change  # pyright: ignore[reportAssignmentType]
-    clear = pop = popitem = setdefault = update = _reject_change  # pyright: ignore[reportAssignmentType]
-
-    def __reduce__(self) -> tuple[type, tuple[dict[str, Any]]]:
-        return type(self), (dict(self),)  # copy and pickle would otherwise set the items one by one
+        return {"optimizer_type": "sgd", "lr": 1e-2, "momentum": 0.9, "weight_decay": 1e-4, "nesterov": True}
 
 
 def _build(
