@@ -195,6 +195,50 @@ def test_networks_report_scores_and_are_pruned(signals):
     assert optimizer.plot_optimization_history().axes[0].get_ylabel() == "score"
 
 
+def test_defaults_are_the_preset_of_the_model(data):
+    found = BayesianOptimizer().optimize(SVC, *data, n_trials=3)
+    assert set(found["best_params"]) == {"C", "gamma", "class_weight"}
+    found = BayesianOptimizer().optimize(new_model("SVM"), *data, n_trials=3, fixed_params={"degree": 2})
+    assert set(found["best_params"]) == {"svc__C", "svc__gamma", "svc__class_weight"}
+    assert found["best_estimator"].named_steps["svc"].degree == 2
+
+
+def test_unknown_scoring_is_found_before_the_first_candidate(data):
+    def no_model():
+        raise AssertionError("a candidate was trained")
+
+    with pytest.raises(ValueError, match="unknown scoring 'acuracy'; did you mean 'accuracy'"):
+        BayesianOptimizer().optimize(no_model, *data, 3, TREE, scoring="acuracy")
+
+
+def test_failed_search_leaves_no_results(data):
+    optimizer = BayesianOptimizer()
+    optimizer.optimize(DecisionTreeClassifier, *data, 2, TREE)
+    with pytest.raises(ValueError, match="none of 2 candidates has a score"):
+        optimizer.optimize(DecisionTreeClassifier, *data, 2, {"max_depth": IntDistribution(-2, -1)})
+    with pytest.raises(ValueError, match="no results yet"):
+        optimizer.get_results()
+
+
+def test_space_function_with_names_that_are_no_parameters_ends_the_search(data):
+    with pytest.raises(TypeError, match="unknown DecisionTreeClassifier parameter 'depth'; did you mean 'max_depth'"):
+        BayesianOptimizer().optimize(DecisionTreeClassifier, *data, 5, lambda trial: {"depth": 3})
+    with pytest.raises(TypeError, match=r"the search space returned \['max_depth'\], expected a dict"):
+        BayesianOptimizer().optimize(DecisionTreeClassifier, *data, 5, lambda trial: ["max_depth"])
+
+
+def test_stops_early_on_request(data):
+    def space(trial):
+        if trial.number == 2:
+            trial.study.stop()
+        return {"max_depth": trial.suggest_int("max_depth", 1, 4)}
+
+    assert BayesianOptimizer().optimize(DecisionTreeClassifier, *data, 9, space)["n_candidates"] == 3
+    assert (
+        BayesianOptimizer().optimize(SVC, *data, 30, {"degree": IntDistribution(1, 9)}, patience=4)["n_candidates"] == 5
+    )
+
+
 class OtherCallbacks(DecisionTreeClassifier):
     """Like LightGBM and CatBoost: `fit` has a parameter of the same name with another protocol."""
 

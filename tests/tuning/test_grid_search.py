@@ -14,13 +14,13 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, RandomizedS
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
+from sklearn.svm import SVC, SVR
 
 from whirl.tuning.cross_validated_search import make_folds
 from whirl.tuning.estimator import SignalClassifier
 from whirl.tuning.grid_search import GridSearchOptimizer, get_default_param_grid
 from whirl.tuning.random_search import RandomSearchOptimizer, get_default_param_distributions
-from whirl.tuning.spaces import new_model, preset_names
+from whirl.tuning.spaces import full_spaces, new_model, preset_names, preset_of
 
 FOREST = {"max_depth": [1, 3, None], "max_features": [0.2, 1.0]}
 SCALED_SVM = {"svc__C": loguniform(0.1, 100), "svc__gamma": loguniform(1e-3, 1)}
@@ -139,9 +139,11 @@ def test_figures_show_the_search():
 @pytest.mark.parametrize("name", preset_names())
 def test_presets_match_model_parameters(name):
     model = new_model(name, random_state=0)
-    known = model.get_params()
+    plain = model.steps[-1][1] if hasattr(model, "steps") else model
     grid, distributions = get_default_param_grid(name), get_default_param_distributions(name)
-    assert set(grid) | set(distributions) <= set(known)
+    assert set(grid) | set(distributions) <= set(plain.get_params())
+    assert set(full_spaces(model, grid)) | set(full_spaces(model, distributions)) <= set(model.get_params())
+    assert preset_of(model) == preset_of(plain) == name
     assert 2 <= np.prod([len(values) for values in grid.values()]) <= 100
     assert all(hasattr(values, "rvs") or len(values) > 1 for values in distributions.values())
 
@@ -165,9 +167,9 @@ X3, Y3, SPECIMENS3 = few_windows(n_specimens=4)
             {"cv": KFold(2, shuffle=True, random_state=0)},
             r"fold 1 of cv has specimen '\d' in both its training and its test part",
         ),
-        ({"groups": [None, *SPECIMENS3[1:]]}, r"groups\[0\] is None, expected the specimen of the row"),
+        ({"groups": [None, *SPECIMENS3[1:]]}, r"groups\[0\] is None, expected the specimen of the sample"),
         ({"groups": [*SPECIMENS3[:-1], np.nan]}, r"groups\[23\] is nan"),
-        ({"groups": SPECIMENS3[1:]}, "groups has 23 entries, but y has 24"),
+        ({"groups": SPECIMENS3[1:]}, "groups has 23 entries for 24 samples"),
         ({"y": Y3[1:]}, "X has 24 rows, but y has 23"),
         ({"scoring": "acuracy"}, "acuracy"),
         ({"scoring": ["accuracy", "f1"]}, "expected one score"),
@@ -223,7 +225,7 @@ def test_accepts_sparse_features_and_returns_python_numbers():
 
 
 def test_rejects_zero_n_iter():
-    with pytest.raises(ValueError, match="n_iter is 0, expected >= 1"):
+    with pytest.raises(ValueError, match="n_iter is 0, expected an integer >= 1"):
         RandomSearchOptimizer(n_jobs=1, verbose=0).search(SVC(), X3, Y3, SCALED_SVM, 0, 2, None)
 
 
@@ -242,3 +244,41 @@ def test_results_require_search(optimizer):
             optimizer.plot_grid_results("a", "b")
         else:
             optimizer.plot_search_results("a")
+
+
+@pytest.mark.parametrize("model", [SVC(), make_pipeline(StandardScaler(), SVC())], ids=["estimator", "pipeline"])
+def test_searches_have_defaults_for_everything_but_the_model_and_the_data(model):
+    X, y, specimens = few_windows()
+    grid = GridSearchOptimizer(n_jobs=1, verbose=0).search(model, X, y, groups=specimens)
+    random = RandomSearchOptimizer(n_jobs=1, verbose=0).search(model, X, y, groups=specimens)
+    assert (grid["n_candidates"], random["n_candidates"]) == (25, 10)
+    prefix = "svc__" if hasattr(model, "steps") else ""
+    assert set(grid["best_params"]) == {f"{prefix}C", f"{prefix}gamma"}
+    assert model.set_params(**grid["best_params"])
+    explicit = GridSearchOptimizer(n_jobs=1, verbose=0)
+    explicit.search(model, X, y, get_default_param_grid("SVM"), 5, "accuracy", groups=specimens)
+    assert explicit.get_results()["mean_score"].max() == grid["best_score"]
+
+
+def test_estimator_without_preset_needs_a_space():
+    with pytest.raises(
+        ValueError, match="KNeighborsClassifier has no default search space, only RandomForestClassifier"
+    ):
+        GridSearchOptimizer(n_jobs=1, verbose=0).search(KNeighborsClassifier(), X3, Y3)
+
+
+def test_regression_has_folds_of_complete_specimens():
+    X, _, specimens = few_windows()
+    optimizer = GridSearchOptimizer(n_jobs=1, verbose=0)
+    found = optimizer.search(SVR(), X, X[:, 0], {"C": [1.0, 10.0]}, 3, "r2", groups=specimens)
+    theirs = GridSearchCV(SVR(), {"C": [1.0, 10.0]}, cv=GroupKFold(3), scoring="r2").fit(X, X[:, 0], groups=specimens)
+    assert found["best_score"] == theirs.best_score_
+
+
+def test_failed_search_leaves_no_results():
+    optimizer = GridSearchOptimizer(n_jobs=1, verbose=0)
+    optimizer.search(SVC(), X3, Y3, {"C": [1.0]}, 2)
+    with pytest.raises(ValueError, match="no candidate could be trained"):
+        optimizer.search(SVC(), X3, Y3, {"C": [-1.0]}, 2)
+    with pytest.raises(NotFittedError):
+        optimizer.get_results()

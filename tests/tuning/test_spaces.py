@@ -37,7 +37,7 @@ def test_scipy_and_optuna_draws_are_in_range(name):
                 assert space.low <= value <= space.high
         if isinstance(space, IntRange):
             assert set(drawn) <= set(range(space.low, space.high + 1))
-    new_model(name).set_params(**trial.params)
+    new_model(name, **trial.params)
 
 
 def test_log_draws_are_uniform_over_decades():

@@ -1,5 +1,6 @@
 """Tests of workers: sampling, failed candidates, dead workers, and that every candidate is completed once."""
 
+import math
 import os
 import signal
 import threading
@@ -333,3 +334,51 @@ def test_sigterm_releases_the_trial(tmp_path):
         run_trials(open_study(tmp_path / "s"), SPACE, objective, 2)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert candidates(open_study(tmp_path / "s"))[0].state.name == "WAITING"
+
+
+# -- ending early ----------------------------------------------------------------------------------------
+
+
+def test_stop_ends_search_before_the_next_candidate():
+    study = open_study(None)
+
+    def stop_in_third(trial):
+        if trial.number == 2:
+            study.stop()
+        return score(trial)
+
+    assert len(run_trials(study, SPACE, stop_in_third, 9)) == 3
+    assert len(run_trials(study, SPACE, score, 5)) == 5  # a later call continues the search
+
+
+def test_patience_ends_search_without_progress():
+    values = [1.0, 2.0, 2.0, 1.5, math.nan, 3.0]
+    trials = run_trials(open_study(None), SPACE, lambda trial: values[trial.number], 6, patience=3)
+    assert [trial.number for trial in trials] == [0, 1, 2, 3, 4]
+
+
+def test_timeout_ends_search_after_a_candidate(monkeypatch):
+    clock = iter(range(0, 1000, 4))
+    monkeypatch.setattr(worker_module.time, "monotonic", lambda: next(clock))
+    assert 1 <= len(run_trials(open_study(None), SPACE, score, 50, timeout_s=100, grace_s=1e9)) < 50
+
+
+def test_waiting_candidates_are_no_results_of_a_stopped_search():
+    study = open_study(None)
+    for x in (0.1, 0.2, 0.3):
+        study.enqueue_trial({"x": x})
+
+    def stop(trial):
+        study.stop()
+        return score(trial)
+
+    assert [trial.params["x"] for trial in run_trials(study, SPACE, stop, 9)] == [0.1]
+
+
+def test_retry_of_a_worker_that_died_before_drawing_keeps_enqueued_parameters(tmp_path):
+    study = open_study(tmp_path / "study.log")
+    study.enqueue_trial({"x": 0.25, "kind": "b"})
+    trial = study.ask()
+    trial.set_user_attr("worker", DEAD | {"host": "here", "claim": "", "heartbeat": 0, "is_drawn": False})
+    first, *_ = run_trials(open_study(tmp_path / "study.log"), SPACE, score, 2)
+    assert (first.params["x"], first.params["kind"]) == (0.25, "b")

@@ -68,13 +68,18 @@ def next_attempt(trial: optuna.trial.FrozenTrial) -> int:
 
 
 def retry_of(trial: optuna.trial.FrozenTrial) -> optuna.trial.FrozenTrial:
-    """Create a waiting trial with the same parameters, or without any if the worker died before all were drawn."""
+    """Create a waiting trial with the same parameters.
+
+    If the worker died before all of them were drawn, only those that were enqueued are the same.
+    """
     optuna = import_optuna()
     is_drawn = trial.user_attrs.get("worker", {}).get("is_drawn", False)
     return optuna.create_trial(
         state=optuna.trial.TrialState.WAITING,
         params=trial.params if is_drawn else {},
         distributions=trial.distributions if is_drawn else {},
+        # what `Study.enqueue_trial` stores, until the parameters are drawn
+        system_attrs={name: value for name, value in trial.system_attrs.items() if name == "fixed_params"},
         user_attrs={"retry_of": trial.number, "attempt": next_attempt(trial)},
     )
 

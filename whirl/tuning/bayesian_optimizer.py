@@ -7,16 +7,18 @@ import inspect
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from whirl.tuning.attempts import best_trial
+from whirl.tuning.cross_validated_search import check_scorer
+from whirl.tuning.groups import check_no_specimen_in_both, specimen_ids
 from whirl.tuning.plots import plot_history, plot_importances
 from whirl.tuning.results import check_parameter_names, results_table
-from whirl.tuning.spaces import preset_optuna
+from whirl.tuning.spaces import full_spaces, preset_of, preset_optuna
 from whirl.tuning.study import Space, describe_space, import_optuna, open_study, param_importances
 from whirl.tuning.trial import ReportToTrial, Trial
 from whirl.tuning.worker import run_trials, suggest_params
@@ -67,8 +69,8 @@ class BayesianOptimizer:
         y_train: Any,
         X_val: Any,
         y_val: Any,
-        n_trials: int,
-        param_space: Space,
+        n_trials: int = 50,
+        param_space: Space | None = None,
         *,
         scoring: str | Callable[..., float] | None = None,
         fixed_params: Mapping[str, Any] | None = None,
@@ -77,6 +79,8 @@ class BayesianOptimizer:
         storage: str | Path | None = None,
         study_name: str = "search",
         pruner: str | None = "median",
+        timeout_s: float | None = None,
+        patience: int | None = None,
     ) -> dict[str, Any]:
         """Train candidates on the training data and score them on the validation data.
 
@@ -94,8 +98,11 @@ class BayesianOptimizer:
             X_val: validation samples, `[m, ...]`.
             y_val: validation labels, `[m]`.
             n_trials: total number of candidates, >= 1.
-            param_space: `{name: Optuna distribution}`, or a function of an Optuna trial, see `worker.run_trials`.
-            scoring: scikit-learn scorer name or function, higher is better; None for the estimator's own `score`.
+            param_space: `{name: Optuna distribution}`, or a function of an Optuna trial, see `worker.run_trials`; None
+                for the preset of the model, see `get_model_search_space`. In a pipeline, parameters of the last step
+                can be named without its prefix.
+            scoring: scikit-learn scorer name or function, higher is better; None for the estimator's own `score`, which
+                is the accuracy of classifiers.
             fixed_params: parameters that are the same for all candidates.
             groups_train: specimen of each training sample, `[n]`. If given with `groups_val`, a specimen in both is an
                 error.
@@ -103,6 +110,9 @@ class BayesianOptimizer:
             storage: where the study is stored, see `storage.open_storage`; None for in memory.
             study_name: name of the study in the storage.
             pruner: `'median'`, `'hyperband'`, or None.
+            timeout_s: time in seconds after which no further candidate is started, > 0; None for no limit.
+            patience: number of candidates in a row without a better score after which the search ends, >= 1; None for
+                no limit.
 
         Returns:
             `best_params` (the searched parameters), `best_score`, `best_estimator` (trained on `X_train` only),
@@ -112,24 +122,20 @@ class BayesianOptimizer:
             ValueError: the estimator does not have a parameter, or it is both fixed and searched; a specimen is in both
                 training and validation data; the study was created with other data or settings; no candidate has a
                 score.
-            TypeError: a range is not an Optuna distribution.
+            TypeError: a range is not an Optuna distribution, or a function returns a name that is no parameter.
             OSError: the storage cannot be used.
         """
-        groups_train, groups_val = (None if groups is None else list(groups) for groups in (groups_train, groups_val))
-        check_same_length("groups_train", groups_train, y_train)
-        check_same_length("groups_val", groups_val, y_val)
-        check_no_specimen_in_both(groups_train, groups_val)
-        fixed = dict(fixed_params or {})
-        space = describe_space(param_space)
-        if isinstance(param_space, Mapping):
-            check_parameter_names(param_space)
-            _check_parameters(model_class, param_space, fixed)
+        self.study, self.trials = None, []  # after a failed search there are no results
+        check_sample_groups(groups_train, y_train, groups_val, y_val)
+        check_scorer(scoring)
+        fixed = full_spaces(model_class, dict(fixed_params or {}))
+        space = _resolved_space(model_class, param_space, fixed)
         data = (X_train, y_train, X_val, y_val)
-        search = _Search(model_class, data, param_space, scoring, fixed, self.random_state)
+        search = _Search(model_class, data, space, scoring, fixed, self.random_state)
         self._score_label = scoring if isinstance(scoring, str) else "score"
-        fingerprint = {} if storage is None else {"space": space, **search.describe()}
+        fingerprint = {} if storage is None else {"space": describe_space(space), **search.describe()}
         self.study = open_study(storage, study_name, pruner=pruner, seed=self.random_state, fingerprint=fingerprint)
-        self.trials = run_trials(self.study, param_space, search.score, n_trials)
+        self.trials = run_trials(self.study, space, search.score, n_trials, timeout_s=timeout_s, patience=patience)
         best = best_trial(self.trials)
         states = [trial.state.name for trial in self.trials]
         return {
@@ -242,6 +248,8 @@ class _Search:
         return {"model": model, "fixed_params": fixed, "scoring": _text(self.scoring), "data": data}
 
     def _fitted(self, params: dict[str, Any], callbacks: list[Any]) -> Any:
+        if not isinstance(self.space, Mapping):
+            _check_returned(self.model, params, self.fixed)
         estimator = _build(self.model, {**self.fixed, **params}, self.seed)
         options: dict[str, Any] = {}
         if getattr(estimator, "reports_epochs", False):  # the callbacks of other libraries have other protocols
@@ -269,6 +277,26 @@ def _is_estimator(model: Any) -> bool:
     return hasattr(model, "set_params") and not isinstance(model, type)
 
 
+def _resolved_space(model: Any, space: Space | None, fixed: Mapping[str, Any]) -> Space:
+    """Return the preset of the model for None, and distributions with the names that a pipeline has for them."""
+    if space is None:
+        space = preset_optuna(preset_of(model))
+    if not isinstance(space, Mapping):
+        return space
+    distributions = full_spaces(model, space)
+    check_parameter_names(distributions)
+    _check_parameters(model, distributions, fixed)
+    return distributions
+
+
+def _check_returned(model: Any, params: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
+    """Raise `TypeError`, which ends the search, if a space function returned a name that is no parameter."""
+    try:
+        _check_parameters(model, params, fixed)
+    except ValueError as error:
+        raise TypeError(f"param_space returned {dict(params)}: {error}") from error
+
+
 def _check_parameters(model: Any, space: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
     """Raise if the model lacks a parameter; a function with `**kwargs` accepts any."""
     if both := sorted(set(space) & set(fixed)):
@@ -286,33 +314,19 @@ def _check_parameters(model: Any, space: Mapping[str, Any], fixed: Mapping[str, 
             raise ValueError(unknown_name(f"{name} parameter", parameter, known))
 
 
-def check_same_length(name: str, groups: Sequence[Any] | None, labels: Any) -> None:
-    """Raise `ValueError` unless there is one group per label."""
-    if groups is not None and len(groups) != len(labels):
-        raise ValueError(f"{name} has {len(groups)} entries for {len(labels)} samples")
-
-
-def check_no_specimen_in_both(groups_train: Sequence[Any] | None, groups_val: Sequence[Any] | None) -> None:
-    """Validate that no specimen is in both training and validation data.
-
-    Otherwise a model could recognize the specimen instead of the fault, and the score would be too high.
+def check_sample_groups(
+    groups_train: Iterable[Any] | None, y_train: Any, groups_val: Iterable[Any] | None, y_val: Any
+) -> None:
+    """Validate the specimens of training and validation samples, see `groups`.
 
     Raises:
-        ValueError: a specimen is in both; or only one of the two is given.
-
-    Example:
-        >>> check_no_specimen_in_both(["rig 1", "rig 2"], ["rig 3"])
+        ValueError: their number is not that of the labels, one is missing, or one is in both parts.
     """
-    if groups_train is None and groups_val is None:
-        return
-    if groups_train is None or groups_val is None:
-        raise ValueError("only one of groups_train and groups_val is given, expected both or neither")
-    shared = sorted(set(groups_train) & set(groups_val), key=str)
-    if shared:
-        raise ValueError(
-            f"specimen {shared[0]!r} is in both training and validation data"
-            + (f", and {len(shared) - 1} more" if len(shared) > 1 else "")
-        )
+    train, val = (None if groups is None else list(groups) for groups in (groups_train, groups_val))
+    for name, groups, labels in (("groups_train", train, y_train), ("groups_val", val, y_val)):
+        if groups is not None:
+            specimen_ids(name, groups, len(labels))
+    check_no_specimen_in_both(train, val)
 
 
 def _text(value: Any) -> str:
@@ -347,7 +361,8 @@ def get_model_search_space(model_name: str) -> dict[str, Any]:
         model_name: `'RandomForest'`, `'SVM'`, `'GradientBoosting'`, `'MLP'`, or a network of the registry.
 
     Returns:
-        `{parameter: Optuna distribution}`, for the parameters of `spaces.new_model(model_name)`.
+        `{parameter: Optuna distribution}`, for the estimator itself; in `BayesianOptimizer` also for a pipeline that
+        ends with it.
 
     Raises:
         ValueError: there is no such preset; the message lists the known ones.

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from whirl.tuning.groups import check_disjoint, specimen_ids
 from whirl.tuning.results import check_parameter_names, plain, table_of_cv_results
-from whirl.validation import unknown_name
+from whirl.validation import check_name, unknown_name
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -56,9 +57,12 @@ class CrossValidatedSearch:
         groups: Iterable[Any] | None,
     ) -> dict[str, Any]:  # fmt: skip
         """Cross-validate the candidates of `make(estimator, **options)`, and fit the best one to all data."""
+        from sklearn.base import is_regressor
+
+        self.searched = None  # after a failed search there are no results
         check_parameters(model, names)
         check_one_score(model, scoring)
-        folds = make_folds(cv, X, y, groups)
+        folds = make_folds(cv, X, y, groups, classifier=not is_regressor(model))
         options = {"scoring": scoring, "cv": folds, "n_jobs": self.n_jobs, "verbose": self.verbose}
         searched = _fit(make(with_seed(model, self.random_state), **options), X, y)
         self.searched = searched
@@ -123,11 +127,30 @@ def check_one_score(model: Any, scoring: Any) -> None:
     """
     from sklearn.metrics import check_scoring
 
-    if scoring is not None and not isinstance(scoring, str) and not callable(scoring):
+    check_scorer(scoring)
+    check_scoring(model, scoring)
+
+
+def check_scorer(scoring: Any) -> None:
+    """Validate the name of a scikit-learn scorer, a function, or None.
+
+    Raises:
+        ValueError: there is no such scorer, or there are several.
+
+    Example:
+        >>> check_scorer("acuracy")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        ValueError: unknown scoring 'acuracy'; did you mean 'accuracy'? Expected one of: ...
+    """
+    from sklearn.metrics import get_scorer_names
+
+    if isinstance(scoring, str):
+        check_name("scoring", scoring, get_scorer_names())
+    elif scoring is not None and not callable(scoring):
         raise ValueError(
             f"scoring is {scoring!r}, expected one score: the name of a scikit-learn scorer, or a function"
         )
-    check_scoring(model, scoring)
 
 
 def with_seed(model: Any, seed: int) -> Any:
@@ -149,7 +172,7 @@ def _is_seed(name: str) -> bool:
     return name.split("__")[-1] == "random_state"
 
 
-def make_folds(cv: Any, X: Any, y: Any, groups: Iterable[Any] | None = None) -> Folds:
+def make_folds(cv: Any, X: Any, y: Any, groups: Iterable[Any] | None = None, *, classifier: bool = True) -> Folds:
     """Return the row indices of each fold's training and test part; no group is in both.
 
     Args:
@@ -159,11 +182,12 @@ def make_folds(cv: Any, X: Any, y: Any, groups: Iterable[Any] | None = None) -> 
             its own.
         X: samples, `[n, ...]`.
         y: labels, `[n]`.
-        groups: specimen of each row, `[n]`.
+        groups: specimen of each row, `[n]`, see `groups.specimen_ids`.
+        classifier: whether the labels are classes; False for regression, whose folds are not stratified.
 
     Raises:
         ValueError: the lengths differ, there are fewer groups than folds, a splitter that ignores groups splits one of
-            them, or a group is None or NaN.
+            them, or a group is missing.
 
     Example:
         >>> import numpy as np
@@ -178,35 +202,27 @@ def make_folds(cv: Any, X: Any, y: Any, groups: Iterable[Any] | None = None) -> 
     if groups is None:
         from sklearn.model_selection import check_cv
 
-        splitter: Any = check_cv(cv, labels, classifier=True)
+        splitter: Any = check_cv(cv, labels, classifier=classifier)
         return list(splitter.split(X, labels))
-    specimens = _check_specimens(groups)
-    if len(specimens) != len(labels):
-        raise ValueError(f"groups has {len(specimens)} entries, but y has {len(labels)}")
-    splitter = _splitter(cv, labels, specimens)
+    ids, specimens = specimen_ids("groups", groups, len(labels))
+    splitter = _splitter(cv, labels, ids, classifier)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The groups parameter is ignored")  # a group in both parts raises below
-        folds = list(splitter.split(X, labels, specimens))
-    _check_disjoint(folds, specimens)
+        folds = list(splitter.split(X, labels, ids))
+    check_disjoint(folds, ids, specimens)
     return folds
 
 
-def _check_specimens(groups: Iterable[Any]) -> np.ndarray:
-    names = list(groups)
-    for row, name in enumerate(names):
-        if name is None or name != name:  # NaN
-            raise ValueError(f"groups[{row}] is {name}, expected the specimen of the row")
-    return np.asarray(names)
-
-
-def _splitter(cv: Any, labels: np.ndarray, specimens: np.ndarray) -> Any:
-    from sklearn.model_selection import StratifiedGroupKFold, check_cv
+def _splitter(cv: Any, labels: np.ndarray, specimens: np.ndarray, classifier: bool) -> Any:
+    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, check_cv
 
     if isinstance(cv, bool) or not isinstance(cv, int | np.integer):
-        return check_cv(cv, labels, classifier=True)
+        return check_cv(cv, labels, classifier=classifier)
     n_specimens = len(np.unique(specimens))
     if n_specimens < cv:
         raise ValueError(f"{n_specimens} specimens are too few for {cv} folds: each fold needs at least one")
+    if not classifier:
+        return GroupKFold(int(cv))
     for label in np.unique(labels):
         if len(np.unique(specimens[labels == label])) == 1:
             warnings.warn(
@@ -214,16 +230,6 @@ def _splitter(cv: Any, labels: np.ndarray, specimens: np.ndarray) -> Any:
                 stacklevel=5,
             )
     return StratifiedGroupKFold(int(cv))
-
-
-def _check_disjoint(folds: Sequence[tuple[np.ndarray, np.ndarray]], specimens: np.ndarray) -> None:
-    for number, (train, test) in enumerate(folds, start=1):
-        shared = sorted(set(specimens[train]) & set(specimens[test]), key=str)
-        if shared:
-            raise ValueError(
-                f"fold {number} of cv has specimen {str(shared[0])!r} in both its training and its test part; use "
-                "a number of folds, or a splitter that respects groups, e.g. GroupKFold"
-            )
 
 
 def names_of(space: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[str]:

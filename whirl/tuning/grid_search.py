@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from whirl.tuning.cross_validated_search import CrossValidatedSearch, Scoring, names_of
 from whirl.tuning.plots import plot_heatmap
-from whirl.tuning.spaces import preset_grid
+from whirl.tuning.spaces import full_spaces, preset_grid, preset_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,9 +45,9 @@ class GridSearchOptimizer(CrossValidatedSearch):
         model: Any,
         X: Any,
         y: Any,
-        param_grid: Grid,
-        cv: Any,
-        scoring: Scoring,
+        param_grid: Grid | None = None,
+        cv: Any = 5,
+        scoring: Scoring = None,
         *,
         groups: Iterable[Any] | None = None,
     ) -> dict[str, Any]:
@@ -57,9 +57,11 @@ class GridSearchOptimizer(CrossValidatedSearch):
             model: scikit-learn classifier, e.g. `SignalClassifier` or a pipeline; it is not modified.
             X: samples, `[n, ...]`.
             y: labels, `[n]`.
-            param_grid: `{parameter: values}`, or a list of such grids.
+            param_grid: `{parameter: values}`, or a list of such grids; None for the preset of the model, see
+                `get_default_param_grid`. In a pipeline, parameters of the last step can be named without its prefix.
             cv: number of folds >= 2, or a scikit-learn splitter.
-            scoring: scikit-learn scorer name or function, higher is better; None for the model's own `score`.
+            scoring: scikit-learn scorer name or function, higher is better; None for the model's own `score`, which is
+                the accuracy of classifiers.
             groups: specimen of each sample, `[n]`; no specimen is in both parts of a fold. Without groups each sample
                 counts as a specimen of its own, so windows of one recording in both parts make the score too high.
 
@@ -73,8 +75,9 @@ class GridSearchOptimizer(CrossValidatedSearch):
         """
         from sklearn.model_selection import GridSearchCV
 
-        make = partial(GridSearchCV, param_grid=param_grid)
-        return self._search(make, model, X, y, names_of(param_grid), cv, scoring, groups)
+        grids = full_spaces(model, preset_grid(preset_of(model)) if param_grid is None else param_grid)
+        make = partial(GridSearchCV, param_grid=grids)
+        return self._search(make, model, X, y, names_of(grids), cv, scoring, groups)
 
     def plot_grid_results(self, param1: str, param2: str) -> Figure:
         """Plot the best score for each pair of values of two parameters as a heat map.
@@ -97,7 +100,8 @@ def get_default_param_grid(model_name: str) -> dict[str, list[Any]]:
         model_name: `'RandomForest'`, `'SVM'`, `'GradientBoosting'`, `'MLP'`, or a network of the registry.
 
     Returns:
-        `{parameter: values}`, for the parameters of `spaces.new_model(model_name)`.
+        `{parameter: values}`, for the estimator itself; in the searches of this package also for a pipeline that ends
+        with it.
 
     Raises:
         ValueError: there is no such preset; the message lists the known ones.

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from whirl.tuning.cross_validated_search import CrossValidatedSearch, Scoring, names_of
 from whirl.tuning.plots import plot_parameter
-from whirl.tuning.spaces import preset_distributions
+from whirl.tuning.spaces import full_spaces, preset_distributions, preset_of
+from whirl.validation import check_count
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,10 +48,10 @@ class RandomSearchOptimizer(CrossValidatedSearch):
         model: Any,
         X: Any,
         y: Any,
-        param_dist: Distributions,
-        n_iter: int,
-        cv: Any,
-        scoring: Scoring,
+        param_dist: Distributions | None = None,
+        n_iter: int = 10,
+        cv: Any = 5,
+        scoring: Scoring = None,
         *,
         groups: Iterable[Any] | None = None,
     ) -> dict[str, Any]:
@@ -61,10 +62,12 @@ class RandomSearchOptimizer(CrossValidatedSearch):
             X: samples, `[n, ...]`.
             y: labels, `[n]`.
             param_dist: `{parameter: SciPy distribution or list of values}`, values being drawn uniformly; or a list of
-                such dicts.
+                such dicts; None for the preset of the model, see `get_default_param_distributions`. In a pipeline,
+                parameters of the last step can be named without its prefix.
             n_iter: number of candidates, >= 1; all combinations if only lists are given and they have fewer.
             cv: number of folds >= 2, or a scikit-learn splitter.
-            scoring: scikit-learn scorer name or function, higher is better; None for the model's own `score`.
+            scoring: scikit-learn scorer name or function, higher is better; None for the model's own `score`, which is
+                the accuracy of classifiers.
             groups: specimen of each sample, `[n]`, see `GridSearchOptimizer.search`.
 
         Returns:
@@ -76,14 +79,12 @@ class RandomSearchOptimizer(CrossValidatedSearch):
         """
         from sklearn.model_selection import ParameterGrid, RandomizedSearchCV
 
-        if n_iter < 1:
-            raise ValueError(f"n_iter is {n_iter}, expected >= 1")
-        if isinstance(param_dist, Mapping) and not any(hasattr(values, "rvs") for values in param_dist.values()):
-            n_iter = min(n_iter, len(ParameterGrid(param_dist)))
-        make = partial(
-            RandomizedSearchCV, param_distributions=param_dist, n_iter=n_iter, random_state=self.random_state
-        )
-        return self._search(make, model, X, y, names_of(param_dist), cv, scoring, groups)
+        n_iter = check_count("n_iter", n_iter)
+        spaces = full_spaces(model, preset_distributions(preset_of(model)) if param_dist is None else param_dist)
+        if isinstance(spaces, Mapping) and not any(hasattr(values, "rvs") for values in spaces.values()):
+            n_iter = min(n_iter, len(ParameterGrid(spaces)))
+        make = partial(RandomizedSearchCV, param_distributions=spaces, n_iter=n_iter, random_state=self.random_state)
+        return self._search(make, model, X, y, names_of(spaces), cv, scoring, groups)
 
     def plot_search_results(self, param_name: str) -> Figure:
         """Plot the scores over the values of one parameter, marking the best candidate.
@@ -102,7 +103,8 @@ def get_default_param_distributions(model_name: str) -> dict[str, Any]:
         model_name: `'RandomForest'`, `'SVM'`, `'GradientBoosting'`, `'MLP'`, or a network of the registry.
 
     Returns:
-        `{parameter: SciPy distribution or list of values}`, for the parameters of `spaces.new_model(model_name)`.
+        `{parameter: SciPy distribution or list of values}`, for the estimator itself; in the searches of this package
+        also for a pipeline that ends with it.
 
     Raises:
         ValueError: there is no such preset; the message lists the known ones.

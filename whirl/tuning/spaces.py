@@ -20,7 +20,7 @@ The size of a grid is a product, so grids omit the parameters that matter least,
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,9 +131,9 @@ CLASSICAL: Mapping[str, Mapping[str, Space]] = {
         "class_weight": _WEIGHTS,
     },
     "SVM": {
-        "svc__C": Range(0.1, 1000.0, n_grid=5, log=True),
-        "svc__gamma": Range(1e-4, 1.0, n_grid=5, log=True),
-        "svc__class_weight": _WEIGHTS,
+        "C": Range(0.1, 1000.0, n_grid=5, log=True),
+        "gamma": Range(1e-4, 1.0, n_grid=5, log=True),
+        "class_weight": _WEIGHTS,
     },
     "GradientBoosting": {
         "learning_rate": Range(0.02, 0.3, n_grid=3, log=True),
@@ -143,13 +143,21 @@ CLASSICAL: Mapping[str, Mapping[str, Space]] = {
         "max_features": Range(0.05, 1.0, log=True),
     },
     "MLP": {
-        "mlpclassifier__hidden_layer_sizes": IntRange(32, 256, n_grid=3),
-        "mlpclassifier__learning_rate_init": Range(3e-4, 3e-2, n_grid=3, log=True),
-        "mlpclassifier__alpha": Range(1e-5, 1.0, n_grid=4, log=True),
-        "mlpclassifier__batch_size": Choice((32, 64, 128)),
+        "hidden_layer_sizes": IntRange(32, 256, n_grid=3),
+        "learning_rate_init": Range(3e-4, 3e-2, n_grid=3, log=True),
+        "alpha": Range(1e-5, 1.0, n_grid=4, log=True),
+        "batch_size": Choice((32, 64, 128)),
     },
 }
-"""Presets of the models that take features; parameters of a pipeline step are prefixed with its name."""
+"""Presets of the models that take features, with the parameter names of the estimator itself."""
+
+_CLASSES = {
+    "RandomForestClassifier": "RandomForest",
+    "SVC": "SVM",
+    "GradientBoostingClassifier": "GradientBoosting",
+    "MLPClassifier": "MLP",
+}
+"""Presets by the name of scikit-learn's class."""
 
 _NETWORK: Mapping[str, Space] = {
     "lr": Range(3e-4, 3e-2, n_grid=5, log=True),
@@ -183,13 +191,14 @@ def preset(name: str) -> dict[str, Space]:
         name: one of `preset_names()`.
 
     Returns:
-        `{parameter: range or choice}`, for the parameters of `new_model(name)`.
+        `{parameter: range or choice}`, for the parameters of the estimator; `new_model(name)` may be a pipeline that
+        ends with it.
 
     Raises:
         ValueError: there is no such preset; the message lists the known ones.
 
     Example:
-        >>> preset("SVM")["svc__C"]
+        >>> preset("SVM")["C"]
         Range(low=0.1, high=1000.0, n_grid=5, log=True)
         >>> preset("Forest")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
@@ -198,6 +207,48 @@ def preset(name: str) -> dict[str, Space]:
     """
     check_name("preset", name, preset_names())
     return dict(CLASSICAL[name]) if name in CLASSICAL else {**_NETWORK, **_SPECIAL.get(name, {})}
+
+
+def preset_of(model: Any) -> str:
+    """Return the name of the preset of an estimator or of its class; a pipeline has that of its last step.
+
+    Raises:
+        ValueError: the estimator has none; the message lists the estimators that have one.
+
+    Example:
+        >>> from sklearn.svm import SVC
+        >>> preset_of(SVC), preset_of(new_model("SVM")), preset_of(new_model("wdcnn"))
+        ('SVM', 'SVM', 'wdcnn')
+    """
+    last = model.steps[-1][1] if hasattr(model, "steps") else model
+    name = (last if isinstance(last, type) else type(last)).__name__
+    if name == "SignalClassifier":
+        return getattr(last, "model", "cnn1d")
+    if name not in _CLASSES:
+        known = ", ".join([*_CLASSES, "SignalClassifier"])
+        raise ValueError(f"{name} has no default search space, only {known} have one; give the parameters to search")
+    return _CLASSES[name]
+
+
+def full_spaces(model: Any, space: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Any:
+    """Return a search space, or a list of them, with the names that a pipeline has for parameters of its last step.
+
+    Names that the model itself has, or that neither has, are unchanged.
+
+    Example:
+        >>> from sklearn.pipeline import make_pipeline
+        >>> from sklearn.preprocessing import StandardScaler
+        >>> from sklearn.svm import SVC
+        >>> full_spaces(make_pipeline(StandardScaler(), SVC()), {"C": [1, 10], "svc__gamma": [0.1]})
+        {'svc__C': [1, 10], 'svc__gamma': [0.1]}
+    """
+    if not hasattr(model, "steps"):
+        return space
+    if not isinstance(space, Mapping):
+        return [full_spaces(model, part) for part in space]
+    known, last = model.get_params(), model.steps[-1][0]
+    full = {name: f"{last}__{name}" if name not in known else name for name in space}
+    return {full[name] if full[name] in known else name: values for name, values in space.items()}
 
 
 def preset_grid(name: str) -> dict[str, list[Any]]:
@@ -215,7 +266,7 @@ def preset_distributions(name: str) -> dict[str, Any]:
     """Return the preset as SciPy distributions and lists of values, for `RandomizedSearchCV`.
 
     Example:
-        >>> preset_distributions("SVM")["svc__class_weight"]
+        >>> preset_distributions("SVM")["class_weight"]
         [None, 'balanced']
     """
     return {parameter: space.distribution() for parameter, space in preset(name).items()}
@@ -228,7 +279,7 @@ def preset_optuna(name: str) -> dict[str, Any]:
         ImportError: Optuna is not installed.
 
     Example:
-        >>> preset_optuna("SVM")["svc__gamma"]
+        >>> preset_optuna("SVM")["gamma"]
         FloatDistribution(high=1.0, log=True, low=0.0001, step=None)
     """
     return {parameter: space.optuna() for parameter, space in preset(name).items()}
@@ -243,7 +294,8 @@ def new_model(name: str, random_state: int | None = None, **settings: Any) -> An
     Args:
         name: one of `preset_names()`.
         random_state: seed of the model; None to keep the default of the estimator.
-        **settings: parameters of the estimator, e.g. `epochs=20` for a network.
+        **settings: parameters of the estimator, e.g. `epochs=20` for a network, or `C=10` for the support vector
+            machine.
 
     Raises:
         ValueError: there is no such preset, or the estimator lacks a parameter.
@@ -254,7 +306,8 @@ def new_model(name: str, random_state: int | None = None, **settings: Any) -> An
     """
     preset(name)
     seed = {} if random_state is None else {"random_state": random_state}
-    return _build(name, seed).set_params(**settings)
+    model = _build(name, seed)
+    return model.set_params(**full_spaces(model, settings))
 
 
 def _build(name: str, seed: dict[str, Any]) -> Any:

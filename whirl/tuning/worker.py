@@ -33,6 +33,7 @@ from whirl.tuning.process import has_exited, this_process
 from whirl.tuning.storage import import_optuna, retry, storage_errors
 from whirl.tuning.study import Space, describe_space
 from whirl.tuning.trial import Outcome, Trial
+from whirl.validation import check_count, check_number
 
 if TYPE_CHECKING:
     import optuna
@@ -53,6 +54,8 @@ def run_trials(
     objective: Callable[[Trial], float],
     n_trials: int,
     *,
+    timeout_s: float | None = None,
+    patience: int | None = None,
     heartbeat_s: float = 5.0,
     grace_s: float = 60.0,
 ) -> list[optuna.trial.FrozenTrial]:
@@ -78,11 +81,14 @@ def run_trials(
             every rank, and the score of rank 0 counts. The trial is pruned if it raises `optuna.TrialPruned`, or if a
             `ReportToTrial` stopped its training.
         n_trials: total number of candidates, >= 1, including those of earlier calls and of other workers.
+        timeout_s: time in seconds after which this worker starts no further candidate, > 0; None for no limit.
+        patience: number of candidates in a row without a better score after which no worker starts another one, >= 1;
+            None for no limit. `study.stop()` ends the search in the same way.
         heartbeat_s: interval between two heartbeats, in seconds, > 0.
         grace_s: time without a heartbeat after which a worker counts as dead, in seconds, > `heartbeat_s`.
 
     Returns:
-        The last trial of each candidate, in order, on every rank.
+        The last trial of each candidate, in order, on every rank; fewer than `n_trials` if the search was stopped.
 
     Raises:
         ValueError: an argument is out of range; no candidate has a score (the message names the first cause).
@@ -103,8 +109,9 @@ def run_trials(
         )
     if isinstance(space, Mapping):
         describe_space(space)
-    worker = None if study is None else _Worker(study, space, n_trials, heartbeat_s, grace_s)
-    with _exit_on_sigterm():
+    limits = _Limits(n_trials, timeout_s, patience)
+    worker = None if study is None else _Worker(study, space, limits, heartbeat_s, grace_s)
+    with _exit_on_sigterm(), _stoppable(study, limits):
         # Rank 0 decides; the others receive a trial, {} to wait, or None at the end.
         while (task := broadcast_from_rank0(worker.next_task() if worker else None)) is not None:
             if not task:
@@ -114,15 +121,50 @@ def run_trials(
             else:
                 gather(_evaluate(objective, Trial(**task)))
     trials = broadcast_from_rank0(candidates(study) if study is not None else [])[:n_trials]
+    trials = [trial for trial in trials if trial.state.name != "WAITING"]  # of a search that was stopped
     best_trial(trials)
     return trials
+
+
+class _Limits:
+    """When a search ends: after a number of candidates, after a time, without progress, or on request."""
+
+    def __init__(self, n_trials: int, timeout_s: float | None = None, patience: int | None = None) -> None:
+        self.n_trials, self.is_stopped = n_trials, False
+        self.patience = math.inf if patience is None else check_count("patience", patience)
+        timeout_s = math.inf if timeout_s is None else check_number("timeout_s", timeout_s, 0, open_ends=True)
+        self._deadline = time.monotonic() + timeout_s
+
+    def stop(self) -> None:
+        """Let the search end before the next candidate, as `optuna.Study.stop` does."""
+        self.is_stopped = True
+
+    def are_reached(self, trials: list[optuna.trial.FrozenTrial]) -> bool:
+        """Return whether no further candidate may start, given the last trial of each candidate so far."""
+        finished = [trial for trial in trials if trial.state.is_finished()]
+        scores = [-math.inf if trial.value is None else trial.value for trial in finished]
+        since_best = len(scores) - 1 - scores.index(max(scores)) if scores else 0
+        return self.is_stopped or time.monotonic() >= self._deadline or since_best >= self.patience
+
+
+@contextmanager
+def _stoppable(study: Any, limits: _Limits) -> Iterator[None]:
+    """Make `study.stop()` end the search while the block runs; Optuna supports it in `study.optimize` only."""
+    if study is not None:
+        study.stop = limits.stop
+    try:
+        yield
+    finally:
+        if study is not None:
+            del study.stop
 
 
 class _Worker:
     """The state of one process that works on a study."""
 
-    def __init__(self, study: Any, space: Space, n_trials: int, heartbeat_s: float, grace_s: float) -> None:
-        self.study, self.space, self.n_trials, self.heartbeat_s = study, space, n_trials, heartbeat_s
+    def __init__(self, study: Any, space: Space, limits: _Limits, heartbeat_s: float, grace_s: float) -> None:
+        self.study, self.space, self.limits, self.heartbeat_s = study, space, limits, heartbeat_s
+        self.n_trials = limits.n_trials
         self.seed = study.user_attrs.get("settings", {}).get("seed", 0)
         self.monitor = _LivenessMonitor(grace_s)
         self.trial: Trial | None = None
@@ -136,6 +178,8 @@ class _Worker:
         """
         self._requeue_dead_trials()
         groups = attempts_by_candidate(list_trials(self.study))
+        if self.limits.are_reached([attempts[-1] for attempts in groups]):
+            return None
         states = [attempts[-1].state.name for attempts in groups[: self.n_trials]]
         if len(groups) >= self.n_trials and "WAITING" not in states:
             return {} if "RUNNING" in states else None
@@ -315,13 +359,15 @@ def suggest_params(space: Space, handle: Any) -> dict[str, Any]:
     """Draw the parameters of an Optuna trial from a space.
 
     Args:
-        space: distributions by name, or a function of the trial; if that returns no mapping, all parameters that it
-            suggested are returned.
+        space: distributions by name, or a function of the trial; if that returns None, all parameters that it suggested
+            are returned.
         handle: Optuna trial.
     """
     if not isinstance(space, Mapping):
         params = space(handle)
-        return dict(params) if isinstance(params, Mapping) else dict(handle.params)
+        if params is not None and not isinstance(params, Mapping):
+            raise TypeError(f"the search space returned {params!r}, expected a dict of parameters, or None")
+        return dict(handle.params if params is None else params)
     return {name: _suggest(handle, name, distribution) for name, distribution in space.items()}
 
 
