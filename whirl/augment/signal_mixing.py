@@ -117,9 +117,9 @@ def cutmix_batch(
 class MixupAugmentation(Augmentation):
     """Weighted sums of pairs of samples and of their labels (mixup; Zhang et al. 2018, ICLR).
 
-    Each sample becomes `w x_i + (1 - w) x_j`, with w drawn from Beta(alpha, alpha) per sample. The partner j is a random
-    number of places before i in the batch, the same number for all samples. The sum of two machines is not a realistic
-    machine: it contains the scaled lines of both spectra.
+    Each sample becomes `w x_i + (1 - w) x_j`, with w drawn from Beta(alpha, alpha) per sample. The partner j is a
+    random number of places before i in the batch, the same number for all samples. The sum of two machines is not a
+    realistic machine: it contains the scaled lines of both spectra.
 
     Args:
         alpha: parameter of the Beta distribution, > 0; small values leave one of the two samples almost unchanged.
