@@ -27,7 +27,7 @@ from _harness import configure, make_parser, print_results
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.security import array_cases, table_cases  # noqa: E402, F401 - registers the cases
+from tests.security import array_cases, table_cases, unfolding_cases  # noqa: E402, F401 - registers the cases
 from tests.security.cases import CASES  # noqa: E402
 
 N_LINES = 200_000

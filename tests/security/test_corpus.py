@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.security import array_cases, table_cases  # noqa: F401 - registers the cases
+from tests.security import array_cases, table_cases, unfolding_cases  # noqa: F401 - registers the cases
 from tests.security.cases import CASES
 
 ROOT = Path(__file__).parents[2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,9 @@ def read_npz(path: Path) -> Content:
             raise UnreadableError(
                 f"contains {len(members)} arrays, expected at most {MAX_VARIABLES}; save the signal alone"
             )
+        other = [m.filename for m in members if m.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)]
+        if other:  # decompressed without a limit
+            raise UnreadableError(f"{other[0][:40]!r} is compressed by a method that NumPy never uses; save it again")
         check_size(path, sum(member.file_size for member in members))
         return content_from_variables(dict(archive))
 

@@ -16,6 +16,7 @@ from whirl.data.reading import (
     MAX_VARIABLES,
     Content,
     UnreadableError,
+    allowed_bytes,
     check_size,
     register_reader,
 )
@@ -23,6 +24,8 @@ from whirl.data.reading import (
 if TYPE_CHECKING:
     import h5py
 
+# Attributes of the format that are used.
+_USED_ATTRIBUTES = ("MATLAB_class", "MATLAB_object_decode", "MATLAB_empty")
 # Attributes of the format itself (MATLAB, PyTables, dimension scales), which do not describe the recording.
 _FORMAT_ATTRIBUTES = ("MATLAB", "H5PATH", "CLASS", "TITLE", "VERSION", "NAME", "DIMENSION", "REFERENCE", "PYTABLES")
 # Nested groups; the time to visit them grows with the square of the depth.
@@ -43,8 +46,10 @@ MATLAB_REMEDY = (
     "x = T.Variables; save('run.mat', 'x')"
 )
 """How to export a table, timetable or other object."""
-_DEFLATE = 1  # filter id H5Z_FILTER_DEFLATE
-_MAX_DEFLATE_RATIO = 1032  # highest compression ratio of zlib, https://zlib.net/zlib_tech.html
+# Filters by their number, https://github.com/HDFGroup/hdf5_plugins/blob/master/docs/RegisteredFilterPlugins.md
+_DEFLATE, _SHUFFLE, _FLETCHER32, _LZF = 1, 2, 3, 32_000
+_CHECKSUM_BYTES = 4
+MAX_DEFLATE_RATIO = 1032  # highest compression ratio of zlib, https://zlib.net/zlib_tech.html
 
 
 @register_reader(".h5", ".hdf5", ".hdf")
@@ -75,7 +80,7 @@ def read_variables(path: Path) -> dict[str, Any]:
             raise UnreadableError(
                 f"contains more than {MAX_VARIABLES} variables or {_MAX_DEPTH} levels of groups; save the signal alone"
             )
-        attributes = dict(item.attrs)
+        attributes = _attributes(path, item)
         for key, value in attributes.items():
             if not key.startswith(_FORMAT_ATTRIBUTES):
                 variables[f"{name}/{key}".lstrip("/")] = value.decode() if isinstance(value, bytes) else value
@@ -113,6 +118,9 @@ class _Values:
                 self.variables[name] = Unread(f"a MATLAB {kind}", MATLAB_REMEDY)
         elif h5py.check_vlen_dtype(item.dtype) is not None and h5py.check_string_dtype(item.dtype) is None:
             self.variables[name] = Unread("rows of variable length", "save one data set for each recording")
+        elif item.dtype.names and item.dtype.hasobject:
+            remedy = "save its columns as numbers or texts of fixed length"
+            self.variables[name] = Unread("a table with texts or rows of variable length", remedy)
         elif item.dtype.names:
             table = item[()]
             self.variables |= {f"{name}/{key}": np.asarray(table[key]) for key in item.dtype.names}
@@ -140,9 +148,29 @@ class _Values:
         if isinstance(target, h5py.Dataset):
             if target.shape is not None:
                 check_size(self.path, target.nbytes)
-                self.add(name, target, dict(target.attrs), depth + 1)
+                self.add(name, target, _attributes(self.path, target), depth + 1)
         else:
             self.variables[name] = Unread("a nested structure in a cell", MATLAB_REMEDY)
+
+
+def _attributes(path: Path, item: Any) -> dict[str, Any]:
+    """Return the attributes of a group or data set, except those that are only for HDF5 itself or may not fit.
+
+    Texts of variable length are references to values elsewhere in the file, of any size and possibly to the same one.
+    """
+    import h5py
+
+    attributes: dict[str, Any] = {}
+    for name in item.attrs:
+        if name.startswith(_FORMAT_ATTRIBUTES) and name not in _USED_ATTRIBUTES:
+            continue
+        stored = item.attrs.get_id(name)
+        if stored.dtype.hasobject:
+            is_text = h5py.check_string_dtype(stored.dtype) is not None
+            if not is_text or math.prod(stored.shape) * path.stat().st_size > allowed_bytes(path):
+                continue
+        attributes[name] = item.attrs[name]
+    return attributes
 
 
 def _place(name: str, index: int, is_cell: bool) -> str:
@@ -172,15 +200,19 @@ def _check_storage(path: Path, item: h5py.Dataset) -> None:
     if item.chunks is None:
         return
     check_size(path, math.prod(item.chunks) * item.dtype.itemsize)
-    filters = item.id.get_create_plist()
-    n_deflated = sum(filters.get_filter(index)[0] == _DEFLATE for index in range(filters.get_nfilters()))
-    if n_deflated > 1:
+    settings = item.id.get_create_plist()
+    filters = [settings.get_filter(index)[0] for index in range(settings.get_nfilters())]
+    if unknown := set(filters) - {_DEFLATE, _SHUFFLE, _FLETCHER32, _LZF}:
+        raise UnreadableError(f"{item.name!r} is stored with the filter {min(unknown)}; save it with gzip or without")
+    if filters.count(_DEFLATE) + filters.count(_LZF) > 1:
         raise UnreadableError(f"{item.name!r} is compressed more than once; save it without compression")
-    if n_deflated:
-        _check_chunks(item)
+    if _DEFLATE in filters:
+        _check_deflated_chunks(item)
+    if _LZF in filters:
+        _check_lzf_chunks(item)
 
 
-def _check_chunks(item: h5py.Dataset) -> None:
+def _check_deflated_chunks(item: h5py.Dataset) -> None:
     """Raise if a chunk decompresses to more than it declares: HDF5 inflates it without a limit.
 
     Only chunks that are large on disk can expand to a harmful size.
@@ -188,7 +220,7 @@ def _check_chunks(item: h5py.Dataset) -> None:
     large: list[tuple[int, ...]] = []
 
     def find_large(chunk: Any) -> None:
-        if chunk.size * _MAX_DEFLATE_RATIO > ALWAYS_ALLOWED_BYTES:
+        if chunk.size * MAX_DEFLATE_RATIO > ALWAYS_ALLOWED_BYTES:
             large.append(chunk.chunk_offset)
 
     item.id.chunk_iter(find_large)
@@ -201,6 +233,17 @@ def _check_chunks(item: h5py.Dataset) -> None:
             )
 
 
+def _check_lzf_chunks(item: h5py.Dataset) -> None:
+    """Raise if a chunk is larger than what it declares to expand to; LZF stores what it cannot compress as it is."""
+    n_declared = math.prod(item.chunks or ()) * item.dtype.itemsize
+
+    def check(chunk: Any) -> None:
+        if chunk.size > n_declared + _CHECKSUM_BYTES:
+            raise UnreadableError(f"a chunk of {item.name!r} is larger than it declares; copy or export it again")
+
+    item.id.chunk_iter(check)
+
+
 def _value(item: h5py.Dataset, is_char: bool) -> Any:
     """Return the numbers or text of a data set; None for texts that are too long for a name or note."""
     import h5py
@@ -210,4 +253,14 @@ def _value(item: h5py.Dataset, is_char: bool) -> Any:
         return None
     if is_char:
         return "".join(chr(code) for code in np.ravel(item[()]))
-    return item.asstr()[()] if is_text else item[()]
+    return _texts(item) if is_text else item[()]
+
+
+def _texts(item: h5py.Dataset) -> Any:
+    """Return a text or an array of texts, read one by one: all may refer to one long text; None if one is long."""
+    texts = np.empty(item.shape, dtype=object)
+    for index in np.ndindex(item.shape):
+        texts[index] = item.asstr(errors="replace")[index]
+        if len(texts[index]) > _MAX_CHARS:
+            return None
+    return texts[()]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import re
 import sys
 import traceback
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,15 @@ import numpy as np
 
 from whirl._distribution import install_hint
 from whirl.data.readers.conventions import Unread, content_from_variables, flat_name
-from whirl.data.reading import MAX_VARIABLES, Content, UnreadableError, check_size, register_reader
+from whirl.data.readers.hdf5 import MAX_DEFLATE_RATIO
+from whirl.data.reading import (
+    ALWAYS_ALLOWED_BYTES,
+    MAX_VARIABLES,
+    Content,
+    UnreadableError,
+    check_size,
+    register_reader,
+)
 
 
 @register_reader(".mf4", ".mdf")
@@ -22,6 +33,7 @@ def read_mdf(path: Path) -> Content:
         from asammdf import MDF
     except ImportError as error:
         raise ImportError(f"reading {path.suffix} needs asammdf: {install_hint('mdf')}") from error
+    _check_blocks(path)
     with _open(MDF, path) as file:
         n_channels = sum(len(group.channels) for group in file.groups)
         if n_channels > MAX_VARIABLES:
@@ -31,6 +43,29 @@ def read_mdf(path: Path) -> Content:
         for index, group in enumerate(file.groups):
             _add_group(file, index, group, variables)
     return content_from_variables(variables)
+
+
+def _check_blocks(path: Path) -> None:
+    """Raise if compressed blocks declare much more data than their size, or decompress to more than they declare.
+
+    A compressed block is "##DZ", 4 bytes, its length and number of links, types and a parameter, the sizes of the
+    original and the compressed data (ASAM MDF 4.1, chapter 4.26), and the data. asammdf decompresses without a limit.
+    """
+    data = np.memmap(path, np.uint8, "r").data
+    total = 0
+    for match in re.finditer(rb"##DZ.{28}(.{8})(.{8})", data, re.DOTALL):
+        declared, stored = (int.from_bytes(size, "little") for size in match.groups())
+        total += declared
+        position = match.end()
+        if stored * MAX_DEFLATE_RATIO > ALWAYS_ALLOWED_BYTES and position + stored <= len(data):
+            _check_block(data[position : position + stored], declared)
+    check_size(path, total)
+
+
+def _check_block(stored: memoryview, declared: int) -> None:
+    with contextlib.suppress(zlib.error):  # asammdf reports what is corrupt
+        if len(zlib.decompressobj().decompress(stored, declared + 1)) > declared:
+            raise UnreadableError("a block decompresses to more than it declares; copy or export it again")
 
 
 def _open(mdf: Any, path: Path) -> Any:
