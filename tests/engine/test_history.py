@@ -49,7 +49,8 @@ def test_state_dict_has_a_plain_dict(kind):
     saved = state.state_dict()
     assert type(saved["history"]) is dict
     own = ["ramp_epochs"] if kind is PINNTrainingState else []
-    assert sorted(saved) == sorted(["epoch", "batch", "global_step", "best_val_loss", "history", "num_epochs", *own])
+    names = ["epoch", "batch", "global_step", "best_val_loss", "history", "step_history", "num_epochs", *own]
+    assert sorted(saved) == sorted(names)
     assert find_unserializable(saved) is None
     assert bytes(pack_checkpoint(to_cpu(saved))) == bytes(pack_checkpoint(saved | {"history": LOGS}))
     loaded = kind()

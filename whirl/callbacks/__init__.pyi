@@ -44,6 +44,7 @@ from .cnn_callbacks import (
 from .cnn_callbacks import (
     TimingCallback as TimingCallback,
 )
+from .profiler import Profiler as Profiler
 from .unfreezing import GradualUnfreezing as GradualUnfreezing
 from .wandb_logger import (
     WandbLogger as WandbLogger,

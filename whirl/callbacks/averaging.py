@@ -168,7 +168,8 @@ class SWA(WeightAveraging):
         return 1 / (self.n_averaged + 1)
 
     def on_validation_begin(self, logs: Logs | None = None) -> None:
-        self._average_epoch(self.trainer.state.epoch)
+        if self.trainer.replay.tally is None:  # not within an epoch
+            self._average_epoch(self.trainer.state.epoch)
         super().on_validation_begin(logs)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:

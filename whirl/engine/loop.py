@@ -233,7 +233,7 @@ def fit_epochs(
             if state.interrupted:
                 break
             if validate_epoch is not None:
-                logs |= {f"val_{name}": value for name, value in _validate(validate_epoch, callbacks).items()}
+                logs |= {f"val_{name}": value for name, value in validate(validate_epoch, callbacks).items()}
             logs |= extra_logs() | {"epoch_time_s": time.perf_counter() - began}
             is_best = state.record(logs)
             callbacks.on_epoch_end(state.epoch, logs)
@@ -246,7 +246,8 @@ def fit_epochs(
         callbacks.on_train_end()
 
 
-def _validate(validate_epoch: Callable[[], dict[str, float]], callbacks: CallbackList) -> dict[str, float]:
+def validate(validate_epoch: Callable[[], dict[str, float]], callbacks: CallbackList) -> dict[str, float]:
+    """Validate between the hooks of validation, and return the means."""
     callbacks.on_validation_begin()
     try:
         return validate_epoch()

@@ -59,7 +59,8 @@ class Objective:
     An unknown criterion is taken for multi-class only if the targets are integers that fit the logits, or distributions
     over the classes. Otherwise no accuracy is reported.
 
-    A criterion of your own can have an attribute `task`, and a method `denominator(targets)` that returns what its mean
+    A criterion of your own can have an attribute `task`; an attribute `ignore_index`, the label of samples that do not
+    count; an attribute `ignores_nan = True` if binary labels that are NaN do not count; and a method `denominator(targets)` that returns what its mean
     divides by (see `denominator`).
 
     Args:
@@ -93,7 +94,8 @@ class Objective:
                 f"{_DEFAULT_CRITERIA[task].__name__}, or leave out task"
             )
         self.threshold = 0.5 if self._kind in _PROBABILITIES else 0.0
-        self._ignored = self._settings("ignore_index", -100) if self._kind in _CROSS_ENTROPY else None
+        default = -100 if self._kind in _CROSS_ENTROPY else None
+        self._ignored = self._settings("ignore_index", default)
         self._seen: tuple[Tensor | None, Tensor | None] = None, None  # the last labels, and which of them count
         self.task: str | None = task if task != "auto" else _stated_task(self.criterion, self._kind)
         self._is_checked = self._kind not in _CROSS_ENTROPY
@@ -151,8 +153,13 @@ class Objective:
             return self._without_ignored(outputs.argmax(1) == labels, labels)
         if self.task not in ("binary", "multilabel"):
             return Score()
-        correct = (outputs > self.threshold).reshape(len(targets), -1) == (targets > 0.5).reshape(len(targets), -1)
-        return Score(correct.all(1).sum())
+        outputs, targets = outputs.reshape(len(targets), -1), targets.reshape(len(targets), -1)
+        correct = (outputs > self.threshold) == (targets > 0.5)
+        if not getattr(self.criterion, "ignores_nan", False):
+            return Score(correct.all(1).sum())
+        known = ~targets.isnan()
+        counted = known.any(1)
+        return Score(((correct | ~known).all(1) & counted).sum(), counted.sum())
 
     def _without_ignored(self, correct: Tensor, labels: Tensor) -> Score:
         counted = self.counted(labels)

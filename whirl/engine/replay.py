@@ -101,6 +101,10 @@ class EpochReplay:
         if self._loaded_random is not None:
             set_random_state(self._loaded_random, loader)
 
+    def keep_random_state(self) -> None:
+        """Let random draws between loading a state and the next epoch take effect."""
+        self._loaded_random = None
+
     def state_dict(self, loader: Any, val_loader: Any = None) -> dict[str, Any]:
         """Return random states, the sums of the unfinished epoch and the parts' states; processes differ in them."""
         tally = None if self.tally is None else self.tally.state_dict()

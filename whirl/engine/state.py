@@ -21,6 +21,7 @@ class TrainingState:
         global_step: number of optimizer steps; steps that float16 scaling skips do not count.
         best_val_loss: lowest validation loss so far; infinity before the first validation.
         history: one list per logged name (`train_loss`, `val_accuracy`, `lr`, ...), one number per epoch.
+        step_history: the same for validations within epochs, with the optimizer step of each as `step`.
         should_stop: set by a callback to end training. An epoch in which it is set ends at the next optimizer step; it
             is validated and saved like any other. It is not saved, so that the callback decides again when training is
             resumed.
@@ -39,6 +40,7 @@ class TrainingState:
     global_step: int = 0
     best_val_loss: float = math.inf
     history: History = field(default_factory=History)
+    step_history: dict[str, list[float]] = field(default_factory=dict)
     should_stop: bool = False
     interrupted: bool = False
     interrupted_by: int | None = None
@@ -57,6 +59,15 @@ class TrainingState:
         for name in {**self.history, **numbers}:
             past = self.history.get(name, [])[: self.epoch]
             self.history[name] = [*past, *[math.nan] * (self.epoch - len(past)), numbers.get(name, math.nan)]
+        return self._is_best(numbers)
+
+    def record_step(self, logs: dict[str, float]) -> bool:
+        """Append the logs of a validation within an epoch; return whether its loss is the lowest so far."""
+        for name, value in {"step": self.global_step, **logs}.items():
+            self.step_history.setdefault(name, []).append(value)
+        return self._is_best(logs)
+
+    def _is_best(self, numbers: dict[str, float]) -> bool:
         val_loss = numbers.get("val_loss", math.inf)
         is_best = val_loss < self.best_val_loss
         if is_best:

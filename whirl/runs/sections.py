@@ -414,6 +414,14 @@ class RunSection(Section):
         le=1024,
     )
     num_workers: int = setting(0, "Number of data-loading processes.", About(flag="--workers"), ge=0, le=256)
+    compile: bool = setting(
+        False,
+        "Compile the network with torch.compile, which takes one or two minutes first.",
+        About(synonyms=("torch_compile", "jit")),
+    )
+    deterministic: bool = setting(
+        False, "Use only algorithms that give the same bits in every run, also on a GPU; slower there."
+    )
     sync_batchnorm: bool = setting(False, "Batch normalization over all processes, under torchrun.")
     checkpoint_every: Annotated[int | str, BeforeValidator(_interval)] = setting(
         OFF,

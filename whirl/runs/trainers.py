@@ -191,6 +191,7 @@ def _common_parts(
         "augmentation": None if config.input.augment == OFF else make_augmentation(config.input.augment),
         "checkpoint_every": None if folder is None or every == OFF else every,
         "on_nonfinite": config.run.on_nonfinite,
+        **{name: True for name in ("compile", "deterministic") if getattr(config.run, name)},
     }
 
 

@@ -8,6 +8,12 @@ from .knowledge_distillation import (
 from .knowledge_distillation import (
     compare_teacher_student as compare_teacher_student,
 )
+from .lr_range import (
+    LearningRateRange as LearningRateRange,
+)
+from .lr_range import (
+    find_learning_rate as find_learning_rate,
+)
 from .mixed_precision import (
     MixedPrecisionTrainer as MixedPrecisionTrainer,
 )

@@ -207,6 +207,8 @@ class DistillationTrainer(PerCallTrainer):
             raise ValueError("teacher_model and student_model are the same network, expected two")
         _check_cacheable(cache_teacher, options.get("augmentation"), feature_hints)
         _check_teacher_not_optimized(teacher_model, optimizer)
+        if feature_hints is not None and options.get("compile"):
+            raise ValueError("compile ignores the hooks that read the feature_hints: choose one of them")
         self._best = BestWeights()
         super().__init__(
             student_model,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ class TrainerParts(Displayed):
     """
 
     device: torch.device
+    compile: bool | Mapping[str, Any]
     updater: Updater
     replay: EpochReplay
     _guard: LossGuard
@@ -40,6 +41,8 @@ class TrainerParts(Displayed):
     @model.setter
     def model(self, model: nn.Module) -> None:
         self._model = model.to(self.device)
+        if self.compile:
+            self._model.compile(**({} if self.compile is True else self.compile))
         if hasattr(self, "_guard"):
             self._guard.model = unwrap(self._model)
 

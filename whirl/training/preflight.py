@@ -24,6 +24,8 @@ def check_parts(trainer: Any) -> None:
     scheduler = trainer.lr_scheduler
     if trainer._schedule_unit == "validation" and trainer.val_loader is None:
         raise ValueError(f"{type(scheduler).__name__} follows a validation metric, but val_loader is None")
+    if trainer.validate_every is not None and trainer.val_loader is None:
+        raise ValueError(f"validate_every is {trainer.validate_every}, but val_loader is None")
     if getattr(scheduler, "optimizer", trainer.optimizer) is not trainer.optimizer:
         raise ValueError(
             f"{type(scheduler).__name__} schedules another optimizer: create it for the trainer's optimizer"

@@ -171,13 +171,24 @@ class Resumable(TrainerParts):
 
     def _save_or_stop(self) -> bool:
         """Save between two optimizer steps if a checkpoint is due; return whether to interrupt the epoch."""
-        is_due, tally = self._consensus.update(self.state, self.updater), self.replay.tally
-        if is_due and tally is not None:
+        if self._consensus.update(self.state, self.updater):
+            self._save_within_epoch({}, is_best=False)
+        return self.state.interrupted
+
+    def _save_within_epoch(self, val_metrics: dict[str, float], is_best: bool) -> None:
+        tally = self.replay.tally
+        if tally is not None:
             self._guard.check(tally.n_batches)
             self.state.batch = tally.n_batches
-            self._save({}, is_best=False)
+            self._save(val_metrics, is_best)
             self._autosave.begin_interval(tally.n_batches)
-        return self.state.interrupted
+
+    def _save_best_within_epoch(self, logs: dict[str, float], has_lowest_loss: bool) -> None:
+        is_best = has_lowest_loss if self._best_by is None else self._best_by.update(logs)
+        if is_best:
+            self._save_within_epoch(logs, is_best)
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in logs.items())
+        logger.info("epoch %d, step %d  %s", self.state.epoch + 1, self.state.global_step, shown)
 
     def _save_epoch(self, logs: dict[str, Any], has_lowest_loss: bool) -> None:
         numbers = scalars(logs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from whirl.engine.autosave import Autosave
 from whirl.engine.batch import Batch, as_batch, call_model, pad_targets
 from whirl.engine.callbacks import Callback
 from whirl.engine.consensus import StepConsensus
+from whirl.engine.determinism import deterministic_algorithms
 from whirl.engine.device import resolve_device
 from whirl.engine.distributed import (
     barrier,
@@ -28,13 +29,14 @@ from whirl.engine.errors import translate_torch_errors
 from whirl.engine.history import History
 from whirl.engine.interrupt import finish_batch_in_notebook, until_workers_exit
 from whirl.engine.limits import Limits
-from whirl.engine.loop import StepResult, Tally, fit_epochs, run_epoch, split_loss
+from whirl.engine.loop import StepResult, Tally, fit_epochs, run_epoch, split_loss, validate
 from whirl.engine.loss_guard import LossGuard, recording_sources, remedy_for
 from whirl.engine.modes import TrainingModes
 from whirl.engine.monitor import Improvement, direction_of
 from whirl.engine.objective import SAMPLE_WEIGHT
 from whirl.engine.precision import FullPrecision, choose_precision
 from whirl.engine.progress import active_callbacks
+from whirl.engine.recompute import recomputing
 from whirl.engine.replay import EpochReplay
 from whirl.engine.schedule import step_scheduler
 from whirl.engine.state import TrainingState
@@ -44,6 +46,7 @@ from whirl.engine.wrappers import unwrap
 from whirl.training.parts import check_optimizer, default_optimizer
 from whirl.training.preflight import check_parts, warn_of_surprises
 from whirl.training.resumable import Resumable
+from whirl.validation import check_count
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +92,13 @@ class Trainer(Resumable):
         metrics: further metrics of training and validation, e.g. `['f1_macro', 'auroc']`; functions and objects of
             torchmetrics too (see `whirl.engine.epoch_metrics`).
         best_by: name in the logs that determines `best.pt`, e.g. `'val_f1_macro'`; None is the validation loss.
+        validate_every: validate within epochs too, after every so many optimizer steps. These validations can determine
+            `best.pt` and are in `state.step_history`; callbacks and schedules follow those at the ends of epochs.
+        compile: True compiles the network with `torch.compile`; a mapping has its arguments, e.g.
+            `{"mode": "max-autotune"}`. Checkpoints, metadata and exports are as of the plain network.
+        deterministic: use only algorithms that give the same bits in every run (see `deterministic_algorithms`).
+        recompute: names of modules whose activations are computed again in the backward pass, to save memory (see
+            `whirl.engine.recompute`).
         fast_dev_run: to try out code: one epoch of one batch, or of so many, for training and validation each, without
             checkpoints and without the callbacks that write files.
 
@@ -144,8 +154,16 @@ class Trainer(Resumable):
         metrics: Metrics = (),
         best_by: str | None = None,
         fast_dev_run: bool | int = False,
+        validate_every: int | None = None,
+        compile: bool | Mapping[str, Any] = False,
+        deterministic: bool = False,
+        recompute: Sequence[str] = (),
     ) -> None:
         self.device = resolve_device(device)
+        self.compile = compile
+        self.deterministic = deterministic
+        self.recompute = recompute
+        self.validate_every = None if validate_every is None else check_count("validate_every", validate_every)
         self.model = model
         self.train_loader = train_loader
         self.val_loader = val_loader
@@ -249,7 +267,7 @@ class Trainer(Resumable):
         Raises:
             NonFiniteLossError: a loss or a weight is infinite or NaN, unless `on_nonfinite` is None.
         """
-        with self.epoch_context():
+        with self.epoch_context(), recomputing(self.model, self.recompute):
             self.modes.train(self.model)
             check_same_number_of_batches(self.train_loader)
             self._guard.begin(self.state.epoch, skipped=self._guard.skipped if self.replay.tally else 0)
@@ -314,7 +332,12 @@ class Trainer(Resumable):
         """
         self._begin_fit(num_epochs, resume_from)
         try:
-            with translate_torch_errors(), self._autosave, finish_batch_in_notebook(self.state):
+            with (
+                translate_torch_errors(),
+                self._autosave,
+                finish_batch_in_notebook(self.state),
+                deterministic_algorithms(self.deterministic),
+            ):
                 fit_epochs(
                     self.state,
                     train_epoch=self.train_epoch,
@@ -376,7 +399,7 @@ class Trainer(Resumable):
         """Return the outputs without wrappers, which would ignore hooks or wait for other processes."""
         model, self._model = self._model, unwrap(self._model)
         try:
-            with self.precision.context():
+            with self.precision.context(), torch.compiler.set_stance("force_eager"):
                 return self.forward(batch)
         finally:
             self._model = model
@@ -389,12 +412,22 @@ class Trainer(Resumable):
         return Tally(EpochMetrics(self.metrics, self._objective) if self.metrics else None)
 
     def _should_end_epoch(self) -> bool:
-        """Save if a checkpoint is due; return whether the epoch ends here."""
+        """Validate and save if it is due; return whether the epoch ends here."""
+        self._validate_within_epoch()
         interrupted = self._save_or_stop()
         if self.limits.is_reached(self.state.global_step):
             self.state.should_stop = True
             return True
         return interrupted or (self._consensus.ends_epoch and not self._ignores_stop)
+
+    def _validate_within_epoch(self) -> None:
+        every, steps = self.validate_every, self.state.step_history.get("step", [])
+        step = self.state.global_step
+        if every is None or step % every or step in (0, *steps[-1:]):
+            return
+        logs = {f"val_{name}": value for name, value in validate(self.validate_epoch, self._hooks).items()}
+        self.modes.train(self.model)
+        self._save_best_within_epoch(logs, self.state.record_step(logs))
 
     def _after_step(self) -> None:
         self.state.global_step += 1
