@@ -270,7 +270,7 @@ WEIGHTED = {
     "binary": nn.BCEWithLogitsLoss(),
     "mse": nn.MSELoss(),
 }
-WITHOUT_REDUCTION = ("cnn_smoothing", "physics_informed")
+WITHOUT_REDUCTION = ("physics_informed",)
 
 
 def weighted_targets(name, n):

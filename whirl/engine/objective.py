@@ -60,8 +60,8 @@ class Objective:
     over the classes. Otherwise no accuracy is reported.
 
     A criterion of your own can have an attribute `task`; an attribute `ignore_index`, the label of samples that do not
-    count; an attribute `ignores_nan = True` if binary labels that are NaN do not count; and a method `denominator(targets)` that returns what its mean
-    divides by (see `denominator`).
+    count; an attribute `ignores_nan = True` if binary labels that are NaN do not count; and a method
+    `denominator(targets)` that returns what its mean divides by (see `denominator`).
 
     Args:
         criterion: mean loss of `(outputs, targets)`; None is cross entropy, or what fits the stated task.

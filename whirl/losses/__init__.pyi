@@ -10,6 +10,12 @@ from .balancing import (
 from .balancing import (
     create_balancer as create_balancer,
 )
+from .class_weights import (
+    class_priors as class_priors,
+)
+from .class_weights import (
+    effective_number_weights as effective_number_weights,
+)
 from .cnn_losses import (
     SupConLoss as SupConLoss,
 )
@@ -18,6 +24,12 @@ from .cnn_losses import (
 )
 from .contrastive import supervised_contrastive_loss as supervised_contrastive_loss
 from .evidence_consistency import EvidenceConsistencyLoss as EvidenceConsistencyLoss
+from .imbalanced import (
+    LogitAdjustedCrossEntropy as LogitAdjustedCrossEntropy,
+)
+from .imbalanced import (
+    logit_adjusted_cross_entropy as logit_adjusted_cross_entropy,
+)
 from .losses import (
     FocalLoss as FocalLoss,
 )
@@ -35,6 +47,18 @@ from .losses import (
 )
 from .losses import (
     smoothed_cross_entropy as smoothed_cross_entropy,
+)
+from .multilabel import (
+    MultilabelLoss as MultilabelLoss,
+)
+from .multilabel import (
+    multilabel_loss as multilabel_loss,
+)
+from .ordinal import (
+    RankedProbabilityLoss as RankedProbabilityLoss,
+)
+from .ordinal import (
+    ranked_probability_loss as ranked_probability_loss,
 )
 from .physics_loss_functions import (
     FrequencyConsistencyLoss as FrequencyConsistencyLoss,

@@ -31,7 +31,12 @@ _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def supervised_contrastive_loss(
-    features: Tensor, labels: Tensor, temperature: float = 0.1, reduction: Reduction = "mean"
+    features: Tensor,
+    labels: Tensor,
+    temperature: float = 0.1,
+    reduction: Reduction = "mean",
+    *,
+    ignore_index: int | None = None,
 ) -> Tensor:
     """Compute the supervised contrastive loss (Khosla et al. 2020, equation 2).
 
@@ -50,6 +55,8 @@ def supervised_contrastive_loss(
         labels: integers `[B]`, of any range.
         temperature: T > 0, finite; divisor of the cosine similarities.
         reduction: `'mean'` over the anchors with a positive (0 if there are none), their `'sum'`, or `'none'`.
+        ignore_index: label of windows without a label, which are neither anchors nor compared with others; None if
+            there are none.
 
     Returns:
         A scalar >= 0; for `'none'` the loss of every anchor of this rank, `[B]` or `[B, V]`, which is 0 for anchors
@@ -80,7 +87,11 @@ def supervised_contrastive_loss(
     ordered = labels.sort().values
     groups = torch.searchsorted(ordered, labels)  # first position of the class: its id in 0..N-1
     n_positives = torch.searchsorted(ordered, labels, right=True) - groups - 1
-    losses, *_ = _AnchorLosses.apply(embeddings, groups, n_positives, slice(first, first + len(rows)), temperature)
+    ignored = None if ignore_index is None else labels == ignore_index
+    if ignored is not None:
+        n_positives = n_positives.masked_fill(ignored, 0)
+    anchors = slice(first, first + len(rows))
+    losses, *_ = _AnchorLosses.apply(embeddings, groups, n_positives, ignored, anchors, temperature)
     if reduction == "none":
         return losses.view(features.shape[:-1])
     total = losses.sum() * n_ranks
@@ -114,7 +125,7 @@ def _unit_rows(rows: Tensor) -> Tensor:
 
 
 def _similarities(
-    embeddings: Tensor, groups: Tensor, n_positives: Tensor, anchors: slice, temperature: float
+    embeddings: Tensor, groups: Tensor, n_positives: Tensor, ignored: Tensor | None, anchors: slice, temperature: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the mean of P(i) `[n, D]`, exp(z_i·z_a / T - m_i) `[n, N]`, its sums over A(i) and m_i, both `[n, 1]`."""
     queries, counts = embeddings[anchors], n_positives[anchors, None]
@@ -123,6 +134,8 @@ def _similarities(
     with torch.autocast(embeddings.device.type, enabled=False):
         weights = (queries / temperature) @ embeddings.T
     weights.diagonal(anchors.start).fill_(-torch.inf)  # exclude each anchor from A(i)
+    if ignored is not None:
+        weights.masked_fill_(ignored, -torch.inf)
     largest = weights.detach().amax(1, keepdim=True).clamp_min_(torch.finfo(weights.dtype).min)  # finite for N = 1
     weights = weights.sub_(largest).exp_()
     return positives, weights, weights.sum(1, keepdim=True), largest
@@ -136,10 +149,17 @@ class _AnchorLosses(Function):
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        embeddings: Tensor, groups: Tensor, n_positives: Tensor, anchors: slice, temperature: float
+        embeddings: Tensor,
+        groups: Tensor,
+        n_positives: Tensor,
+        ignored: Tensor | None,
+        anchors: slice,
+        temperature: float,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the losses, and for the backward pass positives, unnormalized weights and their sums."""
-        positives, weights, normalizers, largest = _similarities(embeddings, groups, n_positives, anchors, temperature)
+        positives, weights, normalizers, largest = _similarities(
+            embeddings, groups, n_positives, ignored, anchors, temperature
+        )
         queries, counts = embeddings[anchors], n_positives[anchors, None]
         attraction = (queries * positives).sum(1, keepdim=True) / temperature
         losses = torch.where(counts > 0, normalizers.log() + largest - attraction, 0).squeeze(1)
@@ -147,19 +167,19 @@ class _AnchorLosses(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        embeddings, groups, n_positives, ctx.anchors, ctx.temperature = inputs
+        embeddings, groups, n_positives, ignored, ctx.anchors, ctx.temperature = inputs
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)  # else the gradient of the weights would be an N×N matrix of zeros
-        ctx.save_for_backward(embeddings, groups, n_positives, *output[1:])
+        ctx.save_for_backward(embeddings, groups, n_positives, ignored, *output[1:])
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         if grad_outputs[0] is None:
-            return None, None, None, None, None
-        embeddings, groups, n_positives, positives, weights, normalizers = ctx.saved_tensors
+            return None, None, None, None, None, None
+        embeddings, groups, n_positives, ignored, positives, weights, normalizers = ctx.saved_tensors
         anchors = ctx.anchors
         if torch.is_grad_enabled():  # for second derivatives, what is saved must depend on the embeddings
-            saved = (embeddings, groups, n_positives, anchors, ctx.temperature)
+            saved = (embeddings, groups, n_positives, ignored, anchors, ctx.temperature)
             positives, weights, normalizers, _ = _similarities(*saved)
         queries, counts = embeddings[anchors], n_positives[anchors, None]
         scale = torch.where(counts > 0, grad_outputs[0].unsqueeze(1) / ctx.temperature, 0)  # [n, 1]
@@ -172,7 +192,7 @@ class _AnchorLosses(Function):
         grad.sub_(class_pulls[groups])
         # the class sums of `class_pulls` contain the anchor itself, which `pulls` adds back
         grad[anchors].add_(own).addcmul_(positives, scale, value=-1).add_(pulls)
-        return grad, None, None, None, None
+        return grad, None, None, None, None, None
 
 
 class _GatherRows(Function):

@@ -11,7 +11,9 @@ probabilities `[B, K]` (soft targets y):
   samples, except that with labels and class weights w it is Σ w_t · loss / Σ w_t. If all labels of a batch have
   weight 0, the mean is 0 with gradient 0 (torch returns NaN).
 * A label outside 0..K-1 raises `ValueError` on the CPU. On an accelerator the kernel detects it: checking labels here
-  would force a synchronization in every training step. There is no ignore index; torch's -100 is out of range.
+  would force a synchronization in every training step.
+* Windows without a label have the label `ignore_index`: their loss is 0, and the mean is taken over the others. By
+  default no label is ignored; torch's -100 is then out of range.
 * For the same reason, soft targets and class weights passed to a function are not checked: rows need not sum to 1 and
   weights may have any sign. The classes check their weights once, on construction.
 * Scalar arguments are numbers or zero-dimensional arrays or tensors; tensors that require a gradient are rejected,
@@ -21,33 +23,30 @@ probabilities `[B, K]` (soft targets y):
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Sequence
-from numbers import Integral, Real
+from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from whirl._display import format_attributes
 from whirl.losses.checks import (
     Reduction,
     check_gamma,
+    check_ignore_index,
     check_non_negative,
     check_reduction,
     check_smoothing,
     check_weight_tensor,
     copy_class_weights,
 )
+from whirl.losses.class_weights import compute_class_weights as compute_class_weights
 from whirl.validation import unwrap_scalar
 
-_MAX_IMPLIED_CLASSES = 10_000  # larger labels are more likely names, such as dates, than indices
-
 # F.cross_entropy always ignores one label; this one does not occur in any dataset.
-_IGNORE_INDEX = torch.iinfo(torch.int64).min
+_NO_INDEX = torch.iinfo(torch.int64).min
 
 
 def focal_loss(
@@ -56,6 +55,8 @@ def focal_loss(
     alpha: float | Tensor | None = None,
     gamma: float = 2.0,
     reduction: Reduction = "mean",
+    *,
+    ignore_index: int | None = None,
 ) -> Tensor:
     """Compute the focal loss, a cross entropy that down-weights samples that are already classified well.
 
@@ -69,6 +70,7 @@ def focal_loss(
             a single factor >= 0 by which the loss is multiplied. None means 1.
         gamma: focusing exponent γ, >= 0.
         reduction: `'none'`, `'mean'` or `'sum'`.
+        ignore_index: label of windows without a label, which are excluded; None if there are none.
 
     Returns:
         The loss, >= 0: a scalar, or `[B]` for `'none'`.
@@ -85,19 +87,21 @@ def focal_loss(
         tensor(0.0011)
     """
     if isinstance(alpha := unwrap_scalar(alpha), Real):
-        return check_non_negative(alpha, "alpha") * focal_loss(logits, targets, None, gamma, reduction)
+        return check_non_negative(alpha, "alpha") * focal_loss(
+            logits, targets, None, gamma, reduction, ignore_index=ignore_index
+        )
     gamma = check_gamma(gamma)
     check_reduction(reduction)
-    logits, targets = _validated(logits, targets)
-    weight = _weight_like(alpha, logits, "alpha")
+    logits, targets = validated(logits, targets)
+    weight = weight_like(alpha, logits, "alpha")
     if targets.is_floating_point():
         if weight is not None:
             targets = targets * weight
         log_p = F.log_softmax(logits, dim=1)
-        return _reduce(-(targets * (log_p * _focus(log_p, gamma))).sum(dim=1), reduction)
-    losses = _cross_entropy(logits, targets, reduction="none")
+        return reduce_losses(-(targets * (log_p * _focus(log_p, gamma))).sum(dim=1), reduction)
+    losses = label_losses(logits, targets, ignore_index)
     losses = losses * _focus(-losses, gamma)
-    return _reduce(losses, reduction, None if weight is None else weight.index_select(0, targets))
+    return reduce_losses(losses, reduction, weights_of(targets, weight, ignore_index))
 
 
 def smoothed_cross_entropy(
@@ -106,6 +110,8 @@ def smoothed_cross_entropy(
     smoothing: float = 0.1,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
+    *,
+    ignore_index: int | None = None,
 ) -> Tensor:
     """Compute the cross entropy against targets that are mixed with the uniform distribution.
 
@@ -118,6 +124,7 @@ def smoothed_cross_entropy(
         smoothing: ε, the weight of the uniform distribution, in [0, 1).
         weight: weight per class `[K]`, each >= 0. None means 1.
         reduction: `'none'`, `'mean'` or `'sum'`.
+        ignore_index: label of windows without a label, which are excluded; None if there are none.
 
     Returns:
         The loss, >= 0: a scalar, or `[B]` for `'none'`.
@@ -134,12 +141,15 @@ def smoothed_cross_entropy(
     """
     smoothing = check_smoothing(smoothing)
     check_reduction(reduction)
-    logits, targets = _validated(logits, targets)
-    weight = _weight_like(weight, logits, "weight")
-    if weight is None or reduction != "mean" or targets.is_floating_point():
-        return _cross_entropy(logits, targets, weight=weight, reduction=reduction, label_smoothing=smoothing)
-    total = _cross_entropy(logits, targets, weight=weight, reduction="sum", label_smoothing=smoothing)
-    return _weighted_mean(total, weight.index_select(0, targets))
+    logits, targets = validated(logits, targets)
+    weight = weight_like(weight, logits, "weight")
+    settings: dict[str, Any] = {"weight": weight, "label_smoothing": smoothing}
+    has_weights = (weight is not None or ignore_index is not None) and not targets.is_floating_point()
+    if reduction != "mean" or not has_weights:
+        return label_losses(logits, targets, ignore_index, reduction=reduction, **settings)
+    total = label_losses(logits, targets, ignore_index, reduction="sum", **settings)
+    weights = weights_of(targets, weight, ignore_index)
+    return total if weights is None else _weighted_mean(total, weights)
 
 
 class FocalLoss(nn.Module):
@@ -150,6 +160,7 @@ class FocalLoss(nn.Module):
             means 1.
         gamma: focusing exponent, >= 0.
         reduction: `'none'`, `'mean'` (weighted by `alpha` over labels) or `'sum'`.
+        ignore_index: label of windows without a label, see `losses`; None if there are none.
 
     Raises:
         TypeError: `alpha` is not a tensor (for a single factor use `cnn_losses.FocalLoss`), or `gamma` is not a number.
@@ -164,22 +175,30 @@ class FocalLoss(nn.Module):
     task = "multiclass"
     alpha: Tensor | None
 
-    def __init__(self, alpha: Tensor | None = None, gamma: float = 2.0, reduction: Reduction = "mean") -> None:
+    def __init__(
+        self,
+        alpha: Tensor | None = None,
+        gamma: float = 2.0,
+        reduction: Reduction = "mean",
+        *,
+        ignore_index: int | None = None,
+    ) -> None:
         super().__init__()
+        self.ignore_index = check_ignore_index(ignore_index)
         self.gamma = check_gamma(gamma)
         check_reduction(reduction)
         self.register_buffer("alpha", copy_class_weights(alpha, "alpha"))
         self.reduction: Reduction = reduction
 
     def extra_repr(self) -> str:
-        return format_attributes(self, "alpha", "gamma", "reduction")
+        return format_attributes(self, "alpha", "gamma", "reduction", "ignore_index")
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return focal_loss(logits, targets, self.alpha, self.gamma, self.reduction)
+        return focal_loss(logits, targets, self.alpha, self.gamma, self.reduction, ignore_index=self.ignore_index)
 
     def denominator(self, targets: Tensor) -> Tensor | None:
         """Return what the mean divides by: the sum of the labels' weights; None if it is the number of samples."""
-        return sum_of_weights(self.alpha, targets)
+        return sum_of_weights(self.alpha, targets, self.ignore_index)
 
 
 class LabelSmoothingCrossEntropy(nn.Module):
@@ -188,6 +207,7 @@ class LabelSmoothingCrossEntropy(nn.Module):
     Args:
         smoothing: weight of the uniform distribution, in [0, 1).
         reduction: `'none'`, `'mean'` or `'sum'`.
+        ignore_index: label of windows without a label, see `losses`; None if there are none.
 
     Raises:
         TypeError: `smoothing` is not a number.
@@ -200,17 +220,26 @@ class LabelSmoothingCrossEntropy(nn.Module):
 
     task = "multiclass"
 
-    def __init__(self, smoothing: float = 0.1, reduction: Reduction = "mean") -> None:
+    def __init__(
+        self, smoothing: float = 0.1, reduction: Reduction = "mean", *, ignore_index: int | None = None
+    ) -> None:
         super().__init__()
+        self.ignore_index = check_ignore_index(ignore_index)
         self.smoothing = check_smoothing(smoothing)
         check_reduction(reduction)
         self.reduction: Reduction = reduction
 
     def extra_repr(self) -> str:
-        return format_attributes(self, "smoothing", "reduction")
+        return format_attributes(self, "smoothing", "reduction", "ignore_index")
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return smoothed_cross_entropy(logits, targets, self.smoothing, reduction=self.reduction)
+        return smoothed_cross_entropy(
+            logits, targets, self.smoothing, reduction=self.reduction, ignore_index=self.ignore_index
+        )
+
+    def denominator(self, targets: Tensor) -> Tensor | None:
+        """Return what the mean divides by: the number of labels; None if it is the number of samples."""
+        return sum_of_weights(None, targets, self.ignore_index)
 
 
 class PhysicsInformedLoss(nn.Module):
@@ -297,46 +326,27 @@ class PhysicsInformedLoss(nn.Module):
         return {"data_loss": data, "physics_loss": physics, "total_loss": total}
 
 
-def compute_class_weights(labels: NDArray[Any] | Sequence[int] | Tensor, num_classes: int | None = None) -> Tensor:
-    """Compute weights under which all classes contribute equally: w_c = N / (K · n_c) for n_c labels of class c.
-
-    This is the `'balanced'` heuristic (King and Zeng 2001). Averaged over the labels, the weights are 1.
-
-    Args:
-        labels: integers `[N]` in 0..K-1, N >= 1.
-        num_classes: number of classes K, >= 1. None means the largest label plus 1, for labels below 10,000.
-
-    Returns:
-        float32 `[K]`, on the CPU. A class without labels gets weight 0, and a warning is issued.
-
-    Raises:
-        TypeError: the labels, or `num_classes`, are not integers.
-        ValueError: there are no labels, they are not `[N]`, or one is outside 0..K-1.
+def sum_of_weights(weight: Tensor | None, targets: Tensor, ignore_index: int | None = None) -> Tensor | None:
+    """Return the sum of the weights of labels `[B]`; None if it is B, and for probabilities `[B, K]`.
 
     Example:
-        >>> compute_class_weights([0, 0, 0, 1])
-        tensor([0.6667, 2.0000])
-    """
-    num_classes = unwrap_scalar(num_classes)
-    if num_classes is not None and (isinstance(num_classes, bool) or not isinstance(num_classes, Integral)):
-        raise TypeError(f"num_classes is {num_classes!r}, expected an integer")
-    counts = np.bincount(_as_int_labels(labels, num_classes), minlength=num_classes or 0)
-    absent = np.flatnonzero(counts == 0)
-    if absent.size:
-        names = ", ".join(map(str, absent[:10])) + (f" and {absent.size - 10} more" if absent.size > 10 else "")
-        warnings.warn(f"no labels of class {names} (of {len(counts)}): the class weight is 0", stacklevel=2)
-    balanced = counts.sum() / (len(counts) * np.maximum(counts, 1))
-    return torch.from_numpy(np.where(counts > 0, balanced, 0.0)).float()
-
-
-def sum_of_weights(weight: Tensor | None, targets: Tensor) -> Tensor | None:
-    """Return the sum of the class weights `[K]` of labels `[B]`; None without weights, and for probabilities `[B, K]`.
-
-    Example:
-        >>> sum_of_weights(torch.tensor([1.0, 3.0]), torch.tensor([0, 1, 1]))
+        >>> sum_of_weights(torch.tensor([1.0, 3.0]), torch.tensor([0, 1, 1, -1]), ignore_index=-1)
         tensor(7.)
     """
-    return None if weight is None or targets.is_floating_point() else weight[targets].sum()
+    weights = weights_of(targets, weight, ignore_index)
+    return None if weights is None else weights.sum()
+
+
+def weights_of(targets: Tensor, weight: Tensor | None, ignore_index: int | None) -> Tensor | None:
+    """Return the weights of labels `[B]`, 0 for those that are ignored; None if all are 1, and for probabilities."""
+    if targets.is_floating_point() or (weight is None and ignore_index is None):
+        return None
+    if ignore_index is None:
+        return None if weight is None else weight[targets]
+    kept = targets != ignore_index
+    if weight is None:
+        return kept.float()
+    return weight[targets.masked_fill(~kept, 0)] * kept
 
 
 def _focus(log_p: Tensor, gamma: float) -> Tensor:
@@ -347,21 +357,25 @@ def _focus(log_p: Tensor, gamma: float) -> Tensor:
     return error.pow(gamma)
 
 
-def _cross_entropy(logits: Tensor, targets: Tensor, **kwargs: Any) -> Tensor:
-    """Compute the cross entropy without an ignore index, and name a label that is out of range."""
+def label_losses(
+    logits: Tensor, targets: Tensor, ignore_index: int | None = None, *, reduction: Reduction = "none", **settings: Any
+) -> Tensor:
+    """Compute `F.cross_entropy` of labels or probabilities, 0 for ignored labels, and name a label out of range."""
+    ignored = _NO_INDEX if ignore_index is None else ignore_index
     try:
-        return F.cross_entropy(logits, targets, ignore_index=_IGNORE_INDEX, **kwargs)
+        return F.cross_entropy(logits, targets, ignore_index=ignored, reduction=reduction, **settings)
     except IndexError:  # raised by torch's CPU kernel, which checks every label
         n_classes = logits.shape[1]
-        wrong = targets[(targets < 0) | (targets >= n_classes)]
+        wrong = targets[((targets < 0) | (targets >= n_classes)) & (targets != ignored)]
         raise ValueError(
             f"label {int(wrong[0])} is outside 0..{n_classes - 1}: the logits have {n_classes} classes"
         ) from None
 
 
-def _reduce(losses: Tensor, reduction: Reduction, sample_weights: Tensor | None = None) -> Tensor:
+def reduce_losses(losses: Tensor, reduction: Reduction, sample_weights: Tensor | None = None) -> Tensor:
     """Reduce losses `[B]` with sample weights `[B]` as `F.cross_entropy` does."""
     if sample_weights is not None:
+        sample_weights = _cast(sample_weights, losses.dtype)
         if reduction == "mean":
             return _weighted_mean(losses.dot(sample_weights), sample_weights)
         losses = losses * sample_weights
@@ -376,7 +390,7 @@ def _weighted_mean(total: Tensor, sample_weights: Tensor) -> Tensor:
     return total / weight.masked_fill(weight == 0, math.inf)
 
 
-def _validated(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def validated(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Return logits in at least float32, and labels as int64 or probabilities in the dtype of the logits."""
     if not (isinstance(logits, Tensor) and isinstance(targets, Tensor) and logits.is_floating_point()):
         kinds = [value.dtype if isinstance(value, Tensor) else type(value).__name__ for value in (logits, targets)]
@@ -394,7 +408,8 @@ def _validated(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return logits, _cast(targets, logits.dtype if soft else torch.int64)
 
 
-def _weight_like(weight: Any, logits: Tensor, name: str) -> Tensor | None:
+def weight_like(weight: Any, logits: Tensor, name: str) -> Tensor | None:
+    """Validate class weights `[K]` passed to a function, and return them in the dtype of the logits."""
     if weight is None:
         return None
     check_weight_tensor(weight, name)
@@ -416,22 +431,3 @@ def _scalar(loss: Any, name: str) -> Tensor:
     if loss.ndim:
         raise ValueError(f"{name} has shape {list(loss.shape)}, expected a scalar")
     return loss
-
-
-def _as_int_labels(labels: Any, num_classes: int | None) -> NDArray[np.int64]:
-    """Return labels as int64 `[N]`, all of them in 0..K-1."""
-    values = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
-    if values.ndim != 1 or not values.size:
-        raise ValueError(f"labels have shape {list(values.shape)}, expected [N] with N >= 1")
-    if values.dtype.kind not in "iu":
-        raise TypeError(f"labels have dtype {values.dtype}, expected integers")
-    lowest, highest = int(values.min()), int(values.max())
-    if num_classes is None and highest >= _MAX_IMPLIED_CLASSES:
-        raise ValueError(
-            f"labels range up to {highest}, expected class indices below {_MAX_IMPLIED_CLASSES}; number the classes "
-            "with np.unique(labels, return_inverse=True), or give num_classes"
-        )
-    if lowest < 0 or (num_classes is not None and highest >= num_classes):
-        expected = "integers >= 0" if num_classes is None else f"0..{num_classes - 1} (num_classes={num_classes})"
-        raise ValueError(f"labels range from {lowest} to {highest}, expected {expected}")
-    return values.astype(np.int64)
