@@ -92,6 +92,11 @@ def test_skipped_batch_has_no_effect(caplog, accumulation, mixed_precision):
     ]
 
 
+def test_names_an_epoch_of_which_every_batch_was_skipped():
+    with pytest.raises(ValueError, match="all 2 batches of train_loader were skipped"):
+        new_trainer(batches(2, bad=[0, 1]), on_nonfinite="skip").fit(1)
+
+
 def test_max_skipped_limits_each_epoch():
     new_trainer(batches(bad=[1, 2]), on_nonfinite="skip", max_skipped=2).fit(3)
     with pytest.raises(NonFiniteLossError, match=r"batch 2: .*; 1 batches of this epoch have been skipped already"):

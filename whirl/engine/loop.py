@@ -113,7 +113,7 @@ class Tally:
             source: what yielded the batches, for the error message; "" returns an empty dict if there was no batch.
 
         Raises:
-            ValueError: there was no batch, and `source` is given.
+            ValueError: there was no batch, or all of them were skipped, and `source` is given.
         """
         sums = torch.stack(list(self.sums.values())).tolist() if self.sums else []
         counts = [count.item() if isinstance(count, torch.Tensor) else count for count in self.counts.values()]
@@ -122,6 +122,8 @@ class Tally:
         for name, total, count in chain.from_iterable(per_process):
             before = totals.get(name, (0.0, 0.0))
             totals[name] = before[0] + total, before[1] + count
+        if source and not totals and self.n_batches:
+            raise ValueError(f"all {self.n_batches} batches of {source} were skipped, as their loss is not finite")
         if source and not totals:
             raise ValueError(f"{source} yielded no batch: it is empty, or an iterator that can be used only once")
         means = {name: total / count if count else math.nan for name, (total, count) in totals.items()}

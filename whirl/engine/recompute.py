@@ -59,12 +59,12 @@ def _forward(module: nn.Module, forward: Any, *args: Any, **kwargs: Any) -> Any:
 
 def _contexts(module: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """Return the contexts of the first and of the second forward pass."""
-    return nullcontext(), _unchanged_buffers(module)
+    return nullcontext(), unchanged_buffers(module)
 
 
 @contextmanager
-def _unchanged_buffers(module: nn.Module) -> Iterator[None]:
-    """Restore running statistics, which the second pass would update once more."""
+def unchanged_buffers(module: nn.Module) -> Iterator[None]:
+    """Restore running statistics when the block ends, which a second pass would update once more."""
     before = [(buffer, buffer.clone()) for buffer in module.buffers()]
     try:
         yield

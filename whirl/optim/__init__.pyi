@@ -32,6 +32,9 @@ from .cnn_schedulers import (
     create_exponential_scheduler as create_exponential_scheduler,
 )
 from .cnn_schedulers import (
+    create_multistep_scheduler as create_multistep_scheduler,
+)
+from .cnn_schedulers import (
     create_onecycle_scheduler as create_onecycle_scheduler,
 )
 from .cnn_schedulers import (
@@ -47,6 +50,7 @@ from .optimizers import (
 from .optimizers import (
     create_scheduler as create_scheduler,
 )
+from .sam import SAM as SAM
 from .schedule_simulation import (
     format_schedule as format_schedule,
 )
@@ -60,6 +64,9 @@ from .scheduler_factory import (
     create_training_scheduler as create_training_scheduler,
 )
 from .scheduler_factory import (
+    join_schedulers as join_schedulers,
+)
+from .scheduler_factory import (
     register_schedule as register_schedule,
 )
 from .scheduler_factory import (
@@ -67,6 +74,12 @@ from .scheduler_factory import (
 )
 from .transformer_schedulers import (
     WarmupCosineScheduler as WarmupCosineScheduler,
+)
+from .transformer_schedulers import (
+    create_constant_schedule as create_constant_schedule,
+)
+from .transformer_schedulers import (
+    create_inverse_sqrt_schedule as create_inverse_sqrt_schedule,
 )
 from .transformer_schedulers import (
     create_noam_schedule as create_noam_schedule,

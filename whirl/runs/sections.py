@@ -216,6 +216,13 @@ class TrainingSection(Section):
     lr: float = setting(
         3e-3, "Peak learning rate.", About(synonyms=("learning_rate", "step_size", "eta", "max_lr")), gt=0, le=1e3
     )
+    sam_rho: float = setting(
+        0.0,
+        "Length of the perturbation of sharpness-aware minimization, e.g. 0.05; steps take twice as long. 0 is off.",
+        About(synonyms=("sam",)),
+        ge=0,
+        le=1e3,
+    )
     weight_decay: float = setting(1e-2, "Weight decay of the optimizer.", About(synonyms=("l2", "wd")), ge=0, le=1e3)
     schedule: str = setting(
         "onecycle",

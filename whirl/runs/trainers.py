@@ -28,6 +28,7 @@ from whirl.losses.losses import compute_class_weights
 from whirl.losses.registry import LOSSES
 from whirl.optim.cnn_optimizer import create_optimizer
 from whirl.optim.layer_decay import get_layer_decay_groups
+from whirl.optim.sam import SAM
 from whirl.optim.scheduler_factory import create_training_scheduler
 from whirl.runs.config import ResolvedConfig
 from whirl.runs.data import PreparedData
@@ -177,6 +178,7 @@ def _common_parts(
     groups = get_layer_decay_groups(model, training.lr, training.layer_decay)
     parameters = model.parameters() if training.layer_decay == 1 else groups
     optimizer = create_optimizer(training.optimizer, parameters, training.lr, training.weight_decay)
+    optimizer = SAM(optimizer, training.sam_rho) if training.sam_rho else optimizer
     n_steps = sum(map(len, loaders.train.values()))
     every = config.run.checkpoint_every
     return {

@@ -184,7 +184,7 @@ def check_optimizer(optimizer: Any, modules: list[nn.Module]) -> None:
     if hasattr(optimizer, "first_step") or (closure is not None and closure.default is closure.empty):
         raise ValueError(
             f"{kind} computes the loss several times per step, which the training loop does not support: choose an "
-            "optimizer that uses one gradient per step, e.g. AdamW or SGD"
+            "optimizer that uses one gradient per step, e.g. AdamW or SGD, or whirl.optim.SAM around one"
         )
     expected = {id(parameter) for parameter in trainable(modules)}
     given = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}

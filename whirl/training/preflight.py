@@ -9,6 +9,7 @@ from torch import nn
 
 from whirl.engine.distributed import world_size
 from whirl.engine.schedule import is_finished
+from whirl.optim.sam import SAM
 from whirl.training.parts import check_optimizer, trainable
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ def check_parts(trainer: Any) -> None:
         raise ValueError(
             f"{type(scheduler).__name__} schedules another optimizer: create it for the trainer's optimizer"
         )
+    if isinstance(trainer.optimizer, SAM) and trainer.mixed_precision == "fp16":
+        raise ValueError("SAM does not support fp16, whose small gradients vanish: choose bf16 or full precision")
     check_optimizer(trainer.optimizer, trainer._trained_modules())
 
 

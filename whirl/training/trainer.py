@@ -36,13 +36,14 @@ from whirl.engine.monitor import Improvement, direction_of
 from whirl.engine.objective import SAMPLE_WEIGHT
 from whirl.engine.precision import FullPrecision, choose_precision
 from whirl.engine.progress import active_callbacks
-from whirl.engine.recompute import recomputing
+from whirl.engine.recompute import recomputing, unchanged_buffers
 from whirl.engine.replay import EpochReplay
 from whirl.engine.schedule import step_scheduler
 from whirl.engine.state import TrainingState
 from whirl.engine.summary import training_facts
 from whirl.engine.updater import Updater
 from whirl.engine.wrappers import unwrap
+from whirl.optim.sam import SAM
 from whirl.training.parts import check_optimizer, default_optimizer
 from whirl.training.preflight import check_parts, warn_of_surprises
 from whirl.training.resumable import Resumable
@@ -247,6 +248,13 @@ class Trainer(Resumable):
     def step(self, batch: Any) -> StepResult:
         """Compute outputs, loss and number of correct predictions of one batch; the loop does the rest."""
         batch = self.prepare_batch(batch)
+        result = self._result(batch)
+        if isinstance(self.optimizer, SAM) and self.model.training:
+            with unchanged_buffers(self.model):
+                result.loss = self.optimizer.sharpen(result.loss, lambda: self._result(batch).loss)
+        return result
+
+    def _result(self, batch: Batch) -> StepResult:
         with self.precision.context():
             outputs = self.forward(batch)
             targets = self._objective.fit_targets(outputs, batch.targets)
