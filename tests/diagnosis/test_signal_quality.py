@@ -46,3 +46,7 @@ def test_gives_the_reason(signal, reason):
 )
 def test_accepts_usable_signals(signal):
     assert why_unusable(signal) is None
+
+
+def test_highest_and_lowest_sample_of_a_short_signal_are_not_clipped():
+    assert why_unusable(np.random.default_rng(0).normal(size=1000)) is None

@@ -8,7 +8,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import typer
@@ -82,3 +83,26 @@ def print_results(results: Iterable[Any], failures: Mapping[Any, Exception], as_
         echo_error(error)
     if failures:
         raise typer.Exit(EX_USAGE)
+
+
+@contextmanager
+def printing(as_json: bool) -> Iterator[Callable[[Any], None]]:
+    """Yield a function that prints one result after the other, as text or as a JSON list."""
+    if not as_json:
+        yield lambda result: typer.echo(str(result))
+        return
+    from whirl.runs.batch_prediction import JsonList
+
+    printed = JsonList(typer.echo)
+    yield lambda result: printed.add(result.as_dict())
+    printed.close()
+
+
+def finish(outcome: Any) -> None:
+    """Print the errors of a batch, those of the same kind in one line, and exit with its code."""
+    from whirl.runs.batch_prediction import group_failures
+
+    for line in group_failures(outcome.failures):
+        typer.echo(f"whirl: {line}", err=True)
+    if outcome.exit_code:
+        raise typer.Exit(outcome.exit_code)

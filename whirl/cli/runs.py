@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from whirl.cli.commands import with_options
-from whirl.cli.errors import print_results
+from whirl.cli.errors import finish, print_results, printing
 
 Run = Annotated[Path, typer.Argument(help="Run folder.")]
 
@@ -45,13 +45,21 @@ def export(options: Any, run: Run) -> None:
 def predict(
     options: Any,
     run: Annotated[Path, typer.Argument(help="Run folder, or a bundle.")],
-    files: Annotated[list[Path], typer.Argument(help="Recordings to diagnose.")],
+    paths: Annotated[
+        list[Path], typer.Argument(help="Recordings, folders, manifests or patterns.", show_default=False)
+    ],
 ) -> None:
-    """Predict the fault of each recording, with its probability."""
-    from whirl.runs.prediction import predict_files
+    """Predict the fault of each recording, with its probability and the reasons to doubt it.
 
-    known = {"bearing": options.bearing, "rpm": options.rpm}
-    print_results(*predict_files(run, files, options.sampling_rate_hz, options.channels, **known), options.as_json)
+    Exit code 0: every file was judged; 2: a file could not be used; 3: a file was not judged.
+    """
+    from whirl.runs.batch_prediction import predict_batch
+    from whirl.runs.prediction import StatedFacts
+
+    stated = StatedFacts(options.sampling_rate_hz, options.channels, options.bearing, options.rpm)
+    with printing(options.as_json) as show:
+        outcome = predict_batch(run, paths, stated, options.batch, show)
+    finish(outcome)
 
 
 @with_options("whirl.runs.command_options.DiagnoseSection")

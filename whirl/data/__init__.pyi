@@ -134,6 +134,15 @@ from .splits import (
 from .splits import (
     split_recordings as split_recordings,
 )
+from .vibration_levels import (
+    VibrationLevels as VibrationLevels,
+)
+from .vibration_levels import (
+    iso_20816_zone as iso_20816_zone,
+)
+from .vibration_levels import (
+    vibration_levels as vibration_levels,
+)
 from .windows import (
     WindowDataset as WindowDataset,
 )

@@ -1,3 +1,12 @@
+from .calibration import (
+    PredictionSets as PredictionSets,
+)
+from .calibration import (
+    fit_temperature as fit_temperature,
+)
+from .calibration import (
+    scale_temperature as scale_temperature,
+)
 from .descriptors import family_evidence as family_evidence
 from .front_end import (
     EnvelopeOrders as EnvelopeOrders,
@@ -8,6 +17,7 @@ from .front_end import (
 from .front_end import (
     envelope_orders as envelope_orders,
 )
+from .novelty import NoveltyDetector as NoveltyDetector
 from .results import (
     BearingDiagnosis as BearingDiagnosis,
 )
@@ -22,6 +32,12 @@ from .rule import (
 )
 from .rule import (
     apply_rule as apply_rule,
+)
+from .signal_features import (
+    is_noise as is_noise,
+)
+from .signal_features import (
+    signal_features as signal_features,
 )
 from .spectral import (
     SpectralDiagnoser as SpectralDiagnoser,

@@ -12,6 +12,7 @@ MAX_CLIPPED = 1e-3
 MAX_STUCK = 0.1
 """Share of a signal that one run of equal samples may take."""
 
+_MIN_CLIPPED = 3  # samples at one limit: every signal has a highest and a lowest sample
 _ROUNDING = 4  # steps of float32 at a signal's largest value: less than this is no signal
 
 
@@ -48,7 +49,8 @@ def why_unusable(signal: np.ndarray) -> str | None:
 
 
 def _clipped_share(signal: np.ndarray, low: float, high: float) -> float:
-    if (signal == high).sum() + (signal == low).sum() <= MAX_CLIPPED * len(signal):
+    at_limits = int((signal == high).sum()), int((signal == low).sum())
+    if sum(at_limits) <= MAX_CLIPPED * len(signal) or max(at_limits) < _MIN_CLIPPED:
         return 0.0
     centered = signal - (low + high) / 2  # both rails at equal height
     return count_clipped(centered, quantization_step(centered)) / len(signal)

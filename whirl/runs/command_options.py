@@ -156,7 +156,17 @@ class PredictSection(Section):
     rpm: float = setting(None, "Shaft speed.", About(unit="rpm", auto="as stated by manifest or file"))
     channels: Names = setting(None, "Names of the files' channels, in order, e.g. DE,FE.", About(kind="names"))
     sampling_rate_hz: float = _sampling_rate()
+    csv: str = setting(None, "CSV file to write, with a line for each file.", About(kind="path"))
+    append: bool = setting(False, "Continue the CSV file: judge only files that it lacks.", About(flag="--append"))
+    report: str = setting(None, "HTML page to write, with figures.", About(kind="path"))
     as_json: bool = setting(False, "Print JSON.", About(flag="--json"))
+
+    @property
+    def batch(self) -> Any:
+        """What to write, see `whirl.runs.batch_prediction.BatchOptions`."""
+        from whirl.runs.batch_prediction import BatchOptions
+
+        return BatchOptions(self.csv, self.append, self.report)
 
 
 class EvaluateSection(Section):

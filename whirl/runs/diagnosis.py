@@ -71,10 +71,12 @@ def known_facts(bearing: str | None, rpm: float | None) -> dict[str, Any]:
 
 
 def list_recordings(paths: Sequence[str | Path]) -> list[Path]:
-    """Return the files, and for folders the files in their manifest, or all that can be read if they have none.
+    """Return the recordings that paths name: files, folders, manifests and patterns such as `data/*.mat`.
+
+    A folder stands for the files in its manifest, or for all that can be read if it has none.
 
     Raises:
-        FileNotFoundError: a path does not exist.
+        FileNotFoundError: a path does not exist, or a pattern fits no file.
         ValueError: a folder has no recordings.
 
     Example:
@@ -82,15 +84,24 @@ def list_recordings(paths: Sequence[str | Path]) -> list[Path]:
         Traceback (most recent call last):
         FileNotFoundError: no such file: no such file or folder
     """
-    files: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            files += _files_in(path)
-        elif path.exists():
-            files.append(path)
-        else:
-            raise FileNotFoundError(f"{path}: no such file or folder")
-    return files
+    return [file for path in paths for file in _files_of(Path(path))]
+
+
+def _files_of(path: Path) -> list[Path]:
+    if path.is_dir():
+        return _files_in(path)
+    if path.name == MANIFEST and path.is_file():
+        return _files_in(path.parent)
+    if path.exists():
+        return [path]
+    found = sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor)))) if _is_pattern(path) else []
+    if not found:
+        raise FileNotFoundError(f"{path}: no such file or folder")
+    return [file for each in found for file in (_files_in(each) if each.is_dir() else [each])]
+
+
+def _is_pattern(path: Path) -> bool:
+    return any(character in str(path) for character in "*?[")
 
 
 def diagnose_files(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from whirl.data.vibration_levels import VibrationLevels
+
 Status = Literal["ok", "doubtful", "not_judged", "unreadable"]
 
 NOT_JUDGED = "not_judged"
@@ -34,6 +36,8 @@ class Diagnosis:
         rpm: speed of the shaft, rpm; None if unknown.
         bearing: bearing of the recording; None if unknown.
         machine: specimen of the recording; None if unknown.
+        point: channels of the recording.
+        levels: levels of vibration; None if the unit is unknown.
     """
 
     file: str
@@ -50,6 +54,8 @@ class Diagnosis:
     rpm: float | None = None
     bearing: str | None = None
     machine: str | None = None
+    point: str = ""
+    levels: VibrationLevels | None = None
 
     @classmethod
     def unreadable(cls, file: str, reason: str) -> Diagnosis:
@@ -76,6 +82,8 @@ class Diagnosis:
             "rpm": self.rpm,
             "bearing": self.bearing,
             "machine": self.machine,
+            "point": self.point,
+            "levels": None if self.levels is None else self.levels.as_dict(),
             "windows": self.n_windows,
             "probabilities": self.probabilities,
         }

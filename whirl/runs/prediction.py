@@ -15,6 +15,7 @@ from torch import nn
 from whirl.data.manifest import read_listed
 from whirl.data.recording import Recording
 from whirl.data.resampling import to_common_rate
+from whirl.data.vibration_levels import VibrationLevels, vibration_levels
 from whirl.data.windows import WindowDataset
 from whirl.diagnosis.descriptor_sets import of_diagnoses
 from whirl.diagnosis.learned import LearnedDiagnoser
@@ -124,10 +125,12 @@ class Diagnoser:
             probabilities={},
             n_windows=n_windows,
             physics=None if physics is None else physics.verdict,
-            evidence=() if physics is None else physics.reasons,
+            evidence=() if physics is None or physics.verdict == NOT_JUDGED else physics.reasons,
             rpm=recording.rpm,
             bearing=recording.bearing,
             machine=recording.specimen,
+            point=" ".join(recording.channels),
+            levels=_levels(recording),
         )
         reasons = why_not_judged(recording, row, physics)
         if reasons:
@@ -148,6 +151,13 @@ class Diagnoser:
             prediction_set=None if members is None else tuple(np.array(classes)[members].tolist()),
             typicality=None if np.isnan(p_value) else float(p_value),
         )
+
+
+def _levels(recording: Recording) -> VibrationLevels | None:
+    try:
+        return vibration_levels(recording)
+    except ValueError:  # the unit is unknown, or a sample is not finite, which is a reason of its own
+        return None
 
 
 _FILES = "files"  # name of the part of the recordings to diagnose

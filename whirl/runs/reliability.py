@@ -39,6 +39,9 @@ FALSE_ALARM_RATE = 0.02
 COVERAGE = 0.9
 """Share of specimens whose prediction set contains the true class."""
 
+MIN_STATES = 20
+"""Held-out specimens, each counted once for each of its classes, below which sets would contain nearly all classes."""
+
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
@@ -182,10 +185,13 @@ def _calibration(
     known = ~np.isnan(probabilities[:, 0])
     if not known.any():
         return 1.0, None
-    of_known = targets[known], np.unique(groups[known], return_inverse=True)[1]
-    temperature = fit_temperature(probabilities[known], *of_known)
+    # A specimen counts once for each of its classes, as for the detector of unusual recordings.
+    states = np.unique(np.stack([groups[known], targets[known]]), axis=1, return_inverse=True)[1].ravel()
+    temperature = fit_temperature(probabilities[known], targets[known], states)
+    if states.max() + 1 < MIN_STATES:
+        return temperature, None
     calibrated = scale_temperature(probabilities[known], temperature)
-    return temperature, PredictionSets.fit(calibrated, *of_known, coverage=COVERAGE)
+    return temperature, PredictionSets.fit(calibrated, targets[known], states, coverage=COVERAGE)
 
 
 def _novelty(

@@ -1,0 +1,132 @@
+"""A CSV file of judgements that grows line by line and survives a kill at any time."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from whirl._csv import safe_cell
+from whirl.runs.judgement import Diagnosis
+
+COLUMNS = (
+    "time", "file", "class", "probability", "status", "physics", "prediction_set", "typicality", "machine", "point",
+    "rpm", "bearing", "velocity_rms_mm_s", "acceleration_rms_m_s2", "peak_m_s2", "crest_factor", "kurtosis",
+    "reasons", "evidence",
+)  # fmt: skip
+"""Columns of a table of judgements, in order."""
+
+
+class DiagnosisTable:
+    """A CSV file with a line for each judged file.
+
+    Lines are appended and synchronized to the disk. A line that a kill has cut off is removed when the file is opened
+    again, so that its recording is judged again, and no recording has two lines.
+
+    Args:
+        path: the file; created if it does not exist.
+        append: continue an existing file; otherwise it must not exist.
+
+    Attributes:
+        files: files that have a line.
+
+    Raises:
+        ValueError: the file exists and `append` is false, or it is another kind of file.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "judged.csv"
+        >>> with DiagnosisTable(path) as table:
+        ...     table.append([Diagnosis("a.npy", "ball", 0.9, {"ball": 0.9, "healthy": 0.1}, 4)])
+        >>> DiagnosisTable(path, append=True).files
+        {'a.npy'}
+    """
+
+    def __init__(self, path: str | Path, append: bool = False) -> None:
+        self.path = Path(path)
+        exists = self.path.exists() and self.path.stat().st_size > 0
+        if exists and not append:
+            raise ValueError(f"{path}: exists; add --append to judge new files only, or choose another file")
+        self.rows = _read_rows(self.path) if exists else []
+        self.files = {row["file"] for row in self.rows}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if exists:
+            _cut_incomplete_line(self.path)
+        self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        if self.path.stat().st_size == 0:
+            self._write([",".join(COLUMNS) + "\n"])
+
+    def __enter__(self) -> DiagnosisTable:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._descriptor)
+
+    def __contains__(self, file: str | Path) -> bool:
+        return safe_cell(str(file)) in self.files
+
+    def append(self, diagnoses: Iterable[Diagnosis], time: str = "") -> None:
+        """Append a line for each diagnosis.
+
+        Args:
+            diagnoses: the diagnoses.
+            time: when they were made, ISO 8601.
+        """
+        rows = [row_of(each, time) for each in diagnoses]
+        self._write([_line(row) for row in rows])
+        self.rows += rows
+        self.files |= {row["file"] for row in rows}
+
+    def _write(self, lines: Sequence[str]) -> None:
+        if lines:
+            data = memoryview("".join(lines).encode("utf-8", "surrogateescape"))
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+            os.fsync(self._descriptor)
+
+
+def row_of(found: Diagnosis, time: str = "") -> dict[str, str]:
+    """Return the cells of a diagnosis by column; what is unknown is empty."""
+    facts = found.as_dict()
+    levels = facts["levels"] or {}
+    cells = {
+        **{name: facts[name] for name in COLUMNS if name in facts},
+        **{name: levels[name] for name in COLUMNS if name in levels},
+        "time": time,
+        "prediction_set": " ".join(found.prediction_set or ()),
+        "reasons": "; ".join(found.reasons),
+        "evidence": "; ".join(found.evidence),
+    }
+    return {name: _cell(cells.get(name)) for name in COLUMNS}
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else safe_cell(str(value))
+
+
+def _line(row: dict[str, str]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow([row[name] for name in COLUMNS])
+    return text.getvalue()
+
+
+def _read_rows(path: Path) -> list[dict[str, str]]:
+    """Read the complete lines of a table."""
+    text = path.read_bytes().decode("utf-8", "surrogateescape")
+    lines = text[: text.rfind("\n") + 1].splitlines()
+    if lines and lines[0] != ",".join(COLUMNS):
+        raise ValueError(f"{path}: is not a table of judgements by this version of whirl; choose another file")
+    return [row for row in csv.DictReader(lines) if None not in row.values()]
+
+
+def _cut_incomplete_line(path: Path) -> None:
+    with path.open("rb+") as file:
+        end = file.read().rfind(b"\n") + 1
+        file.truncate(end)
