@@ -93,11 +93,13 @@ NUMPY = [
     ("onecycle", {"max_lr": TENTH, "total_steps": np.int64(5), "pct_start": np.float32(0.5)}),
     ("onecycle", {"max_lr": [TENTH], "total_steps": 5}),
     ("step", {"step_size": np.int64(5), "gamma": TENTH}),
+    ("multistep", {"milestones": [np.int64(1), np.int64(3)], "gamma": TENTH}),
     ("exponential", {"gamma": TENTH}),
     ("plateau", {"factor": TENTH, "patience": np.int64(3), "min_lr": TENTH}),
     ("polynomial", {"total_epochs": np.int64(5), "power": TENTH, "min_lr": TENTH}),
     ("warmup_cosine", {"warmup_epochs": np.int64(1), "total_epochs": np.int64(5), "min_lr": TENTH}),
     ("warmup_linear", {"warmup_epochs": np.int64(1), "total_epochs": np.int64(5)}),
+    ("inverse_sqrt", {"warmup_steps": np.int64(2), "timescale": np.int64(5)}),
     ("noam", {"d_model": np.int64(16), "warmup_steps": np.int64(5)}),
 ]
 

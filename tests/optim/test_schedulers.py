@@ -11,7 +11,7 @@ from tests.optim.schedules import BASES, learning_rates, lr_and_momentum, make, 
 from whirl.engine.schedule import scheduler_unit, step_scheduler
 from whirl.optim import cnn_schedulers, optimizers, transformer_schedulers
 from whirl.optim.cnn_schedulers import PolynomialLRScheduler, WarmupScheduler
-from whirl.optim.scheduler_factory import create_training_scheduler, schedule_names
+from whirl.optim.scheduler_factory import create_training_scheduler, join_schedulers, schedule_names
 from whirl.optim.transformer_schedulers import WarmupCosineScheduler
 
 # values
@@ -23,6 +23,8 @@ TABLE = [
     ("onecycle", {"max_lr": 2, "total_steps": 10, "pct_start": 0.6},
      {0: 0.08, 1: 2 - 0.96 * 1.8090169944, 5: 2, 7: 1.000004, 9: 8e-6, 10: 8e-6, 20: 8e-6}),
     ("step", {"step_size": 3, "gamma": 0.1}, {0: 1, 2: 1, 3: 0.1, 5: 0.1, 6: 0.01}),
+    ("multistep", {"milestones": [4, 2, 4], "gamma": 0.5}, {0: 1, 1: 1, 2: 0.5, 3: 0.5, 4: 0.125, 9: 0.125}),
+    ("constant", {}, {0: 1, 9: 1}),
     ("exponential", {"gamma": 0.5}, {0: 1, 1: 0.5, 3: 0.125}),
     ("polynomial", {"total_epochs": 4, "min_lr": 0.2}, {0: 1, 1: 0.65, 2: 0.4, 3: 0.25, 4: 0.2, 9: 0.2}),
     ("polynomial", {"total_epochs": 4, "power": 1, "min_lr": 0}, {1: 0.75, 3: 0.25, 4: 0, 5: 0}),
@@ -32,6 +34,8 @@ TABLE = [
     ("warmup_cosine", {"warmup_epochs": 3, "total_epochs": 3, "min_lr": 0.1}, {0: 0.25, 2: 0.75, 3: 0.1, 4: 0.1}),
     ("warmup_linear", {"warmup_epochs": 2, "total_epochs": 6}, {0: 1 / 3, 2: 1, 3: 0.75, 5: 0.25, 6: 0, 8: 0}),
     ("noam", {"d_model": 16, "warmup_steps": 4}, {0: 1 / 32, 1: 1 / 16, 3: 1 / 8, 15: 1 / 16}),
+    ("inverse_sqrt", {"warmup_steps": 3}, {0: 0.25, 2: 0.75, 3: 1, 6: 0.5**0.5, 12: 0.5, 30: 0.1**0.5}),
+    ("inverse_sqrt", {"warmup_steps": 0, "timescale": 1}, {0: 1, 1: 0.5**0.5, 3: 0.5}),
 ]  # fmt: skip
 
 
@@ -56,6 +60,16 @@ REFERENCES = {
     "polynomial": (
         lambda o: PolynomialLRScheduler(o, 7, 1.5, min_lr=0.0),
         lambda o: lr_scheduler.PolynomialLR(o, 7, 1.5),
+    ),
+    "multistep": (
+        lambda o: make("multistep", o, milestones=[2, 5], gamma=0.3),
+        lambda o: lr_scheduler.MultiStepLR(o, [2, 5], 0.3),
+    ),
+    "joined": (
+        lambda o: join_schedulers([make("constant", o), make("cosine", o, num_epochs=4, eta_min=0.01)], [3]),
+        lambda o: lr_scheduler.SequentialLR(
+            o, [lr_scheduler.ConstantLR(o, 1.0), lr_scheduler.CosineAnnealingLR(o, 4, 0.01)], [3]
+        ),
     ),
     "warmup_cosine": (
         lambda o: WarmupCosineScheduler(o, 3, 7, min_lr=0.01),
@@ -142,7 +156,7 @@ def test_learning_rate_of_zero_stays_zero(name):
     )
     rates = trace(optimizer, scheduler, 8, [0.0] * 8 if name == "plateau" else None)
     assert [rate for rate, _ in rates] == [0.0] * 8
-    assert len({rate for _, rate in rates}) > 1
+    assert len({rate for _, rate in rates}) > 1 or name == "constant"
     other = sgd(0.0, 1.0)
     make("onecycle", other, max_lr=1.0, total_steps=4)
     assert learning_rates(other) == pytest.approx([0.0, 0.04])
@@ -198,7 +212,7 @@ def test_warmup_before_plateau_has_its_mode_and_unit(mode):
     ("name", "settings", "error", "parts"),
     [
         ("cosin", {}, ValueError, ["'cosin'", "did you mean 'cosine'", "noam"]),
-        ("qqq", {}, ValueError, ["'qqq'", "expected one of: cosine"]),
+        ("qqq", {}, ValueError, ["'qqq'", "expected one of: constant, cosine"]),
         (None, {}, TypeError, ["None", "cosine"]),
         ("cosine", {"T_max": 5}, TypeError, ["T_max", "num_epochs", "eta_min=1e-06"]),
         ("onecycle", {"max_lr": 1.0}, TypeError, ["needs total_steps"]),
@@ -297,3 +311,26 @@ def test_schedules_with_groups_added_later_resume_exactly(name):
         optimizer.step()
         step_scheduler(resumed, {"val_loss": 1.0, "val_accuracy": 0.5})
     assert [group["lr"] for group in optimizer.param_groups] == [group["lr"] for group in expected.param_groups]
+
+
+# -- joined schedules -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parts", "milestones", "message"),
+    [
+        (["constant", "step"], [], "there are 2 schedulers and 0 milestones"),
+        (["constant", "step", "constant"], [4, 4], r"milestones are \[4, 4\], expected ascending"),
+        (["constant", "noam"], [3], "Constant per epoch, Noam per step cannot be joined"),
+        (["constant", "plateau"], [3], "Plateau per validation cannot be joined"),
+    ],
+)
+def test_rejects_schedules_that_cannot_be_joined(parts, milestones, message):
+    optimizer = sgd()
+    with pytest.raises(ValueError, match=message):
+        join_schedulers([make(name, optimizer) for name in parts], milestones)
+
+
+def test_rejects_joined_schedules_of_two_optimizers():
+    with pytest.raises(ValueError, match="several optimizers"):
+        join_schedulers([make("constant", sgd()), make("step", sgd())], [3])

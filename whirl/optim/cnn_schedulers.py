@@ -24,6 +24,9 @@ from whirl.optim.schedulers import (
     create_exponential_scheduler as create_exponential_scheduler,
 )
 from whirl.optim.schedulers import (
+    create_multistep_scheduler as create_multistep_scheduler,
+)
+from whirl.optim.schedulers import (
     create_onecycle_scheduler as create_onecycle_scheduler,
 )
 from whirl.optim.schedulers import (

@@ -84,6 +84,31 @@ def noam(step: int, d_model: float, warmup_steps: int) -> float:
     return d_model**-0.5 * min(s**-0.5, s * warmup_steps**-1.5)
 
 
+def inverse_sqrt(step: int, warmup_steps: int, timescale: int) -> float:
+    """Compute `warmup` for `warmup_steps`, then sqrt(timescale / (step - warmup_steps + timescale)).
+
+    The decay starts at 1, is 1/sqrt(2) after `timescale` steps, and has no end. With `timescale=warmup_steps` it is
+    proportional to that of `noam`. Zhai et al. 2022, Scaling Vision Transformers, sec. 3.5.
+
+    Example:
+        >>> [round(inverse_sqrt(step, 1, 4), 4) for step in (0, 1, 5, 13)]
+        [0.5, 1.0, 0.7071, 0.5]
+    """
+    if step < warmup_steps:
+        return warmup(step, warmup_steps)
+    return math.sqrt(timescale / (step - warmup_steps + timescale))
+
+
+def constant(step: int) -> float:
+    """Return 1 at every step.
+
+    Example:
+        >>> constant(7)
+        1.0
+    """
+    return 1.0
+
+
 def _progress(step: int, total_steps: int) -> float:
     return step / total_steps if step < total_steps else 1.0
 

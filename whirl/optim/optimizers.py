@@ -63,8 +63,8 @@ def create_scheduler(optimizer: Optimizer, scheduler_type: str = "step", **kwarg
         5
         >>> create_scheduler(optimizer, "cosin")
         Traceback (most recent call last):
-        ValueError: unknown schedule 'cosin'; did you mean 'cosine'? Expected one of: cosine, cosine_restarts,
-        cosine_warmrestarts, exponential, noam, onecycle, plateau, polynomial, step, warmup, warmup_cosine,
-        warmup_linear
+        ValueError: unknown schedule 'cosin'; did you mean 'cosine'? Expected one of: constant, cosine,
+        cosine_restarts, cosine_warmrestarts, exponential, inverse_sqrt, multistep, noam, onecycle, plateau, polynomial,
+        step, warmup, warmup_cosine, warmup_linear
     """
     return make_scheduler(scheduler_type, optimizer, kwargs, other_factory="cnn_schedulers.get_scheduler")

@@ -22,7 +22,10 @@ _TORCH_SETTINGS = {
     if isinstance(kind, type) and issubclass(kind, LRScheduler)
     for name in inspect.signature(kind).parameters
 }
-_SETTINGS = (_TORCH_SETTINGS | {"warmup_epochs", "warmup_steps", "floor", "d_model"}) - {"last_epoch", "verbose"}
+_SETTINGS = (_TORCH_SETTINGS | {"warmup_epochs", "warmup_steps", "timescale", "floor", "d_model"}) - {
+    "last_epoch",
+    "verbose",
+}
 """Keys of state dicts by which schedules are told apart; all others may differ between versions of torch."""
 
 MIN_ONECYCLE_STEPS = 4  # in optimizer steps; a shorter one-cycle schedule cannot increase and decrease

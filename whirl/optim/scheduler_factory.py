@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, SequentialLR
 
+from whirl.engine.schedule import scheduler_unit
 from whirl.optim import schedulers, warmup_schedulers
 from whirl.optim.scheduler_base import MIN_ONECYCLE_STEPS, get_learning_rates
 from whirl.registry import Registry
@@ -19,6 +21,8 @@ SCHEDULES: Registry[Callable[..., LRScheduler]] = Registry("schedule", group="wh
 """Schedules by name; an entry is called as `factory(optimizer, **settings)`, its parameters are the settings."""
 
 SCHEDULES.register("step")(schedulers.create_step_scheduler)
+SCHEDULES.register("multistep")(schedulers.create_multistep_scheduler)
+SCHEDULES.register("constant")(warmup_schedulers.create_constant_schedule)
 SCHEDULES.register("exponential")(schedulers.create_exponential_scheduler)
 SCHEDULES.register("polynomial")(schedulers.PolynomialLRScheduler)
 SCHEDULES.register("cosine")(schedulers.create_cosine_scheduler)
@@ -29,6 +33,7 @@ SCHEDULES.register("warmup")(schedulers.WarmupScheduler)
 SCHEDULES.register("warmup_cosine")(warmup_schedulers.create_warmup_cosine_schedule)
 SCHEDULES.register("warmup_linear")(warmup_schedulers.create_warmup_linear_schedule)
 SCHEDULES.register("noam")(warmup_schedulers.create_noam_schedule)
+SCHEDULES.register("inverse_sqrt")(warmup_schedulers.create_inverse_sqrt_schedule)
 
 
 def register_schedule(name: str) -> Callable[[Callable[..., LRScheduler]], Callable[..., LRScheduler]]:
@@ -109,6 +114,9 @@ def create_training_scheduler(
       learning rate is constant instead.
     * noam peaks at the optimizer's learning rate: d_model = 1 / warmup_steps.
     * step: `step_size` is a third of the epochs, rounded up, which gives three levels.
+    * multistep: the learning rate decays after a half and after three quarters of the epochs.
+    * inverse_sqrt: `timescale` is half of the steps after the warmup, so the learning rate ends at 1/sqrt(3) of its
+      peak.
     * cosine_restarts: one restart, with a second period `T_mult` times as long as the first. `T_0` is rounded up, so
       the training ends with the second period or up to `T_mult` epochs before its end.
     * plateau: `patience` is a tenth of the epochs, at least one.
@@ -145,8 +153,50 @@ def create_training_scheduler(
         "warmup_steps": warmup_steps,
         "d_model": 1 / warmup_steps,
         "step_size": math.ceil(epochs / 3),
+        "milestones": [max(1, epochs // 2), max(1, 3 * epochs // 4)],
+        "timescale": max(1, (n_steps - warmup_steps) // 2),
         "T_0": math.ceil(epochs / (1 + check_count("T_mult", settings.get("T_mult", 2)))),
         "patience": max(1, epochs // 10),
     }
     defaults = {key: defaults[key] for key in _parameters(name) if key in defaults}
     return make_scheduler(name, optimizer, defaults | settings, other_factory="create_training_scheduler")
+
+
+def join_schedulers(parts: Sequence[LRScheduler], milestones: Sequence[int]) -> SequentialLR:
+    """Join schedules one after the other, each from its own beginning, as torch's `SequentialLR`.
+
+    Args:
+        parts: schedulers of one optimizer that have not been stepped, all of which count epochs, or all optimizer
+            steps.
+        milestones: epoch or step at which each schedule but the first begins, ascending, >= 1.
+
+    Raises:
+        ValueError: the number of milestones does not fit, they do not ascend, the optimizers or units differ, or a
+            schedule follows a metric or sets its own initial learning rates (one-cycle).
+
+    Example:
+        >>> import torch
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        >>> constant = SCHEDULES.get("constant")(optimizer)
+        >>> scheduler = join_schedulers([constant, schedulers.create_exponential_scheduler(optimizer, 0.5)], [2])
+        >>> for epoch in range(4):
+        ...     print(scheduler.get_last_lr()[0])
+        ...     optimizer.step()
+        ...     scheduler.step()
+        1.0
+        1.0
+        1.0
+        0.5
+    """
+    milestones = [check_count(f"milestones[{i}]", milestone) for i, milestone in enumerate(milestones)]
+    if not parts or len(milestones) != len(parts) - 1:
+        raise ValueError(f"there are {len(parts)} schedulers and {len(milestones)} milestones, expected one less")
+    if any(second <= first for first, second in pairwise(milestones)):
+        raise ValueError(f"milestones are {milestones}, expected ascending numbers")
+    units = {scheduler_unit(scheduler) for scheduler in parts}
+    if len(units) > 1 or "validation" in units or any(isinstance(part, OneCycleLR) for part in parts):
+        kinds = ", ".join(f"{type(part).__name__.lstrip('_')} per {scheduler_unit(part)}" for part in parts)
+        raise ValueError(f"{kinds} cannot be joined, expected schedules of one unit without metrics or one-cycle")
+    if len({id(part.optimizer) for part in parts}) > 1:
+        raise ValueError("the schedulers have several optimizers, expected one")
+    return SequentialLR(parts[0].optimizer, list(parts), milestones)

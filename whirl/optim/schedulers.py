@@ -7,6 +7,7 @@ group when the scheduler is created. Groups with a learning rate of 0 stay at 0.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch.optim import Optimizer, lr_scheduler
@@ -28,6 +29,10 @@ class _ClampAtEnd(Schedule):
 
 
 class _Step(Schedule, lr_scheduler.StepLR):
+    pass
+
+
+class _MultiStep(Schedule, lr_scheduler.MultiStepLR):
     pass
 
 
@@ -164,6 +169,38 @@ def create_step_scheduler(optimizer: Optimizer, step_size: int = 10, gamma: floa
         ValueError: an argument is out of range.
     """
     return _Step(optimizer, check_count("step_size", step_size), check_number("gamma", gamma, 0, open_ends=True))
+
+
+def create_multistep_scheduler(
+    optimizer: Optimizer, milestones: Sequence[int], gamma: float = 0.1
+) -> lr_scheduler.MultiStepLR:
+    """Create a step decay at given epochs: lr gamma^n, with the number n of milestones up to epoch e.
+
+    Args:
+        optimizer: optimizer to schedule, per epoch.
+        milestones: epochs from which the learning rate is lower, each >= 1; twice the same one decays twice.
+        gamma: factor of each decay, > 0.
+
+    Raises:
+        ValueError: an argument is out of range.
+
+    Example:
+        >>> import torch
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        >>> scheduler = create_multistep_scheduler(optimizer, milestones=[1, 3], gamma=0.5)
+        >>> for epoch in range(4):
+        ...     print(scheduler.get_last_lr()[0])
+        ...     optimizer.step()
+        ...     scheduler.step()
+        1.0
+        0.5
+        0.5
+        0.25
+    """
+    epochs = [check_count(f"milestones[{i}]", epoch) for i, epoch in enumerate(milestones)]
+    if not epochs:
+        raise ValueError("milestones are empty, expected at least one epoch")
+    return _MultiStep(optimizer, sorted(epochs), check_number("gamma", gamma, 0, open_ends=True))
 
 
 def create_exponential_scheduler(optimizer: Optimizer, gamma: float = 0.95) -> lr_scheduler.ExponentialLR:

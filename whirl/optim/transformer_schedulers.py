@@ -12,6 +12,12 @@ from whirl.optim.warmup_schedulers import (
     WarmupCosineScheduler as WarmupCosineScheduler,
 )
 from whirl.optim.warmup_schedulers import (
+    create_constant_schedule as create_constant_schedule,
+)
+from whirl.optim.warmup_schedulers import (
+    create_inverse_sqrt_schedule as create_inverse_sqrt_schedule,
+)
+from whirl.optim.warmup_schedulers import (
     create_noam_schedule as create_noam_schedule,
 )
 from whirl.optim.warmup_schedulers import (

@@ -13,7 +13,7 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from whirl.optim.formulas import check_warmup, noam, warmup_cosine, warmup_linear
+from whirl.optim.formulas import check_warmup, constant, inverse_sqrt, noam, warmup_cosine, warmup_linear
 from whirl.optim.scheduler_base import Schedule
 from whirl.validation import check_count, check_number
 
@@ -53,6 +53,14 @@ class _WarmupLinear(_FactorSchedule):
 
 class _Noam(_FactorSchedule):
     step_unit = "step"
+
+
+class _InverseSqrt(_FactorSchedule):
+    step_unit = "step"
+
+
+class _Constant(_FactorSchedule):
+    pass
 
 
 class WarmupCosineScheduler(_FactorSchedule):
@@ -164,3 +172,47 @@ def create_noam_schedule(optimizer: Optimizer, d_model: float = 256, warmup_step
     d_model = check_number("d_model", d_model, 0, open_ends=True)
     warmup_steps = check_count("warmup_steps", warmup_steps)
     return _Noam(optimizer, LRFactor(noam, d_model=d_model, warmup_steps=warmup_steps))
+
+
+def create_inverse_sqrt_schedule(
+    optimizer: Optimizer, warmup_steps: int = 1000, timescale: int | None = None
+) -> LambdaLR:
+    """Create an inverse square-root decay, for trainings of unknown length.
+
+    With s optimizer steps, W = warmup_steps and t = timescale, the learning rate is lr (s + 1) / (W + 1) for s < W,
+    then lr sqrt(t / (s - W + t)). It has no end, so that training can be continued at any time (Zhai et al. 2022,
+    Scaling Vision Transformers).
+
+    Args:
+        optimizer: optimizer to schedule, per optimizer step.
+        warmup_steps: number of optimizer steps in which the learning rate increases, >= 0.
+        timescale: number of optimizer steps after the warmup in which the learning rate falls to 1/sqrt(2), >= 1. None
+            means `warmup_steps`, or 10,000 without a warmup.
+
+    Raises:
+        ValueError: an argument is out of range.
+
+    Example:
+        >>> import torch
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        >>> create_inverse_sqrt_schedule(optimizer, warmup_steps=3).get_last_lr()
+        [0.25]
+    """
+    warmup_steps = check_count("warmup_steps", warmup_steps, 0)
+    timescale = check_count("timescale", timescale) if timescale is not None else warmup_steps or 10_000
+    return _InverseSqrt(optimizer, LRFactor(inverse_sqrt, warmup_steps=warmup_steps, timescale=timescale))
+
+
+def create_constant_schedule(optimizer: Optimizer) -> LambdaLR:
+    """Create a schedule that keeps the learning rate, e.g. as a part of `join_schedulers` or after a warmup.
+
+    Args:
+        optimizer: optimizer to schedule, per epoch.
+
+    Example:
+        >>> import torch
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+        >>> create_constant_schedule(optimizer).get_last_lr()
+        [0.1]
+    """
+    return _Constant(optimizer, LRFactor(constant))
