@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from whirl._locks import LOCK, locked
 from whirl.data.layouts import is_condition, part_of, recognize_layout
 from whirl.data.manifest import (
     MANIFEST,
@@ -20,6 +22,7 @@ from whirl.data.manifest import (
     first_few,
     read_manifest,
     row_of,
+    rows_by_file,
     why_unreadable,
     write_manifest,
 )
@@ -31,6 +34,9 @@ from whirl.data.recording import Recording
 from whirl.validation import unknown_name
 
 logger = logging.getLogger(__name__)
+
+_NOT_EMPTY = "is not an empty folder; choose a new one or empty it"
+_PARTIAL = re.compile(r"\.partial-[a-z0-9_]{8}")
 
 # Files that are skipped in class folders.
 _DOCUMENT_SUFFIXES = {
@@ -188,22 +194,42 @@ def save_dataset(recordings: Iterable[Recording], folder: str | Path) -> None:
         ('wear', 'B1', {'severity': 0.5}, True)
     """
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder}: is not an empty folder; choose a new one or empty it")
     is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    if not is_new and not folder.is_dir():
+        raise ValueError(f"{folder}: {_NOT_EMPTY}")
     try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as temp_dir:
-            rows = [_write_recording(Path(temp_dir), index, recording) for index, recording in enumerate(recordings)]
-            if not rows:
-                raise ValueError(f"{folder}: no recordings to write")
-            write_manifest(Path(temp_dir) / MANIFEST, rows)
-            for name in [*(row["file"] for row in rows), MANIFEST]:
-                (Path(temp_dir) / name).replace(folder / name)
-    except BaseException:
+        with locked(folder):
+            _remove_partial(folder)
+            _check_empty(folder)
+            _write_recordings(recordings, folder)
+    finally:
         if is_new and not any(folder.iterdir()):
             folder.rmdir()
-        raise
+
+
+def _check_empty(folder: Path) -> None:
+    if any(path.name != LOCK for path in folder.iterdir()):
+        raise ValueError(f"{folder}: {_NOT_EMPTY}")
+
+
+def _remove_partial(folder: Path) -> None:
+    """Remove what a process left that was killed while it wrote a data set; its manifest is moved last."""
+    for partial in folder.glob(".partial-*"):
+        if _PARTIAL.fullmatch(partial.name) is None or (folder / MANIFEST).exists():
+            continue
+        for name in rows_by_file(partial):
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(partial)
+
+
+def _write_recordings(recordings: Iterable[Recording], folder: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as temp_dir:
+        rows = [_write_recording(Path(temp_dir), index, recording) for index, recording in enumerate(recordings)]
+        if not rows:
+            raise ValueError(f"{folder}: no recordings to write")
+        write_manifest(Path(temp_dir) / MANIFEST, rows)
+        for name in [*(row["file"] for row in rows), MANIFEST]:
+            (Path(temp_dir) / name).replace(folder / name)
 
 
 def data_files(folder: Path) -> list[Path]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from whirl._locks import LOCK, FolderLock, locked
 from whirl.engine.checkpoint import BEST, LAST, PREVIOUS
 from whirl.engine.files import write_json
 from whirl.runs.config import Config, ResolvedConfig, parse_config, with_settings
@@ -16,6 +20,8 @@ from whirl.runs.config_files import load_config, read_yaml, stated_settings, wri
 from whirl.runs.flat import get_setting
 
 logger = logging.getLogger(__name__)
+
+_TEMPORARY = re.compile(r"\.[\w.-]+\.(json|yaml|csv|html|npz|pt)\.[a-z0-9_]{8}")
 
 RESUME_OVERRIDABLE = ("num_workers",)
 """Settings that may change when a run is resumed, because results do not depend on them."""
@@ -74,16 +80,37 @@ class RunFolder:
     def check_empty(self) -> None:
         """Validate that the folder is new or empty, and can be written to.
 
+        What a process left that was killed while it began a run does not count.
+
         Raises:
             ValueError: the path is a file, or the folder is not empty.
             OSError: the folder cannot be written to.
         """
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path}: is a file, expected a folder for the run")
-        if self.path.is_dir() and any(self.path.iterdir()):
+        if self.path.is_dir() and any(not self._is_left_over(file) for file in self.path.iterdir()):
             hint = "choose another --out" + (" or continue with --resume" if self.can_be_resumed else "")
             raise ValueError(f"{self.path}: the output folder is not empty; {hint}")
         self.check_writable()
+
+    def _is_left_over(self, file: Path) -> bool:
+        """Whether a file was left by a process that was killed before it had written the configuration."""
+        is_metadata = file == self.data_file and not self.config_file.exists() and _is_metadata(file)
+        return file.name == LOCK or is_metadata or _is_temporary(file)
+
+    @contextmanager
+    def locked(self) -> Iterator[FolderLock]:
+        """Hold the lock of the folder, and remove temporary files of processes that were killed.
+
+        Raises:
+            ValueError: another process uses the folder.
+        """
+        with locked(self.path) as lock:
+            for folder in (self.path, self.checkpoints):
+                for file in folder.glob(".*"):
+                    if _is_temporary(file):
+                        file.unlink(missing_ok=True)
+            yield lock
 
     def check_writable(self) -> None:
         """Validate that the folder can be created or written to, without changing it.
@@ -99,7 +126,7 @@ class RunFolder:
             raise
 
     def initialize(self, config: Config, data: dict[str, Any]) -> None:
-        """Write the configuration and metadata; on an error, neither is left.
+        """Write the metadata and then the configuration, which begins the run; on an error, neither is left.
 
         Raises:
             ValueError: another run has started to use the folder.
@@ -139,6 +166,17 @@ class RunFolder:
     def read_history(self) -> dict[str, list[float | None]]:
         """Read the training history, one list of numbers per logged name."""
         return _read_json(self.history_file)
+
+
+def _is_metadata(file: Path) -> bool:
+    with suppress(ValueError):
+        return "fingerprint" in _read_json(file)
+    return False
+
+
+def _is_temporary(file: Path) -> bool:
+    """Return whether a file is one that `atomic_write` writes for a file of a run, under a hidden name."""
+    return _TEMPORARY.fullmatch(file.name) is not None
 
 
 def _read_json(path: Path) -> Any:

@@ -7,12 +7,14 @@ import math
 import shlex
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from whirl._locks import FolderLock
 from whirl.callbacks.registry import check_loggers
 from whirl.callbacks.run_loggers import RunLoggers
 from whirl.engine.callbacks import Callback
@@ -139,13 +141,34 @@ def _train_run(
     if is_descriptor_model(data.config.model_name):
         if callbacks:
             raise ValueError("callbacks require a network; state one, e.g. model='cnn1d'")
-        return _train_descriptor_model(data, folder, resume, command, start)
+        with _locked(folder):
+            return _train_descriptor_model(data, folder, resume, command, start)
     trainer, data = _ready_trainer(data, folder, callbacks, config.run.threads)
-    _open_folder(folder, data, resume, command)
-    loggers = _add_loggers(trainer, data, folder)
-    if rank():  # each process draws its own augmentations
-        torch.manual_seed(config.run.seed + rank())
-    return _fit_and_evaluate(trainer, data, folder, loggers, resume, start)
+    with _locked(folder) as lock:
+        _open_folder(folder, data, resume, command)
+        trainer.callbacks.append(_FolderCheck(lock))
+        loggers = _add_loggers(trainer, data, folder)
+        if rank():  # each process draws its own augmentations
+            torch.manual_seed(config.run.seed + rank())
+        return _fit_and_evaluate(trainer, data, folder, loggers, resume, start)
+
+
+def _locked(folder: RunFolder) -> AbstractContextManager[FolderLock | None]:
+    """Hold the lock of the run folder in rank 0, which alone writes to it."""
+    return folder.locked() if is_main_process() else nullcontext()
+
+
+class _FolderCheck(Callback):
+    """Ends a training whose folder was deleted or replaced."""
+
+    rank_zero_only = True
+
+    def __init__(self, lock: FolderLock | None) -> None:
+        self.lock = lock
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.lock is not None:
+            self.lock.check()
 
 
 def _fit_and_evaluate(
