@@ -1,11 +1,14 @@
 """Bundles reproduce the predictions of their run and execute no code; exported graphs give the same logits."""
 
+import contextlib
 import hashlib
+import itertools
 import json
 import os
 import pickle
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +17,9 @@ import torch
 
 from whirl.data.dataset import load_dataset, save_dataset
 from whirl.data.simulation import simulate
+from whirl.engine import files as engine_files
 from whirl.evaluation.export import METADATA_FILE
+from whirl.runs import bundle as bundle_module
 from whirl.runs.bundle import export_bundle, load_bundle
 from whirl.runs.config import make_config
 from whirl.runs.data import prepare
@@ -117,6 +122,51 @@ def test_exporting_again_gives_the_same_bytes(run, bundle):
     before = {path.name: path.read_bytes() for path in bundle.iterdir()}
     export_bundle(run, bundle)
     assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL."""
+
+
+@pytest.mark.parametrize("error", [Killed(), OSError(28, "No space left on device")], ids=["killed", "full disk"])
+def test_interrupted_export_leaves_the_older_or_the_newer_bundle(error, exported, tmp_path, monkeypatch):
+    """The export stops at each of its file operations, once and again at the next attempt."""
+    weights, text = (exported / "model.safetensors").read_bytes(), (exported / "bundle.json").read_text()
+    changed = weights[:-1] + bytes([weights[-1] ^ 1])
+    checksums = [hashlib.sha256(each).hexdigest() for each in (weights, changed)]
+    for moment in range(14):
+        target = shutil.copytree(exported, tmp_path / str(moment))
+        for _ in range(2):
+            with monkeypatch.context() as patch, contextlib.suppress(Killed, OSError):
+                stop_at(moment, error, patch)
+                bundle_module._write(target, changed, text.replace(*checksums))
+            assert load_bundle(target).description.weights_sha256 in checksums
+        bundle_module._write(target, changed, text.replace(*checksums))
+        assert load_bundle(target).description.weights_sha256 == checksums[1]
+        assert sorted(path.name for path in target.iterdir()) == ["bundle.json", "model.safetensors"]
+
+
+def stop_at(moment, error, patch):
+    """Raise at a file operation; a killed process cleans nothing up."""
+    counter = itertools.count()
+
+    def stop(function):
+        def stopped(*args, **kwargs):
+            if next(counter) == moment:
+                if isinstance(error, Killed):
+                    for name in ("replace", "unlink"):
+                        patch.setattr(Path, name, stop_again)
+                raise error
+            return function(*args, **kwargs)
+
+        return stopped
+
+    def stop_again(*args, **kwargs):
+        raise error
+
+    for name in ("mkstemp", "fsync", "chmod", "replace", "unlink"):
+        module = {"mkstemp": engine_files.tempfile, "fsync": engine_files.os}.get(name, Path)
+        patch.setattr(module, name, stop(getattr(module, name)))
 
 
 def test_rejects_folder_with_other_files(run, tmp_path):

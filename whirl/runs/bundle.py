@@ -34,7 +34,7 @@ from whirl.runs.operating_range import OperatingRange, PlainModel, load_operatin
 from whirl.runs.reliability import Reliability
 from whirl.runs.run_folder import RunFolder
 
-DESCRIPTION, WEIGHTS = "bundle.json", "model.safetensors"
+DESCRIPTION, WEIGHTS, PREVIOUS = "bundle.json", "model.safetensors", "previous.safetensors"
 FORMAT = 1
 
 SETTINGS = (
@@ -214,11 +214,35 @@ def export_bundle(run: str | Path, out: str | Path) -> Bundle:
     bundle = _build(text.encode(), target / DESCRIPTION)
     _load_weights(bundle, weights, target / WEIGHTS)
     _check_same_predictions(network, bundle, folder)
-    # The description is written last: without a matching one, the weights are not a bundle.
-    with atomic_write(target / WEIGHTS) as file:
-        file.write(weights)
-    write_text(target / DESCRIPTION, text)
+    _write(target, weights, text)
     return bundle
+
+
+def _write(target: Path, weights: bytes, description: str) -> None:
+    """Write both files; at every moment the folder contains the older bundle or the new one, complete.
+
+    The older weights are kept beside the new ones until the description is written, and put back if that fails.
+    """
+    _recover(target)
+    try:
+        with atomic_write(target / WEIGHTS, target / PREVIOUS) as file:
+            file.write(weights)
+        write_text(target / DESCRIPTION, description)
+    finally:
+        _recover(target)
+
+
+def _recover(target: Path) -> None:
+    """Finish an export if its description was written, otherwise undo it; remove temporary files."""
+    for file in target.glob(".*"):
+        if _is_temporary(file.name):
+            file.unlink()
+    described, previous = target / DESCRIPTION, target / PREVIOUS
+    if not described.is_file():
+        (target / WEIGHTS).unlink(missing_ok=True)
+    elif previous.is_file():
+        is_new = hashlib.sha256((target / WEIGHTS).read_bytes()).hexdigest() in described.read_text(encoding="utf-8")
+        previous.unlink() if is_new else previous.replace(target / WEIGHTS)
 
 
 def is_bundle(path: str | Path) -> bool:
@@ -235,8 +259,17 @@ def load_bundle(path: str | Path) -> Bundle:
     """
     folder = Path(path)
     bundle = _build(_read(folder / DESCRIPTION, _MAX_DESCRIPTION_BYTES), folder / DESCRIPTION)
-    _load_weights(bundle, _read(folder / WEIGHTS, max_weight_bytes(bundle.network)), folder / WEIGHTS)
+    max_bytes = max_weight_bytes(bundle.network)
+    weights = _read(folder / WEIGHTS, max_bytes)
+    if _is_described(weights, bundle) or not (folder / PREVIOUS).is_file():
+        _load_weights(bundle, weights, folder / WEIGHTS)
+    else:  # the export of a newer bundle was killed
+        _load_weights(bundle, _read(folder / PREVIOUS, max_bytes), folder / PREVIOUS)
     return bundle
+
+
+def _is_described(weights: bytes, bundle: Bundle) -> bool:
+    return hashlib.sha256(weights).hexdigest() == bundle.description.weights_sha256
 
 
 def _build(text: bytes, file: Path) -> Bundle:
@@ -255,7 +288,7 @@ def _build(text: bytes, file: Path) -> Bundle:
 
 def _load_weights(bundle: Bundle, weights: bytes, file: Path) -> None:
     with _as_value_error(file):
-        if hashlib.sha256(weights).hexdigest() != bundle.description.weights_sha256:
+        if not _is_described(weights, bundle):
             raise ValueError(f"damaged, or not the weights described by {DESCRIPTION} (the checksums differ)")
         weights_from_bytes(bundle.network, weights)
 
@@ -347,9 +380,15 @@ def _scores(folder: RunFolder) -> Scores | None:
 def _check_target(target: Path) -> None:
     if target.is_file():
         raise ValueError(f"{target}: is a file, expected a folder for the bundle")
-    others = sorted({path.name for path in target.iterdir()} - {DESCRIPTION, WEIGHTS}) if target.is_dir() else []
+    names = {path.name for path in target.iterdir()} if target.is_dir() else set()
+    others = sorted(name for name in names - {DESCRIPTION, WEIGHTS, PREVIOUS} if not _is_temporary(name))
     if others:
         raise ValueError(f"{target}: contains {others[0]!r}, which is not part of a bundle; choose another --out")
+
+
+def _is_temporary(name: str) -> bool:
+    """Return whether a file was left by an export that was killed."""
+    return name.startswith((f".{DESCRIPTION}.", f".{WEIGHTS}."))
 
 
 def _check_same_predictions(network: nn.Module, bundle: Bundle, folder: RunFolder) -> None:
