@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from scipy.sparse import csr_array
@@ -251,6 +252,25 @@ class OtherCallbacks(DecisionTreeClassifier):
 def test_passes_callbacks_only_to_models_that_declare_them(data):
     assert BayesianOptimizer().optimize(OtherCallbacks, *data, 2, TREE)["n_failed"] == 0
     assert SignalClassifier().reports_epochs
+
+
+def test_pruning_can_start_earlier_and_use_a_pruner_of_optuna(signals):
+    """A pruner that prunes every candidate ends each training after the first epoch behind the warm-up."""
+    epochs = []
+
+    class PruneAll(optuna.pruners.BasePruner):
+        def prune(self, study, trial):
+            epochs.append(trial.last_step)
+            return trial.number > 0
+
+    space = {"lr": FloatDistribution(1e-3, 1e-2, log=True)}
+    fixed = {"epochs": 6, "width": 0.25, "batch_size": 16, "device": "cpu"}
+    optimizer = BayesianOptimizer()
+    found = optimizer.optimize(
+        SignalClassifier, *signals, 3, space, fixed_params=fixed, pruner=PruneAll(), warm_up=1 / 6
+    )
+    assert (found["n_candidates"], found["n_pruned"]) == (3, 2)
+    assert epochs == [1, 2, 3, 4, 1, 1]
 
 
 def test_other_process_retrains_best_network(signals, tmp_path):

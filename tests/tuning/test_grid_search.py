@@ -15,10 +15,12 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
+from sklearn.tree import DecisionTreeClassifier
 
 from whirl.tuning.cross_validated_search import make_folds
 from whirl.tuning.estimator import SignalClassifier
 from whirl.tuning.grid_search import GridSearchOptimizer, get_default_param_grid
+from whirl.tuning.nested import nested_scores
 from whirl.tuning.random_search import RandomSearchOptimizer, get_default_param_distributions
 from whirl.tuning.spaces import full_spaces, new_model, preset_names, preset_of
 
@@ -172,7 +174,7 @@ X3, Y3, SPECIMENS3 = few_windows(n_specimens=4)
         ({"groups": SPECIMENS3[1:]}, "groups has 23 entries for 24 samples"),
         ({"y": Y3[1:]}, "X has 24 rows, but y has 23"),
         ({"scoring": "acuracy"}, "acuracy"),
-        ({"scoring": ["accuracy", "f1"]}, "expected one score"),
+        ({"scoring": 3}, "expected the name of a scikit-learn scorer"),
         ({"param_grid": {"C": [-1.0]}}, r"no candidate could be trained; one of them failed with .*'C' parameter"),
     ],
     ids=["parameter", "empty", "folds", "splitter", "unknown", "nan", "groups", "lengths", "scoring", "scores", "fits"],
@@ -282,3 +284,121 @@ def test_failed_search_leaves_no_results():
         optimizer.search(SVC(), X3, Y3, {"C": [-1.0]}, 2)
     with pytest.raises(NotFittedError):
         optimizer.get_results()
+
+
+# -- several scores, folds, limits ------------------------------------------------------------------------
+
+
+def test_several_scores_match_sklearn():
+    X, y, specimens = few_windows()
+    optimizer = GridSearchOptimizer(n_jobs=1, verbose=0)
+    scores, grid = ["accuracy", "neg_log_loss"], {"n_neighbors": [1, 5, 9]}
+    found = optimizer.search(
+        KNeighborsClassifier(), X, y, grid, GroupKFold(3), scores, groups=specimens, refit="neg_log_loss"
+    )
+    theirs = GridSearchCV(KNeighborsClassifier(), grid, cv=GroupKFold(3), scoring=scores, refit="neg_log_loss")
+    theirs.fit(X, y, groups=specimens)
+    assert found["best_params"] == theirs.best_params_
+    assert found["best_score"] == found["best_scores"]["neg_log_loss"] == theirs.best_score_
+    for name in scores:
+        table = optimizer.get_results(name)
+        np.testing.assert_array_equal(table["mean_score"], theirs.cv_results_[f"mean_test_{name}"])
+        np.testing.assert_array_equal(table["rank"], theirs.cv_results_[f"rank_test_{name}"])
+    assert optimizer.get_results()["mean_score"].max() == found["best_score"]
+    folds = optimizer.get_fold_scores()
+    assert len(folds) == 3 * 3 * 2
+    one = folds[(folds["candidate"] == 2) & (folds["scoring"] == "accuracy")].sort_values("fold")["score"]
+    np.testing.assert_array_equal(one, [theirs.cv_results_[f"split{fold}_test_accuracy"][2] for fold in range(3)])
+    with pytest.raises(ValueError, match="unknown scoring 'f1'"):
+        optimizer.get_results("f1")
+
+
+def test_first_of_several_scores_selects_by_default():
+    optimizer = GridSearchOptimizer(n_jobs=1, verbose=0)
+    scorers = {"right": "accuracy", "balanced": "balanced_accuracy"}
+    found = optimizer.search(SVC(), X3, Y3, {"C": [1.0, 2.0]}, 2, scorers, groups=SPECIMENS3)
+    assert found["best_score"] == found["best_scores"]["right"]
+    assert optimizer.get_fold_scores()["scoring"].unique().tolist() == ["right", "balanced"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scoring": ["accuracy"], "refit": "f1"}, "unknown refit 'f1'"),
+        ({"scoring": "accuracy", "refit": "f1"}, "refit is 'f1', but there is only one score, 'accuracy'"),
+        ({"scoring": []}, r"scoring is \[\], expected at least one score"),
+        ({"cv": KFold(2), "n_repeats": 2}, "expected a number of folds"),
+        ({"n_repeats": 0}, "n_repeats is 0, expected an integer >= 1"),
+        ({"timeout_s": 0}, "timeout_s is 0, expected a finite number > 0"),
+        ({"patience": 0}, "patience is 0, expected an integer >= 1"),
+    ],
+)
+def test_rejects_invalid_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        GridSearchOptimizer(n_jobs=1, verbose=0).search(SVC(), X3, Y3, {"C": [1.0]}, **{"cv": 2} | options)
+
+
+def test_repeated_folds_split_specimens_anew():
+    X, y, specimens = few_windows()
+    folds = make_folds(3, X, y, specimens, n_repeats=2, seed=4)
+    for repeat in (folds[:3], folds[3:]):
+        assert sorted(np.concatenate([test for _, test in repeat])) == list(range(len(y)))
+        assert not any(set(specimens[train]) & set(specimens[test]) for train, test in repeat)
+    assert any((first[1].tolist() != second[1].tolist()) for first, second in zip(folds[:3], folds[3:], strict=True))
+    optimizer = GridSearchOptimizer(n_jobs=1, verbose=0)
+    found = optimizer.search(SVC(), X, y, {"C": [1.0]}, 3, groups=specimens, n_repeats=2)
+    assert len(optimizer.get_fold_scores()) == 6
+    assert found["best_score"] == pytest.approx(optimizer.get_fold_scores()["score"].mean())
+
+
+@pytest.mark.parametrize("kind", [GridSearchOptimizer, RandomSearchOptimizer])
+def test_patience_ends_search_and_leaves_earlier_candidates_unchanged(kind):
+    arguments = SVC(), X3, Y3, {"C": [1.0, 2.0, 3.0, 4.0, 5.0]}
+    complete, limited = kind(n_jobs=1, verbose=0), kind(n_jobs=1, verbose=0)
+    complete.search(*arguments, cv=2, groups=SPECIMENS3)
+    found = limited.search(*arguments, cv=2, groups=SPECIMENS3, patience=2)
+    scores = complete.get_results()["mean_score"].tolist()
+    expected = next(n for n in range(1, 6) if n == 5 or n - 1 - int(np.argmax(scores[:n])) >= 2)
+    assert found["n_candidates"] == expected
+    assert limited.get_results()["mean_score"].tolist() == scores[:expected]
+
+
+def test_timeout_ends_search(monkeypatch):
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr("whirl.tuning.limits.time.monotonic", lambda: next(clock))
+    optimizer = GridSearchOptimizer(n_jobs=1, verbose=0)
+    found = optimizer.search(SVC(), X3, Y3, {"C": [1.0, 2.0, 3.0, 4.0]}, 2, groups=SPECIMENS3, timeout_s=15)
+    assert found["n_candidates"] == 2
+
+
+# -- nested cross-validation ------------------------------------------------------------------------------
+
+
+def test_nested_scores_match_a_loop_over_sklearn():
+    X, y, specimens = few_windows()
+    grid = {"n_neighbors": [1, 5, 9]}
+    table = nested_scores(
+        GridSearchOptimizer(n_jobs=1, verbose=0), KNeighborsClassifier(), X, y, grid,
+        outer_cv=GroupKFold(3), groups=specimens, cv=GroupKFold(2), scoring="accuracy",
+    )  # fmt: skip
+    for (train, test), row in zip(GroupKFold(3).split(X, y, specimens), table.to_dict("records"), strict=True):
+        search = GridSearchCV(KNeighborsClassifier(), grid, cv=GroupKFold(2), scoring="accuracy")
+        search.fit(X[train], y[train], groups=specimens[train])
+        assert row["score"] == search.score(X[test], y[test])
+        assert row["inner_score"] == search.best_score_
+        assert row["n_neighbors"] == search.best_params_["n_neighbors"]
+        assert row["n_test"] == len(test)
+
+
+def test_nested_scores_of_labels_by_chance_are_lower_than_the_search_reports():
+    """Random features and labels: the best of many candidates scores above chance, the nested score does not."""
+    rng = np.random.default_rng(0)
+    X, y, specimens = rng.normal(size=(60, 3)), rng.integers(0, 2, 60), np.arange(60)
+    table = nested_scores(
+        RandomSearchOptimizer(n_jobs=1, verbose=0), DecisionTreeClassifier(), X, y,
+        {"max_depth": [1, 2, 3, 5, 8], "min_samples_leaf": [1, 2, 4, 8, 16], "criterion": ["gini", "entropy"]},
+        groups=specimens, outer_cv=4, n_repeats=2, cv=3, n_iter=20,
+    )  # fmt: skip
+    assert table[["repeat", "fold"]].to_numpy().tolist() == [[r, f] for r in (1, 2) for f in (1, 2, 3, 4)]
+    assert table["inner_score"].mean() - table["score"].mean() > 0.05
+    assert abs(table["score"].mean() - 0.5) < 0.12

@@ -359,7 +359,7 @@ def test_patience_ends_search_without_progress():
 
 def test_timeout_ends_search_after_a_candidate(monkeypatch):
     clock = iter(range(0, 1000, 4))
-    monkeypatch.setattr(worker_module.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("whirl.tuning.limits.time.monotonic", lambda: next(clock))
     assert 1 <= len(run_trials(open_study(None), SPACE, score, 50, timeout_s=100, grace_s=1e9)) < 50
 
 

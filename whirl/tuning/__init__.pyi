@@ -12,11 +12,15 @@ from .grid_search import (
 from .grid_search import (
     get_default_param_grid as get_default_param_grid,
 )
+from .nested import nested_scores as nested_scores
+from .pareto import ParetoOptimizer as ParetoOptimizer
+from .pareto import latency_s as latency_s
 from .plots import plot_heatmap as plot_heatmap
 from .plots import plot_history as plot_history
 from .plots import plot_importances as plot_importances
 from .plots import plot_parallel_coordinates as plot_parallel_coordinates
 from .plots import plot_parameter as plot_parameter
+from .plots import plot_pareto as plot_pareto
 from .random_search import (
     RandomSearchOptimizer as RandomSearchOptimizer,
 )

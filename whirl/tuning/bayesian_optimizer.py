@@ -20,7 +20,7 @@ from whirl.tuning.plots import plot_history, plot_importances
 from whirl.tuning.results import check_parameter_names, results_table
 from whirl.tuning.spaces import full_spaces, preset_of, preset_optuna
 from whirl.tuning.study import Space, describe_space, import_optuna, open_study, param_importances
-from whirl.tuning.trial import ReportToTrial, Trial
+from whirl.tuning.trial import WARM_UP, ReportToTrial, Trial
 from whirl.tuning.worker import run_trials, suggest_params
 from whirl.validation import unknown_name
 
@@ -76,9 +76,11 @@ class BayesianOptimizer:
         fixed_params: Mapping[str, Any] | None = None,
         groups_train: Iterable[Any] | None = None,
         groups_val: Iterable[Any] | None = None,
-        storage: str | Path | None = None,
+        storage: str | Path | optuna.storages.BaseStorage | None = None,
         study_name: str = "search",
-        pruner: str | None = "median",
+        pruner: str | optuna.pruners.BasePruner | None = "median",
+        sampler: optuna.samplers.BaseSampler | None = None,
+        warm_up: float = WARM_UP,
         timeout_s: float | None = None,
         patience: int | None = None,
     ) -> dict[str, Any]:
@@ -107,9 +109,11 @@ class BayesianOptimizer:
             groups_train: specimen of each training sample, `[n]`. If given with `groups_val`, a specimen in both is an
                 error.
             groups_val: specimen of each validation sample, `[m]`.
-            storage: where the study is stored, see `storage.open_storage`; None for in memory.
+            storage: where the study is stored, see `storage.open_storage`, or a storage of Optuna; None for in memory.
             study_name: name of the study in the storage.
-            pruner: `'median'`, `'hyperband'`, or None.
+            pruner: `'median'`, `'hyperband'`, a pruner of Optuna, or None.
+            sampler: sampler of Optuna; None for TPE, see `worker.run_trials`.
+            warm_up: share of the epochs in which no candidate is pruned, in [0, 1], see `ReportToTrial`.
             timeout_s: time in seconds after which no further candidate is started, > 0; None for no limit.
             patience: number of candidates in a row without a better score after which the search ends, >= 1; None for
                 no limit.
@@ -129,12 +133,14 @@ class BayesianOptimizer:
         check_sample_groups(groups_train, y_train, groups_val, y_val)
         check_scorer(scoring)
         fixed = full_spaces(model_class, dict(fixed_params or {}))
-        space = _resolved_space(model_class, param_space, fixed)
+        space = resolved_space(model_class, param_space, fixed)
         data = (X_train, y_train, X_val, y_val)
-        search = _Search(model_class, data, space, scoring, fixed, self.random_state)
+        search = _Search(model_class, data, space, scoring, fixed, self.random_state, warm_up)
         self._score_label = scoring if isinstance(scoring, str) else "score"
         fingerprint = {} if storage is None else {"space": describe_space(space), **search.describe()}
-        self.study = open_study(storage, study_name, pruner=pruner, seed=self.random_state, fingerprint=fingerprint)
+        self.study = open_study(
+            storage, study_name, pruner=pruner, sampler=sampler, seed=self.random_state, fingerprint=fingerprint
+        )
         self.trials = run_trials(self.study, space, search.score, n_trials, timeout_s=timeout_s, patience=patience)
         best = best_trial(self.trials)
         states = [trial.state.name for trial in self.trials]
@@ -205,9 +211,17 @@ class _Search:
     """The objective of a search: how a candidate is trained and scored, and the best estimator so far."""
 
     def __init__(
-        self, model: Any, data: tuple[Any, Any, Any, Any], space: Space, scoring: Any, fixed: dict[str, Any], seed: int
+        self,
+        model: Any,
+        data: tuple[Any, Any, Any, Any],
+        space: Space,
+        scoring: Any,
+        fixed: dict[str, Any],
+        seed: int,
+        warm_up: float = WARM_UP,
     ) -> None:
         self.model, self.space, self.scoring, self.fixed, self.seed = model, space, scoring, fixed, seed
+        self.warm_up = warm_up
         self.X_train, self.y_train, self.X_val, self.y_val = data
         self._best: tuple[float, int, Any] | None = None
 
@@ -215,7 +229,7 @@ class _Search:
         """Return the score of a candidate, after training it."""
         from sklearn.metrics import check_scoring
 
-        estimator = self._fitted(trial.params, [ReportToTrial(trial)])
+        estimator = self._fitted(trial.params, [ReportToTrial(trial, warm_up=self.warm_up)])
         if trial.is_pruned:
             return np.nan
         scorer: Any = check_scoring(estimator, self.scoring)
@@ -250,7 +264,7 @@ class _Search:
     def _fitted(self, params: dict[str, Any], callbacks: list[Any]) -> Any:
         if not isinstance(self.space, Mapping):
             _check_returned(self.model, params, self.fixed)
-        estimator = _build(self.model, {**self.fixed, **params}, self.seed)
+        estimator = build_estimator(self.model, {**self.fixed, **params}, self.seed)
         options: dict[str, Any] = {}
         if getattr(estimator, "reports_epochs", False):  # the callbacks of other libraries have other protocols
             options = {"validation_data": (self.X_val, self.y_val), "callbacks": callbacks}
@@ -258,7 +272,7 @@ class _Search:
         return estimator
 
 
-def _build(model: Any, params: dict[str, Any], seed: int) -> Any:
+def build_estimator(model: Any, params: dict[str, Any], seed: int) -> Any:
     """Create an unfitted estimator in which every `random_state` that is unset is the seed."""
     if _is_estimator(model):
         from sklearn.base import clone
@@ -277,7 +291,7 @@ def _is_estimator(model: Any) -> bool:
     return hasattr(model, "set_params") and not isinstance(model, type)
 
 
-def _resolved_space(model: Any, space: Space | None, fixed: Mapping[str, Any]) -> Space:
+def resolved_space(model: Any, space: Space | None, fixed: Mapping[str, Any]) -> Space:
     """Return the preset of the model for None, and distributions with the names that a pipeline has for them."""
     if space is None:
         space = preset_optuna(preset_of(model))

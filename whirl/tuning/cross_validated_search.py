@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from whirl.tuning.groups import check_disjoint, specimen_ids
-from whirl.tuning.results import check_parameter_names, plain, table_of_cv_results
-from whirl.validation import check_name, unknown_name
+from whirl.tuning.limits import Limits
+from whirl.tuning.results import check_parameter_names, plain, table_of_cv_results, table_of_fold_scores
+from whirl.validation import check_count, check_name, unknown_name
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-Scoring = str | Callable[..., float] | None
+Score = str | Callable[..., float] | None
+Scoring = Score | Sequence[str] | Mapping[str, str | Callable[..., float]]
 Folds = list[tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """Options that grid and random search have in common; see `GridSearchOptimizer.search`."""
+
+    cv: Any = 5
+    scoring: Any = None
+    groups: Iterable[Any] | None = None
+    refit: str | None = None
+    n_repeats: int = 1
+    timeout_s: float | None = None
+    patience: int | None = None
 
 
 class CrossValidatedSearch:
@@ -38,41 +54,82 @@ class CrossValidatedSearch:
         self.searched: Any = None
         self._score_label = "mean score"
 
-    def get_results(self) -> DataFrame:
+    def get_results(self, scoring: str | None = None) -> DataFrame:
         """Return a table with one row per candidate.
 
         The columns are its parameters, `mean_score`, `std_score`, `rank` (1 is the best) and `time_s`.
 
+        Args:
+            scoring: one of several scores that were searched; None for the one that selects the best candidate.
+
+        Raises:
+            NotFittedError: `search` was not called before (a `ValueError`).
+            ValueError: there is no such score.
+        """
+        searched = self._finished()
+        check_name("scoring", scoring or self._refit(), self._scores())
+        return table_of_cv_results(searched.cv_results_, searched.n_splits_, scoring or self._refit())
+
+    def get_fold_scores(self) -> DataFrame:
+        """Return a table with one row per candidate, fold and score.
+
+        The columns are `candidate` (row of `get_results`), `fold` (from 1), `scoring` and `score`.
+
         Raises:
             NotFittedError: `search` was not called before (a `ValueError`).
         """
+        searched = self._finished()
+        return table_of_fold_scores(searched.cv_results_, searched.n_splits_, self._scores())
+
+    def _finished(self) -> Any:
         if self.searched is None:
             from sklearn.exceptions import NotFittedError
 
             raise NotFittedError(f"this {type(self).__name__} has no results yet: call search(...) first")
-        return table_of_cv_results(self.searched.cv_results_, self.searched.n_splits_)
+        return self.searched
+
+    def _refit(self) -> str:
+        return self.searched.refit if isinstance(self.searched.refit, str) else "score"
+
+    def _scores(self) -> list[str]:
+        return list(self.searched.scorer_) if self.searched.multimetric_ else ["score"]
 
     def _search(
-        self, make: Callable[..., Any], model: Any, X: Any, y: Any, names: Iterable[str], cv: Any, scoring: Scoring,
-        groups: Iterable[Any] | None,
-    ) -> dict[str, Any]:  # fmt: skip
+        self, make: Callable[..., Any], model: Any, X: Any, y: Any, names: Iterable[str], options: SearchOptions
+    ) -> dict[str, Any]:
         """Cross-validate the candidates of `make(estimator, **options)`, and fit the best one to all data."""
         from sklearn.base import is_regressor
 
         self.searched = None  # after a failed search there are no results
         check_parameters(model, names)
-        check_one_score(model, scoring)
-        folds = make_folds(cv, X, y, groups, classifier=not is_regressor(model))
-        options = {"scoring": scoring, "cv": folds, "n_jobs": self.n_jobs, "verbose": self.verbose}
-        searched = _fit(make(with_seed(model, self.random_state), **options), X, y)
-        self.searched = searched
-        self._score_label = f"mean {scoring if isinstance(scoring, str) else 'score'} over {len(folds)} folds"
-        return {
+        refit = check_scores(model, options.scoring, options.refit)
+        limits = _limits_of(options)
+        kinds = {"classifier": not is_regressor(model), "n_repeats": options.n_repeats, "seed": self.random_state}
+        folds = make_folds(options.cv, X, y, options.groups, **kinds)
+        search = make(
+            with_seed(model, self.random_state), scoring=options.scoring, refit=refit or True, cv=folds,
+            n_jobs=self.n_jobs, verbose=self.verbose,
+        )  # fmt: skip
+        search.limits = limits
+        searched = self.searched = _fit(search, X, y)
+        label = refit or (options.scoring if isinstance(options.scoring, str) else "score")
+        self._score_label = f"mean {label} over {len(folds)} folds"
+        found = {
             "best_params": {name: plain(value) for name, value in searched.best_params_.items()},
             "best_score": float(searched.best_score_),
             "best_estimator": searched.best_estimator_,
             "n_candidates": len(searched.cv_results_["params"]),
         }
+        if refit is None:
+            return found
+        means = {name: searched.cv_results_[f"mean_test_{name}"] for name in self._scores()}
+        return found | {"best_scores": {name: float(mean[searched.best_index_]) for name, mean in means.items()}}
+
+
+def _limits_of(options: SearchOptions) -> Limits | None:
+    """Return the limits of a search; None if it has none, since candidates are then evaluated in parallel."""
+    has_limits = options.timeout_s is not None or options.patience is not None
+    return Limits(options.timeout_s, options.patience) if has_limits else None
 
 
 def _fit(search: Any, X: Any, y: Any) -> Any:
@@ -90,8 +147,9 @@ def _fit(search: Any, X: Any, y: Any) -> Any:
 
 def _explain_no_score(search: Any, X: Any, y: Any) -> NoReturn:
     """Raise the reason: scikit-learn itself would return the first candidate although none has a score."""
+    scorer = search.scorer_[search.refit] if search.multimetric_ else search.scorer_
     try:
-        search.scorer_(search.best_estimator_, X, y)
+        scorer(search.best_estimator_, X, y)
     except Exception as error:
         raise ValueError(f"no candidate could be scored: {type(error).__name__}: {error}") from error
     raise ValueError("no candidate has a score: each failed in at least one fold, see scikit-learn's warnings")
@@ -119,16 +177,48 @@ def check_parameters(model: Any, names: Iterable[str]) -> None:
             raise ValueError(unknown_name(f"{type(model).__name__} parameter", name, known))
 
 
-def check_one_score(model: Any, scoring: Any) -> None:
-    """Validate a single score; with several, the best candidate would not be defined.
+def check_scores(model: Any, scoring: Any, refit: str | None = None) -> str | None:
+    """Validate one score, or several and the one that selects the best candidate.
+
+    Args:
+        model: estimator.
+        scoring: scikit-learn scorer name or function; a list of names; or `{name: scorer}`.
+        refit: name of the score that selects the best candidate; None for the first of several.
+
+    Returns:
+        The name of that score; None if there is only one.
 
     Raises:
-        ValueError: the score is unknown, or there are several.
+        ValueError: a score is unknown, or `refit` is not one of several scores.
+        TypeError: the estimator has no score of its own, and `scoring` is None.
+
+    Example:
+        >>> from sklearn.svm import SVC
+        >>> check_scores(SVC(), ["accuracy", "f1_macro"])
+        'accuracy'
     """
     from sklearn.metrics import check_scoring
 
-    check_scorer(scoring)
-    check_scoring(model, scoring)
+    scorers = _named_scorers(scoring)
+    if scorers is None:
+        if refit is not None:
+            raise ValueError(f"refit is {refit!r}, but there is only one score, {scoring!r}; leave out refit")
+        check_scorer(scoring)
+        check_scoring(model, scoring)
+        return None
+    if not scorers:
+        raise ValueError(f"scoring is {scoring!r}, expected at least one score")
+    for scorer in scorers.values():
+        check_scorer(scorer)
+    check_name("refit", refit or next(iter(scorers)), scorers)
+    return refit or next(iter(scorers))
+
+
+def _named_scorers(scoring: Any) -> dict[str, Any] | None:
+    """Return several scores by name; None for a single one."""
+    if isinstance(scoring, Mapping):
+        return dict(scoring)
+    return {name: name for name in scoring} if isinstance(scoring, list | tuple | set) else None
 
 
 def check_scorer(scoring: Any) -> None:
@@ -148,9 +238,7 @@ def check_scorer(scoring: Any) -> None:
     if isinstance(scoring, str):
         check_name("scoring", scoring, get_scorer_names())
     elif scoring is not None and not callable(scoring):
-        raise ValueError(
-            f"scoring is {scoring!r}, expected one score: the name of a scikit-learn scorer, or a function"
-        )
+        raise ValueError(f"scoring is {scoring!r}, expected the name of a scikit-learn scorer, or a function")
 
 
 def with_seed(model: Any, seed: int) -> Any:
@@ -172,7 +260,16 @@ def _is_seed(name: str) -> bool:
     return name.split("__")[-1] == "random_state"
 
 
-def make_folds(cv: Any, X: Any, y: Any, groups: Iterable[Any] | None = None, *, classifier: bool = True) -> Folds:
+def make_folds(
+    cv: Any,
+    X: Any,
+    y: Any,
+    groups: Iterable[Any] | None = None,
+    *,
+    classifier: bool = True,
+    n_repeats: int = 1,
+    seed: int = 0,
+) -> Folds:
     """Return the row indices of each fold's training and test part; no group is in both.
 
     Args:
@@ -184,6 +281,9 @@ def make_folds(cv: Any, X: Any, y: Any, groups: Iterable[Any] | None = None, *, 
         y: labels, `[n]`.
         groups: specimen of each row, `[n]`, see `groups.specimen_ids`.
         classifier: whether the labels are classes; False for regression, whose folds are not stratified.
+        n_repeats: number of times that all rows are split anew into `cv` folds, >= 1; more than 1 requires a number of
+            folds, which are then shuffled.
+        seed: random seed of the shuffling.
 
     Raises:
         ValueError: the lengths differ, there are fewer groups than folds, a splitter that ignores groups splits one of
@@ -199,37 +299,45 @@ def make_folds(cv: Any, X: Any, y: Any, groups: Iterable[Any] | None = None, *, 
     n_rows = X.shape[0] if hasattr(X, "shape") else len(X)  # sparse matrices have no length
     if n_rows != len(labels):
         raise ValueError(f"X has {n_rows} rows, but y has {len(labels)}")
-    if groups is None:
-        from sklearn.model_selection import check_cv
-
-        splitter: Any = check_cv(cv, labels, classifier=classifier)
-        return list(splitter.split(X, labels))
-    ids, specimens = specimen_ids("groups", groups, len(labels))
-    splitter = _splitter(cv, labels, ids, classifier)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The groups parameter is ignored")  # a group in both parts raises below
-        folds = list(splitter.split(X, labels, ids))
-    check_disjoint(folds, ids, specimens)
+    ids, specimens = (None, []) if groups is None else specimen_ids("groups", groups, len(labels))
+    seeds = [None] if check_count("n_repeats", n_repeats) == 1 else [seed + repeat for repeat in range(n_repeats)]
+    folds: Folds = []
+    for each in seeds:
+        splitter = _splitter(cv, labels, ids, classifier, each)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The groups parameter is ignored")  # a group in both parts raises below
+            folds += list(splitter.split(X, labels, ids))
+    if ids is not None:
+        check_disjoint(folds, ids, specimens)
     return folds
 
 
-def _splitter(cv: Any, labels: np.ndarray, specimens: np.ndarray, classifier: bool) -> Any:
-    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, check_cv
+def _splitter(cv: Any, labels: np.ndarray, ids: np.ndarray | None, classifier: bool, seed: int | None) -> Any:
+    """Return the splitter of a number of folds, shuffled if there is a seed, or the caller's own."""
+    from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold, check_cv
 
-    if isinstance(cv, bool) or not isinstance(cv, int | np.integer):
-        return check_cv(cv, labels, classifier=classifier)
-    n_specimens = len(np.unique(specimens))
-    if n_specimens < cv:
-        raise ValueError(f"{n_specimens} specimens are too few for {cv} folds: each fold needs at least one")
-    if not classifier:
-        return GroupKFold(int(cv))
-    for label in np.unique(labels):
-        if len(np.unique(specimens[labels == label])) == 1:
+    is_number = isinstance(cv, int | np.integer) and not isinstance(cv, bool)
+    if not is_number and seed is not None:
+        raise ValueError(f"n_repeats is above 1, but cv is {cv!r}, expected a number of folds")
+    if not is_number or (ids is None and seed is None):
+        return check_cv(cv, labels, classifier=classifier)  # pyright: ignore[reportArgumentType]
+    shuffled = {"shuffle": seed is not None, "random_state": seed}
+    if ids is None:
+        return (StratifiedKFold if classifier else KFold)(int(cv), **shuffled)
+    _check_specimens_suffice(int(cv), labels, ids, classifier)
+    return (StratifiedGroupKFold if classifier else GroupKFold)(int(cv), **shuffled)
+
+
+def _check_specimens_suffice(n_folds: int, labels: np.ndarray, ids: np.ndarray, classifier: bool) -> None:
+    n_specimens = len(np.unique(ids))
+    if n_specimens < n_folds:
+        raise ValueError(f"{n_specimens} specimens are too few for {n_folds} folds: each fold needs at least one")
+    for label in np.unique(labels) if classifier else ():
+        if len(np.unique(ids[labels == label])) == 1:
             warnings.warn(
                 f"class {str(label)!r} comes from one specimen, so the fold that tests it cannot train on it",
-                stacklevel=5,
+                stacklevel=6,
             )
-    return StratifiedGroupKFold(int(cv))
 
 
 def names_of(space: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[str]:

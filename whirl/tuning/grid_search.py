@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from whirl.tuning.cross_validated_search import CrossValidatedSearch, Scoring, names_of
+from whirl.tuning.cross_validated_search import CrossValidatedSearch, Scoring, SearchOptions, names_of
 from whirl.tuning.plots import plot_heatmap
 from whirl.tuning.spaces import full_spaces, preset_grid, preset_of
 
@@ -50,6 +50,10 @@ class GridSearchOptimizer(CrossValidatedSearch):
         scoring: Scoring = None,
         *,
         groups: Iterable[Any] | None = None,
+        refit: str | None = None,
+        n_repeats: int = 1,
+        timeout_s: float | None = None,
+        patience: int | None = None,
     ) -> dict[str, Any]:
         """Cross-validate every candidate and fit the best one to all data.
 
@@ -61,23 +65,31 @@ class GridSearchOptimizer(CrossValidatedSearch):
                 `get_default_param_grid`. In a pipeline, parameters of the last step can be named without its prefix.
             cv: number of folds >= 2, or a scikit-learn splitter.
             scoring: scikit-learn scorer name or function, higher is better; None for the model's own `score`, which is
-                the accuracy of classifiers.
+                the accuracy of classifiers; or several scores, a list of names or `{name: scorer}`.
             groups: specimen of each sample, `[n]`; no specimen is in both parts of a fold. Without groups each sample
                 counts as a specimen of its own, so windows of one recording in both parts make the score too high.
+            refit: which of several scores selects the best candidate; None for the first one.
+            n_repeats: number of times that the samples are split anew into `cv` folds, >= 1.
+            timeout_s: time in seconds after which no further candidate is started, > 0; None for no limit. With a
+                limit, candidates run one after the other, and only their folds in parallel.
+            patience: number of candidates in a row without a better score after which the search ends, >= 1; None for
+                no limit.
 
         Returns:
             `best_params`, `best_score` (mean over the folds; slightly optimistic, as it is the maximum over
-            `n_candidates`), `best_estimator` (fitted to all of `X`), `n_candidates`.
+            `n_candidates`; `nested_scores` gives an unbiased one), `best_estimator` (fitted to all of `X`),
+            `n_candidates`; and with several scores `best_scores`, the mean of each for the best candidate.
 
         Raises:
             ValueError: the model lacks a parameter, there are fewer specimens than folds, a fold splits a specimen,
                 lengths differ, the score is unknown, or no candidate could be trained.
         """
-        from sklearn.model_selection import GridSearchCV
+        from whirl.tuning.limited_search import LimitedGridSearch
 
         grids = full_spaces(model, preset_grid(preset_of(model)) if param_grid is None else param_grid)
-        make = partial(GridSearchCV, param_grid=grids)
-        return self._search(make, model, X, y, names_of(grids), cv, scoring, groups)
+        make = partial(LimitedGridSearch, param_grid=grids)
+        options = SearchOptions(cv, scoring, groups, refit, n_repeats, timeout_s, patience)
+        return self._search(make, model, X, y, names_of(grids), options)
 
     def plot_grid_results(self, param1: str, param2: str) -> Figure:
         """Plot the best score for each pair of values of two parameters as a heat map.

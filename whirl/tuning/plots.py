@@ -8,15 +8,27 @@ them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from whirl._plotting import figure_of
-from whirl.tuning.results import is_number, parameter_names
-from whirl.validation import check_name
+from whirl.tuning.plot_scales import (
+    MAX_TICKS,
+    Scale,
+    apply_scale,
+    axis_label,
+    categories,
+    check_parameter,
+    key_of,
+    label_text,
+    parameter_scale,
+    rotate_long_labels,
+    scale_of,
+    text_of_key,
+)
+from whirl.tuning.results import parameter_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,23 +37,7 @@ if TYPE_CHECKING:
 
 _POINT, _BEST, _FAILED, _COLORMAP = "#30638e", "#d1495b", "#999999", "viridis"
 _STAR = {"marker": "*", "s": 190, "color": _BEST, "edgecolor": "white", "linewidth": 0.8, "zorder": 5}
-_UNITS = {"_hz": "Hz", "_s": "s", "_mm": "mm", "_db": "dB"}
-_MAX_CHARS, _MAX_CELLS, _MAX_TICKS = 24, 20, 25
-
-
-@dataclass(frozen=True)
-class _Scale:
-    """Positions of a parameter's values on an axis.
-
-    Attributes:
-        positions: position of each candidate; NaN if it does not have the parameter.
-        labels: tick labels of the positions 0, 1, ... of a categorical axis; None for a numeric axis.
-        log: whether a numeric axis is logarithmic.
-    """
-
-    positions: np.ndarray
-    labels: list[str] | None
-    log: bool
+_MAX_CELLS = 20
 
 
 def plot_history(results: DataFrame, score_label: str = "mean score", *, ax: Axes | None = None) -> Figure:
@@ -101,9 +97,9 @@ def plot_parameter(results: DataFrame, name: str, score_label: str = "mean score
         >>> plot_parameter(results, "C").axes[0].get_xscale()
         'log'
     """
-    best, scale = _best_row(results), _scale(results, name)
-    axes = _axes_for(ax, _label(name), score_label)
-    _apply(scale, axes, "x")
+    best, scale = _best_row(results), parameter_scale(results, name)
+    axes = _axes_for(ax, axis_label(name), score_label)
+    apply_scale(scale, axes, "x")
     scores, spread = results["mean_score"].to_numpy(float), results["std_score"].to_numpy(float)
     style = {"fmt": "o", "markersize": 4.5, "color": _POINT, "ecolor": "#b5c9d8", "elinewidth": 1.2}
     label = "candidate" if np.isnan(spread).all() else "candidate ± std over folds"
@@ -144,10 +140,10 @@ def plot_heatmap(
     if name1 == name2:
         raise ValueError(f"both parameters are {name1!r}, expected two different parameters")
     _best_row(results)
-    _check_parameter(results, name1)
-    _check_parameter(results, name2)
-    columns, rows = _categories(results[name1]), _categories(results[name2])
-    axes = _axes_for(ax, _label(name1), _label(name2))
+    check_parameter(results, name1)
+    check_parameter(results, name2)
+    columns, rows = categories(results[name1]), categories(results[name2])
+    axes = _axes_for(ax, axis_label(name1), axis_label(name2))
     if max(len(columns), len(rows)) > _MAX_CELLS:
         image = _draw_points(axes, results, name1, name2)
     else:
@@ -156,6 +152,40 @@ def plot_heatmap(
     _legend(axes, "lower", is_new=ax is None)
     if len(parameter_names(results)) > 2 and max(len(columns), len(rows)) <= _MAX_CELLS:
         _title(axes, "best over the other parameters", is_new=ax is None)
+    return figure_of(axes)
+
+
+def plot_pareto(results: DataFrame, cost_label: str = "cost", *, ax: Axes | None = None) -> Figure:
+    """Plot the score of each candidate over its cost, and the front of those that no other beats in both.
+
+    Args:
+        results: table of results with the columns `cost` and `is_best`, see `ParetoOptimizer.get_results`.
+        cost_label: axis label of the cost, with its unit if it has one.
+        ax: see `plot_history`.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: no candidate has a score.
+
+    Example:
+        >>> from whirl.tuning.results import results_table
+        >>> results = results_table([{"depth": 1}, {"depth": 2}], [0.8, 0.9], [0.0, 0.0], [1.0, 1.0])
+        >>> plot_pareto(results.assign(cost=[3, 7], is_best=True)).axes[0].get_xlabel()
+        'cost'
+    """
+    _best_row(results)
+    axes = _axes_for(ax, cost_label, "score")
+    costs, scores = results["cost"].to_numpy(float), results["mean_score"].to_numpy(float)
+    front = np.flatnonzero(results["is_best"].to_numpy(bool))
+    front = front[np.lexsort((scores[front], costs[front]))]
+    axes.scatter(costs, scores, s=22, color=_POINT, label="candidate")
+    style: dict[str, Any] = {"color": _BEST, "linewidth": 1.2, "marker": "o", "markersize": 6}
+    axes.step(costs[front], scores[front], where="post", label="Pareto front", **style)
+    if 0 < 10 * np.nanmin(costs) < np.nanmax(costs):
+        axes.set_xscale("log")
+    _legend(axes, is_new=ax is None)
     return figure_of(axes)
 
 
@@ -187,7 +217,7 @@ def plot_importances(
     axes = _axes_for(ax, label, "parameter", height=1.2 + 0.36 * len(names))
     bars = axes.barh(range(len(names)), shares, color=[*[_POINT] * (len(names) - 1), _BEST], height=0.7)
     axes.bar_label(bars, labels=[f"{share:.2f}" for share in shares], padding=4)
-    axes.set_yticks(range(len(names)), [_text(name) for name in names])
+    axes.set_yticks(range(len(names)), [label_text(name) for name in names])
     axes.set_xlim(0, 1.12 * max(*shares, 1e-9))
     axes.grid(visible=False, axis="y")
     return figure_of(axes)
@@ -226,7 +256,7 @@ def plot_parallel_coordinates(results: DataFrame, score_label: str = "mean score
     lines = [np.column_stack([positions, heights[row]]) for row in drawn]
     image = axes.add_collection(LineCollection(lines, cmap=_COLORMAP, array=scores[drawn], linewidths=1.1, alpha=0.75))
     axes.plot(positions, heights[best], color=_BEST, lw=2.4, marker="o", markersize=5, label=_best_text(scores[best]))
-    axes.set_xticks(positions, [*map(_label, names[:-1]), score_label])
+    axes.set_xticks(positions, [*map(axis_label, names[:-1]), score_label])
     axes.set(xlim=(-0.15, len(names) - 0.6), ylim=(-0.06, 1.06), yticks=[])
     axes.spines[:].set_visible(False)
     axes.grid(visible=False)
@@ -238,22 +268,22 @@ def plot_parallel_coordinates(results: DataFrame, score_label: str = "mean score
 
 
 def _draw_cells(axes: Axes, results: DataFrame, name1: str, name2: str) -> Any:
-    columns, rows = _categories(results[name1]), _categories(results[name2])
+    columns, rows = categories(results[name1]), categories(results[name2])
     best, cells = _best_row(results), np.full((len(rows), len(columns)), np.nan)
     # Drawn from worst to best, so that the best candidate of a cell remains, and failed ones never hide others.
     for row in np.argsort(-results["rank"].to_numpy(), kind="stable"):
-        cells[rows[_key(results[name2].iloc[row])], columns[_key(results[name1].iloc[row])]] = results[
+        cells[rows[key_of(results[name2].iloc[row])], columns[key_of(results[name1].iloc[row])]] = results[
             "mean_score"
         ].iloc[row]
     axes.set_facecolor("#dddddd")
     axes.grid(visible=False)
     image = axes.imshow(cells, cmap=_COLORMAP, aspect="auto", origin="lower")
     for axis, keys in ((axes.xaxis, columns), (axes.yaxis, rows)):
-        axis.set_ticks(range(len(keys)), [_text_of_key(key) for key in keys])
-    _rotate_long_labels(axes)
+        axis.set_ticks(range(len(keys)), [text_of_key(key) for key in keys])
+    rotate_long_labels(axes)
     if cells.size <= 100:
         _write_scores(axes, cells)
-    x, y = columns[_key(results[name1].iloc[best])], rows[_key(results[name2].iloc[best])]
+    x, y = columns[key_of(results[name1].iloc[best])], rows[key_of(results[name2].iloc[best])]
     axes.add_patch(_frame(x, y))
     style = {"markerfacecolor": "none", "markeredgecolor": _BEST, "markeredgewidth": 2}
     axes.plot([], [], "s", label=_best_text(cells[y, x]), **style)
@@ -261,9 +291,9 @@ def _draw_cells(axes: Axes, results: DataFrame, name1: str, name2: str) -> Any:
 
 
 def _draw_points(axes: Axes, results: DataFrame, name1: str, name2: str) -> Any:
-    best, x, y = _best_row(results), _scale(results, name1), _scale(results, name2)
-    _apply(x, axes, "x")
-    _apply(y, axes, "y")
+    best, x, y = _best_row(results), parameter_scale(results, name1), parameter_scale(results, name2)
+    apply_scale(x, axes, "x")
+    apply_scale(y, axes, "y")
     scores = results["mean_score"].to_numpy(float)
     failed = np.isnan(scores)
     image = axes.scatter(x.positions[~failed], y.positions[~failed], c=scores[~failed], cmap=_COLORMAP, s=34)
@@ -275,7 +305,7 @@ def _draw_points(axes: Axes, results: DataFrame, name1: str, name2: str) -> Any:
 
 def _draw_vertical_axis(axes: Axes, x: int, results: DataFrame, name: str) -> np.ndarray:
     """Draw the vertical axis of one parameter at `x`, and return the candidates' heights on it, 0 to 1."""
-    scale = _scale(results, name) if name != "mean_score" else _scale_of(list(results[name]))
+    scale = parameter_scale(results, name) if name != "mean_score" else scale_of(list(results[name]))
     values = np.log(scale.positions) if scale.log else scale.positions
     finite = values[np.isfinite(values)]
     low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 0.0)
@@ -287,89 +317,15 @@ def _draw_vertical_axis(axes: Axes, x: int, results: DataFrame, name: str) -> np
     return heights
 
 
-def _vertical_ticks(scale: _Scale, heights: np.ndarray) -> list[tuple[float, str]]:
+def _vertical_ticks(scale: Scale, heights: np.ndarray) -> list[tuple[float, str]]:
     texts = {}
     for height, position in zip(heights, scale.positions, strict=True):
         if math.isfinite(height):
             texts[float(height)] = scale.labels[int(position)] if scale.labels else f"{position:.3g}"
     ordered = sorted(texts.items())
-    if len(ordered) <= 6 or (scale.labels and len(ordered) <= _MAX_TICKS):
+    if len(ordered) <= 6 or (scale.labels and len(ordered) <= MAX_TICKS):
         return ordered
     return [ordered[0], ordered[-1]]
-
-
-def _scale(results: DataFrame, name: str) -> _Scale:
-    _check_parameter(results, name)
-    return _scale_of(list(results[name]))
-
-
-def _scale_of(values: Sequence[Any]) -> _Scale:
-    present = [value for value in values if not _is_missing(value)]
-    if present and all(is_number(value) and math.isfinite(value) for value in present):
-        numbers = np.array([float(value) if not _is_missing(value) else np.nan for value in values])
-        return _Scale(numbers, None, _spread_by_ratios(numbers[np.isfinite(numbers)]))
-    keys = _categories(values)
-    return _Scale(np.array([keys[_key(value)] for value in values], float), [_text_of_key(key) for key in keys], False)
-
-
-def _spread_by_ratios(numbers: np.ndarray) -> bool:
-    """Return whether the median is closer to the geometric than to the arithmetic mean of the extremes."""
-    distinct = np.unique(numbers)
-    low, middle, high = distinct[0], distinct[(len(distinct) - 1) // 2], distinct[-1]
-    if low <= 0 or high / low < 10:
-        return False
-    return abs(math.log(middle / math.sqrt(low * high))) < abs(math.log(middle / ((low + high) / 2)))
-
-
-def _categories(values: Any) -> dict[tuple[int, float, str], int]:
-    """Return the index of each distinct value: numbers in ascending order, then all others by their text."""
-    return {key: index for index, key in enumerate(sorted({_key(value) for value in values}))}
-
-
-def _key(value: Any) -> tuple[int, float, str]:
-    """Return a sort key that identifies a value of any type, even an unhashable one."""
-    if _is_missing(value):
-        return 2, 0.0, "not set"
-    if is_number(value) and not math.isnan(value):
-        return 0, float(value), f"{value:.4g}"
-    return 1, 0.0, str(value)
-
-
-def _is_missing(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
-
-
-def _text_of_key(key: tuple[int, float, str]) -> str:
-    return _text(key[2])
-
-
-def _text(value: object) -> str:
-    """Format a label: shortened to a maximum length, and with dollar signs escaped for Matplotlib."""
-    text = " ".join(str(value).split()).replace("$", r"\$")
-    return text if len(text) <= _MAX_CHARS else f"{text[: _MAX_CHARS - 1]}…"
-
-
-def _label(name: str) -> str:
-    unit = next((unit for suffix, unit in _UNITS.items() if name.endswith(suffix)), None)
-    return f"{_text(name)} ({unit})" if unit else _text(name)
-
-
-def _apply(scale: _Scale, axes: Axes, which: str) -> None:
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    if scale.log:
-        axes.set(**{f"{which}scale": "log"})
-    if scale.labels is not None:
-        step = math.ceil(len(scale.labels) / _MAX_TICKS)
-        axis.set_ticks(range(0, len(scale.labels), step), scale.labels[::step])
-        axes.set(**{f"{which}lim": (-0.5, len(scale.labels) - 0.5)})
-        _rotate_long_labels(axes)
-
-
-def _rotate_long_labels(axes: Axes) -> None:
-    labels = axes.get_xticklabels()
-    if sum(len(label.get_text()) for label in labels) > 48:
-        for label in labels:
-            label.set(rotation=35, ha="right", rotation_mode="anchor")
 
 
 def _axes_for(ax: Axes | None, x_label: str, y_label: str, width: float = 7, height: float = 4) -> Axes:
@@ -445,7 +401,3 @@ def _best_so_far(results: DataFrame) -> np.ndarray:
     """Return for each candidate the row of the best candidate up to it."""
     ranks = results["rank"].to_numpy()
     return np.array([int(ranks[: row + 1].argmin()) for row in range(len(ranks))])
-
-
-def _check_parameter(results: DataFrame, name: str) -> None:
-    check_name("parameter", name, parameter_names(results))

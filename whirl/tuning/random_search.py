@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from whirl.tuning.cross_validated_search import CrossValidatedSearch, Scoring, names_of
+from whirl.tuning.cross_validated_search import CrossValidatedSearch, Scoring, SearchOptions, names_of
 from whirl.tuning.plots import plot_parameter
 from whirl.tuning.spaces import full_spaces, preset_distributions, preset_of
 from whirl.validation import check_count
@@ -54,6 +54,10 @@ class RandomSearchOptimizer(CrossValidatedSearch):
         scoring: Scoring = None,
         *,
         groups: Iterable[Any] | None = None,
+        refit: str | None = None,
+        n_repeats: int = 1,
+        timeout_s: float | None = None,
+        patience: int | None = None,
     ) -> dict[str, Any]:
         """Cross-validate `n_iter` candidates and fit the best one to all data.
 
@@ -67,24 +71,34 @@ class RandomSearchOptimizer(CrossValidatedSearch):
             n_iter: number of candidates, >= 1; all combinations if only lists are given and they have fewer.
             cv: number of folds >= 2, or a scikit-learn splitter.
             scoring: scikit-learn scorer name or function, higher is better; None for the model's own `score`, which is
-                the accuracy of classifiers.
+                the accuracy of classifiers; or several scores, a list of names or `{name: scorer}`.
             groups: specimen of each sample, `[n]`, see `GridSearchOptimizer.search`.
+            refit: which of several scores selects the best candidate; None for the first one.
+            n_repeats: number of times that the samples are split anew into `cv` folds, >= 1.
+            timeout_s: time in seconds after which no further candidate is started, > 0; None for no limit. With a
+                limit, candidates run one after the other, and only their folds in parallel.
+            patience: number of candidates in a row without a better score after which the search ends, >= 1; None for
+                no limit.
 
         Returns:
             `best_params`, `best_score` (mean over the folds; slightly optimistic, as it is the maximum over
-            `n_candidates`), `best_estimator` (fitted to all of `X`), `n_candidates`.
+            `n_candidates`; `nested_scores` gives an unbiased one), `best_estimator` (fitted to all of `X`),
+            `n_candidates`; and with several scores `best_scores`, the mean of each for the best candidate.
 
         Raises:
             ValueError: `n_iter` is below 1; and as `GridSearchOptimizer.search`.
         """
-        from sklearn.model_selection import ParameterGrid, RandomizedSearchCV
+        from sklearn.model_selection import ParameterGrid
+
+        from whirl.tuning.limited_search import LimitedRandomSearch
 
         n_iter = check_count("n_iter", n_iter)
         spaces = full_spaces(model, preset_distributions(preset_of(model)) if param_dist is None else param_dist)
         if isinstance(spaces, Mapping) and not any(hasattr(values, "rvs") for values in spaces.values()):
             n_iter = min(n_iter, len(ParameterGrid(spaces)))
-        make = partial(RandomizedSearchCV, param_distributions=spaces, n_iter=n_iter, random_state=self.random_state)
-        return self._search(make, model, X, y, names_of(spaces), cv, scoring, groups)
+        make = partial(LimitedRandomSearch, param_distributions=spaces, n_iter=n_iter, random_state=self.random_state)
+        options = SearchOptions(cv, scoring, groups, refit, n_repeats, timeout_s, patience)
+        return self._search(make, model, X, y, names_of(spaces), options)
 
     def plot_search_results(self, param_name: str) -> Figure:
         """Plot the scores over the values of one parameter, marking the best candidate.

@@ -66,19 +66,42 @@ def results_table(
     return table
 
 
-def table_of_cv_results(cv_results: Mapping[str, Any], n_folds: int) -> DataFrame:
+def table_of_cv_results(cv_results: Mapping[str, Any], n_folds: int, scoring: str = "score") -> DataFrame:
     """Return the table of results of a `GridSearchCV` or `RandomizedSearchCV`.
 
     Args:
         cv_results: its `cv_results_`.
         n_folds: number of folds of the cross-validation, >= 2.
+        scoring: name of the score, if there are several.
     """
     return results_table(
         cv_results["params"],
-        cv_results["mean_test_score"],
-        cv_results["std_test_score"],
+        cv_results[f"mean_test_{scoring}"],
+        cv_results[f"std_test_{scoring}"],
         n_folds * (cv_results["mean_fit_time"] + cv_results["mean_score_time"]),
     )
+
+
+def table_of_fold_scores(cv_results: Mapping[str, Any], n_folds: int, scores: Sequence[str]) -> DataFrame:
+    """Return the score of each candidate in each fold, as a long table.
+
+    Args:
+        cv_results: `cv_results_` of a search of scikit-learn.
+        n_folds: number of folds of the cross-validation.
+        scores: names of the scores; `'score'` if there is only one.
+
+    Returns:
+        The columns `candidate`, `fold` (from 1), `scoring` and `score`.
+    """
+    import pandas as pd
+
+    rows = [
+        {"candidate": candidate, "fold": fold + 1, "scoring": name, "score": float(score)}
+        for name in scores
+        for fold in range(n_folds)
+        for candidate, score in enumerate(cv_results[f"split{fold}_test_{name}"])
+    ]
+    return pd.DataFrame(rows).sort_values(["candidate", "fold"], kind="stable", ignore_index=True)
 
 
 def parameter_names(results: DataFrame) -> list[str]:

@@ -25,19 +25,21 @@ PRUNERS = ("median", "hyperband")
 
 
 def open_study(
-    storage: str | Path | None,
+    storage: str | Path | optuna.storages.BaseStorage | None,
     name: str = "search",
     *,
-    pruner: str | None = "median",
+    pruner: str | optuna.pruners.BasePruner | None = "median",
+    sampler: optuna.samplers.BaseSampler | None = None,
     seed: int = 0,
     fingerprint: Mapping[str, Any] | None = None,
 ) -> optuna.Study | None:
     """Create a study, or join an existing one of the same name.
 
     Args:
-        storage: see `storage.open_storage`.
+        storage: see `storage.open_storage`; or a storage of Optuna.
         name: name of the study in its storage.
-        pruner: pruner for unpromising trials: `'median'`, `'hyperband'`, or None.
+        pruner: pruner for unpromising trials: `'median'`, `'hyperband'`, a pruner of Optuna, or None.
+        sampler: sampler of Optuna; None for TPE, see `worker.run_trials`.
         seed: random seed of the search.
         fingerprint: what must be equal for scores to be comparable (space, data, model), as plain data; it must be
             equal for all workers that join.
@@ -55,30 +57,48 @@ def open_study(
         >>> study.user_attrs["settings"]
         {'model': 'wdcnn', 'pruner': 'median', 'seed': 3}
     """
-    if pruner is not None:
-        check_name("pruner", pruner, PRUNERS)
+    optuna = import_optuna()
+    _check_kind("pruner", pruner, optuna.pruners.BasePruner, PRUNERS)
+    _check_kind("sampler", sampler, optuna.samplers.BaseSampler, ())
     check_count("seed", seed, minimum=0)
     if not is_main_process():
         return None
-    optuna, opened = import_optuna(), open_storage(storage)
+    given: Any = storage
+    opened = given if isinstance(given, optuna.storages.BaseStorage) else open_storage(given)
     study = retry(
         lambda: optuna.create_study(
             storage=opened, study_name=name, direction="maximize", pruner=_new_pruner(pruner),
-            sampler=optuna.samplers.RandomSampler(), load_if_exists=True,
+            sampler=sampler or optuna.samplers.RandomSampler(), load_if_exists=True,
         )
     )  # fmt: skip
     if study.direction.name != "MAXIMIZE":
         raise ValueError(
-            f"study {name!r} in {redact_password(storage)} minimizes its values, expected one that maximizes a score"
+            f"study {name!r} in {redact_password(given)} minimizes its values, expected one that maximizes a score"
         )
-    settings = json.loads(json.dumps({**(fingerprint or {}), "pruner": pruner, "seed": seed}))
+    named = {"pruner": _name_of(pruner), "seed": seed} | ({} if sampler is None else {"sampler": _name_of(sampler)})
+    settings = json.loads(json.dumps({**(fingerprint or {}), **named}))
     if "settings" not in study.user_attrs:
         retry(lambda: study.set_user_attr("settings", settings))
-    _check_settings(study.user_attrs["settings"], settings, f"study {name!r} in {redact_password(storage)}")
+    _check_settings(study.user_attrs["settings"], settings, f"study {name!r} in {redact_password(given)}")
     return study
 
 
-def _new_pruner(name: str | None) -> Any:
+def _check_kind(name: str, value: Any, kind: type, names: tuple[str, ...]) -> None:
+    """Validate a pruner or sampler: an object of Optuna, one of the names, or None."""
+    if value is None or isinstance(value, kind):
+        return
+    if not isinstance(value, str) or not names:
+        raise TypeError(f"{name} is {value!r}, expected an object of optuna.{name}s" + (" or a name" if names else ""))
+    check_name(name, value, names)
+
+
+def _name_of(value: Any) -> Any:
+    return value if value is None or isinstance(value, str) else type(value).__name__
+
+
+def _new_pruner(name: Any) -> Any:
+    if not isinstance(name, str | None):
+        return name
     pruners = import_optuna().pruners
     return {"median": pruners.MedianPruner, "hyperband": pruners.HyperbandPruner, None: pruners.NopPruner}[name]()
 

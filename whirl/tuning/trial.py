@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from whirl.engine.callbacks import Callback, Logs
 from whirl.engine.distributed import all_reduce_any
 from whirl.tuning.storage import import_optuna, retry
-from whirl.validation import unknown_name
+from whirl.validation import check_number, unknown_name
 
 if TYPE_CHECKING:
     import optuna
@@ -69,17 +69,19 @@ class Trial:
 class ReportToTrial(Callback):
     """Callback that reports the score of each epoch to a trial, and stops the training if the pruner decides so.
 
-    No trial is pruned in the first two thirds of the epochs. Under a schedule that raises and lowers the learning rate,
-    early scores do not predict the last one (over candidates of `wdcnn`, their rank correlation with it was near 0 up
-    to epoch 7 of 12 and 0.8 afterwards), so the median rule would drop half of all candidates by chance. No trial is
-    pruned after the last epoch either: its time is already spent, and its score informs the search.
+    By default no trial is pruned in the first two thirds of the epochs. Under a schedule that raises and lowers the
+    learning rate, early scores do not predict the last one (over candidates of `wdcnn`, their rank correlation with it
+    was near 0 up to epoch 7 of 12 and 0.8 afterwards), so the median rule would drop half of all candidates by chance.
+    No trial is pruned after the last epoch either: its time is already spent, and its score informs the search.
 
     Args:
         trial: the trial that the objective receives.
         metric: name of the score in the logs of an epoch; higher is better.
+        warm_up: share of the epochs in which the trial is not pruned, in [0, 1]; less saves more, but with most
+            schedules of the learning rate at the cost of good candidates.
 
     Raises:
-        ValueError: at the end of an epoch, the logs do not contain the metric.
+        ValueError: `warm_up` is out of range; at the end of an epoch, the logs do not contain the metric.
 
     Example:
         >>> trial = Trial(0, {"lr": 0.1})
@@ -88,8 +90,8 @@ class ReportToTrial(Callback):
         False
     """
 
-    def __init__(self, trial: Trial, metric: str = "val_accuracy") -> None:
-        self.trial, self.metric = trial, metric
+    def __init__(self, trial: Trial, metric: str = "val_accuracy", *, warm_up: float = WARM_UP) -> None:
+        self.trial, self.metric, self.warm_up = trial, metric, check_number("warm_up", warm_up, 0, 1)
 
     @property
     def pruned(self) -> bool:
@@ -103,7 +105,7 @@ class ReportToTrial(Callback):
         if self.trainer is None:
             return
         state = self.trainer.state
-        if WARM_UP * state.num_epochs < epoch + 1 < state.num_epochs and self.trial.should_prune():
+        if self.warm_up * state.num_epochs < epoch + 1 < state.num_epochs and self.trial.should_prune():
             self.trial.is_pruned = state.should_stop = True
 
     def on_train_end(self, logs: Logs | None = None) -> None:

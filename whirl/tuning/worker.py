@@ -29,11 +29,11 @@ from whirl.tuning.attempts import (
     should_retry,
     worker_of,
 )
+from whirl.tuning.limits import Limits
 from whirl.tuning.process import has_exited, this_process
 from whirl.tuning.storage import import_optuna, retry, storage_errors
 from whirl.tuning.study import Space, describe_space
 from whirl.tuning.trial import Outcome, Trial
-from whirl.validation import check_count, check_number
 
 if TYPE_CHECKING:
     import optuna
@@ -61,10 +61,10 @@ def run_trials(
 ) -> list[optuna.trial.FrozenTrial]:
     """Run trials until the study has `n_trials` candidates, in parallel with all workers that make the same call.
 
-    Candidates are drawn by TPE (Bergstra et al., 2011), the first ten at random, with a generator that depends only on
-    the study's seed and the index of the candidate. A single worker that is killed and restarted therefore draws the
-    same candidates as one that was not, except under Hyperband, whose brackets depend on trial numbers. Several workers
-    take each other's running candidates into account.
+    Candidates are drawn by the sampler of `open_study`, or by TPE (Bergstra et al., 2011), the first ten at random,
+    with a generator that depends only on the study's seed and the index of the candidate. A single worker that is
+    killed and restarted therefore draws the same candidates as one that was not, except under Hyperband, whose brackets
+    depend on trial numbers. Several workers take each other's running candidates into account.
 
     A worker increments the heartbeat of its trial. It counts as dead if its process has exited on this machine, or if
     the heartbeat has not changed for `grace_s` on the clock of the worker that checks it. Its trial is then marked as
@@ -109,8 +109,8 @@ def run_trials(
         )
     if isinstance(space, Mapping):
         describe_space(space)
-    limits = _Limits(n_trials, timeout_s, patience)
-    worker = None if study is None else _Worker(study, space, limits, heartbeat_s, grace_s)
+    limits = Limits(timeout_s, patience)
+    worker = None if study is None else _Worker(study, space, n_trials, limits, heartbeat_s, grace_s)
     with _exit_on_sigterm(), _stoppable(study, limits):
         # Rank 0 decides; the others receive a trial, {} to wait, or None at the end.
         while (task := broadcast_from_rank0(worker.next_task() if worker else None)) is not None:
@@ -126,29 +126,8 @@ def run_trials(
     return trials
 
 
-class _Limits:
-    """When a search ends: after a number of candidates, after a time, without progress, or on request."""
-
-    def __init__(self, n_trials: int, timeout_s: float | None = None, patience: int | None = None) -> None:
-        self.n_trials, self.is_stopped = n_trials, False
-        self.patience = math.inf if patience is None else check_count("patience", patience)
-        timeout_s = math.inf if timeout_s is None else check_number("timeout_s", timeout_s, 0, open_ends=True)
-        self._deadline = time.monotonic() + timeout_s
-
-    def stop(self) -> None:
-        """Let the search end before the next candidate, as `optuna.Study.stop` does."""
-        self.is_stopped = True
-
-    def are_reached(self, trials: list[optuna.trial.FrozenTrial]) -> bool:
-        """Return whether no further candidate may start, given the last trial of each candidate so far."""
-        finished = [trial for trial in trials if trial.state.is_finished()]
-        scores = [-math.inf if trial.value is None else trial.value for trial in finished]
-        since_best = len(scores) - 1 - scores.index(max(scores)) if scores else 0
-        return self.is_stopped or time.monotonic() >= self._deadline or since_best >= self.patience
-
-
 @contextmanager
-def _stoppable(study: Any, limits: _Limits) -> Iterator[None]:
+def _stoppable(study: Any, limits: Limits) -> Iterator[None]:
     """Make `study.stop()` end the search while the block runs; Optuna supports it in `study.optimize` only."""
     if study is not None:
         study.stop = limits.stop
@@ -162,10 +141,13 @@ def _stoppable(study: Any, limits: _Limits) -> Iterator[None]:
 class _Worker:
     """The state of one process that works on a study."""
 
-    def __init__(self, study: Any, space: Space, limits: _Limits, heartbeat_s: float, grace_s: float) -> None:
-        self.study, self.space, self.limits, self.heartbeat_s = study, space, limits, heartbeat_s
-        self.n_trials = limits.n_trials
-        self.seed = study.user_attrs.get("settings", {}).get("seed", 0)
+    def __init__(
+        self, study: Any, space: Space, n_trials: int, limits: Limits, heartbeat_s: float, grace_s: float
+    ) -> None:
+        self.study, self.space, self.n_trials, self.limits = study, space, n_trials, limits
+        self.heartbeat_s = heartbeat_s
+        settings = study.user_attrs.get("settings", {})
+        self.seed, self.has_own_sampler = settings.get("seed", 0), "sampler" in settings
         self.monitor = _LivenessMonitor(grace_s)
         self.trial: Trial | None = None
         self.claim = ""
@@ -178,7 +160,8 @@ class _Worker:
         """
         self._requeue_dead_trials()
         groups = attempts_by_candidate(list_trials(self.study))
-        if self.limits.are_reached([attempts[-1] for attempts in groups]):
+        finished = [attempts[-1] for attempts in groups if attempts[-1].state.is_finished()]
+        if self.limits.are_reached([math.nan if trial.value is None else trial.value for trial in finished]):
             return None
         states = [attempts[-1].state.name for attempts in groups[: self.n_trials]]
         if len(groups) >= self.n_trials and "WAITING" not in states:
@@ -233,7 +216,8 @@ class _Worker:
         self.claim = uuid.uuid4().hex
         owner = this_process() | {"host": socket.gethostname(), "claim": self.claim, "heartbeat": 0, "is_drawn": False}
         self._set(handle, "worker", owner)
-        self.study.sampler = _new_sampler(self.seed, index)
+        if not self.has_own_sampler:
+            self.study.sampler = _new_sampler(self.seed, index)
         self.trial = Trial(handle.number, retry(lambda: suggest_params(self.space, handle)), handle)
         self._set(handle, "worker", owner | {"is_drawn": True})
         return {"number": self.trial.number, "params": self.trial.params}
