@@ -78,7 +78,7 @@ def _acquire(folder: Path) -> FolderLock:
     while True:
         lock = FolderLock(folder, os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666))
         try:
-            _lock(lock.descriptor)
+            lock_descriptor(lock.descriptor)
         except (BlockingIOError, PermissionError):
             owner = _owner(lock.descriptor)
             os.close(lock.descriptor)
@@ -110,7 +110,8 @@ def _owner(descriptor: int) -> str:
 
 if os.name == "nt":  # pragma: no cover
 
-    def _lock(descriptor: int) -> None:
+    def lock_descriptor(descriptor: int) -> None:
+        """Lock an open file until it is closed or the process ends; `OSError` if another process has locked it."""
         import msvcrt
 
         os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
@@ -118,7 +119,8 @@ if os.name == "nt":  # pragma: no cover
 
 else:
 
-    def _lock(descriptor: int) -> None:
+    def lock_descriptor(descriptor: int) -> None:
+        """Lock an open file until it is closed or the process ends; `OSError` if another process has locked it."""
         import fcntl
 
         # Unlike that of flock, this lock is not inherited by the loader's worker processes, which may outlive this one.

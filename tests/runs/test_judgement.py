@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -153,7 +155,7 @@ def test_a_run_without_reliability_still_predicts(run, data, tmp_path):
 @pytest.fixture
 def folder(data, tmp_path):
     """Three recordings with their manifest, a silent one, and a file that is no recording."""
-    rows = read_table((data / "manifest.csv"))[:3]
+    rows = read_table(data / "manifest.csv")[:3]
     folder = tmp_path / "new"
     folder.mkdir()
     for row in rows:
@@ -170,7 +172,7 @@ def test_folders_are_judged_and_unreadable_files_are_rows_too(run, folder, tmp_p
     assert found["broken.npz"] == "unreadable"
     assert found["silent.npz"] == "not_judged"
     assert len(found) == 5
-    rows = read_table((tmp_path / "out.csv"))
+    rows = read_table(tmp_path / "out.csv")
     assert {row["file"].rsplit("/")[-1]: row["status"] for row in rows} == found
     assert done.stderr.count("broken.npz") == 1
 
@@ -235,6 +237,16 @@ def test_names_cannot_run_as_formulas_or_break_lines(tmp_path):
     assert [row["file"] for row in rows] == ["'=cmd.npy", "'@x y.npy", "plain, with comma.npy", 'quoted".npy']
     with DiagnosisTable(path, append=True) as table:
         assert all(name in table for name in names)
+
+
+def test_a_table_has_one_writer(tmp_path):
+    path = tmp_path / "table.csv"
+    code = f"from whirl.runs.diagnosis_table import DiagnosisTable; DiagnosisTable({str(path)!r}, append=True)"
+    with DiagnosisTable(path, append=True) as table:
+        table.append([some("a.npy")])
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "another process writes to it" in done.stderr
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_rejects_another_table(tmp_path):

@@ -18,9 +18,9 @@ app = make_group(
     "whirl",
     "Diagnose machine faults from vibration recordings: train, evaluate, predict.",
     data.simulate, data.inspect, data.datasets, data.show,
-    runs.diagnose,
+    runs.diagnose, runs.levels,
     training.train, training.search,
-    runs.evaluate, runs.compare, runs.predict, runs.export, runs.runs,
+    runs.evaluate, runs.compare, runs.predict, runs.watch, runs.export, runs.runs,
     training.schedule, training.ablation,
     training.config,
 )  # fmt: skip

@@ -62,6 +62,27 @@ def predict(
     finish(outcome)
 
 
+@with_options("whirl.runs.command_options.WatchSection")
+def watch(options: Any, folder: Annotated[Path, typer.Argument(help="Folder that recordings arrive in.")]) -> None:
+    """Judge recordings as they arrive, and keep the alarms of each machine."""
+    from whirl.runs.watching import watch_folder
+
+    watch_folder(folder, options, typer.echo)
+
+
+@with_options("whirl.runs.command_options.LevelsSection")
+def levels(
+    options: Any,
+    paths: Annotated[
+        list[Path], typer.Argument(help="Recordings, folders, manifests or patterns.", show_default=False)
+    ],
+) -> None:
+    """Measure the vibration: velocity RMS with its zone of ISO 20816-3, acceleration, crest factor, kurtosis."""
+    from whirl.runs.levels import measure_files
+
+    print_results(*measure_files(paths, options), options.as_json)
+
+
 @with_options("whirl.runs.command_options.DiagnoseSection")
 def diagnose(
     options: Any,

@@ -53,6 +53,15 @@ from .leakage import (
 from .leakage import (
     find_leaks as find_leaks,
 )
+from .levels import (
+    VibrationLevels as VibrationLevels,
+)
+from .levels import (
+    iso_20816_zone as iso_20816_zone,
+)
+from .levels import (
+    vibration_levels as vibration_levels,
+)
 from .loaders import (
     BatchSampler as BatchSampler,
 )
@@ -133,15 +142,6 @@ from .splits import (
 )
 from .splits import (
     split_recordings as split_recordings,
-)
-from .vibration_levels import (
-    VibrationLevels as VibrationLevels,
-)
-from .vibration_levels import (
-    iso_20816_zone as iso_20816_zone,
-)
-from .vibration_levels import (
-    vibration_levels as vibration_levels,
 )
 from .windows import (
     WindowDataset as WindowDataset,

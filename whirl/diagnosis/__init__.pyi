@@ -33,15 +33,15 @@ from .rule import (
 from .rule import (
     apply_rule as apply_rule,
 )
-from .signal_features import (
-    is_noise as is_noise,
-)
-from .signal_features import (
-    signal_features as signal_features,
-)
 from .spectral import (
     SpectralDiagnoser as SpectralDiagnoser,
 )
 from .spectral import (
     diagnose as diagnose,
+)
+from .waveform_features import (
+    describe_waveform as describe_waveform,
+)
+from .waveform_features import (
+    is_noise as is_noise,
 )

@@ -169,6 +169,37 @@ class PredictSection(Section):
         return BatchOptions(self.csv, self.append, self.report)
 
 
+class WatchSection(Section):
+    """Options."""
+
+    run: str = setting(..., "Run folder, or a bundle.", About(flag="--run", kind="path"))
+    log: str = setting(..., "CSV file with a line for each judged file; continued if it exists.", About(kind="path"))
+    on: int = setting(3, "Recordings among the last --of that begin or end an alarm.")
+    of: int = setting(5, "Recordings that are looked back on.")
+    every_s: float = setting(10.0, "Time between two looks at the folder.", About(flag="--every", unit="s"))
+    page: str = setting(None, "HTML page to write, with all machines and their trends.", About(kind="path"))
+    webhook: str = setting(None, "Address that gets each change of an alarm as JSON.", About(kind="URL"))
+    once: bool = setting(False, "Judge what is there, and end.", About(flag="--once"))
+    acknowledge: str = setting(None, "Acknowledge the alarms of this machine, and end.", About(kind="machine"))
+    bearing: str = setting(None, "Bearing of the files, e.g. 6205.", About(auto="that of the manifest", kind="bearing"))
+    rpm: float = setting(None, "Shaft speed.", About(unit="rpm", auto="as stated by manifest or file"))
+    channels: Names = setting(None, "Names of the files' channels, in order, e.g. DE,FE.", About(kind="names"))
+    sampling_rate_hz: float = _sampling_rate()
+
+
+class LevelsSection(Section):
+    """Options."""
+
+    unit: str = setting(None, "Unit of files that state none, e.g. g or m/s^2.")
+    machine_group: Literal["group1", "group2"] = setting(
+        None, "Machine group of ISO 20816-3: group1 above 300 kW, group2 from 15 kW.", About(auto="no zone")
+    )
+    support: Literal["rigid", "flexible"] = setting("rigid", "Support of the machine, for the zone.")
+    sampling_rate_hz: float = _sampling_rate()
+    csv: str = setting(None, "CSV file to write, with a line for each file.", About(kind="path"))
+    as_json: bool = setting(False, "Print JSON.", About(flag="--json"))
+
+
 class EvaluateSection(Section):
     """Options."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from whirl._csv import safe_cell
+from whirl._locks import lock_descriptor
 from whirl.runs.judgement import Diagnosis
 
 COLUMNS = (
@@ -34,7 +35,7 @@ class DiagnosisTable:
         files: files that have a line.
 
     Raises:
-        ValueError: the file exists and `append` is false, or it is another kind of file.
+        ValueError: the file exists and `append` is false, it is another kind of file, or another process writes to it.
 
     Example:
         >>> import tempfile
@@ -47,17 +48,21 @@ class DiagnosisTable:
 
     def __init__(self, path: str | Path, append: bool = False) -> None:
         self.path = Path(path)
-        exists = self.path.exists() and self.path.stat().st_size > 0
-        if exists and not append:
+        if not append and self.path.exists() and self.path.stat().st_size:
             raise ValueError(f"{path}: exists; add --append to judge new files only, or choose another file")
-        self.rows = _read_rows(self.path) if exists else []
-        self.files = {row["file"] for row in self.rows}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if exists:
-            _cut_incomplete_line(self.path)
-        self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        if self.path.stat().st_size == 0:
-            self._write([",".join(COLUMNS) + "\n"])
+        self._descriptor = _open_locked(self.path)
+        try:
+            content = os.read(self._descriptor, os.fstat(self._descriptor).st_size)
+            complete = content[: content.rfind(b"\n") + 1]
+            self.rows = _read_rows(complete, self.path)
+            os.ftruncate(self._descriptor, len(complete))
+            self.files = {row["file"] for row in self.rows}
+            if os.fstat(self._descriptor).st_size == 0:
+                self._write([",".join(COLUMNS) + "\n"])
+        except BaseException:
+            os.close(self._descriptor)
+            raise
 
     def __enter__(self) -> DiagnosisTable:
         return self
@@ -117,16 +122,20 @@ def _line(row: dict[str, str]) -> str:
     return text.getvalue()
 
 
-def _read_rows(path: Path) -> list[dict[str, str]]:
-    """Read the complete lines of a table."""
-    text = path.read_bytes().decode("utf-8", "surrogateescape")
-    lines = text[: text.rfind("\n") + 1].splitlines()
+def _read_rows(content: bytes, path: Path) -> list[dict[str, str]]:
+    """Read the lines of a table."""
+    lines = content.decode("utf-8", "surrogateescape").splitlines()
     if lines and lines[0] != ",".join(COLUMNS):
         raise ValueError(f"{path}: is not a table of judgements by this version of whirl; choose another file")
     return [row for row in csv.DictReader(lines) if None not in row.values()]
 
 
-def _cut_incomplete_line(path: Path) -> None:
-    with path.open("rb+") as file:
-        end = file.read().rfind(b"\n") + 1
-        file.truncate(end)
+def _open_locked(path: Path) -> int:
+    """Open and lock a table. The lock would end if this process opened and closed the file a second time."""
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        lock_descriptor(descriptor)
+    except OSError:
+        os.close(descriptor)
+        raise ValueError(f"{path}: another process writes to it; end that or choose another file") from None
+    return descriptor

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from whirl.data.vibration_levels import VibrationLevels
+from whirl.data.levels import VibrationLevels
 
 Status = Literal["ok", "doubtful", "not_judged", "unreadable"]
 

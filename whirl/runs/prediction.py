@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from whirl.data.levels import VibrationLevels, vibration_levels
 from whirl.data.manifest import read_listed
 from whirl.data.recording import Recording
 from whirl.data.resampling import to_common_rate
-from whirl.data.vibration_levels import VibrationLevels, vibration_levels
 from whirl.data.windows import WindowDataset
 from whirl.diagnosis.descriptor_sets import of_diagnoses
 from whirl.diagnosis.learned import LearnedDiagnoser

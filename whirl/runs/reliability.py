@@ -24,7 +24,7 @@ from whirl.diagnosis.selection import (
     held_out_probabilities,
     suitable_candidates,
 )
-from whirl.diagnosis.signal_features import is_noise, signal_features
+from whirl.diagnosis.waveform_features import describe_waveform, is_noise
 from whirl.engine.files import atomic_write
 from whirl.evaluation.prediction import aggregate_by_recording, predict_windows
 from whirl.runs.data import PreparedData
@@ -226,7 +226,7 @@ def _features(
     descriptors: PartDescriptors, part: str, kind: DescriptorKind | None, rate_hz: float
 ) -> NDArray[np.float64]:
     """Return features of the signal, and those of its descriptors, `[n, F]`; NaN where there are none."""
-    rows = [signal_features(recording, rate_hz) for recording in descriptors.parts[part]]
+    rows = [describe_waveform(recording, rate_hz) for recording in descriptors.parts[part]]
     width = min(len(row) for row in rows)
     of_signals = np.array([row if len(row) == width else np.full(width, np.nan) for row in rows])
     if kind is None:

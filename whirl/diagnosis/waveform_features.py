@@ -22,7 +22,7 @@ _HANN_BINS = 0.947  # independent periodograms per half-overlapping Hann segment
 _MEDIAN_ERROR = 1.1  # of the level that a line is compared with
 
 
-def signal_features(recording: Recording, rate_hz: float) -> NDArray[np.float64]:
+def describe_waveform(recording: Recording, rate_hz: float) -> NDArray[np.float64]:
     """Describe the spectrum and the impulsiveness of each channel, independent of its gain.
 
     Args:
@@ -36,7 +36,7 @@ def signal_features(recording: Recording, rate_hz: float) -> NDArray[np.float64]
 
     Example:
         >>> noise = np.random.default_rng(0).normal(size=50_000)
-        >>> features = signal_features(Recording(noise, 10_000), 10_000)
+        >>> features = describe_waveform(Recording(noise, 10_000), 10_000)
         >>> features.shape, features[0].round(), abs(features[9] - np.log(3)) < 0.05
         ((10,), np.float64(-3.0), np.True_)
     """

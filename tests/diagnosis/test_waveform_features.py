@@ -7,7 +7,7 @@ from scipy.stats import kurtosis
 
 from whirl.data.recording import Recording
 from whirl.data.simulation import simulate
-from whirl.diagnosis.signal_features import is_noise, signal_features
+from whirl.diagnosis.waveform_features import describe_waveform, is_noise
 
 
 def colored(rng, n, exponent):
@@ -54,7 +54,7 @@ def test_short_signals_are_never_called_noise():
 
 def test_octaves_of_white_noise_halve_and_kurtosis_is_that_of_scipy():
     noise = np.random.default_rng(0).normal(size=200_000)
-    levels = signal_features(Recording(noise, 20_000), 20_000)
+    levels = describe_waveform(Recording(noise, 20_000), 20_000)
     assert np.diff(levels[:5]) == pytest.approx(-3.01, abs=0.3)
     assert levels[8] == pytest.approx(0.0, abs=0.2)
     assert levels[9] == pytest.approx(np.log(3 + kurtosis(noise.astype(np.float32))), abs=1e-4)
@@ -62,7 +62,7 @@ def test_octaves_of_white_noise_halve_and_kurtosis_is_that_of_scipy():
 
 def test_features_depend_neither_on_gain_nor_offset():
     signal = simulate(1, 1, n_samples=40_000)[0].signal
-    one, other = (signal_features(Recording(each, 20_480), 20_480) for each in (signal, 7.0 * signal + 3.0))
+    one, other = (describe_waveform(Recording(each, 20_480), 20_480) for each in (signal, 7.0 * signal + 3.0))
     assert other == pytest.approx(one, abs=0.02)
 
 
@@ -70,6 +70,6 @@ def test_a_recording_at_twice_the_rate_has_the_same_features_below():
     rng = np.random.default_rng(0)
     slow = sosfilt(butter(4, (0.05, 0.2), "band", output="sos"), rng.normal(size=200_000))
     fast = np.fft.irfft(np.pad(np.fft.rfft(slow), (0, 100_000)), 400_000) * 2
-    one, other = (signal_features(Recording(x, rate), 10_000) for x, rate in ((slow, 10_000), (fast, 20_000)))
+    one, other = (describe_waveform(Recording(x, rate), 10_000) for x, rate in ((slow, 10_000), (fast, 20_000)))
     strong = one[:8] > -20
     assert other[:8][strong] == pytest.approx(one[:8][strong], abs=0.5)

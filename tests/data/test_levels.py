@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from whirl.data.levels import iso_20816_zone, vibration_levels
 from whirl.data.recording import Recording
-from whirl.data.vibration_levels import iso_20816_zone, vibration_levels
 
 RATE_HZ = 20_000
 TIME_S = np.arange(40_000) / RATE_HZ
