@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from whirl.engine.distributed import gather, world_size
-from whirl.engine.objective import Objective
+from whirl.engine.objective import Objective, without_unlabeled
 from whirl.metrics import MetricsTracker, compute_top_k_accuracy
 from whirl.validation import unknown_name
 
@@ -66,7 +66,7 @@ class EpochMetrics:
         """Add a batch; outputs beyond the last target are ignored."""
         if not self._outputs:
             self._check_task()
-        self._outputs.append(outputs.detach()[: len(targets)])
+        self._outputs.append(without_unlabeled(outputs, targets))
         self._targets.append(targets)
 
     def compute(self) -> dict[str, float]:

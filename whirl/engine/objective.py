@@ -147,7 +147,7 @@ class Objective:
         """Count the correct predictions of a batch; outputs beyond the last target are ignored."""
         if self.task == "auto":
             self.task = _guess_task(self._kind, outputs, targets)
-        outputs = outputs.detach()[: len(targets)]
+        outputs = without_unlabeled(outputs, targets)
         if self.task == "multiclass":
             labels = targets.argmax(1) if targets.is_floating_point() else targets
             return self._without_ignored(outputs.argmax(1) == labels, labels)
@@ -238,6 +238,11 @@ class Objective:
         return hasattr(self.criterion, "ignore_index") or any(isinstance(weight, Tensor) for weight in weights)
 
 
+def without_unlabeled(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the detached outputs of the first samples, those that have a target."""
+    return outputs.detach() if len(outputs) == len(targets) else outputs.detach()[: len(targets)]
+
+
 def _name_of(criterion: Any) -> str:
     criterion = criterion.func if isinstance(criterion, functools.partial) else criterion
     return getattr(criterion, "__name__", type(criterion).__name__)
@@ -270,7 +275,7 @@ def _stated_task(criterion: Any, kind: Any) -> str | None:
 def _guess_task(kind: Any, outputs: Tensor, targets: Tensor) -> str | None:
     if kind is not None:  # a loss of binary labels
         return "binary" if outputs.ndim == 1 or outputs[0].numel() == 1 else "multilabel"
-    outputs = outputs.detach()[: len(targets)]
+    outputs = without_unlabeled(outputs, targets)
     if outputs.ndim < 2 or outputs.shape[1] < 2:
         return None
     if not targets.is_floating_point():
