@@ -38,7 +38,7 @@ from whirl.runs.search_text import format_candidate, format_count
 from whirl.runs.tracking import SearchLoggers
 from whirl.runs.trainers import make_trainer, tune_num_threads, validate_physics_terms
 from whirl.training.pinn_trainer import PINNTrainer
-from whirl.tuning.attempts import best_trial, candidates
+from whirl.tuning.attempts import best_trial, candidates, is_intact
 from whirl.tuning.storage import open_storage, redact_password
 from whirl.tuning.study import import_optuna, open_study
 from whirl.tuning.worker import run_trials
@@ -164,6 +164,8 @@ def _open_study(search: Search, folder: SearchFolder, data: PreparedData) -> Any
         fingerprint=_fingerprint(search, data),
     )
     _compare_versions(study, folder)
+    if damaged := [trial.number for trial in study.get_trials(deepcopy=False) if not is_intact(trial)]:
+        logger.warning("%s: leaving out the damaged trials %s", redact_password(folder.storage_of(search)), damaged[:9])
     folder.initialize(search)
     _enqueue_defaults(study, search)
     logger.info("searching %s in %s", ", ".join(search.space), folder.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from whirl.tuning.storage import import_optuna, retry
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     import optuna
 
 MAX_ATTEMPTS = 3
+_TYPES = {"worker": dict, "attempt": int, "retry_of": int, "failure": str}
 
 
 def candidates(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
@@ -34,8 +36,27 @@ def best_trial(trials: list[optuna.trial.FrozenTrial]) -> optuna.trial.FrozenTri
 
 
 def list_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """Return all trials of the study, retrying while the storage is unavailable."""
-    return retry(lambda: study.get_trials(deepcopy=False))
+    """Return all intact trials of the study, retrying while the storage is unavailable."""
+    n_scores = len(study.directions)
+    return [trial for trial in retry(lambda: study.get_trials(deepcopy=False)) if is_intact(trial, n_scores)]
+
+
+def is_intact(trial: optuna.trial.FrozenTrial, n_scores: int = 1) -> bool:
+    """Return whether the scores and the attributes of a trial have the types that a search writes.
+
+    Example:
+        >>> optuna = import_optuna()
+        >>> [is_intact(optuna.create_trial(value=1.0, user_attrs={"attempt": number})) for number in (1, "one")]
+        [True, False]
+    """
+    attributes = {"worker": {}, "attempt": 1, "retry_of": 0, "failure": ""} | trial.user_attrs
+    has_types = all(isinstance(attributes[name], kind) for name, kind in _TYPES.items())
+    if not has_types or (attributes["worker"] and not {"pid", "host"} <= attributes["worker"].keys()):
+        return False
+    return trial.state.name != "COMPLETE" or (
+        len(trial.values) == n_scores
+        and all(isinstance(value, (int, float)) and math.isfinite(value) for value in trial.values)
+    )
 
 
 def attempts_by_candidate(trials: list[optuna.trial.FrozenTrial]) -> list[list[optuna.trial.FrozenTrial]]:

@@ -144,7 +144,7 @@ class Journal(JournalFileBackend):
         """Read records as Optuna does, but name a corrupt one in the error."""
         try:
             yield from super().read_logs(log_number_from)
-        except ValueError:
+        except (ValueError, RecursionError):
             check_journal(self._path)
             raise
 
@@ -235,7 +235,7 @@ def check_journal(path: Path) -> None:
 def _is_record(line: bytes) -> bool:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(record, dict) and isinstance(record.get("op_code"), int)
 

@@ -69,7 +69,7 @@ def _open_journal(path: Path) -> Storage:
 
     try:
         return import_optuna().storages.JournalStorage(Journal(path))
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError) as error:
         raise StorageError(
             f"{path} cannot be read as the journal of a study: {type(error).__name__}: {error}"
         ) from error

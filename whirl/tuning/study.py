@@ -71,7 +71,7 @@ def open_study(
             sampler=sampler or optuna.samplers.RandomSampler(), load_if_exists=True,
         )
     )  # fmt: skip
-    if study.direction.name != "MAXIMIZE":
+    if [direction.name for direction in study.directions] != ["MAXIMIZE"]:
         raise ValueError(
             f"study {name!r} in {redact_password(given)} minimizes its values, expected one that maximizes a score"
         )
