@@ -55,7 +55,10 @@ def small(model: str = "cnn1d", **settings) -> SignalClassifier:
     [
         # The checks use tabular rows, not waveforms: their mean and spread separate the classes.
         SignalClassifier("perceptron", epochs=8, batch_size=8, lr=0.03, standardize=False, device="cpu")
-    ]
+    ],
+    expected_failed_checks=lambda estimator: {
+        "check_sample_weight_equivalence_on_dense_data": "repeated windows are in other batches"
+    },
 )
 def test_passes_sklearn_check_estimator(estimator, check):
     check(estimator)
@@ -306,3 +309,76 @@ def test_rejects_invalid_windows_and_validation_labels():
 def test_raises_on_diverged_training():
     with pytest.raises(NonFiniteLossError):
         small(lr=1e9, optimizer="sgd", schedule="step", epochs=9).fit(X, Y)
+
+
+# -- weights, losses, augmentation and networks ---------------------------------------------------------------
+
+
+def weights_of(classifier):
+    return torch.cat([parameter.flatten() for parameter in classifier.model_.parameters()])
+
+
+def test_class_weights_and_a_criterion_with_the_same_weights_give_the_same_network():
+    X, y = tones(30)
+    y = np.where(np.arange(30) < 6, y, "slow")
+    balanced = small(class_weight="balanced").fit(X, y)
+    counts = dict(zip(*np.unique(y, return_counts=True), strict=True))
+    explicit = {str(label): 30 / 3 / int(count) for label, count in counts.items()}
+    by_label = small(class_weight=explicit).fit(X, y)
+    criterion = nn.CrossEntropyLoss(torch.tensor([explicit[label] for label in ("fast", "middle", "slow")]))
+    by_criterion = small(criterion=criterion).fit(X, y)
+    for other in (by_label, by_criterion):
+        torch.testing.assert_close(weights_of(other), weights_of(balanced), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(weights_of(small().fit(X, y)), weights_of(balanced), atol=1e-3)
+
+
+def test_sample_weights_multiply_the_losses_of_windows():
+    X, y = tones(24)
+    ones = small().fit(X, y, sample_weight=np.ones(24))
+    torch.testing.assert_close(weights_of(ones), weights_of(small().fit(X, y)), rtol=1e-4, atol=1e-5)
+    wrong = y.copy()
+    wrong[:6] = np.roll(y[:6], 1)
+    weight = np.where(np.arange(24) < 6, 0.0, 1.0)
+    assert small(epochs=15).fit(X, wrong, sample_weight=weight).score(X, y) == 1.0
+    with pytest.raises(ValueError, match="Negative values in data"):
+        small().fit(X, y, sample_weight=-weight)
+
+
+@pytest.mark.parametrize(
+    "augmentation", ["heavy", [[("polarity_flip", 1.0, 0.0)]], lambda signals, targets: (-signals, targets)]
+)
+def test_augmentation_changes_the_training_only(augmentation):
+    X, y = tones(24)
+    augmented = small(augmentation=augmentation).fit(X, y)
+    assert augmented.history_["train_loss"] != small().fit(X, y).history_["train_loss"]
+    assert augmented.predict_proba(X).shape == (24, 3)
+
+
+def test_trains_a_copy_of_a_network_and_networks_of_a_function():
+    X, y = tones(24)
+    torch.manual_seed(0)
+    network = create_model("cnn1d", 3, width=0.5)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    fitted = small(network, epochs=3).fit(X, y)
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in before.items())
+    assert not torch.equal(weights_of(fitted), torch.cat([p.flatten() for p in network.parameters()]))
+    by_name = small("cnn1d", width=0.5, random_state=5).fit(X, y)
+    by_function = small(lambda n_classes, n_channels: create_model("cnn1d", n_classes, n_channels, width=0.5),
+                        random_state=5).fit(X, y)  # fmt: skip
+    assert torch.equal(weights_of(by_function), weights_of(by_name))
+    assert clone(fitted).fit(X, y).history_["train_loss"] == fitted.history_["train_loss"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"class_weight": "balance"}, "unknown class_weight 'balance'; did you mean 'balanced'"),
+        ({"class_weight": {"rapid": 2.0}}, r"class_weight has labels that do not occur in y: \['rapid'\]"),
+        ({"criterion": nn.CrossEntropyLoss(), "label_smoothing": 0.1}, "must be set in it instead"),
+        ({"model": nn.Flatten(), "width": 0.5}, "width and model_params are for networks given by name"),
+    ],
+)
+def test_rejects_weights_and_networks_that_contradict(settings, message):
+    X, y = tones(12)
+    with pytest.raises(ValueError, match=message):
+        small(**settings).fit(X, y)

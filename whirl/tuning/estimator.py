@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,24 +14,33 @@ import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags, check_array, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from whirl.augment.policies import make_augmentation
 from whirl.callbacks.best_weights import BestWeights
 from whirl.data.loaders import make_loader
 from whirl.data.windows import standardize
 from whirl.dsp.time_frequency import TimeFrequency
 from whirl.engine.callbacks import Callback
 from whirl.engine.device import resolve_device
+from whirl.engine.objective import SAMPLE_WEIGHT
 from whirl.engine.random_state import get_random_state, set_random_state
+from whirl.losses.class_weights import compute_class_weights
 from whirl.losses.cnn_losses import create_criterion
 from whirl.models.registry import create_model
 from whirl.models.time_frequency import TimeFrequencyNetwork
 from whirl.optim.cnn_optimizer import create_optimizer
 from whirl.optim.scheduler_factory import create_training_scheduler
 from whirl.training.trainer import Trainer
-from whirl.validation import check_count, check_number
+from whirl.validation import check_count, check_name, check_number
 
 _MAP_NETWORKS = ("cnn2d", "resnet18_2d")  # networks whose input is [B, C, F, T']
 _PREDICT_BATCH = 256
@@ -47,12 +57,17 @@ class SignalClassifier(ClassifierMixin, BaseEstimator):
     networks that can use them run without.
 
     Args:
-        model: name of a network, see `registry.list_models`.
+        model: name of a network, see `registry.list_models`; or a function `(num_classes, in_channels)` that creates
+            one; or a network, of which every fit trains a copy with its current weights.
         epochs: number of passes over the training data, >= 1.
         batch_size: windows per step, >= 2 for batch normalization; a last batch of one window is dropped.
         lr: peak learning rate, > 0.
         weight_decay: weight decay of the optimizer, >= 0.
         label_smoothing: share of the target that is spread over all classes, 0 to 1.
+        class_weight: `'balanced'` for weights inversely proportional to the frequency of the classes, see
+            `losses.compute_class_weights`; or `{label: weight}`, 1 for labels left out; None for equal weights.
+        criterion: loss of `(logits [B, K], targets [B])`, of which every fit uses a copy; None for cross entropy with
+            `label_smoothing` and `class_weight`.
         optimizer: name of the optimizer, see `cnn_optimizer.optimizer_names`.
         schedule: name of the learning rate schedule over the complete training, see
             `scheduler_factory.schedule_names`.
@@ -61,6 +76,8 @@ class SignalClassifier(ClassifierMixin, BaseEstimator):
         model_params: further arguments of the network, e.g. `{"dropout": 0.3}`. `hybrid_pinn`, `order_cnn` and
             `multi_tfr` require `sampling_rate_hz`; `multi_tfr` also requires `kinds` without order maps, which depend
             on the speed, e.g. `["stft", "cwt"]`.
+        augmentation: augmentation of the training windows: the name of a preset or a policy, see
+            `augment.make_augmentation`; an `Augmentation`; or a function `(signals, targets) -> (signals, targets)`.
         representation: arguments of the `TimeFrequency` that computes the input maps of the network, e.g.
             `{"kind": "stft", "sampling_rate_hz": 12000}`; required by `cnn2d` and `resnet18_2d`; None to use the
             signal.
@@ -89,17 +106,20 @@ class SignalClassifier(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        model: str = "cnn1d",
+        model: str | nn.Module | Callable[[int, int], nn.Module] = "cnn1d",
         *,
         epochs: int = 20,
         batch_size: int = 64,
         lr: float = 3e-3,
         weight_decay: float = 1e-2,
         label_smoothing: float = 0.0,
+        class_weight: str | Mapping[Any, float] | None = None,
+        criterion: Callable[[Tensor, Tensor], Tensor] | None = None,
         optimizer: str = "adamw",
         schedule: str = "onecycle",
         width: float = 1.0,
         model_params: Mapping[str, Any] | None = None,
+        augmentation: Any = None,
         representation: Mapping[str, Any] | None = None,
         standardize: bool = True,
         device: str | torch.device = "auto",
@@ -111,10 +131,13 @@ class SignalClassifier(ClassifierMixin, BaseEstimator):
         self.lr = lr
         self.weight_decay = weight_decay
         self.label_smoothing = label_smoothing
+        self.class_weight = class_weight
+        self.criterion = criterion
         self.optimizer = optimizer
         self.schedule = schedule
         self.width = width
         self.model_params = model_params
+        self.augmentation = augmentation
         self.representation = representation
         self.standardize = standardize
         self.device = device
@@ -125,6 +148,7 @@ class SignalClassifier(ClassifierMixin, BaseEstimator):
         X: Any,
         y: Any,
         *,
+        sample_weight: Any = None,
         validation_data: tuple[Any, Any] | None = None,
         callbacks: Sequence[Callback | Callable[..., Any]] | None = None,
     ) -> SignalClassifier:
@@ -133,6 +157,7 @@ class SignalClassifier(ClassifierMixin, BaseEstimator):
         Args:
             X: windows, `[n, T]` or `[n, C, T]`, n >= 2.
             y: labels of any type, `[n]`, of at least two classes.
+            sample_weight: factor of the loss of each window, `[n]`, >= 0; None for 1.
             validation_data: `(X, y)` to evaluate after every epoch; its labels must occur in `y`. The logs and
                 `history_` then contain `val_loss` and `val_accuracy`, and the weights of the epoch with the lowest
                 `val_loss` are kept, as in a run; without it, those of the last epoch.
@@ -155,7 +180,10 @@ class SignalClassifier(ClassifierMixin, BaseEstimator):
         signals = self._signals(X)
         self.window_shape_ = tuple(signals.shape[1:])
         self.n_features_in_ = math.prod(self.window_shape_)
-        train = TensorDataset(signals, torch.from_numpy(targets))
+        train: TensorDataset = TensorDataset(signals, torch.from_numpy(targets))
+        if sample_weight is not None:
+            weights = _check_sample_weight(sample_weight, X, dtype=np.float32, ensure_non_negative=True)
+            train = _WeightedWindows(*train.tensors, torch.from_numpy(weights))
         val = None if validation_data is None else self._validation_set(*validation_data)
         seed = _as_seed(self.random_state)
         with preserve_rng_state():
@@ -250,7 +278,7 @@ class SignalClassifier(ClassifierMixin, BaseEstimator):
         batch_size = check_count("batch_size", self.batch_size, minimum=2)
         model = self._new_model()
         optimizer = create_optimizer(self.optimizer, model.parameters(), self.lr, self.weight_decay)
-        smoothing = check_number("label_smoothing", self.label_smoothing, 0, 1)
+        criterion = self._criterion(train.tensors[1])
         # Batch normalization cannot train on a single window.
         drop_last = len(train) > batch_size and len(train) % batch_size == 1
         loader = make_loader(train, batch_size, shuffle=True, seed=seed, drop_last=drop_last)
@@ -260,15 +288,57 @@ class SignalClassifier(ClassifierMixin, BaseEstimator):
             loader,
             None if val is None else make_loader(val, _PREDICT_BATCH),
             optimizer,
-            create_criterion("ce", label_smoothing=smoothing),
+            criterion,
             self.device,
             [*([] if best is None else [best]), *callbacks],
             lr_scheduler=create_training_scheduler(self.schedule, optimizer, self.epochs, len(loader)),
+            augmentation=self._augmentation(),
         )
         return trainer, best
 
+    def _criterion(self, targets: Tensor) -> Any:
+        """Return the loss of a training, given the class indices of its windows."""
+        smoothing = check_number("label_smoothing", self.label_smoothing, 0, 1)
+        if self.criterion is None:
+            return create_criterion("ce", weight=self._class_weights(targets), label_smoothing=smoothing)
+        if smoothing or self.class_weight is not None:
+            raise ValueError("criterion is given, so label_smoothing and class_weight must be set in it instead")
+        return copy.deepcopy(self.criterion)
+
+    def _class_weights(self, targets: Tensor) -> Tensor | None:
+        if self.class_weight is None:
+            return None
+        if isinstance(self.class_weight, str):
+            check_name("class_weight", self.class_weight, ("balanced",))
+            return compute_class_weights(targets, len(self.classes_))
+        unknown = [label for label in self.class_weight if label not in self.classes_.tolist()]
+        if unknown:
+            raise ValueError(f"class_weight has labels that do not occur in y: {unknown}")
+        return torch.tensor([float(self.class_weight.get(label, 1.0)) for label in self.classes_.tolist()])
+
+    def _augmentation(self) -> Any:
+        """Return the augmentation; functions and objects are passed on."""
+        is_setting = isinstance(self.augmentation, str | Sequence)
+        return make_augmentation(self.augmentation) if is_setting else copy.deepcopy(self.augmentation)
+
     def _new_model(self) -> nn.Module:
         """Create the network with initial weights drawn from torch's global generator."""
+        network = self._plain_network()
+        if self.representation is None:
+            return network
+        with _as_value_error(f"representation is {dict(self.representation)}"):
+            return TimeFrequencyNetwork(TimeFrequency(**self.representation), network)
+
+    def _plain_network(self) -> nn.Module:
+        """Create the network without the transform of its input."""
+        if not isinstance(self.model, str):
+            if self.model_params or self.width != 1:
+                raise ValueError(
+                    "width and model_params are for networks given by name, expected width=1 and no params"
+                )
+            if isinstance(self.model, nn.Module):
+                return copy.deepcopy(self.model)
+            return self.model(len(self.classes_), self.window_shape_[0])
         if self.model in _MAP_NETWORKS and self.representation is None:
             raise ValueError(
                 f"representation is None, but model {self.model!r} takes time-frequency maps: expected e.g. "
@@ -276,11 +346,15 @@ class SignalClassifier(ClassifierMixin, BaseEstimator):
             )
         arguments = {**({} if self.width == 1 else {"width": self.width}), **(self.model_params or {})}
         with _as_value_error(f"model {self.model!r} cannot be built with {arguments}"):
-            network = create_model(self.model, len(self.classes_), self.window_shape_[0], **arguments)
-        if self.representation is None:
-            return network
-        with _as_value_error(f"representation is {dict(self.representation)}"):
-            return TimeFrequencyNetwork(TimeFrequency(**self.representation), network)
+            return create_model(self.model, len(self.classes_), self.window_shape_[0], **arguments)
+
+
+class _WeightedWindows(TensorDataset):
+    """Windows, class indices and weights, with the weights as metadata of a batch."""
+
+    def __getitem__(self, index: Any) -> tuple[Any, ...]:
+        signals, targets, weights = super().__getitem__(index)
+        return signals, targets, {SAMPLE_WEIGHT: weights}
 
 
 def _logits(model: nn.Module, signals: Tensor, device: torch.device) -> Tensor:
