@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from whirl.data.dataset import load_dataset
 from whirl.data.recording import Recording
 from whirl.physics.bearings import UnknownBearingError
 
@@ -57,3 +58,26 @@ def test_rotating_race_changes_the_orders() -> None:
 def test_invalid_bearings(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Recording(np.zeros(8), 12_000, source="a.csv", **arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("rpm", 1e300), ("rpm", 0), ("rpm", float("nan")), ("sampling_rate_hz", 1e-300), ("sampling_rate_hz", -1),
+        ("sampling_rate_hz", float("inf")), ("load", 1e300), ("load", float("nan")),
+    ],
+)  # fmt: skip
+def test_rejects_numbers_that_are_not_physical(name, value):
+    with pytest.raises(ValueError, match=rf"a\.csv: {name} is \S+, expected \S+ to \S+"):
+        Recording(np.zeros(8), **({"sampling_rate_hz": 1000, "source": "a.csv"} | {name: value}))
+
+
+@pytest.mark.parametrize(
+    ("column", "text"),
+    [("rpm", "1e300"), ("rpm", "1e-300"), ("sampling_rate", "1e-300"), ("bpfo", "1e300"), ("load", "1e300")],
+)
+def test_rejects_numbers_that_are_not_physical_in_a_manifest(column, text, tmp_path):
+    np.savez(tmp_path / "a.npz", signal=np.arange(99.0) % 7, **({} if column == "sampling_rate" else {"fs": 1000}))
+    (tmp_path / "manifest.csv").write_text(f"file,label,{column}\na.npz,wear,{text}\n")
+    with pytest.raises(ValueError, match=rf"(manifest\.csv: line 2|a\.npz): {column} is '?1e.?300.*expected .* to "):
+        load_dataset(tmp_path)

@@ -17,6 +17,7 @@ from whirl.data.dataset import load_dataset, save_dataset
 from whirl.data.recording import Recording
 from whirl.engine import files
 from whirl.engine.callbacks import Callback
+from whirl.runs.evaluation import evaluate
 from whirl.runs.run_folder import RunFolder
 from whirl.runs.training import train
 
@@ -176,3 +177,17 @@ def test_other_files_are_kept(data, tmp_path):
     with pytest.raises(ValueError, match="is not an empty folder"):
         save_dataset([], tmp_path)
     assert (tmp_path / "mine.npz").exists()
+
+
+def test_report_that_cannot_be_drawn_does_not_cost_the_metrics(finished, monkeypatch):
+    expected = finished.metrics_file.read_text()
+    finished.metrics_file.unlink()
+
+    def fail(report):
+        raise ValueError("cannot be drawn")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("whirl.runs.evaluation.render_report", fail)
+        with pytest.raises(ValueError, match="cannot be drawn"):
+            evaluate(finished.path)
+    assert finished.metrics_file.read_text() == expected

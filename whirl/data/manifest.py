@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from whirl.data.reading import read, read_content, readable_suffixes, suffix_of, to_recordings
-from whirl.data.recording import Recording
+from whirl.data.recording import PHYSICAL_RANGES, Recording
 from whirl.data.table import read_table
 from whirl.data.units import normalize_unit
 from whirl.physics.bearings import GEOMETRY_FIELDS, ORDER_FIELDS, format_fields, normalize_bearing
@@ -52,6 +52,7 @@ _LOAD = re.compile(r"([-+]?\d+(?:[.,]\d+)?(?:[eE][-+]?\d+)?)\s*(.*)")
 
 _SHOWN = 3  # problems listed in a message
 _MAX_SHOWN = 300  # characters of each
+_MAX_NUMBER = 1e9  # of other numbers, e.g. fault orders and diameters in mm
 _MAX_LOAD = 80  # characters; the run time of the pattern grows with their square
 
 
@@ -394,6 +395,9 @@ def _number(cells: Mapping[str, str], key: str, *, can_be_zero: bool = False) ->
         raise ValueError(
             f"{key} is {_shown(text)}, expected a number {'>= 0' if can_be_zero else '> 0'} or an empty cell"
         )
+    lowest, highest = PHYSICAL_RANGES.get("sampling_rate_hz" if key == "sampling_rate" else key, (0.0, _MAX_NUMBER))
+    if not lowest <= number <= highest:
+        raise ValueError(f"{key} is {_shown(text)}, expected {lowest:g} to {highest:g} or an empty cell")
     return number
 
 

@@ -13,6 +13,9 @@ from whirl.physics.bearings import Bearing, normalize_bearing, parse_bearings
 from whirl.physics.rolling_bearing import ROTATING_RACES, RotatingRace
 from whirl.validation import check_name
 
+PHYSICAL_RANGES = {"sampling_rate_hz": (1e-3, 1e12), "rpm": (1e-3, 1e7), "load": (-1e12, 1e12)}
+"""Lowest and highest value of a machine and its recorder; others are errors of units or of files."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Recording(Displayed):
@@ -77,10 +80,10 @@ class Recording(Displayed):
             signal = signal[None]
         if signal.ndim != 2 or 0 in signal.shape:
             raise ValueError(f"{self.name}: signal has shape {signal.shape}, expected [channels, samples]")
-        if not (np.isfinite(self.sampling_rate_hz) and self.sampling_rate_hz > 0):
-            raise ValueError(f"{self.name}: sampling rate is {self.sampling_rate_hz} Hz, expected > 0")
-        if self.rpm is not None and not (np.isfinite(self.rpm) and self.rpm > 0):
-            raise ValueError(f"{self.name}: rpm is {self.rpm}, expected > 0 or None")
+        for name, (lowest, highest) in PHYSICAL_RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not lowest <= value <= highest:
+                raise ValueError(f"{self.name}: {name} is {value:g}, expected {lowest:g} to {highest:g}")
         channels = tuple(self.channels) or tuple(f"ch{i}" for i in range(len(signal)))
         if len(channels) != len(signal):
             raise ValueError(f"{self.name}: {len(signal)} channels of samples but the names {list(channels)}")

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from whirl.data.dataset import load_dataset
@@ -24,6 +26,8 @@ from whirl.evaluation.metrics import compute_metrics
 from whirl.evaluation.prediction import Predictions, aggregate_by_recording, predict_windows
 from whirl.evaluation.registry import METRICS
 from whirl.evaluation.report import Report, render_report
+from whirl.evaluation.target_scores import target_scores
+from whirl.evaluation.verdict import alarm_rates, risk_coverage
 from whirl.runs.config import Config, training_settings
 from whirl.runs.data import PreparedData, prepare_run
 from whirl.runs.descriptors import PartDescriptors, baselines, better_baselines, is_descriptor_model, predict_test
@@ -31,7 +35,7 @@ from whirl.runs.diagnosis import known_facts
 from whirl.runs.factory import PhysicsBaseline, bearing_orders, load_run_network, physics_baseline
 from whirl.runs.fingerprint import library_versions
 from whirl.runs.harmonization import complete
-from whirl.runs.reliability import Reliability
+from whirl.runs.reliability import FALSE_ALARM_RATE, Reliability
 from whirl.runs.run_folder import RunFolder
 from whirl.runs.sections import OFF
 
@@ -98,16 +102,21 @@ def evaluate_task(model: nn.Module | LearnedDiagnoser, task: EvaluationTask, fol
     """
     data = task.data
     predictions = _predict(model, task)
-    predictions["recording"] = _calibrated(predictions["recording"], task.reliability)
+    raw = predictions["recording"]
+    predictions["recording"] = replace(raw, probabilities=task.reliability.calibrate(raw.probabilities))
     metrics = {level: compute_metrics(each, task.test, data.classes) for level, each in predictions.items()}
+    for level, each in predictions.items():
+        metrics[level] |= target_scores(data.config.training.task, each, data.classes)
     _add_registered(metrics, predictions, task)
     by_recording = predictions["recording"]
+    metrics["recording"]["alarm_rates"] = alarm_rates(by_recording, task.test, data.classes)
+    metrics["trust"] = _trust(task, raw, by_recording)
     metrics["baselines"] = baselines(data.classes, task.descriptors, _predict_by_evidence(task))
     n_parameters = sum(each.numel() for each in model.parameters()) if isinstance(model, nn.Module) else None
-    page = render_report(_make_report(task, n_parameters, metrics, by_recording))
     write_json(folder.metrics_file, metrics)
     write_text(folder.predictions_file, predictions_table(by_recording, task.test, data.classes))
-    write_text(folder.report_file, page)
+    # Last: figures that cannot be drawn must not cost the metrics.
+    write_text(folder.report_file, render_report(_make_report(task, n_parameters, metrics, by_recording)))
     return metrics
 
 
@@ -120,8 +129,25 @@ def _predict(model: nn.Module | LearnedDiagnoser, task: EvaluationTask) -> dict[
     return {"window": windows, "recording": aggregate_by_recording(windows)}
 
 
-def _calibrated(predictions: Predictions, reliability: Reliability) -> Predictions:
-    return replace(predictions, probabilities=reliability.calibrate(predictions.probabilities))
+def _trust(task: EvaluationTask, raw: Predictions, calibrated: Predictions) -> dict[str, Any]:
+    """Return how far calibration, prediction sets and the detector of unusual recordings hold on the test part."""
+    known, sets = calibrated.known, task.reliability.sets
+    p_values = task.reliability.p_values(task.descriptors, "test", raw.probabilities)
+    rejected = p_values[~np.isnan(p_values)] <= FALSE_ALARM_RATE
+    contains = None if sets is None else sets.contains(calibrated.probabilities[known])
+    return {
+        "temperature": task.reliability.temperature,
+        "nominal_coverage": None if sets is None else sets.coverage,
+        "coverage": None if contains is None else _mean(contains[np.arange(len(contains)), calibrated.targets[known]]),
+        "mean_set_size": None if contains is None else _mean(contains.sum(axis=1)),
+        "stated_rejection_rate": FALSE_ALARM_RATE,
+        "rejected": _mean(rejected),
+        "risk_coverage": risk_coverage(calibrated) if known.any() else [],
+    }
+
+
+def _mean(values: NDArray[Any]) -> float | None:
+    return float(values.mean()) if len(values) else None
 
 
 def _predict_by_evidence(task: EvaluationTask) -> Predictions | None:
@@ -317,10 +343,24 @@ def format_summary(metrics: Metrics, folder: RunFolder, warnings: Sequence[str] 
         *better_baselines(metrics),
         f"tested on {recording['n']} recordings{specimens}",
         *(f"  {line}" for level in levels for line in _scores(level, metrics[level])),
+        *(f"  {line}" for line in _target_lines(recording)),
         *(f"  {line}" for line in _baseline_lines(metrics.get("baselines", {}))),
         *(f"  warning: {warning}" for warning in warnings),
         f"report: {folder.report_file}",
     ]
+
+
+def _target_lines(recording: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the scores of single faults, or of levels."""
+    for fault, scores in recording.get("per_fault", {}).items():
+        known = {"F1": scores["f1_score"], "AUROC": scores["auroc"]}
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in known.items() if value is not None)
+        yield f"{fault:20} {shown or 'does not occur'}"
+    if "levels" in recording:
+        levels = recording["levels"]
+        kappa = levels["quadratic_kappa"]
+        yield f"{'mean error in levels':20} {levels['mean_absolute_error']:.3f}"
+        yield f"{'quadratic kappa':20} {'not defined' if kappa is None else f'{kappa:.3f}'}"
 
 
 def _baseline_lines(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
