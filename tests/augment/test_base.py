@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from whirl.augment.advanced_augmentation import MixupAugmentation
-from whirl.augment.base import AugmentedCollate, Compose, RandomApply, as_augmentation
+from whirl.augment.base import AugmentedCollate, Compose, PerChannel, RandomApply, RandomChoice, as_augmentation
 from whirl.augment.policies import AutoAugment, Operation
 from whirl.engine.batch import Batch
 from whirl.training.trainer import Trainer
@@ -157,3 +157,57 @@ def test_augmented_run_resumes_exactly(tmp_path):
     torch.manual_seed(77)
     second.fit(4, resume_from=tmp_path / "interrupted" / "last.pt")
     assert torch.equal(weights(uninterrupted), weights(second))
+
+
+# -- one of several augmentations, and draws per channel ------------------------------------------------------
+
+
+def test_chooses_one_augmentation_per_batch_with_its_probability():
+    add = [lambda s, y, k=k: (s + k, y) for k in range(3)]
+    choose = RandomChoice(add, probabilities=[1, 2, 1])
+    draws = torch.Generator().manual_seed(0)
+    batches = [choose(torch.zeros(4, 1, 1), generator=draws).flatten() for _ in range(400)]
+    assert all(len(set(batch.tolist())) == 1 for batch in batches)
+    counts = [sum(batch[0] == k for batch in batches) for k in range(3)]
+    assert counts == pytest.approx([100, 200, 100], abs=35)
+    assert "RandomChoice" in repr(choose)
+
+
+def test_chooses_between_mixing_augmentations():
+    choose = RandomChoice([MixupAugmentation(1.0, num_classes=3), Compose([])])
+    signals, labels = torch.randn(4, 1, 32), torch.tensor([0, 1, 2, 0])
+    targets = [choose(signals, labels)[1] for _ in range(30)]
+    assert {tuple(each.shape) for each in targets} == {(4,), (4, 3)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([],), "augmentations are empty"),
+        (([Compose([])], [0.5, 0.5]), "there are 2 probabilities for 1 augmentations"),
+        (([Compose([])], [-1]), r"probabilities\[0\] is -1"),
+        (([Compose([])], [0]), "expected a sum > 0"),
+    ],
+)
+def test_rejects_invalid_choices(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        RandomChoice(*arguments)
+
+
+def test_draws_of_channels_are_independent_only_if_requested():
+    signals, shift = torch.arange(64.0).expand(8, 3, 64), Operation("time_shift", 1.0, 1.0)
+    shared, own = shift(signals), PerChannel(shift)(signals)
+    assert torch.equal(shared[:, :1].expand_as(shared), shared)
+    assert not torch.equal(own[:, 0], own[:, 1])
+    assert torch.equal(own.sort(-1).values, signals)
+    batch = Batch(signals, torch.zeros(8).long(), {"rpm": torch.full((8,), 1500.0), "rate": 3})
+    augmented = PerChannel(shift).augment(batch)
+    assert augmented.metadata is batch.metadata
+    assert augmented.targets is batch.targets
+
+
+@pytest.mark.parametrize("operation", ["mixup", "speed_jitter"])
+def test_channels_cannot_have_labels_or_speeds_of_their_own(operation):
+    batch = Batch(torch.randn(4, 2, 64), torch.arange(4), {"rpm": torch.full((4,), 1500.0)})
+    with pytest.raises(ValueError, match="mixes samples or changes metadata, which all channels share"):
+        PerChannel(Operation(operation, 1.0, 0.5)).augment(batch)

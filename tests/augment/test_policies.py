@@ -7,7 +7,7 @@ import torch
 
 from whirl.augment.advanced_augmentation import AutoAugment
 from whirl.augment.base import AugmentedCollate
-from whirl.augment.policies import DEFAULT_POLICY, OPERATIONS, PRESETS, Operation, make_augmentation
+from whirl.augment.policies import DEFAULT_POLICY, OPERATIONS, PRESETS, Operation, RandAugment, make_augmentation
 
 
 def generator(seed=0):
@@ -97,3 +97,44 @@ def test_policies_can_be_pickled_for_worker_processes(name):
         torch.manual_seed(0)
         results.append(each([(signal, 0) for signal in signals]).signals)
     assert torch.equal(*results)
+
+
+# -- RandAugment ----------------------------------------------------------------------------------------------
+
+
+def test_applies_operations_of_one_magnitude_with_replacement():
+    """Each flip changes the sign: the number of flips among three of two operations is binomial."""
+    augment, draws = RandAugment(3, 0.3, ["polarity_flip", "identity"]), generator()
+    signs = [augment(torch.ones(2, 1, 1), generator=draws).flatten().tolist() for _ in range(400)]
+    assert all(first == second for first, second in signs)
+    assert sum(first < 0 for first, _ in signs) == pytest.approx(200, abs=40)
+    assert {operation.magnitude for choice in RandAugment(2, 0.7)._choices for operation in choice.augmentations} == {
+        0.7
+    }
+
+
+def test_without_operations_nothing_changes():
+    signals = torch.randn(4, 2, 64)
+    assert torch.equal(RandAugment(0)(signals), signals)
+    assert torch.equal(RandAugment(5, operations=["identity"])(signals), signals)
+
+
+def test_rand_augment_is_a_named_augmentation_that_keeps_faults():
+    assert isinstance(make_augmentation("randaugment"), RandAugment)
+    assert not {"surrogate", "mixup", "cutmix"} & set(RandAugment().operations)
+    batch = torch.randn(6, 2, 128)
+    assert RandAugment(4, 0.5)(batch).shape == batch.shape
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_ops": -1}, "num_ops is -1"),
+        ({"magnitude": 2}, "magnitude is 2"),
+        ({"operations": []}, "operations is empty"),
+        ({"operations": ["flip"]}, "unknown operation 'flip'"),
+    ],
+)
+def test_rand_augment_rejects_invalid_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        RandAugment(**arguments)

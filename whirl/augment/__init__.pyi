@@ -35,12 +35,21 @@ from .base import (
     Compose as Compose,
 )
 from .base import (
+    PerChannel as PerChannel,
+)
+from .base import (
     RandomApply as RandomApply,
+)
+from .base import (
+    RandomChoice as RandomChoice,
 )
 from .base import (
     as_augmentation as as_augmentation,
 )
 from .label_mixing import mix_labels as mix_labels
+from .policies import (
+    RandAugment as RandAugment,
+)
 from .policies import (
     make_augmentation as make_augmentation,
 )

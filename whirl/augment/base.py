@@ -147,6 +147,110 @@ class RandomApply(Augmentation):
         return f"RandomApply({self.augmentation!r}, {self.probability})"
 
 
+class RandomChoice(Compose):
+    """Applies one of several augmentations to each batch, drawn with given probabilities.
+
+    Use it to choose between augmentations that mix samples, e.g. mixup for half of the batches and CutMix for the
+    others; `Compose([])` among them leaves a batch unchanged.
+
+    Args:
+        augmentations: `Augmentation` objects, or functions `(signals, labels) -> (signals, labels)`, at least one.
+        probabilities: probability of each, >= 0; they are divided by their sum. None means equal probabilities.
+
+    Raises:
+        TypeError: an element is neither of them.
+        ValueError: there are no augmentations, or the probabilities do not match them.
+
+    Example:
+        >>> negate, double = lambda s, y: (-s, y), lambda s, y: (2 * s, y)
+        >>> choose = RandomChoice([negate, double], probabilities=[0.2, 0.8])
+        >>> sorted({choose(torch.ones(1, 1, 1)).item() for _ in range(80)})
+        [-1.0, 2.0]
+    """
+
+    def __init__(
+        self, augmentations: Sequence[Augmentation | Function], probabilities: Sequence[float] | None = None
+    ) -> None:
+        super().__init__(augmentations)
+        if not self.augmentations:
+            raise ValueError("augmentations are empty, expected at least one")
+        given = [1.0] * len(self.augmentations) if probabilities is None else list(probabilities)
+        if len(given) != len(self.augmentations):
+            raise ValueError(f"there are {len(given)} probabilities for {len(self.augmentations)} augmentations")
+        given = [check_number(f"probabilities[{i}]", p, 0) for i, p in enumerate(given)]
+        if not sum(given):
+            raise ValueError(f"probabilities are {given}, expected a sum > 0")
+        self.probabilities = [p / sum(given) for p in given]
+
+    def augment(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
+        return self.augmentations[draw_index(self.probabilities, generator)].augment(batch, generator)
+
+    def __repr__(self) -> str:
+        return f"RandomChoice({self.augmentations}, {self.probabilities})"
+
+
+def draw_index(probabilities: Sequence[float], generator: torch.Generator | None = None) -> int:
+    """Draw an index with given probabilities.
+
+    Without a generator it is drawn on the host, where it is needed: this avoids a synchronization.
+
+    Example:
+        >>> draw_index([0.0, 1.0])
+        1
+    """
+    device = "cpu" if generator is None else generator.device
+    return int(torch.multinomial(torch.tensor(probabilities, device=device), 1, generator=generator))
+
+
+class PerChannel(Augmentation):
+    """Applies an augmentation to every channel with draws of its own; by default all channels share their draws.
+
+    Use it for what is independent in each sensor, such as masks and noise levels. Shifts of single channels change the
+    phases between sensors, from which orbits and mode shapes follow.
+
+    Args:
+        augmentation: an `Augmentation`, or a function `(signals, labels) -> (signals, labels)`, which neither mixes
+            samples nor changes metadata such as the shaft speed.
+
+    Raises:
+        TypeError: it is neither of them; in use, it mixes labels or changes metadata (`ValueError`).
+
+    Example:
+        >>> flip = PerChannel(RandomApply(lambda signals, labels: (-signals, labels), 0.5))
+        >>> flip(torch.ones(1, 5, 1), generator=torch.Generator().manual_seed(0)).flatten()
+        tensor([-1.,  1., -1., -1., -1.])
+    """
+
+    def __init__(self, augmentation: Augmentation | Function) -> None:
+        self.augmentation = as_augmentation(augmentation)
+
+    def augment(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
+        n_channels = batch.signals.shape[1]
+        rows = Batch(
+            batch.signals.flatten(0, 1).unsqueeze(1),
+            batch.targets.repeat_interleave(n_channels, 0),
+            {name: _repeated(value, n_channels) for name, value in batch.metadata.items()},
+        )
+        augmented = self.augmentation.augment(rows, generator)
+        is_changed = any(augmented.metadata[name] is not value for name, value in rows.metadata.items())
+        if augmented.targets is not rows.targets or is_changed:
+            raise ValueError(f"{self.augmentation!r} mixes samples or changes metadata, which all channels share")
+        return batch._replace(signals=augmented.signals.view(batch.signals.shape))
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.augmentation.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.augmentation.load_state_dict(state)
+
+    def __repr__(self) -> str:
+        return f"PerChannel({self.augmentation!r})"
+
+
+def _repeated(value: Any, n: int) -> Any:
+    return value.repeat_interleave(n, 0) if isinstance(value, Tensor) and value.ndim else value
+
+
 def _choose(chosen: Tensor, augmented: Any, original: Any) -> Any:
     return original if augmented is original else torch.where(chosen, augmented, original)
 

@@ -15,7 +15,7 @@ from whirl.augment.label_mixing import invalidate_mixed_metadata
 from whirl.augment.signal_mixing import MixupAugmentation, cutmix_batch
 from whirl.engine.batch import Batch
 from whirl.registry import Registry
-from whirl.validation import check_name, check_number
+from whirl.validation import check_count, check_name, check_number
 
 Step = tuple[str, float, float]
 SubPolicy = Sequence[Step]
@@ -93,6 +93,9 @@ OPERATIONS: dict[str, _OperationSpec] = {
 
 # Operations of a policy search. Operations that mix labels are excluded, since they change the loss to be compared.
 SEARCH_OPERATIONS = tuple(name for name in OPERATIONS if name not in ("mixup", "cutmix"))
+
+RAND_OPERATIONS = ("identity", *(name for name in SEARCH_OPERATIONS if name != "surrogate"))
+"""Default operations of `RandAugment`."""
 
 DEFAULT_POLICY: Policy = (
     (("polarity_flip", 0.5, 0.0), ("time_shift", 1.0, 1.0)),
@@ -200,13 +203,55 @@ class AutoAugment(Augmentation):
         self._choices = [compose_policy(steps) for steps in self.policy]
 
     def augment(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
-        # Without a generator, draw on the host, where the choice is needed: this avoids a synchronization.
-        device = "cpu" if generator is None else generator.device
-        choice = int(torch.randint(len(self._choices), (), generator=generator, device=device))
-        return self._choices[choice].augment(batch, generator)
+        return self._choices[_draw_uniform(len(self._choices), generator)].augment(batch, generator)
 
     def __repr__(self) -> str:
         return f"AutoAugment({self.policy!r})"
+
+
+def _draw_uniform(n: int, generator: torch.Generator | None) -> int:
+    # Without a generator, draw on the host, where the choice is needed: this avoids a synchronization.
+    device = "cpu" if generator is None else generator.device
+    return int(torch.randint(n, (), generator=generator, device=device))
+
+
+class RandAugment(Augmentation):
+    """Applies random operations of one strength to each batch: a policy with only two numbers to choose.
+
+    Each call draws `num_ops` operations with replacement and applies them one after the other to all samples, each of
+    which has its own draws. E. D. Cubuk et al.: "RandAugment: Practical automated data augmentation with a reduced
+    search space", NeurIPS 2020.
+
+    Args:
+        num_ops: number of operations N per batch, >= 0.
+        magnitude: strength M of all operations, in [0, 1]; its meaning is given by `OPERATIONS[name].magnitude`.
+        operations: names of the operations to draw from; `"identity"` changes nothing. None means
+            `RAND_OPERATIONS`, without those that mix samples or erase faults.
+
+    Raises:
+        ValueError: an operation is unknown, there is none, or a number is out of range.
+
+    Example:
+        >>> RandAugment(num_ops=3, operations=["polarity_flip"])(torch.ones(1, 1, 2))
+        tensor([[[-1., -1.]]])
+    """
+
+    def __init__(self, num_ops: int = 2, magnitude: float = 0.3, operations: Sequence[str] | None = None) -> None:
+        self.num_ops, self.magnitude = check_count("num_ops", num_ops, 0), check_number("magnitude", magnitude, 0, 1)
+        self.operations = tuple(RAND_OPERATIONS if operations is None else operations)
+        if not self.operations:
+            raise ValueError(f"operations is empty, expected some of: {', '.join(RAND_OPERATIONS)}")
+        self._choices = [
+            Compose([] if name == "identity" else [Operation(name, 1.0, self.magnitude)]) for name in self.operations
+        ]
+
+    def augment(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
+        for _ in range(self.num_ops):
+            batch = self._choices[_draw_uniform(len(self._choices), generator)].augment(batch, generator)
+        return batch
+
+    def __repr__(self) -> str:
+        return f"RandAugment({self.num_ops}, {self.magnitude}, {self.operations})"
 
 
 AUGMENTATIONS: Registry[Callable[[], Any]] = Registry("augmentation", group="whirl.augmentations")
@@ -221,12 +266,15 @@ def register_augmentation(name: str) -> Callable[[Callable[[], Any]], Callable[[
     return AUGMENTATIONS.register(name)
 
 
+AUGMENTATIONS.register("randaugment")(RandAugment)
+
+
 def make_augmentation(setting: str | Policy) -> Augmentation:
     """Create an augmentation from a preset or a policy.
 
     Args:
-        setting: `'light'`, `'medium'`, `'heavy'`, a name given to `register_augmentation`, or a policy as accepted by
-            `AutoAugment`.
+        setting: `'light'`, `'medium'`, `'heavy'`, `'randaugment'`, a name given to `register_augmentation`, or a policy
+            as accepted by `AutoAugment`.
 
     Raises:
         ValueError: the preset is unknown, or the policy is invalid.
