@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from numbers import Integral, Real
@@ -94,6 +95,19 @@ def html_table(rows: Iterable[Sequence[str]], header: Sequence[str] = (), captio
     title = f"<caption>{_escaped(caption)}</caption>" if caption else ""
     head = f"<thead>{_row(header, 'th')}</thead>" if header else ""
     return f"<table>{title}{head}<tbody>{''.join(_row(row, 'td') for row in rows)}</tbody></table>"
+
+
+_CONTROLS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def escape_controls(text: str) -> str:
+    r"""Write characters that control a terminal, or the direction of text, as escapes; keep tabs and line breaks.
+
+    Example:
+        >>> print(escape_controls("\x1b[31mwear"))
+        \x1b[31mwear
+    """
+    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def printable(text: str) -> str:

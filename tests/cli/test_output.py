@@ -7,6 +7,10 @@ import sys
 import numpy as np
 import pytest
 
+from whirl.data.recording import Recording
+from whirl.evaluation.prediction import Predictions
+from whirl.runs.evaluation import predictions_table
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -75,3 +79,29 @@ def test_runs_leaves_out_folders_that_cannot_be_read(folder):
     assert done.returncode == 0, done.stderr
     assert b"another tool: left out, not readable as a run folder" in done.stderr
     assert b"wdcnn" in done.stdout
+
+
+def test_labels_cannot_control_the_terminal(tmp_path):
+    rng = np.random.default_rng(0)
+    for index, label in enumerate(("\x1b[31mred\x1b]0;title\x07", "=2+5\u202e")):
+        np.savez(tmp_path / f"{index}\x1b[2J.npz", vibration=rng.normal(size=9000), fs=12_000.0)
+        with (tmp_path / "manifest.csv").open("a", encoding="utf-8") as file:
+            file.write("file,label\n" * (index == 0) + f"{index}\x1b[2J.npz,{label}\n")
+    done = whirl(tmp_path, ["inspect", str(tmp_path)], "utf-8", stdout=subprocess.PIPE)
+    assert b"\\x1b[31mred\\x1b]0;title\\x07" in done.stdout
+    assert rb"=2+5\u202e" in done.stdout
+    (tmp_path / "0\x1b[2J.npz").write_bytes(b"damaged")
+    failed = whirl(tmp_path, ["train", str(tmp_path)], "utf-8", stdout=subprocess.PIPE)
+    assert failed.returncode == 2
+    assert rb"0\x1b[2J.npz" in failed.stderr
+    assert not {0x1B, 0x07} & {*done.stdout, *done.stderr, *failed.stdout, *failed.stderr}
+
+
+def test_spreadsheets_do_not_run_labels():
+    predicted = Predictions(np.eye(2), np.array([0, 1]), np.array([0, 1]))
+    recordings = [Recording(np.zeros(8), 1000, label=label, source="+1.csv") for label in ("=1+1", "@x")]
+    rows = predictions_table(predicted, recordings, ("=1+1", "@x")).splitlines()
+    assert rows[0] == "file,specimen,label,predicted,'=1+1,'@x"
+    assert [row.split(",")[:4] for row in rows[1:]] == [
+        ["'+1.csv", "", "'=1+1", "'=1+1"], ["'+1.csv", "", "'@x", "'@x"],
+    ]  # fmt: skip

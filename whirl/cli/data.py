@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from whirl.cli.commands import with_options
+from whirl.cli.errors import echo
 
 
 @with_options("whirl.runs.sections.SimulationSection")
@@ -17,7 +18,7 @@ def simulate(options: Any, out: Annotated[Path, typer.Argument(help="Folder to w
     from whirl.runs.reading import simulate_recordings
 
     save_dataset(simulate_recordings(options), out)
-    typer.echo(f"recordings and manifest.csv are in {out}")
+    echo(f"recordings and manifest.csv are in {out}")
 
 
 @with_options("whirl.runs.command_options.InspectSection")
@@ -30,7 +31,7 @@ def inspect(options: Any, data: Annotated[Path, typer.Argument(help="Folder of r
     out, pattern = settings.pop("write_manifest"), settings.pop("pattern")
     if pattern and not out:
         raise ValueError("--pattern requires --write-manifest FILE")
-    typer.echo("\n".join(write_draft(data, out, pattern)) if out else str(inspect_dataset(data, **settings)))
+    echo("\n".join(write_draft(data, out, pattern)) if out else str(inspect_dataset(data, **settings)))
 
 
 def datasets() -> None:
@@ -38,7 +39,7 @@ def datasets() -> None:
     from whirl.data.public_sets import list_public
 
     for each in list_public():
-        typer.echo(f"{'built' if each.is_built else '-':6} {each.name:20} {each.title}")
+        echo(f"{'built' if each.is_built else '-':6} {each.name:20} {each.title}")
 
 
 @with_options("whirl.runs.command_options.ShowSection")
@@ -46,4 +47,4 @@ def show(options: Any, file: Annotated[Path, typer.Argument(help="A recording.")
     """Draw a recording in time and frequency, with the expected fault lines."""
     from whirl.evaluation.time_frequency_plot import show_recording
 
-    typer.echo(f"the picture is in {show_recording(file, **options.arguments)}")
+    echo(f"the picture is in {show_recording(file, **options.arguments)}")

@@ -14,7 +14,14 @@ from typing import Any, NoReturn
 
 import typer
 
+from whirl._display import escape_controls
+
 EX_USAGE, EX_INTERRUPTED, EX_SIGNAL_BASE = 2, 130, 128
+
+
+def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Print a text; characters that control the terminal, e.g. in labels, are shown as escapes."""
+    typer.echo(escape_controls(text), err=err, nl=nl)
 
 
 def report_errors(command: Callable[..., None]) -> Callable[..., None]:
@@ -25,7 +32,7 @@ def report_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt:
-            typer.echo("whirl: interrupted", err=True)
+            echo("whirl: interrupted", err=True)
             raise typer.Exit(EX_INTERRUPTED) from None
         except (ValueError, OSError, ImportError, MemoryError) as error:
             logging.getLogger(__name__).debug("", exc_info=True)
@@ -38,7 +45,7 @@ def report_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 def echo_error(error: Exception) -> None:
     """Print an error in one line to stderr."""
-    typer.echo(f"whirl: {' '.join(_explain(error).split())}", err=True)
+    echo(f"whirl: {' '.join(_explain(error).split())}", err=True)
 
 
 def _defer_to_rank_zero() -> None:
@@ -75,10 +82,10 @@ def report_usage_error(error: Any) -> NoReturn:
 def print_results(results: Iterable[Any], failures: Mapping[Any, Exception], as_json: bool) -> None:
     """Print results and the errors of files without one; exit with code 2 if there are errors."""
     if as_json:
-        typer.echo(json.dumps([result.as_dict() for result in results], indent=2, allow_nan=False))
+        echo(json.dumps([result.as_dict() for result in results], indent=2, allow_nan=False))
     else:
         for result in results:
-            typer.echo(str(result))
+            echo(str(result))
     for error in failures.values():
         echo_error(error)
     if failures:
@@ -89,11 +96,11 @@ def print_results(results: Iterable[Any], failures: Mapping[Any, Exception], as_
 def printing(as_json: bool) -> Iterator[Callable[[Any], None]]:
     """Yield a function that prints one result after the other, as text or as a JSON list."""
     if not as_json:
-        yield lambda result: typer.echo(str(result))
+        yield lambda result: echo(str(result))
         return
     from whirl.runs.batch_prediction import JsonList
 
-    printed = JsonList(typer.echo)
+    printed = JsonList(echo)
     yield lambda result: printed.add(result.as_dict())
     printed.close()
 
@@ -103,6 +110,6 @@ def finish(outcome: Any) -> None:
     from whirl.runs.batch_prediction import group_failures
 
     for line in group_failures(outcome.failures):
-        typer.echo(f"whirl: {line}", err=True)
+        echo(f"whirl: {line}", err=True)
     if outcome.exit_code:
         raise typer.Exit(outcome.exit_code)

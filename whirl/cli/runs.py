@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from whirl.cli.commands import with_options
-from whirl.cli.errors import finish, print_results, printing
+from whirl.cli.errors import echo, finish, print_results, printing
 
 Run = Annotated[Path, typer.Argument(help="Run folder.")]
 
@@ -18,7 +18,7 @@ def evaluate(options: Any, run: Run) -> None:
     """Evaluate a trained diagnoser again, on its own test part or on other recordings."""
     from whirl.runs.evaluation import evaluate
 
-    typer.echo("\n".join(evaluate(run, options.data, options.out, bearing=options.bearing, rpm=options.rpm)))
+    echo("\n".join(evaluate(run, options.data, options.out, bearing=options.bearing, rpm=options.rpm)))
 
 
 @with_options("whirl.runs.command_options.CompareSection")
@@ -30,7 +30,7 @@ def compare(
     """Compare two runs: accuracy, agreement, McNemar's test, parameters, latency, size."""
     from whirl.runs.comparison import compare_runs
 
-    typer.echo(str(compare_runs(run, other, options.device)))
+    echo(str(compare_runs(run, other, options.device)))
 
 
 @with_options("whirl.runs.command_options.ExportSection")
@@ -38,7 +38,7 @@ def export(options: Any, run: Run) -> None:
     """Export a trained diagnoser for other machines and programs."""
     from whirl.runs.export import export_run
 
-    typer.echo("\n".join(export_run(run, options.out, options.kind)))
+    echo("\n".join(export_run(run, options.out, options.kind)))
 
 
 @with_options("whirl.runs.command_options.PredictSection")
@@ -67,7 +67,7 @@ def watch(options: Any, folder: Annotated[Path, typer.Argument(help="Folder that
     """Judge recordings as they arrive, and keep the alarms of each machine."""
     from whirl.runs.watching import watch_folder
 
-    watch_folder(folder, options, typer.echo)
+    watch_folder(folder, options, echo)
 
 
 @with_options("whirl.runs.command_options.LevelsSection")
@@ -94,7 +94,7 @@ def diagnose(
     known = DiagnoseOptions(options.bearing, options.rpm, options.channels, options.sampling_rate_hz)
     results, failures, pictures = diagnose_paths(paths, known, options.csv, options.plot)
     if options.plot is not None:
-        typer.echo(f"{len(pictures)} picture{'s' if len(pictures) != 1 else ''}: {options.plot}", err=True)
+        echo(f"{len(pictures)} picture{'s' if len(pictures) != 1 else ''}: {options.plot}", err=True)
     print_results(results, failures, options.as_json)
 
 
@@ -108,6 +108,6 @@ def runs(
 
     rows = list_runs(folder, options.sort)
     if options.as_csv or options.latex:
-        typer.echo(to_csv(rows) if options.as_csv else to_latex(rows), nl=False)
+        echo(to_csv(rows) if options.as_csv else to_latex(rows), nl=False)
     else:
         print_table(rows)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from whirl.cli.commands import make_group, with_options
-from whirl.cli.errors import EX_SIGNAL_BASE
+from whirl.cli.errors import EX_SIGNAL_BASE, echo
 
 TRAINING_SECTIONS = ("data", "split", "model", "input", "training", "physics", "evaluation", "run")
 Data = Annotated[Path | None, typer.Argument(help="Folder of recordings; simulates journal bearings by default.")]
@@ -37,10 +37,10 @@ def train(
     resolved, folder = resolve_run(given, config, out, resume)
     result = train_run(resolved, folder, resume, command=shlex.join(["whirl", *sys.argv[1:]]))
     if result.metrics is None:
-        typer.echo(f"interrupted; checkpoint saved. Resume with: whirl train --resume --out {shlex.quote(str(folder))}")
+        echo(f"interrupted; checkpoint saved. Resume with: whirl train --resume --out {shlex.quote(str(folder))}")
         raise typer.Exit(EX_SIGNAL_BASE + (result.interrupted_by or signal.SIGINT))
     if result.metrics:  # empty in all processes but rank 0
-        typer.echo("\n".join(format_summary(result.metrics, result.folder, result.warnings)))
+        echo("\n".join(format_summary(result.metrics, result.folder, result.warnings)))
 
 
 @with_options(*TRAINING_SECTIONS, "search")
@@ -61,7 +61,7 @@ def search(
     given = options | ({} if data is None else {"data": str(data)})
     resolved, folder = resolve_search(given, config, space, out, resume, **choices)
     result = search_run(resolved, folder, resume)
-    typer.echo("\n".join(result.lines))
+    echo("\n".join(result.lines))
     if result.interrupted_by is not None:
         raise typer.Exit(EX_SIGNAL_BASE + result.interrupted_by)
 
@@ -71,7 +71,7 @@ def schedule(options: Any, name: Annotated[str, typer.Argument(help="warmup_cosi
     """Print, or save, a learning-rate schedule before training with it."""
     from whirl.runs.schedule import show_schedule
 
-    typer.echo(show_schedule(name, **options.model_dump()))
+    echo(show_schedule(name, **options.model_dump()))
 
 
 @with_options("whirl.experiments.ablation_options.AblationOptions")
@@ -83,8 +83,8 @@ def physics(
     from whirl.experiments import format_table, run_physics_ablation
 
     logging.getLogger("whirl.training").setLevel(logging.WARNING)  # hundreds of trainings would flood the log
-    typer.echo(format_table(run_physics_ablation(**options.arguments(data))))
-    typer.echo(f"table.md, ablation.png and results.jsonl are in {options.out}")
+    echo(format_table(run_physics_ablation(**options.arguments(data))))
+    echo(f"table.md, ablation.png and results.jsonl are in {options.out}")
 
 
 ablation = make_group("ablation", "Ablations with paired runs and controls.", physics)
@@ -95,21 +95,21 @@ def show(options: dict[str, Any], config: ConfigFile = None) -> None:
     """Print the settings as YAML, with those of a file and of options, for `whirl train --config`."""
     from whirl.runs.config_files import load_config, to_yaml
 
-    typer.echo(to_yaml(load_config(config, options), all_sections=True), nl=False)
+    echo(to_yaml(load_config(config, options), all_sections=True), nl=False)
 
 
 def schema() -> None:
     """Print the JSON schema of the YAML files, for editors."""
     from whirl.runs.settings_page import schema_text
 
-    typer.echo(schema_text())
+    echo(schema_text())
 
 
 def page() -> None:
     """Print the page of all settings in Markdown."""
     from whirl.runs.settings_page import settings_page
 
-    typer.echo(settings_page(), nl=False)
+    echo(settings_page(), nl=False)
 
 
 config = make_group("config", "Show the settings.", show, schema, page)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from whirl._csv import safe_cell
 from whirl._parallel import available_cores, one_torch_thread
 from whirl.data.manifest import MANIFEST, read_listed, rows_by_file
 from whirl.data.reading import readable_suffixes
@@ -174,7 +175,10 @@ def to_csv(results: Sequence[BearingDiagnosis]) -> str:
         >>> print(to_csv([BearingDiagnosis("no_line_found", ("too faint",), "a.mat", "DE", 1797.0, "6205")])[:70])
         file,channel,rpm,bearing,verdict,reasons,turns,impulsiveness,BPFI_sign
     """
-    rows = [_row(result) for result in results]
+    rows = [
+        {name: safe_cell(value) if isinstance(value, str) else value for name, value in _row(result).items()}
+        for result in results
+    ]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(_row(BearingDiagnosis("not_judged", ()))), lineterminator="\n")
     writer.writeheader()

@@ -13,6 +13,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from whirl._csv import safe_cell
+from whirl._display import escape_controls
+
 logger = logging.getLogger(__name__)
 
 COLUMNS = ("run", "data", "model", "trainer", "n_test", "macro_f1", "low", "high", "accuracy", "finished", "minutes")
@@ -124,7 +127,8 @@ def to_csv(rows: Sequence[RunRow]) -> str:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(COLUMNS)
-    table.writerows([getattr(row, name) for name in COLUMNS] for row in rows)
+    values = ([getattr(row, name) for name in COLUMNS] for row in rows)
+    table.writerows([safe_cell(value) if isinstance(value, str) else value for value in each] for each in values)
     return text.getvalue()
 
 
@@ -173,7 +177,7 @@ def print_table(rows: Sequence[RunRow]) -> None:
         run  data  model  trainer  test  macro F1  accuracy  finished  duration
         a    cwru  wdcnn  plain
     """
-    head, *cells = table_of(rows)
+    head, *cells = [[escape_controls(cell) for cell in row] for row in table_of(rows)]
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.table import Table
