@@ -1,12 +1,21 @@
 """Optuna's journal storage in one file, with recovery from crashes of processes and machines that share it.
 
-A record is a line of JSON. A crash or a full disk may leave a truncated last line. Its write was never acknowledged, so
-readers skip it, and the next writer overwrites it with blanks, after which Optuna's own readers accept the file too.
-Nothing else in a journal is ever changed, and nothing is unpickled.
+Everything here is on the public interface of `optuna.storages.journal`; records are written and read by Optuna. What
+Optuna 5 does not do, and this module adds:
+
+- A crash or a full disk may leave a truncated last line, after which Optuna refuses the journal, see
+  https://github.com/optuna/optuna/issues/5138. Its write was never acknowledged, so the next writer overwrites it with
+  blanks, which Optuna's readers skip. Nothing else in a journal is ever changed, and nothing is unpickled.
+- Optuna breaks the lock of a process that was killed after 30 s; here it is broken at once on the same machine, since a
+  worker that waits that long counts as dead itself.
+- Optuna creates a journal that was removed anew, without the study, and an error in it names neither file nor line.
+
+A journal has no heartbeats either, https://github.com/optuna/optuna/issues/6615; see `worker`.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -25,8 +34,6 @@ logger = logging.getLogger(__name__)
 
 LOCK_GRACE_S = 10.0  # appending takes milliseconds; far less than the grace period of a worker without heartbeat
 LOCK_WAIT_S = 60.0
-TRIAL_STATE = 6  # `op_code` of records that set the state of a trial: running, pruned, failed or complete
-FIRST_BYTES = b'{"op_code":'
 
 
 class StorageError(OSError):
@@ -37,7 +44,7 @@ class JournalLock(OptunaLock):
     """A lock file that is created exclusively, which works on network file systems (NFS version 3 or later).
 
     A lock is broken at once if its owner is known to have exited, or if it has not changed for 10 s by the clock of the
-    waiting process.
+    waiting process. Once it is held, a truncated last record of the journal is repaired.
 
     Args:
         path: path of the journal; the lock file is next to it, with the suffix `.lock`.
@@ -45,6 +52,7 @@ class JournalLock(OptunaLock):
     """
 
     def __init__(self, path: Path, wait_s: float = LOCK_WAIT_S) -> None:
+        self._journal = path
         self._file = path.with_name(path.name + ".lock")
         self._wait_s = wait_s
         self._owned = ""
@@ -70,6 +78,12 @@ class JournalLock(OptunaLock):
                 )
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, 0.25)
+        try:
+            if self._journal.exists():
+                repair_truncated_record(self._journal)
+        except BaseException:
+            self.release()
+            raise
         return True
 
     def release(self) -> None:
@@ -136,8 +150,7 @@ class Journal(JournalFileBackend):
         self._write_lock = JournalLock(self._path)
         super().__init__(str(self._path), self._write_lock)
         check_journal(self._path)
-        os.close(self._open())
-        self._write_lock.acquire()  # fail here instead of in the middle of a trial if no lock file can be created
+        self._write_lock.acquire()  # fail here instead of in the middle of a trial if nothing can be written
         self._write_lock.release()
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
@@ -149,33 +162,14 @@ class Journal(JournalFileBackend):
             raise
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Append records after the last complete one, and sync to disk if one of them sets the state of a trial.
-
-        The sync makes earlier records durable too. Records of an unfinished trial need no sync of their own: they are
-        of no use after a power failure.
-        """
-        records = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
-        self._write_lock.acquire()
-        try:
-            handle = self._open()
-            try:
-                repair_truncated_record(self._path)
-                while records:
-                    records = records[os.write(handle, records) :]
-                if any(log["op_code"] == TRIAL_STATE for log in logs):
-                    os.fsync(handle)
-            finally:
-                os.close(handle)
-        finally:
-            self._write_lock.release()
-
-    def _open(self) -> int:
-        """Open the file for appending; a journal that was removed is not created again."""
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND)
+        """Append records as Optuna does, but do not create a journal again that was removed."""
+        if not self._path.exists():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._path))
+        super().append_logs(logs)
 
 
 def repair_truncated_record(path: Path) -> None:
-    r"""Overwrite a truncated last line with blanks; if only its line break is missing, add that.
+    r"""Overwrite a truncated last line with blanks; if only its line break is missing, add that. The lock must be held.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -237,10 +231,10 @@ def _is_record(line: bytes) -> bool:
         record = json.loads(line)
     except (ValueError, RecursionError):
         return False
-    return isinstance(record, dict) and isinstance(record.get("op_code"), int)
+    return isinstance(record, dict)
 
 
 def _may_become_record(line: bytes) -> bool:
     """Return whether a truncated line is the start of a record, or zeros or blanks, which a crash may leave."""
     start = line.lstrip(b" ")
-    return not start.strip(b"\0") or start.startswith(FIRST_BYTES) or FIRST_BYTES.startswith(start.rstrip(b"\0"))
+    return not start.strip(b"\0") or start.startswith(b"{")

@@ -234,7 +234,7 @@ class _Worker:
             while not done.wait(self.heartbeat_s):
                 count += 1
                 try:
-                    _set_attribute(handle, "worker", owner | {"heartbeat": count})
+                    handle.set_user_attr("worker", owner | {"heartbeat": count})
                 except import_optuna().exceptions.UpdateFinishedTrialError:
                     trial.is_lost = True
                     return
@@ -297,11 +297,6 @@ class _Worker:
     @staticmethod
     def _set(handle: Any, name: str, value: Any, timeout_s: float | None = None) -> None:
         retry(lambda: handle.set_user_attr(name, value), timeout_s)
-
-
-def _set_attribute(handle: Any, name: str, value: Any) -> None:
-    """Set a user attribute from another thread than the handle's, bypassing the copy of the trial in the handle."""
-    handle.storage.set_trial_user_attr(handle._trial_id, name, value)
 
 
 class _LivenessMonitor:
