@@ -95,7 +95,7 @@ def test_run_folder_has_all_files(run):
     files |= {"reliability.npz"}
     assert names == files | {"checkpoints"}
     metrics = json.loads((run / "metrics.json").read_text())
-    assert set(metrics) == {"window", "recording", "baselines"}
+    assert set(metrics) == {"window", "recording", "baselines", "trust"}
     assert 0 <= metrics["recording"]["accuracy"] <= 1
     rows = list(csv.DictReader((run / "predictions.csv").read_text().splitlines()))
     n_correct = sum(row["label"] == row["predicted"] for row in rows)

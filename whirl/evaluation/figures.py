@@ -197,6 +197,33 @@ def plot_reliability_diagram(curve: Sequence[Mapping[str, Any]], *, ax: Axes | N
         return figure_of(axes)
 
 
+def plot_risk_coverage(curve: Sequence[Mapping[str, float]], *, ax: Axes | None = None) -> Figure:
+    """Plot the error rate of the most certain recordings over their share.
+
+    Args:
+        curve: points, see `verdict.risk_coverage`.
+        ax: where to draw; None creates a figure.
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> plot_risk_coverage([{"share": 0.5, "risk": 0.0}, {"share": 1.0, "risk": 0.1}]).axes[0].get_xlabel()
+        'share of recordings, the most certain first, %'
+    """
+    with axes_for(ax, 340, 240, left=52, right=20, top=30, bottom=52) as axes:
+        axes.plot([point["share"] for point in curve], [point["risk"] for point in curve], color=TRUE, linewidth=1.5)
+        highest = max(0.05, *(point["risk"] for point in curve))
+        axes.set(xlim=(0, 1.02), ylim=(0, 1.1 * highest), xlabel="share of recordings, the most certain first, %")
+        axes.set_xticks(*_PERCENT)
+        axes.set_yticks([0, highest], ["0", f"{100 * highest:.0f}"])
+        if ax is None:
+            label_y_above(axes, "error rate, %", 8)
+        else:
+            axes.set_ylabel("error rate, %")
+        return figure_of(axes)
+
+
 def _draw_gap(axes: Axes, confidence: float, accuracy: float) -> None:
     """Draw one bin, connected to its position under perfect calibration."""
     color = OTHER if accuracy < confidence else TRUE

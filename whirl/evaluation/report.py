@@ -12,9 +12,16 @@ from torch import nn
 
 from whirl.data.recording import Recording
 from whirl.engine.history import History
-from whirl.evaluation.figures import plot_confusion_matrix, plot_learning_curve, plot_reliability_diagram, to_svg
+from whirl.evaluation.figures import (
+    plot_confusion_matrix,
+    plot_learning_curve,
+    plot_reliability_diagram,
+    plot_risk_coverage,
+    to_svg,
+)
 from whirl.evaluation.hard_cases import HardCase, annotated_spectrum, hardest_recordings, physics_verdict
 from whirl.evaluation.prediction import Predictions
+from whirl.evaluation.verdict import verdict
 from whirl.physics.bearings import parse_bearings
 from whirl.physics.faults import ROLLING_CLASSES
 from whirl.physics.rolling_bearing import FaultOrders
@@ -155,7 +162,7 @@ def _quantity(value: float, unit: str = "") -> str:
 
 
 def summarize(report: Report) -> dict[str, str]:
-    """Summarize the result in sentences: `accuracy`, `interval` and `interpretation`.
+    """Summarize the result in sentences: `verdict`, `accuracy`, `interval` and `interpretation`.
 
     Whether the test specimens occur in the training data is derived from the recordings, not from the settings.
     """
@@ -163,6 +170,7 @@ def summarize(report: Report) -> dict[str, str]:
     n_specimens = metrics["n_specimens"]
     of_specimens = f" from {_counted(n_specimens, 'specimen')}" if n_specimens else ""
     return {
+        "verdict": verdict(report.metrics, report.better_baselines, _is_unseen(report)),
         "accuracy": f"of {_counted(metrics['n'], 'test recording')}{of_specimens} were classified correctly",
         "interval": _interval_sentence(metrics["intervals"]["accuracy"]),
         "interpretation": _interpretation(report, metrics["intervals"]["accuracy"]),
@@ -181,6 +189,13 @@ def _interval_sentence(interval: Mapping[str, Any]) -> str:
         f"95 % confidence interval {_percent(interval['low'], 1)} to {_percent(interval['high'], 1)}, "
         f"by bootstrap over {interval['n_specimens']} specimens{stratified}."
     )
+
+
+def _is_unseen(report: Report) -> bool:
+    """Whether no test specimen occurs in the training data."""
+    test = {recording.specimen for recording in report.parts["test"]}
+    trained = {recording.specimen for name in ("train", "val") for recording in report.parts.get(name, ())}
+    return "train" in report.parts and not report.leaks and None not in test and not test & trained
 
 
 def _interpretation(report: Report, interval: Mapping[str, Any]) -> str:
@@ -215,7 +230,9 @@ def _figures(report: Report) -> dict[str, Any]:
     levels = {name: report.metrics[name] for name in _levels(report)}
     confusion = {name: plot_confusion_matrix(level["confusion"], report.classes) for name, level in levels.items()}
     reliability = {name: plot_reliability_diagram(level["reliability"]) for name, level in levels.items()}
+    risk = report.metrics.get("trust", {}).get("risk_coverage")
     return {
+        "risk": _embed(plot_risk_coverage(risk), "error rate of the most certain recordings") if risk else None,
         "learning": [_embed(figure, f"{label} by epoch") for label, figure in _learning_curves(report.history)],
         "confusion": {name: _embed(figure, f"confusion matrix of {name}s") for name, figure in confusion.items()},
         "reliability": {

@@ -127,19 +127,45 @@ def determine_reliability(model: nn.Module | LearnedDiagnoser, data: PreparedDat
     A model of descriptors is trained again on folds of specimens; a network is applied to its validation part. The test
     part is not used.
     """
-    known = data.descriptors.parts["train"]
-    targets = _targets(known, data.classes)
     if isinstance(model, LearnedDiagnoser):
-        kind = "families" if model.candidate.kind == "families" else "evidence_and_levels"
-        probabilities, groups = _held_out_by_folds(model, data, targets)
-        temperature, sets = _calibration(probabilities, targets, groups)
-        scores = _entropy(probabilities)
-    else:
-        kind = _kind_that_suits(known)
-        temperature, sets = _calibration(*_held_out_by_validation(model, data))
-        groups, scores = group_recordings(known, targets)[1], None
+        return reliability_of_diagnoser(model, data.descriptors, data.classes)
+    known = data.descriptors.parts["train"]
+    targets, kind = _targets(known, data.classes), _kind_that_suits(known)
+    temperature, sets = _calibration(*_held_out_by_validation(model, data))
+    groups = group_recordings(known, targets)[1]
+    return _with_novelty(temperature, sets, kind, data.descriptors, targets, groups, None)
+
+
+def reliability_of_diagnoser(
+    model: LearnedDiagnoser, descriptors: PartDescriptors, classes: Sequence[str]
+) -> Reliability:
+    """Determine the reliability of a model of descriptors, which is trained again on folds of specimens.
+
+    Args:
+        model: the trained model.
+        descriptors: descriptors of the recordings that it was trained on, as the part `"train"`.
+        classes: names of the K classes.
+    """
+    known = descriptors.parts["train"]
+    targets = _targets(known, classes)
+    probabilities, groups = _held_out_by_folds(model, descriptors, classes, targets)
+    temperature, sets = _calibration(probabilities, targets, groups)
+    kind = "families" if model.candidate.kind == "families" else "evidence_and_levels"
+    return _with_novelty(temperature, sets, kind, descriptors, targets, groups, _entropy(probabilities))
+
+
+def _with_novelty(
+    temperature: float,
+    sets: PredictionSets | None,
+    kind: DescriptorKind | None,
+    descriptors: PartDescriptors,
+    targets: NDArray[np.intp],
+    groups: NDArray[np.integer],
+    scores: NDArray[np.float64] | None,
+) -> Reliability:
+    known = descriptors.parts["train"]
     rate_hz = min(recording.sampling_rate_hz for recording in known)
-    novelty = _novelty(_features(data.descriptors, "train", kind, rate_hz), targets, groups, scores)
+    novelty = _novelty(_features(descriptors, "train", kind, rate_hz), targets, groups, scores)
     return Reliability(temperature, sets, novelty, kind, rate_hz, any(map(shows_noise, known)))
 
 
@@ -158,15 +184,15 @@ def _targets(recordings: Sequence[Recording], classes: Sequence[str]) -> NDArray
 
 
 def _held_out_by_folds(
-    model: LearnedDiagnoser, data: PreparedData, targets: NDArray[np.intp]
+    model: LearnedDiagnoser, descriptors: PartDescriptors, classes: Sequence[str], targets: NDArray[np.intp]
 ) -> tuple[NDArray[np.float64], NDArray[np.integer]]:
     """Return probabilities `[n, K]`, NaN if nothing can be held out, and the group of each recording, `[n]`."""
-    _, groups = group_recordings(data.descriptors.parts["train"], targets)
+    _, groups = group_recordings(descriptors.parts["train"], targets)
     if not len(groups):
-        return np.full((len(targets), len(data.classes)), np.nan), groups
+        return np.full((len(targets), len(classes)), np.nan), groups
     folds = assign_folds(groups, targets, MAX_FOLDS)
-    descriptors = data.descriptors.get("train", model.candidate.kind)
-    return held_out_probabilities(model.candidate, descriptors, targets, data.classes, folds, model.seed), groups
+    described = descriptors.get("train", model.candidate.kind)
+    return held_out_probabilities(model.candidate, described, targets, classes, folds, model.seed), groups
 
 
 def _held_out_by_validation(
