@@ -29,6 +29,7 @@ from whirl.data.manifest import (
 from whirl.data.memmap import to_mmap
 from whirl.data.mixing import one_unit_per_channel, without_very_short
 from whirl.data.names import DATASET_PREFIX as PREFIX
+from whirl.data.progress import with_progress
 from whirl.data.public_sets import public_entries
 from whirl.data.recording import Recording
 from whirl.validation import unknown_name
@@ -118,9 +119,9 @@ def load_dataset(
 
 
 def _read_all(
-    entries: Iterable[Entry], channels: Sequence[str] | None, sampling_rate_hz: float | None
+    entries: Sequence[Entry], channels: Sequence[str] | None, sampling_rate_hz: float | None
 ) -> Iterator[Recording]:
-    for entry in entries:
+    for entry in with_progress(entries, "reading"):
         for recording in entry.read_all(sampling_rate_hz):
             if channels:
                 recording = _select_channels(recording, channels)

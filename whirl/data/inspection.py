@@ -8,6 +8,7 @@ from pathlib import Path
 
 from whirl.data.dataset import list_dataset
 from whirl.data.labels import similar_labels
+from whirl.data.progress import with_progress
 from whirl.data.quality import Profile, profile_of
 from whirl.data.quality_checks import SEVERITIES, Finding, channel_names, dedupe, group_by, run_checks
 from whirl.data.recording import Recording
@@ -78,7 +79,7 @@ def inspect_dataset(
     """
     profiles: list[Profile] = []
     unreadable: list[Finding] = []
-    for entry in list_dataset(folder, classes):
+    for entry in with_progress(list_dataset(folder, classes), "reading and checking"):
         try:
             recordings = entry.read_all(sampling_rate_hz)
             profiles.extend(profile_of(each.select_channels(channels) if channels else each) for each in recordings)

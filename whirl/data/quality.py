@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,7 @@ MIN_REVOLUTIONS = 16
 _MAX_P_VALUE = 1e-3
 # Number of samples used to estimate the quantization step.
 _STEP_SAMPLES = 2**17
+_BLOCK_SAMPLES = 2**18
 
 
 def quantization_step(samples: np.ndarray) -> float | None:
@@ -65,28 +68,44 @@ def count_clipped(samples: np.ndarray, step: float | None) -> int:
         >>> count_clipped(noise, None), count_clipped(np.clip(noise, -2, 2), None)
         (0, 455)
     """
-    level = step or float(np.spacing(np.abs(samples).max()))
+    level = step or float(np.spacing(max(abs(samples.min()), abs(samples.max()))))
     # The lowest level of most converters is one step further from zero than the highest.
-    exact = samples.astype(np.float64)
-    sides = (exact, -exact, np.abs(exact), np.abs(exact + 0.5 * level))
-    return max(_count_at_maximum(side, level) for side in sides)
+    sides: tuple[Callable[[np.ndarray], np.ndarray], ...] = (
+        lambda exact: exact,
+        lambda exact: -exact,
+        np.abs,
+        lambda exact: np.abs(exact + 0.5 * level),
+    )
+    return max(_count_at_maximum(samples, side, level) for side in sides)
 
 
-def _count_at_maximum(samples: np.ndarray, level: float) -> int:
-    """Return the number of samples at the maximum if it is improbably large, else 0."""
+def _blocks(samples: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield parts of `[N]`, so that what is computed from them takes little memory."""
+    for start in range(0, len(samples), _BLOCK_SAMPLES):
+        yield samples[start : start + _BLOCK_SAMPLES]
+
+
+def _count_at_maximum(samples: np.ndarray, side: Callable[[np.ndarray], np.ndarray], level: float) -> int:
+    """Return the number of samples at the maximum of a side if it is improbably large, else 0."""
     from scipy.special import gammainc
 
-    top, bottom = float(samples.max()), float(samples.min())
+    extremes = [(values.max(), values.min()) for values in map(side, _exact_blocks(samples))]
+    top, bottom = float(max(high for high, _ in extremes)), float(min(low for _, low in extremes))
     # Only samples in the top hundredth of the range are relevant.
     n_levels = max(2.0, 0.01 * (top - bottom) / level)
-    highest = samples[samples > top - n_levels * level]
-    n_top = int((highest > top - 0.5 * level).sum())
-    n_next = int((highest > top - 1.5 * level).sum()) - n_top
-    expected = (len(highest) - n_top + 1) / n_levels  # plus one: few samples are weak evidence
+    edges = top - np.array([0.5, 1.5, n_levels]) * level
+    counts = sum(np.array([np.count_nonzero(v > edge) for edge in edges]) for v in map(side, _exact_blocks(samples)))
+    n_top, n_two, n_highest = (int(count) for count in np.atleast_1d(counts))
+    n_next = n_two - n_top
+    expected = (n_highest - n_top + 1) / n_levels  # plus one: few samples are weak evidence
     # One sample is always at the maximum: P(Poisson(expected) >= n_top - 1).
     p_value = float(gammainc(n_top - 1, expected)) if n_top > 1 else 1.0
     # Samples also accumulate at the crest of a sine, but not as much more on the last level than on the one before.
     return n_top if n_top > 3 * n_next and p_value < _MAX_P_VALUE else 0
+
+
+def _exact_blocks(samples: np.ndarray) -> Iterator[np.ndarray]:
+    return (block.astype(np.float64) for block in _blocks(samples))
 
 
 def longest_run(samples: np.ndarray) -> int:
@@ -96,11 +115,15 @@ def longest_run(samples: np.ndarray) -> int:
         >>> longest_run(np.array([1, 2, 2, 2, 3, 3]))
         3
     """
-    repeats = np.flatnonzero(samples[1:] == samples[:-1])  # few in most signals
-    if not len(repeats):
-        return min(1, len(samples))
-    ends = np.flatnonzero(np.diff(repeats) != 1) + 1
-    return int(np.diff(np.concatenate(([0], ends, [len(repeats)]))).max()) + 1
+    longest = run = 0
+    last: float | None = None
+    for block in _blocks(samples):
+        edges = np.concatenate(([0], np.flatnonzero(block[1:] != block[:-1]) + 1, [len(block)]))
+        lengths = np.diff(edges)
+        if block[0] == last:
+            lengths[0] += run
+        longest, run, last = max(longest, int(lengths.max())), int(lengths[-1]), block[-1]
+    return longest
 
 
 @dataclass(frozen=True)
@@ -176,18 +199,35 @@ def profile_of(recording: Recording) -> Profile:
 
 
 def _measure_channel(samples: np.ndarray, sampling_rate_hz: float) -> ChannelProfile:
-    """Measure one channel `[N]`."""
-    bad = np.flatnonzero(~np.isfinite(samples))
-    if len(bad):
-        return ChannelProfile(len(bad), int(bad[0]))
+    """Measure one channel `[N]` in blocks, which take little memory beside the samples."""
+    n_bad, first_bad = _find_bad(samples)
+    if n_bad:
+        return ChannelProfile(n_bad, first_bad)
     step = quantization_step(samples[:_STEP_SAMPLES])
+    lowest, highest = float(samples.min()), float(samples.max())
+    mean = sum(float(block.sum(dtype=np.float64)) for block in _blocks(samples)) / len(samples)
+    squares = sum(float(np.square(block - mean).sum()) for block in _exact_blocks(samples))
+    digest = hashlib.blake2b(digest_size=16)
+    for block in _blocks(samples):
+        digest.update(np.ascontiguousarray(block).data)
     return ChannelProfile(
         n_bad=0,
-        mean=float(samples.mean(dtype=np.float64)),
-        rms=float(samples.std(dtype=np.float64)) if np.ptp(samples) else 0.0,  # std of equal samples is not exactly 0
+        mean=mean,
+        rms=math.sqrt(squares / len(samples)) if highest > lowest else 0.0,  # of equal samples it is not exactly 0
         step=step,
         n_clipped=count_clipped(samples, step),
-        extreme=float(np.abs(samples).max()),
+        extreme=max(abs(lowest), abs(highest)),
         stuck_s=longest_run(samples) / sampling_rate_hz,
-        digest=hashlib.blake2b(np.ascontiguousarray(samples).data, digest_size=16).digest(),
+        digest=digest.digest(),
     )
+
+
+def _find_bad(samples: np.ndarray) -> tuple[int, int]:
+    """Return the number of samples that are NaN or infinite, and the index of the first, -1 if there is none."""
+    count, first = 0, -1
+    for index, block in enumerate(_blocks(samples)):
+        bad = np.flatnonzero(~np.isfinite(block))
+        if len(bad) and first < 0:
+            first = index * _BLOCK_SAMPLES + int(bad[0])
+        count += len(bad)
+    return count, first
