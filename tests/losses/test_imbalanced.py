@@ -11,7 +11,7 @@ from whirl.engine.objective import Objective
 from whirl.losses.class_weights import class_priors, compute_class_weights, effective_number_weights
 from whirl.losses.imbalanced import LogitAdjustedCrossEntropy, logit_adjusted_cross_entropy
 from whirl.losses.losses import smoothed_cross_entropy
-from whirl.losses.multilabel import MultilabelLoss, multilabel_loss
+from whirl.losses.multilabel import MultilabelBCELoss, multilabel_loss
 from whirl.losses.ordinal import ranked_probability_loss
 
 LOGITS = 2 * torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -139,7 +139,7 @@ def test_unknown_labels_are_left_out_of_loss_and_accuracy():
     known[0, 1:], known[4] = False, False
     targets[~known] = torch.nan
     logits = LOGITS.clone().requires_grad_()
-    criterion = MultilabelLoss(gamma=2.0)
+    criterion = MultilabelBCELoss(gamma=2.0)
     loss = criterion(logits, targets)
     expected = multilabel_loss(LOGITS, TARGETS, gamma=2.0, reduction="none")[known].mean()
     torch.testing.assert_close(loss, expected)

@@ -49,7 +49,7 @@ from .losses import (
     smoothed_cross_entropy as smoothed_cross_entropy,
 )
 from .multilabel import (
-    MultilabelLoss as MultilabelLoss,
+    MultilabelBCELoss as MultilabelBCELoss,
 )
 from .multilabel import (
     multilabel_loss as multilabel_loss,

@@ -28,7 +28,7 @@ from whirl.losses.checks import (
 from whirl.losses.contrastive import supervised_contrastive_loss
 from whirl.losses.imbalanced import LogitAdjustedCrossEntropy
 from whirl.losses.losses import focal_loss, smoothed_cross_entropy, sum_of_weights
-from whirl.losses.multilabel import MultilabelLoss
+from whirl.losses.multilabel import MultilabelBCELoss
 from whirl.losses.ordinal import RankedProbabilityLoss
 from whirl.validation import check_name
 
@@ -229,7 +229,7 @@ _CRITERIA: dict[str, type[nn.Module]] = {
     "supcon": SupConLoss,
     "logit_adjusted": LogitAdjustedCrossEntropy,
     "ordinal": RankedProbabilityLoss,
-    "multilabel": MultilabelLoss,
+    "multilabel": MultilabelBCELoss,
 }
 
 
@@ -239,7 +239,7 @@ def create_criterion(name: str, **kwargs: Any) -> nn.Module:
     Args:
         name: `'ce'` (`CrossEntropyLoss`), `'label_smoothing'` (`LabelSmoothingCrossEntropy`), `'focal'` (`FocalLoss`),
             `'supcon'` (`SupConLoss`), `'logit_adjusted'` (`LogitAdjustedCrossEntropy`), `'ordinal'`
-            (`RankedProbabilityLoss`) or `'multilabel'` (`MultilabelLoss`).
+            (`RankedProbabilityLoss`) or `'multilabel'` (`MultilabelBCELoss`).
         **kwargs: arguments of that class.
 
     Returns:

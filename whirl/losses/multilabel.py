@@ -98,7 +98,7 @@ def _weight_of_present(pos_weight: Tensor | None, logits: Tensor) -> Tensor | No
     return pos_weight.to(logits.dtype)
 
 
-class MultilabelLoss(nn.Module):
+class MultilabelBCELoss(nn.Module):
     """Binary cross entropy or focal loss of several labels, called as `criterion(logits, targets)`.
 
     See `multilabel_loss`. Labels that are NaN are unknown and excluded, also from the accuracy that trainers report.
@@ -115,7 +115,7 @@ class MultilabelLoss(nn.Module):
         ValueError: an argument is out of range.
 
     Example:
-        >>> MultilabelLoss()(torch.zeros(1, 3), torch.tensor([[1.0, 0.0, torch.nan]]))  # ln 2
+        >>> MultilabelBCELoss()(torch.zeros(1, 3), torch.tensor([[1.0, 0.0, torch.nan]]))  # ln 2
         tensor(0.6931)
     """
 
