@@ -239,3 +239,16 @@ def test_batches_are_pinned_for_cuda(dataset):
     assert signals.is_pinned()
     assert targets.is_pinned()
     assert metadata["rpm"].is_pinned()
+
+
+@pytest.mark.parametrize("n_shards", [2, 3, 4])
+def test_processes_have_the_steps_of_one_process_unless_the_last_is_too_small(n_shards):
+    size = 6 * n_shards
+    for n_samples in range(size, 3 * size + 1):
+        whole = list(BatchSampler(n_samples, size, shuffle=True, seed=1))
+        shards = [BatchSampler(n_samples, 6, shuffle=True, seed=1, shard=i, n_shards=n_shards) for i in range(n_shards)]
+        steps = [torch.cat(parts) for parts in zip(*shards, strict=True)]
+        is_merged = 0 < n_samples % size < 2 * n_shards
+        assert len(steps) == len(whole) - is_merged
+        expected = [*whole[: len(steps) - 1], torch.cat(whole[len(steps) - 1 :])]
+        assert all(map(torch.equal, steps, expected))
