@@ -5,7 +5,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from whirl.evaluation.significance import mcnemar
+from whirl.evaluation.significance import mcnemar, specimen_p_value
 
 
 def predictions(both, only_a, only_b, none):
@@ -49,3 +49,21 @@ def test_verdict(only_a, only_b, verdict):
 def test_rejects_invalid_shapes(a, b):
     with pytest.raises(ValueError, match="expected \\[N\\] for both"):
         mcnemar(a, b)
+
+
+def test_sign_flips_over_specimens_of_one_recording_give_mcnemars_p_value():
+    a, b = predictions(3, 6, 1, 3)
+    assert specimen_p_value(a, b, np.arange(len(a))) == pytest.approx(mcnemar(a, b).p_value)
+
+
+def test_recordings_of_one_specimen_count_as_one():
+    a, b = np.ones(40, bool), np.zeros(40, bool)
+    assert mcnemar(a, b).p_value < 1e-6
+    assert specimen_p_value(a, b, np.repeat(np.arange(4), 10)) == pytest.approx(2 / 2**4)
+    assert specimen_p_value(a, a, np.arange(40)) == 1.0
+
+
+def test_random_sign_flips_agree_with_the_exact_test():
+    rng = np.random.default_rng(0)
+    a, b = rng.random(30) < 0.8, rng.random(30) < 0.5
+    assert specimen_p_value(a, b, np.arange(30)) == pytest.approx(mcnemar(a, b).p_value, abs=0.02)

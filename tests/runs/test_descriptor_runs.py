@@ -199,8 +199,14 @@ def test_stated_model_is_trained(data, tmp_path):
 def test_export_requires_a_network(run, tmp_path):
     with pytest.raises(ValueError, match="is a model of descriptors and not a network"):
         export_run(run.folder.path, tmp_path / "bundle", "bundle")
-    with pytest.raises(ValueError, match="is a model of descriptors and not a network"):
-        compare_runs(run.folder.path, run.folder.path)
+
+
+def test_compares_models_of_descriptors_without_latency(run):
+    found = compare_runs(run.folder.path, run.folder.path)
+    assert found.agreement == 1
+    assert (found.a.parameters, found.latency_ratio) == (None, None)
+    assert found.a.size_bytes == run.folder.diagnoser_file.stat().st_size
+    assert "latency of a window  -" in str(found)
 
 
 def test_finished_run_can_be_resumed(run, data):

@@ -68,3 +68,36 @@ def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> McNemar:
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     p_value = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
     return McNemar(only_a, only_b, p_value)
+
+
+_EXACT = 14  # specimens up to which all sign changes are enumerated
+_DRAWS = 20_000
+
+
+def specimen_p_value(correct_a: ArrayLike, correct_b: ArrayLike, specimens: ArrayLike) -> float:
+    """Return the two-sided p-value of a sign-flip test over specimens.
+
+    Under the null hypothesis, the difference of the numbers of correct recordings of each specimen is as likely with
+    either sign. Specimens, unlike their recordings, are independent. Up to 14 specimens all changes of sign are
+    enumerated; for more, 20 000 are drawn.
+
+    Source: Fisher (1935), The design of experiments.
+
+    Args:
+        correct_a: whether classifier a is correct for each recording, bool `[N]`.
+        correct_b: whether classifier b is correct for the same recordings, in the same order.
+        specimens: name of the specimen of each recording, `[N]`.
+
+    Example:
+        >>> specimen_p_value([1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1], ["m1", "m1", "m2", "m2", "m3", "m3"])
+        0.5
+    """
+    owner = np.unique(np.asarray(specimens), return_inverse=True)[1]
+    differences = np.bincount(owner, np.asarray(correct_a, dtype=float) - np.asarray(correct_b, dtype=float))
+    differences = differences[differences != 0]
+    n = len(differences)
+    if n <= _EXACT:
+        signs = 1.0 - 2.0 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)
+        return float(np.mean(np.abs(signs @ differences) >= abs(differences.sum())))
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(_DRAWS, n))
+    return float((1 + np.sum(np.abs(signs @ differences) >= abs(differences.sum()))) / (_DRAWS + 1))

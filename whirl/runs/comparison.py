@@ -15,7 +15,7 @@ from whirl.data.windows import FALLBACK_RPM
 from whirl.engine.batch import Batch, call_model
 from whirl.engine.checkpoint import load_weights
 from whirl.engine.device import resolve_device
-from whirl.evaluation.significance import McNemar, mcnemar
+from whirl.evaluation.significance import LEVEL, McNemar, mcnemar, specimen_p_value
 from whirl.runs.config import Config
 from whirl.runs.factory import new_model
 from whirl.runs.run_folder import RunFolder
@@ -28,21 +28,21 @@ class RunCard:
 
     Attributes:
         run: path of the run folder.
-        model: name of the network.
+        model: name of the network, or of the model of descriptors.
         accuracy: fraction of the test recordings that are classified correctly.
-        parameters: number of parameters of the network.
-        latency_s: median time for one window, in seconds.
+        parameters: number of parameters; None for a model of descriptors.
+        latency_s: median time for one window, in seconds; None unless both are networks.
         latency_quartiles_s: lower and upper quartile of these times.
         window_s: length of the window, in seconds.
-        size_bytes: size of a file with the network's weights.
+        size_bytes: size of a file with the weights, or of the model of descriptors.
     """
 
     run: str
     model: str
     accuracy: float
-    parameters: int
-    latency_s: float
-    latency_quartiles_s: tuple[float, float]
+    parameters: int | None
+    latency_s: float | None
+    latency_quartiles_s: tuple[float, float] | None
     window_s: float
     size_bytes: int
 
@@ -58,8 +58,9 @@ class Comparison:
         n_specimens: number of specimens among them; None if the specimen of any recording is unknown.
         agreement: fraction of the recordings for which both networks predict the same class, correct or not.
         test: McNemar's test on the recordings.
+        specimen_p_value: p-value of the sign-flip test over specimens; None if a specimen is unknown.
         latency_ratio: lower quartile, median and upper quartile of the ratio of latencies, second to first; the
-            networks are timed alternately.
+            networks are timed alternately. None unless both are networks.
         device: device of the latency measurement.
         threads: number of CPU threads.
     """
@@ -70,7 +71,8 @@ class Comparison:
     n_specimens: int | None
     agreement: float
     test: McNemar
-    latency_ratio: tuple[float, float, float]
+    specimen_p_value: float | None
+    latency_ratio: tuple[float, float, float] | None
     device: str
     threads: int
 
@@ -80,14 +82,14 @@ class Comparison:
 
     def __str__(self) -> str:
         a, b, test, ratio = self.a, self.b, self.test, self.latency_ratio
-        noise = "; the difference is within the noise" if ratio[0] <= 1 <= ratio[2] else ""
+        ratios = "" if ratio is None else "{1:.3g} ({0:.3g} to {2:.3g})".format(*ratio)
         rows = [
             ("", a.run, b.run, "second / first"),
-            ("network", a.model, b.model, ""),
+            ("model", a.model, b.model, ""),
             ("recording accuracy", f"{a.accuracy:.3f}", f"{b.accuracy:.3f}", _ratio(b.accuracy, a.accuracy)),
-            ("parameters", f"{a.parameters:,}", f"{b.parameters:,}", _ratio(b.parameters, a.parameters)),
-            ("latency of a window", _milliseconds(a), _milliseconds(b), "{1:.3g} ({0:.3g} to {2:.3g})".format(*ratio)),
-            ("weights on disk", _kilobytes(a), _kilobytes(b), _ratio(b.size_bytes, a.size_bytes)),
+            ("parameters", _count(a.parameters), _count(b.parameters), _ratio(b.parameters, a.parameters)),
+            ("latency of a window", _milliseconds(a), _milliseconds(b), ratios),
+            ("size on disk", _kilobytes(a), _kilobytes(b), _ratio(b.size_bytes, a.size_bytes)),
         ]
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
         table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -95,28 +97,40 @@ class Comparison:
             [
                 *table,
                 f"agreement on {self.n_recordings} recordings: {self.agreement:.3f}",
-                f"only the first is correct on {test.n_only_a}, only the second on {test.n_only_b}; "
-                f"McNemar's exact test: p = {test.p_value:.3g}, {self._caution()}",
-                test.verdict,
-                f"latency: batch of one, {self.device}, {self.threads} thread{'s' * (self.threads > 1)}; medians and "
-                f"quartiles of {ROUNDS} alternating rounds{noise}",
+                f"only the first is correct on {test.n_only_a}, only the second on {test.n_only_b}",
+                self._significance(),
+                *([] if ratio is None else [self._about_latency(ratio)]),
             ]
         )
 
-    def _caution(self) -> str:
-        """The test assumes independent recordings; those of one specimen are not."""
-        if self.n_specimens is None:
-            return "too small if several recordings are of one specimen (specimens are unknown)"
-        caution = "too small, because recordings of one specimen are not independent"
-        specimens = f"{self.n_specimens} specimen{'s' * (self.n_specimens > 1)}"
-        return f"from {specimens}" if self.n_specimens == self.n_recordings else f"from {specimens}: {caution}"
+    def _about_latency(self, ratio: tuple[float, float, float]) -> str:
+        noise = "; the difference is within the noise" if ratio[0] <= 1 <= ratio[2] else ""
+        return (
+            f"latency: batch of one, {self.device}, {self.threads} thread{'s' * (self.threads > 1)}; medians and "
+            f"quartiles of {ROUNDS} alternating rounds{noise}"
+        )
+
+    def _significance(self) -> str:
+        """One p-value and what it means: recordings of one specimen are not independent, so specimens count."""
+        if self.n_specimens is not None and self.n_specimens < self.n_recordings:
+            p_value, more = self.specimen_p_value or 1.0, "first" if self.a.accuracy > self.b.accuracy else "second"
+            found = f"significant: the {more} is more accurate" if p_value < LEVEL else "not significant"
+            return f"sign-flip test over {self.n_specimens} specimens: p = {p_value:.3g}, {found}"
+        condition = "" if self.n_specimens else ", if no two recordings are of one specimen (specimens are unknown)"
+        return f"McNemar's exact test: p = {self.test.p_value:.3g}, {self.test.verdict}{condition}"
 
 
-def _ratio(value: float, reference: float) -> str:
-    return f"{value / reference:.3g}" if reference else ""
+def _ratio(value: float | None, reference: float | None) -> str:
+    return f"{value / reference:.3g}" if value is not None and reference else ""
+
+
+def _count(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
 
 
 def _milliseconds(card: RunCard) -> str:
+    if card.latency_s is None or card.latency_quartiles_s is None:
+        return "-"
     low, high = (1e3 * time_s for time_s in card.latency_quartiles_s)
     return f"{1e3 * card.latency_s:.2f} ms ({low:.2f} to {high:.2f}) for {card.window_s:.3g} s"
 
@@ -148,29 +162,31 @@ def compare_runs(run_a: str | Path, run_b: str | Path, device: str | torch.devic
     (_, labels, predicted_a, specimens), (_, _, predicted_b, _) = predictions
     torch_device = resolve_device(device)
     networks = [_load_network(folder, config, torch_device) for folder, config in zip(folders, configs, strict=True)]
-    quartiles_a, quartiles_b, latency_ratio = _latency_quartiles(networks, configs, torch_device)
+    quartiles_a, quartiles_b, ratio = _latency_quartiles(networks, configs, torch_device)
     cards = [
         RunCard(
             run=str(folder.path),
             model=config.model_name,
             accuracy=float((predicted == labels).mean()),
-            parameters=count_parameters(network),
-            latency_s=median,
-            latency_quartiles_s=(low, high),
+            parameters=None if network is None else count_parameters(network),
+            latency_s=None if quartiles is None else quartiles[1],
+            latency_quartiles_s=None if quartiles is None else (quartiles[0], quartiles[2]),
             window_s=config.input.window / config.data.sampling_rate_hz,
-            size_bytes=size_bytes(network),
+            size_bytes=folder.diagnoser_file.stat().st_size if network is None else size_bytes(network),
         )
-        for folder, config, network, predicted, (low, median, high) in zip(
+        for folder, config, network, predicted, quartiles in zip(
             folders, configs, networks, (predicted_a, predicted_b), (quartiles_a, quartiles_b), strict=True
         )
     ]
+    right_a, right_b = predicted_a == labels, predicted_b == labels
     return Comparison(
         *cards,
         n_recordings=len(labels),
         n_specimens=len(set(specimens)) if all(specimens) else None,
         agreement=float((predicted_a == predicted_b).mean()),
-        test=mcnemar(predicted_a == labels, predicted_b == labels),
-        latency_ratio=latency_ratio,
+        test=mcnemar(right_a, right_b),
+        specimen_p_value=specimen_p_value(right_a, right_b, specimens) if all(specimens) else None,
+        latency_ratio=ratio,
         device=str(torch_device),
         threads=torch.get_num_threads(),
     )
@@ -230,21 +246,31 @@ def _check_predictions(folders: Folders, predictions: list[RecordingPredictions]
         )
 
 
-def _load_network(folder: RunFolder, config: Config, device: torch.device) -> torch.nn.Module:
+def _load_network(folder: RunFolder, config: Config, device: torch.device) -> torch.nn.Module | None:
+    """Load the network of a run; None if it has a model of descriptors."""
+    if folder.diagnoser_file.is_file():
+        return None
     network = new_model(config)
     load_weights(network, folder.best_checkpoint)
     return network.to(device).eval()
 
 
+Quartiles = tuple[float, float, float]
+
+
 def _latency_quartiles(
-    networks: Sequence[torch.nn.Module], configs: Sequence[Config], device: torch.device
-) -> list[tuple[float, float, float]]:
-    """Return the quartiles of both latencies in seconds, and of their ratio, second to first."""
+    networks: Sequence[torch.nn.Module | None], configs: Sequence[Config], device: torch.device
+) -> tuple[Quartiles, Quartiles, Quartiles] | tuple[None, None, None]:
+    """Return the quartiles of both latencies in seconds, and of their ratio, second to first, for two networks."""
+    known = [network for network in networks if network is not None]
+    if len(known) < len(networks):
+        return None, None, None
     with torch.inference_mode():
-        calls = [_make_call(network, config, device) for network, config in zip(networks, configs, strict=True)]
+        calls = [_make_call(network, config, device) for network, config in zip(known, configs, strict=True)]
         times = np.array(times_s(calls, device))
     quartiles = np.percentile([*times, times[1] / times[0]], (25, 50, 75), axis=1).T
-    return [tuple(row) for row in quartiles.tolist()]
+    first, second, ratio = (tuple(row) for row in quartiles.tolist())
+    return first, second, ratio
 
 
 def _make_call(network: torch.nn.Module, config: Config, device: torch.device) -> Callable[[], object]:
