@@ -55,8 +55,10 @@ def _accepts_metadata(network: nn.Module) -> bool:
         parameters = inspect.signature(network.forward).parameters
     except (TypeError, ValueError):  # a network in TorchScript
         return False
-    passes_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    return "metadata" in parameters or (passes_on and any(map(takes_metadata, network.children())))
+    keywords = [name for name, parameter in parameters.items() if parameter.kind is parameter.VAR_KEYWORD]
+    return "metadata" in parameters.keys() - set(keywords) or (
+        bool(keywords) and any(map(takes_metadata, network.children()))
+    )
 
 
 def weights_of(model: nn.Module) -> dict[str, Any]:

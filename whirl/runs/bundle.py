@@ -26,6 +26,7 @@ from whirl.diagnosis.calibration import PredictionSets
 from whirl.engine.files import atomic_write, to_json_safe, write_text
 from whirl.evaluation.export import max_weight_bytes, weights_from_bytes, weights_to_bytes
 from whirl.evaluation.prediction import predict_windows
+from whirl.models.heads import single_faults
 from whirl.runs.config import Config, make_config
 from whirl.runs.data import prepare_run
 from whirl.runs.factory import load_run_network, model_arguments, new_model
@@ -44,6 +45,7 @@ SETTINGS = (
     "sampling_rate_hz",
     "band_limit_hz",
     "trainer",
+    "task",
     "representation",
     "maps",
     "width",
@@ -57,6 +59,7 @@ SETTINGS = (
 
 _LIMITS: dict[str, tuple[float, float]] = {
     "classes": (1, 10_000),
+    "faults": (1, 1_000),
     "channels": (1, 1_000),
     "window": (16, 2**28),
     "sampling_rate_hz": (1, 1e9),
@@ -337,6 +340,7 @@ def _sizes(config: Config) -> dict[str, tuple[float, ...]]:
     rate_hz, band_hz = config.data.sampling_rate_hz, config.band_hz
     return {
         "classes": (len(config.data.classes),),
+        "faults": (len(single_faults(config.data.classes)),) if config.training.task == "multilabel" else (),
         "channels": (len(config.data.channels),),
         "window": (config.input.window,),
         "sampling_rate_hz": (rate_hz,),

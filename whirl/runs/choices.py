@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from whirl.data.recording import Recording
 from whirl.data.resampling import ANALYSER_RATIO
 from whirl.data.windows import MIN_REVOLUTIONS, MIN_WINDOW, choose_window
 from whirl.engine.precision import cpu_has_bfloat16
+from whirl.models.heads import faults_of, single_faults
 from whirl.physics.faults import JOURNAL_CLASSES, ROLLING_CLASSES, required_band_hz
 from whirl.runs.config import Config
 from whirl.runs.descriptions import UNKNOWN
@@ -36,6 +38,40 @@ def order_classes(recordings: Sequence[Recording]) -> tuple[str, ...]:
         raise ValueError(f"only one class, {next(iter(labels))!r}; training requires at least two")
     known = [label for label in dict.fromkeys((*JOURNAL_CLASSES, *ROLLING_CLASSES)) if label in labels]
     return (*known, *sorted(label for label in labels if label not in known))  # type: ignore[type-var]
+
+
+def order_labels(config: Config, recordings: Sequence[Recording]) -> tuple[str, ...]:
+    """Return the labels of the recordings in the order that the task needs.
+
+    Levels are in the order of the stated classes, otherwise of the one number in each label; `healthy` is the lowest.
+
+    Raises:
+        ValueError: there are fewer than two classes, the order of levels is unknown, or labels name the same faults.
+    """
+    labels = order_classes(recordings)
+    if config.training.task == "multilabel":
+        single_faults(labels)
+    if config.training.task != "ordinal":
+        return labels
+    stated = config.data.classes
+    if stated is not None:
+        return tuple(sorted(labels, key=stated.index))
+    levels = {_level(label): label for label in labels}
+    if len(levels) < len(labels):
+        raise ValueError(f"several labels have the same level: {', '.join(sorted(set(labels) - set(levels.values())))}")
+    return tuple(levels[level] for level in sorted(levels))
+
+
+def _level(label: str) -> float:
+    numbers = re.findall(r"\d+(?:\.\d+)?", label)
+    if not faults_of(label):
+        return -math.inf
+    if len(numbers) != 1:
+        raise ValueError(
+            f"the level of label {label!r} is unknown, as it has {len(numbers)} numbers: state the order of all labels "
+            "with --classes, from the lowest to the highest"
+        )
+    return float(numbers[0])
 
 
 def choose_sampling_rate(

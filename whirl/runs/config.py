@@ -136,6 +136,8 @@ class Config(Section):
             seen = f"maps ({', '.join(self.representations)})" if sees_maps else "waveforms"
             fitting = [known for known in list_models() if (known in MAP_MODELS) == sees_maps]
             raise ValueError(f"model {name!r} does not take {seen}; expected one of: {', '.join(fitting)}")
+        if self.training.task != "multiclass" and name == "multi_tfr":
+            raise ValueError(f"task {self.training.task!r} requires one network, but model 'multi_tfr' has several")
         if self.has_several_maps != (name == "multi_tfr"):
             raise ValueError("several representations require model 'multi_tfr', and it requires several")
         if self.model.width != 1 and name in set(list_models()) - set(WIDE_MODELS):

@@ -21,7 +21,7 @@ from whirl.physics.faults import ROLLING_CLASSES, signature
 from whirl.runs.choices import (
     choose_representation,
     fastest_precision,
-    order_classes,
+    order_labels,
     resolve_epochs,
     span_of_speeds,
 )
@@ -125,7 +125,7 @@ def prepare(config: Config) -> PreparedData:
         ValueError: the recordings cannot be used together, or the split has leaks.
     """
     recordings, unlabeled = read_recordings(config)
-    classes = order_classes(recordings)
+    classes = order_labels(config, recordings)
     _check_bearing(config, classes)
     inputs = inputs_of(config, recordings, unlabeled)
     notes = notes_on_speed(config, [*recordings, *unlabeled])

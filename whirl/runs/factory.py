@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from whirl.data.recording import Recording
 from whirl.engine.checkpoint import load_weights
 from whirl.losses.physics_loss_functions import EvidenceConsistencyLoss, PhysicalConstraintLoss
+from whirl.models.heads import with_head
 from whirl.models.registry import create_model
 from whirl.models.time_frequency import TimeFrequencyNetwork
 from whirl.physics.bearings import parse_bearings
@@ -43,8 +44,11 @@ def new_model(config: Config) -> nn.Module:
             f"model {config.model_name!r} is a model of descriptors and not a network: it can be applied with whirl "
             "predict and evaluated, but not exported or compared"
         )
-    network = create_model(
-        config.model_name, len(config.data.classes), len(config.data.channels), **model_arguments(config)
+    n_channels, arguments = len(config.data.channels), model_arguments(config)
+    network = with_head(
+        config.training.task,
+        config.data.classes,
+        lambda n_outputs: create_model(config.model_name, n_outputs, n_channels, **arguments),
     )
     kinds = config.representations
     if len(kinds) == 1 and not config.has_several_maps:

@@ -18,7 +18,7 @@ from whirl.runs.teacher import seen_test_items
 
 logger = logging.getLogger(__name__)
 
-_INHERITED = ("model", "width", "window", "sampling_rate_hz", "band_limit_hz")
+_INHERITED = ("model", "width", "task", "window", "sampling_rate_hz", "band_limit_hz")
 
 
 def with_settings_of_pretrained(config: Config) -> Config:

@@ -99,7 +99,8 @@ def _network(config: ResolvedConfig) -> nn.Module:
     model: Any = new_model(config)
     augment = config.input.augment
     if config.model_name == "patch_transformer" and isinstance(augment, str) and augment != OFF:
-        model.patch_augmentation = PATCH_PRESETS[augment]()
+        transformer: Any = next(module for module in model.modules() if hasattr(module, "patch_augmentation"))
+        transformer.patch_augmentation = PATCH_PRESETS[augment]()
     return synchronize_batch_norm(model) if config.run.sync_batchnorm else model
 
 

@@ -1,0 +1,91 @@
+"""`whirl train --task`: compound faults and levels, from training to reports, predictions and exports."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from typer.testing import CliRunner
+
+from whirl.cli.main import app
+from whirl.data.dataset import save_dataset
+from whirl.data.simulation import simulate
+from whirl.runs.prediction import predict
+from whirl.runs.run_folder import RunFolder
+
+QUICK = (
+    "--model", "wdcnn", "--window", "1024", "--epochs", "2", "--batch-size", "16", "--device", "cpu",
+    "--precision", "32", "--threads", "1",
+)  # fmt: skip
+COMPOUND = {
+    "healthy": "healthy",
+    "misalignment": "misalignment",
+    "imbalance": "imbalance",
+    "misalignment_imbalance": "imbalance+misalignment",
+}
+LEVELS = {"healthy": "healthy", "wear": "wear 10", "imbalance": "wear 7", "oil_whirl": "wear 2.5"}
+
+
+def whirl(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def save(folder, labels):
+    recordings = simulate(6, 1, tuple(labels), seed=3, sampling_rate_hz=2560, n_samples=3 * 2048)
+    save_dataset([replace(recording, label=labels[recording.label]) for recording in recordings], folder)
+    return folder
+
+
+def trained(data, out, task, *options):
+    done = whirl("train", data, "--task", task, "--out", out, *QUICK, *options)
+    assert done.exit_code == 0, done.output
+    return done.output, json.loads((out / "metrics.json").read_text())["recording"]
+
+
+@pytest.mark.parametrize("task", ["multilabel", "ordinal"])
+def test_trains_reports_predicts_and_exports(task, tmp_path):
+    data, out = save(tmp_path / "data", COMPOUND if task == "multilabel" else LEVELS), tmp_path / "run"
+    output, metrics = trained(data, out, task)
+    report = (out / "report.html").read_text()
+    if task == "multilabel":
+        assert set(metrics["per_fault"]) == {"imbalance", "misalignment"}
+        assert "Single faults" in report
+        assert "misalignment         F1" in output
+    else:
+        assert RunFolder(out).read_config().data.classes == ["healthy", "wear 2.5", "wear 7", "wear 10"]
+        assert 0 <= metrics["levels"]["mean_absolute_error"] <= 3
+        assert "quadratic" in report
+        assert "mean error in levels" in output
+    files = sorted(data.glob("*.npz"))[:3]
+    diagnoses = predict(out, files)
+    assert set(diagnoses[0].probabilities) == set(RunFolder(out).read_config().data.classes)
+    assert whirl("export", out, "--bundle").exit_code == 0
+    assert [each.probabilities for each in predict(out / "bundle", files)] == [d.probabilities for d in diagnoses]
+    exported = whirl("export", out, "--torch")
+    assert exported.exit_code == 0, exported.output
+    evaluated = whirl("evaluate", out)
+    assert evaluated.exit_code == 0, evaluated.output
+
+
+def test_levels_may_be_stated_in_their_order(tmp_path):
+    labels = {"healthy": "low", "wear": "medium", "imbalance": "high"}
+    data = save(tmp_path / "data", labels)
+    trained(data, tmp_path / "run", "ordinal", "--classes", "low,medium,high")
+    assert RunFolder(tmp_path / "run").read_config().data.classes == ["low", "medium", "high"]
+    done = whirl("train", data, "--task", "ordinal", "--out", tmp_path / "other", *QUICK)
+    assert done.exit_code == 2
+    assert "state the order of all labels with --classes" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--task", "multilabel", "--model", "rule"), "task is a setting of networks"),
+        (("--task", "ordinal", "--representation", "multi"), "has several"),
+        (("--task", "regression"), "unknown task 'regression'"),
+    ],
+)
+def test_rejects_tasks_that_do_not_fit(tmp_path, options, message):
+    data = save(tmp_path / "data", COMPOUND)
+    done = whirl("train", data, *options, "--out", tmp_path / "run")
+    assert done.exit_code == 2, done.output
+    assert message in done.stderr

@@ -1,0 +1,50 @@
+"""Scores of single faults and of levels, compared with scikit-learn."""
+
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from whirl.evaluation.prediction import UNKNOWN, Predictions
+from whirl.evaluation.target_scores import fault_probabilities, fault_scores, level_scores, target_scores
+from whirl.models.heads import membership, single_faults
+
+CLASSES = ["healthy", "ball", "inner_race", "inner_race+ball"]
+
+
+@pytest.fixture
+def predictions():
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(4), 60)
+    targets = rng.integers(0, 4, 60)
+    targets[:5] = UNKNOWN
+    return Predictions(probabilities, targets, np.arange(60))
+
+
+def test_fault_scores_equal_those_of_scikit_learn(predictions):
+    known = predictions.select(predictions.known)
+    for column, fault in enumerate(single_faults(CLASSES)):
+        true = membership(CLASSES).numpy()[known.targets, column].astype(int)
+        scores = fault_probabilities(known.probabilities, CLASSES)[fault]
+        found = fault_scores(predictions, CLASSES)[fault]
+        assert found["auroc"] == pytest.approx(metrics.roc_auc_score(true, scores))
+        for name, score in zip(("precision", "recall", "f1_score"), (
+            metrics.precision_score, metrics.recall_score, metrics.f1_score,
+        ), strict=True):  # fmt: skip
+            assert found[name] == pytest.approx(score(true, scores > 0.5))
+
+
+def test_level_scores_equal_those_of_scikit_learn(predictions):
+    known = predictions.select(predictions.known)
+    found = level_scores(predictions)
+    expected = metrics.cohen_kappa_score(known.targets, known.predicted, weights="quadratic")
+    assert found["quadratic_kappa"] == pytest.approx(expected)
+    assert found["mean_absolute_error"] == pytest.approx(np.abs(known.predicted - known.targets).mean())
+
+
+def test_undefined_scores_are_none():
+    healthy = Predictions(np.array([[0.9, 0.05, 0.05, 0.0]]), np.array([0]), np.array([0]))
+    assert fault_scores(healthy, CLASSES)["ball"] == {
+        "precision": None, "recall": None, "f1_score": None, "auroc": None, "support": 0,
+    }  # fmt: skip
+    assert level_scores(healthy) == {"mean_absolute_error": 0.0, "quadratic_kappa": None}
+    assert target_scores("multiclass", healthy, CLASSES) == {}

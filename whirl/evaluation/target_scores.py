@@ -1,0 +1,92 @@
+"""Scores of single faults for compound labels, and of levels for ordinal labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from whirl.evaluation.prediction import Predictions
+from whirl.models.heads import membership, single_faults
+
+
+def fault_probabilities(probabilities: np.ndarray, classes: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the probability of each single fault: the sum over the labels that name it.
+
+    Args:
+        probabilities: probabilities of the labels, `[W, K]`.
+        classes: the K labels, e.g. `inner_race+ball`.
+
+    Returns:
+        Probabilities `[W]` by fault.
+
+    Example:
+        >>> found = fault_probabilities(np.array([[0.1, 0.2, 0.7]]), ["healthy", "ball", "inner_race+ball"])
+        >>> {name: round(float(values[0]), 3) for name, values in found.items()}
+        {'ball': 0.9, 'inner_race': 0.7}
+    """
+    columns = (probabilities @ membership(classes).double().numpy()).T
+    return dict(zip(single_faults(classes), columns, strict=True))
+
+
+def fault_scores(predictions: Predictions, classes: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Compute precision, recall, F1, AUROC and support of each single fault, which is predicted above 0.5.
+
+    A score is None where it is not defined: without predicted, true, or both kinds of rows.
+
+    Example:
+        >>> predictions = Predictions(np.array([[0.1, 0.2, 0.7], [0.8, 0.1, 0.1]]), np.array([2, 0]), np.array([0, 1]))
+        >>> fault_scores(predictions, ["healthy", "ball", "inner_race+ball"])["ball"]["f1_score"]
+        1.0
+    """
+    known = predictions.select(predictions.known)
+    true = membership(classes).numpy().astype(bool)[known.targets].T
+    found = fault_probabilities(known.probabilities, classes)
+    return {name: _scores(scores, labels) for (name, scores), labels in zip(found.items(), true, strict=True)}
+
+
+def _scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    predicted = probabilities > 0.5
+    hits, n_predicted, n_true = int((predicted & labels).sum()), int(predicted.sum()), int(labels.sum())
+    return {
+        "precision": hits / n_predicted if n_predicted else None,
+        "recall": hits / n_true if n_true else None,
+        "f1_score": 2 * hits / (n_predicted + n_true) if n_predicted + n_true else None,
+        "auroc": _area(probabilities, labels),
+        "support": n_true,
+    }
+
+
+def _area(scores: np.ndarray, labels: np.ndarray) -> float | None:
+    """Return the share of pairs in which the row with the fault has the higher probability; ties count half."""
+    if labels.all() or not labels.any():
+        return None
+    differences = scores[labels][:, None] - scores[~labels][None]
+    return float(((differences > 0) + 0.5 * (differences == 0)).mean())
+
+
+def level_scores(predictions: Predictions) -> dict[str, float | None]:
+    """Compute the mean absolute error in levels, and the quadratic weighted kappa (Cohen 1968).
+
+    Kappa is 1 minus the mean squared error over that of pairs drawn at random; None if that is 0.
+
+    Example:
+        >>> predictions = Predictions(np.eye(3)[[0, 1, 1]], np.array([0, 1, 2]), np.arange(3))
+        >>> {name: round(value, 3) for name, value in level_scores(predictions).items()}
+        {'mean_absolute_error': 0.333, 'quadratic_kappa': 0.667}
+    """
+    known = predictions.select(predictions.known)
+    errors = known.predicted - known.targets
+    at_random = float(np.square(known.predicted[:, None] - known.targets[None]).mean())
+    return {
+        "mean_absolute_error": float(np.abs(errors).mean()),
+        "quadratic_kappa": 1 - float(np.square(errors).mean()) / at_random if at_random else None,
+    }
+
+
+def target_scores(task: str, predictions: Predictions, classes: Sequence[str]) -> dict[str, Any]:
+    """Return the scores that a task has beside those of classes: `per_fault`, or `levels`."""
+    if task == "multilabel":
+        return {"per_fault": fault_scores(predictions, classes)}
+    return {"levels": level_scores(predictions)} if task == "ordinal" else {}
