@@ -20,6 +20,8 @@ best candidate only at the end, so times are also given as shares of the complet
 * bayes: `run_trials` of this project (TPE, ten random candidates first), which draws numbers by their index among the
   grid's values, so that all have the same chance at first. A candidate drawn twice costs its time twice, as in a search
   over continuous ranges.
+* bayes_default: the same, with the candidate that is nearest to the defaults of the model first
+  (`initial_params` of `BayesianOptimizer`).
 * bayes_median, bayes_hyperband: the same, with every step but the last reported to the pruner. A pruned trial costs the
   steps until then, and has no score.
 * bayes_median_late: the median pruner without pruning in the first two thirds of the steps.
@@ -77,12 +79,14 @@ from sklearn.model_selection import GroupKFold, ParameterSampler, PredefinedSpli
 from whirl.data import SignalFeatures
 from whirl.evaluation import paired_difference
 from whirl.tuning import Choice, GridSearchOptimizer
+from whirl.tuning.nested import nested_scores
 from whirl.tuning.spaces import new_model, preset, preset_distributions, preset_grid, preset_optuna
 from whirl.tuning.study import open_study
 from whirl.tuning.trial import ReportToTrial, Trial
 from whirl.tuning.worker import run_trials
 
 REPETITIONS = 20
+N_FEATURES = 42  # of SignalFeatures
 GOAL = f"<= {1 / 3:.3f}"
 GOALS = {
     "wdcnn bayes_median/grid": GOAL,
@@ -91,8 +95,14 @@ GOALS = {
     "RandomForest bayes_median_late/grid": GOAL,
     "live bayes_median_late/grid": GOAL,
 }
-SEARCHES = ("grid", "random", "bayes", "bayes_median", "bayes_median_late", "bayes_hyperband")
-PRUNERS = {"bayes": None, "bayes_median": "median", "bayes_median_late": "median", "bayes_hyperband": "hyperband"}
+SEARCHES = ("grid", "random", "bayes", "bayes_default", "bayes_median", "bayes_median_late", "bayes_hyperband")
+PRUNERS = {
+    "bayes": None,
+    "bayes_default": None,
+    "bayes_median": "median",
+    "bayes_median_late": "median",
+    "bayes_hyperband": "hyperband",
+}
 
 
 # -- replay ------------------------------------------------------------------------------------------------------------
@@ -140,6 +150,19 @@ def new_study(name: str, n_steps: int, seed: int) -> Any:
     return study
 
 
+def nearest_to_defaults(table: Table) -> dict[str, int]:
+    """Return the indices of the grid's values that are nearest to the defaults of the model."""
+    defaults = {"n_estimators": 100, "max_features": N_FEATURES**-0.5, "min_samples_leaf": 1, "max_depth": None}
+    defaults |= {"batch_size": 64, "label_smoothing": 0.0, "lr": 3e-3, "weight_decay": 1e-2}
+    return {name: _nearest(values, defaults[name]) for name, values in table.axes.items()}
+
+
+def _nearest(values: list[Any], default: float | None) -> int:
+    if default is None or None in values:
+        return values.index(default)
+    return min(range(len(values)), key=lambda index: abs(np.log((values[index] + 1e-9) / (default + 1e-9))))
+
+
 def bayesian(table: Table, name: str, seed: int) -> Found:
     trained_s, n_trials, max_trials = 0.0, 0, 2 * len(table.candidates)
 
@@ -160,8 +183,11 @@ def bayesian(table: Table, name: str, seed: int) -> Found:
         return scores[-1]
 
     start, reached = time.process_time(), False
+    study = new_study(name, table.n_steps, seed)
+    if name == "bayes_default":
+        study.enqueue_trial(nearest_to_defaults(table))
     try:
-        run_trials(new_study(name, table.n_steps, seed), index_space(table.model), objective, max_trials)
+        run_trials(study, index_space(table.model), objective, max_trials)
     except FoundError:
         reached = True
     return Found(n_trials, trained_s + time.process_time() - start, reached)
@@ -325,40 +351,43 @@ def leak(arguments: argparse.Namespace) -> None:
     for seed in chosen_seeds(arguments):
         data = windows_of(seed, 24, n_windows=8, window=2048)
         X, is_new = SignalFeatures(RATE_HZ).fit_transform(data.X, rpm=data.rpm), data.groups >= "machine08"
-        parts = X[~is_new], data.y[~is_new], data.groups[~is_new], X[is_new], data.y[is_new]
+        parts = X[~is_new], data.y[~is_new], data.groups[~is_new]
         for model in ("RandomForest", "SVM"):
-            for folds in ("ungrouped", "grouped"):
-                arm = f"{model} {folds}"
-                reported[arm][seed], unseen[arm][seed] = searched(model, folds, seed, *parts)
+            for arm in ("ungrouped", "grouped", "nested"):
+                name = f"{model} {arm}"
+                reported[name][seed], best = searched(model, arm, seed, *parts)
+                unseen[name][seed] = (
+                    unseen[f"{model} grouped"][seed] if best is None else best.score(X[is_new], data.y[is_new])
+                )
                 print(
-                    f"seed {seed}  {arm:24} reports {reported[arm][seed]:.3f}, is {unseen[arm][seed]:.3f}", flush=True
+                    f"seed {seed}  {name:24} reports {reported[name][seed]:.3f}, is {unseen[name][seed]:.3f}",
+                    flush=True,
                 )
     print(f"\n{'search':24} reports  on unseen machines  difference [95 %]")
     ratios, intervals = {}, {}
-    for arm in reported:
-        gap = paired_difference(reported[arm], unseen[arm])
-        ratios[f"{arm} reported/unseen"] = round(gap.mean / (gap.mean - gap.difference), 3)
-        intervals[f"{arm} reported - unseen"] = [round(x, 3) for x in (gap.difference, gap.low, gap.high)]
+    for name in reported:
+        gap = paired_difference(reported[name], unseen[name])
+        ratios[f"{name} reported/unseen"] = round(gap.mean / (gap.mean - gap.difference), 3)
+        intervals[f"{name} reported - unseen"] = [round(x, 3) for x in (gap.difference, gap.low, gap.high)]
         print(
-            f"{arm:24} {gap.mean:.3f}    {gap.mean - gap.difference:.3f}               "
+            f"{name:24} {gap.mean:.3f}    {gap.mean - gap.difference:.3f}               "
             f"{gap.difference:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
         )
     print_results(ratios, GOALS, differences=intervals)
 
 
-def searched(
-    model: str, folds: str, seed: int, X: Any, y: Any, groups: Any, X_new: Any, y_new: Any
-) -> tuple[float, float]:
-    """Return the score that a search reports, and that of its best candidate on unseen machines."""
+def searched(model: str, arm: str, seed: int, X: Any, y: Any, groups: Any) -> tuple[float, Any]:
+    """Return the score that a search reports and its best estimator; the mean nested score has none of its own."""
     grid: dict[str, Any] = preset_grid(model)
     if model == "RandomForest":
         grid |= {"n_estimators": [100], "max_depth": [None]}
-    splitter = GroupKFold(4) if folds == "grouped" else StratifiedKFold(4, shuffle=True, random_state=seed)
-    searcher = GridSearchOptimizer(random_state=seed, n_jobs=1, verbose=0)
-    found = searcher.search(
-        new_model(model, seed), X, y, grid, splitter, "accuracy", groups=groups if folds == "grouped" else None
-    )
-    return found["best_score"], float(found["best_estimator"].score(X_new, y_new))
+    searcher, estimator = GridSearchOptimizer(random_state=seed, n_jobs=1, verbose=0), new_model(model, seed)
+    if arm == "nested":
+        options: dict[str, Any] = {"outer_cv": GroupKFold(4), "cv": GroupKFold(3), "scoring": "accuracy"}
+        return nested_scores(searcher, estimator, X, y, grid, groups=groups, **options)["score"].mean(), None
+    splitter = GroupKFold(4) if arm == "grouped" else StratifiedKFold(4, shuffle=True, random_state=seed)
+    found = searcher.search(estimator, X, y, grid, splitter, "accuracy", groups=groups if arm == "grouped" else None)
+    return found["best_score"], found["best_estimator"]
 
 
 def main() -> None:

@@ -240,6 +240,19 @@ def test_stops_early_on_request(data):
     )
 
 
+def test_initial_candidates_are_tried_first_and_once(data, tmp_path):
+    initial = [{"C": 10.0, "gamma": 0.1, "class_weight": None}, {"C": 100.0}]
+    for n_trials in (2, 4):
+        optimizer = BayesianOptimizer()
+        optimizer.optimize(new_model("SVM"), *data, n_trials, initial_params=initial, storage=tmp_path / "study.log")
+    results = optimizer.get_results()
+    assert results["svc__C"].tolist()[:2] == [10.0, 100.0]
+    assert results["svc__gamma"][0] == 0.1
+    assert len(set(results["svc__C"])) == 4
+    with pytest.raises(ValueError, match="unknown searched parameter 'svc__degree'"):
+        BayesianOptimizer().optimize(new_model("SVM"), *data, 2, initial_params=[{"degree": 2}])
+
+
 class OtherCallbacks(DecisionTreeClassifier):
     """Like LightGBM and CatBoost: `fit` has a parameter of the same name with another protocol."""
 

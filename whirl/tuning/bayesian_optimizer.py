@@ -7,7 +7,7 @@ import inspect
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from whirl.tuning.spaces import full_spaces, preset_of, preset_optuna
 from whirl.tuning.study import Space, describe_space, import_optuna, open_study, param_importances
 from whirl.tuning.trial import WARM_UP, ReportToTrial, Trial
 from whirl.tuning.worker import run_trials, suggest_params
-from whirl.validation import unknown_name
+from whirl.validation import check_name, unknown_name
 
 if TYPE_CHECKING:
     import optuna
@@ -74,6 +74,7 @@ class BayesianOptimizer:
         *,
         scoring: str | Callable[..., float] | None = None,
         fixed_params: Mapping[str, Any] | None = None,
+        initial_params: Sequence[Mapping[str, Any]] = (),
         groups_train: Iterable[Any] | None = None,
         groups_val: Iterable[Any] | None = None,
         storage: str | Path | optuna.storages.BaseStorage | None = None,
@@ -106,6 +107,8 @@ class BayesianOptimizer:
             scoring: scikit-learn scorer name or function, higher is better; None for the estimator's own `score`, which
                 is the accuracy of classifiers.
             fixed_params: parameters that are the same for all candidates.
+            initial_params: candidates to try first, e.g. the defaults of the model or the result of an earlier search;
+                parameters that they leave out are drawn.
             groups_train: specimen of each training sample, `[n]`. If given with `groups_val`, a specimen in both is an
                 error.
             groups_val: specimen of each validation sample, `[m]`.
@@ -141,6 +144,7 @@ class BayesianOptimizer:
         self.study = open_study(
             storage, study_name, pruner=pruner, sampler=sampler, seed=self.random_state, fingerprint=fingerprint
         )
+        _enqueue(self.study, [full_spaces(model_class, params) for params in initial_params], space)
         self.trials = run_trials(self.study, space, search.score, n_trials, timeout_s=timeout_s, patience=patience)
         best = best_trial(self.trials)
         states = [trial.state.name for trial in self.trials]
@@ -301,6 +305,16 @@ def resolved_space(model: Any, space: Space | None, fixed: Mapping[str, Any]) ->
     check_parameter_names(distributions)
     _check_parameters(model, distributions, fixed)
     return distributions
+
+
+def _enqueue(study: optuna.Study | None, candidates: list[dict[str, Any]], space: Space) -> None:
+    """Let a study try candidates first; does nothing on every rank except 0."""
+    searched = list(space) if isinstance(space, Mapping) else None
+    for params in candidates:
+        for name in params if searched is not None else ():
+            check_name("searched parameter", name, searched or ())
+        if study is not None:
+            study.enqueue_trial(params, skip_if_exists=True)
 
 
 def _check_returned(model: Any, params: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
