@@ -20,6 +20,10 @@ _LOWEST_LINE = 4  # bins: below, a line cannot be told from a rise of the noise
 _FALSE_LINES = 1e-3  # probability that noise has a line
 _HANN_BINS = 0.947  # independent periodograms per half-overlapping Hann segment (Welch, 1967)
 _MEDIAN_ERROR = 1.1  # of the level that a line is compared with
+_LOWEST = np.arange(_LOWEST_LINE, _NEIGHBORS)
+_STEPS = np.linspace(0.0, 1.0, 8)
+_BELOW = np.floor(_LOWEST[:, None] // 2 + _STEPS * (_LOWEST[:, None] - 1 - _LOWEST[:, None] // 2)).astype(int)
+_ABOVE = np.floor(_LOWEST[:, None] + 1 + _STEPS * (_LOWEST[:, None] // 2 - 1)).astype(int)
 
 
 def describe_waveform(recording: Recording, rate_hz: float) -> NDArray[np.float64]:
@@ -92,22 +96,21 @@ def _has_line(power: NDArray[np.float64], n_segments: int) -> bool:
 
     degrees = 2 * _HANN_BINS * n_segments if n_segments > 1 else 2
     highest = chi2.isf(_FALSE_LINES / len(power), degrees) / chi2.median(degrees)
-    bins = np.lib.stride_tricks.sliding_window_view(power, 2 * _NEIGHBORS + 1)
-    left, right = np.median(bins[:, :_NEIGHBORS], axis=1), np.median(bins[:, _NEIGHBORS + 1 :], axis=1)
-    if (bins[:, _NEIGHBORS] > _MEDIAN_ERROR * highest * np.maximum(left, right)).any():
+    medians = np.median(np.lib.stride_tricks.sliding_window_view(power, _NEIGHBORS), axis=1)
+    beside = np.maximum(medians[: -_NEIGHBORS - 1], medians[_NEIGHBORS + 1 :])  # of the bins before and after each
+    if (power[_NEIGHBORS:-_NEIGHBORS] > _MEDIAN_ERROR * highest * beside).any():
         return True
-    return any(  # the lowest bins have fewer neighbors, whose median is less certain
-        power[place] > _MEDIAN_ERROR**3 * highest * max(np.median(power[place // 2 : place]), np.median(after))
-        for place in range(_LOWEST_LINE, _NEIGHBORS)
-        for after in [power[place + 1 : place + 1 + place // 2]]
-    )
+    # The lowest bins have fewer neighbors, from half to one and a half of their frequency; these vary more.
+    before, after = power[_BELOW], power[_ABOVE]
+    beside = np.maximum(np.median(before, axis=1), np.median(after, axis=1))
+    return bool((power[_LOWEST] > _MEDIAN_ERROR**3 * highest * beside).any())
 
 
 def _periodogram(signal: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
     """Return the mean periodogram `[C, F]` of half-overlapping Hann segments, and their number."""
     length = min(_SEGMENT, signal.shape[-1])
     segments = np.lib.stride_tricks.sliding_window_view(signal, length, axis=-1)[:, :: max(1, length // 2)]
-    power = np.zeros((len(signal), length // 2 + 1))
+    power, window = np.zeros((len(signal), length // 2 + 1)), np.hanning(length)
     for place in range(segments.shape[1]):  # one at a time: all of them would take the memory of many recordings
-        power += np.abs(np.fft.rfft(segments[:, place] * np.hanning(length))) ** 2
+        power += np.abs(np.fft.rfft(segments[:, place] * window)) ** 2
     return power / segments.shape[1], segments.shape[1]
