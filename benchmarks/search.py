@@ -384,7 +384,8 @@ def searched(model: str, arm: str, seed: int, X: Any, y: Any, groups: Any) -> tu
     searcher, estimator = GridSearchOptimizer(random_state=seed, n_jobs=1, verbose=0), new_model(model, seed)
     if arm == "nested":
         options: dict[str, Any] = {"outer_cv": GroupKFold(4), "cv": GroupKFold(3), "scoring": "accuracy"}
-        return nested_scores(searcher, estimator, X, y, grid, groups=groups, **options)["score"].mean(), None
+        nested = nested_scores(searcher, estimator, X, y, grid, groups=groups, **options)
+        return float(np.mean(nested["score"].to_numpy())), None
     splitter = GroupKFold(4) if arm == "grouped" else StratifiedKFold(4, shuffle=True, random_state=seed)
     found = searcher.search(estimator, X, y, grid, splitter, "accuracy", groups=groups if arm == "grouped" else None)
     return found["best_score"], found["best_estimator"]
