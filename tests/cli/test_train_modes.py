@@ -90,7 +90,7 @@ def test_distills_a_run_and_compares_student_with_teacher(data, teacher, tmp_pat
     assert history["train_soft_loss"][-1] > 0
     compared = whirl("compare", teacher, out)
     assert compared.exit_code == 0, compared.output
-    for word in ("accuracy", "agree", "McNemar", "parameters", "ms"):
+    for word in ("accuracy", "agree", "sign-flip test", "parameters", "ms"):
         assert word in compared.output
 
 
