@@ -6,17 +6,21 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from whirl.cli.main import app
-from whirl.data.dataset import save_dataset
+from whirl.data.dataset import load_dataset, save_dataset
 from whirl.data.simulation import simulate
+from whirl.runs.config import make_config, with_settings
 from whirl.runs.diagnosis_table import DiagnosisTable
+from whirl.runs.evaluation import evaluate
 from whirl.runs.judgement import Diagnosis
 from whirl.runs.prediction import load_diagnoser, predict
+from whirl.runs.reading import correct_labels, load_recordings
 from whirl.runs.reliability import FALSE_ALARM_RATE, Reliability
 from whirl.runs.run_folder import RunFolder
 from whirl.runs.training import train
@@ -254,3 +258,37 @@ def test_rejects_another_table(tmp_path):
     with pytest.raises(ValueError, match=r"other\.csv: is not a table of judgements"):
         DiagnosisTable(tmp_path / "other.csv", append=True)
     assert (tmp_path / "other.csv").read_text() == "a,b\n1,2\n"
+
+
+# -- corrected labels --------------------------------------------------------------------------------
+
+
+def test_corrected_labels_replace_those_of_the_data_set(run, data, tmp_path):
+    rows = read_table(data / "manifest.csv")
+    (tmp_path / "corrections.csv").write_text(f"file,label\n{rows[0]['file']},ball\n")
+    config = make_config({"data": str(data), "corrections": str(tmp_path / "corrections.csv")})
+    corrected = {Path(each.source).name: each.label for each in load_recordings(config)}
+    assert corrected == {row["file"]: "ball" if row is rows[0] else row["label"] for row in rows}
+    kept = load_recordings(with_settings(config, classes=["ball"]))
+    assert [Path(each.source).name for each in kept] == [rows[0]["file"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,label\nnone.npz,ball\n", "line 2: 0 recordings are called 'none.npz'"),
+        ("file,class\na.npz,ball\n", "expected file and label"),
+        ("file,label\n{first},\n", "label is empty"),
+    ],
+)
+def test_rejects_corrections_that_do_not_fit(data, tmp_path, text, message):
+    first = read_table(data / "manifest.csv")[0]["file"]
+    (tmp_path / "corrections.csv").write_text(text.format(first=first))
+    with pytest.raises(ValueError, match=message):
+        correct_labels(load_dataset(data), tmp_path / "corrections.csv")
+
+
+def test_evaluation_warns_of_other_operating_conditions(run, fresh, tmp_path):
+    faster = save_all([replace(each, rpm=9000.0) for each in fresh[:6]], tmp_path)
+    lines = evaluate(run, faster, tmp_path / "out")
+    assert any("6 of 6 recordings are outside of the operating range" in line for line in lines)

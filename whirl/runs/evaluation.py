@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from whirl._csv import safe_cell
 from whirl.data.dataset import load_dataset
 from whirl.data.leakage import find_leaks
 from whirl.data.recording import Recording
@@ -25,7 +26,7 @@ from whirl.engine.files import write_json, write_text
 from whirl.evaluation.metrics import compute_metrics
 from whirl.evaluation.prediction import Predictions, aggregate_by_recording, predict_windows
 from whirl.evaluation.registry import METRICS
-from whirl.evaluation.report import Report, render_report
+from whirl.evaluation.report import Report, render_report, summarize
 from whirl.evaluation.target_scores import target_scores
 from whirl.evaluation.verdict import alarm_rates, risk_coverage
 from whirl.runs.config import Config, training_settings
@@ -35,6 +36,7 @@ from whirl.runs.diagnosis import known_facts
 from whirl.runs.factory import PhysicsBaseline, bearing_orders, load_run_network, physics_baseline
 from whirl.runs.fingerprint import library_versions
 from whirl.runs.harmonization import complete
+from whirl.runs.operating_range import OperatingRange, load_operating_range
 from whirl.runs.reliability import FALSE_ALARM_RATE, Reliability
 from whirl.runs.run_folder import RunFolder
 from whirl.runs.sections import OFF
@@ -57,6 +59,7 @@ class EvaluationTask:
         command: command that reproduces the result.
         history: training history, one list of numbers per logged name.
         timings_s: durations in seconds, by step.
+        extrapolations: warnings of recordings outside of the operating range of the training part.
     """
 
     data: PreparedData
@@ -69,6 +72,7 @@ class EvaluationTask:
     command: str
     history: Mapping[str, Sequence[float | None]]
     timings_s: Mapping[str, float]
+    extrapolations: Sequence[str] = ()
 
     @property
     def n_not_described(self) -> int:
@@ -81,6 +85,7 @@ class EvaluationTask:
         """Caveats to show with the scores."""
         missing = [label for label in self.data.classes if label not in {recording.label for recording in self.test}]
         warnings = [f"the test part has no recording of {', '.join(missing)}"] if missing else []
+        warnings += self.extrapolations
         if self.leaks:
             warnings.append(f"test data were used in training ({len(self.leaks)} leaks; the first: {self.leaks[0]})")
         if any(recording.specimen is None for recording in self.test):
@@ -113,10 +118,12 @@ def evaluate_task(model: nn.Module | LearnedDiagnoser, task: EvaluationTask, fol
     metrics["trust"] = _trust(task, raw, by_recording)
     metrics["baselines"] = baselines(data.classes, task.descriptors, _predict_by_evidence(task))
     n_parameters = sum(each.numel() for each in model.parameters()) if isinstance(model, nn.Module) else None
+    report = _make_report(task, n_parameters, metrics, by_recording)
+    metrics["trust"]["verdict"] = summarize(report)["verdict"]
     write_json(folder.metrics_file, metrics)
     write_text(folder.predictions_file, predictions_table(by_recording, task.test, data.classes))
     # Last: figures that cannot be drawn must not cost the metrics.
-    write_text(folder.report_file, render_report(_make_report(task, n_parameters, metrics, by_recording)))
+    write_text(folder.report_file, render_report(report))
     return metrics
 
 
@@ -208,13 +215,13 @@ def predictions_table(by_recording: Predictions, recordings: Sequence[Recording]
     """Format the predictions as CSV: file, specimen, label, prediction and class probabilities of each recording."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["file", "specimen", "label", "predicted", *classes])
+    table.writerow(["file", "specimen", "label", "predicted", *map(safe_cell, classes)])
     for row, recording, predicted in zip(
         by_recording.probabilities, by_recording.recording, by_recording.predicted, strict=True
     ):
         tested = recordings[recording]
         facts = [tested.source or tested.name, tested.specimen, tested.label, classes[predicted]]
-        table.writerow([*facts, *(f"{probability:.6f}" for probability in row)])
+        table.writerow([*(safe_cell(fact or "") for fact in facts), *(f"{probability:.6f}" for probability in row)])
     return text.getvalue()
 
 
@@ -319,7 +326,20 @@ def evaluate_other_data(
         command=shlex.join(["whirl", "evaluate", str(folder.path), "--data", str(path), *_options(stated or {})]),
         history=folder.read_history(),
         timings_s={},
+        extrapolations=_extrapolations(load_operating_range(folder) or OperatingRange(), originals),
     )
+
+
+def _extrapolations(known: OperatingRange, recordings: Sequence[Recording]) -> list[str]:
+    """Return a warning of recordings at speeds, loads, rates or levels that training did not have."""
+    outside = {recording.name: found for recording in recordings if (found := known.out_of_range(recording))}
+    if not outside:
+        return []
+    name, found = next(iter(outside.items()))
+    return [
+        f"{len(outside)} of {len(recordings)} recordings are outside of the operating range of the training part, "
+        f"e.g. {name}: {found[0]}"
+    ]
 
 
 def _options(stated: Mapping[str, Any]) -> list[str]:
@@ -340,7 +360,7 @@ def format_summary(metrics: Metrics, folder: RunFolder, warnings: Sequence[str] 
     specimens = f" of {n_specimens} specimen{'s' * (n_specimens > 1)}" if n_specimens else ""
     levels = [level for level in ("recording", "window") if level in metrics]
     return [
-        *better_baselines(metrics),
+        *(better_baselines(metrics) or [metrics["trust"]["verdict"]]),
         f"tested on {recording['n']} recordings{specimens}",
         *(f"  {line}" for level in levels for line in _scores(level, metrics[level])),
         *(f"  {line}" for line in _target_lines(recording)),

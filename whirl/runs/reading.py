@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from whirl.data.dataset import load_dataset
 from whirl.data.memmap import to_mmap
 from whirl.data.recording import Recording
 from whirl.data.simulation import iter_simulated
+from whirl.data.table import read_table
 from whirl.physics.faults import JOURNAL_CLASSES, ROLLING_CLASSES
 from whirl.runs.config import Config
 from whirl.runs.methods import PhysicsMethod
@@ -38,13 +40,46 @@ def load_recordings(config: Config) -> list[Recording]:
     data = config.data
     if data.is_simulated:
         return stored(simulate_recordings(data.simulation, data.classes), config)
-    return load_dataset(
+    is_corrected = data.corrections != OFF
+    recordings = load_dataset(
         data.path,
         channels=data.channels,
-        classes=data.classes,
+        classes=None if is_corrected else data.classes,
         sampling_rate_hz=data.sampling_rate_hz,
         mmap_dir=None if data.mmap_dir == OFF else data.mmap_dir,
     )
+    return correct_labels(recordings, data.corrections, data.classes) if is_corrected else recordings
+
+
+def correct_labels(
+    recordings: Sequence[Recording], file: str | Path, classes: Sequence[str] | None = None
+) -> list[Recording]:
+    """Replace labels by those of a table, and log how many changed.
+
+    Args:
+        recordings: the recordings.
+        file: CSV file with the columns `file` and `label`; a file is named by its path, or by the last parts of it.
+        classes: classes to keep afterwards; None keeps all.
+
+    Raises:
+        ValueError: the table lacks a column or a label, or names no recording, or several of them.
+    """
+    path, new = Path(file), [recording.label for recording in recordings]
+    header, rows = read_table(path)
+    if not {"file", "label"} <= set(header):
+        raise ValueError(f"{path}: has the columns {', '.join(header)}, expected file and label")
+    parts = [Path(recording.source).parts for recording in recordings]
+    for line, row in rows:
+        wanted = Path(row["file"]).parts
+        found = [place for place, each in enumerate(parts) if wanted and each[-len(wanted) :] == wanted]
+        if len(found) != 1 or not row["label"].strip():
+            what = f"{len(found)} recordings are called {row['file']!r}" if row["label"].strip() else "label is empty"
+            raise ValueError(f"{path}, line {line}: {what}, expected one recording and a label")
+        new[found[0]] = row["label"].strip()
+    corrected = [replace(recording, label=label) for recording, label in zip(recordings, new, strict=True)]
+    n_changed = sum(a.label != b.label for a, b in zip(recordings, corrected, strict=True))
+    logger.info("%s: %d of %d labels are corrected", path, n_changed, len(corrected))
+    return [recording for recording in corrected if classes is None or recording.label in classes]
 
 
 def stored(recordings: Iterable[Recording], config: Config) -> list[Recording]:

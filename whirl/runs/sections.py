@@ -46,6 +46,9 @@ class DataSection(Section):
     simulation: SimulationSection = setting(
         SimulationSection(), "Recordings to simulate if no folder is given.", About(flag="", kind="section")
     )
+    corrections: str = setting(
+        OFF, "CSV file (columns file, label) of labels that replace those of the data set.", About(kind="path")
+    )
     channels: Names = setting(
         None, "Channels to use, e.g. DE,FE.", About(auto="all", synonyms=("sensors", "columns"), kind="names")
     )
