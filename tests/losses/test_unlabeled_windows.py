@@ -11,8 +11,9 @@ from whirl.losses.class_weights import compute_class_weights
 from whirl.losses.cnn_losses import create_criterion
 from whirl.losses.contrastive import supervised_contrastive_loss
 from whirl.losses.imbalanced import logit_adjusted_cross_entropy
-from whirl.losses.losses import FocalLoss, focal_loss, smoothed_cross_entropy
+from whirl.losses.losses import FocalLoss, PhysicsInformedLoss, focal_loss, smoothed_cross_entropy
 from whirl.losses.ordinal import ranked_probability_loss
+from whirl.training.knowledge_distillation import DistillationLoss
 
 LOGITS = torch.randn(8, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 LABELS = torch.tensor([0, -1, 1, 3, -1, 2, 2, 0])
@@ -94,3 +95,21 @@ def test_other_labels_out_of_range_are_still_refused():
 
 def test_class_weights_do_not_count_unlabeled_windows():
     torch.testing.assert_close(compute_class_weights(LABELS, ignore_index=-1), compute_class_weights(LABELS[LABELED]))
+
+
+def test_sums_of_losses_have_the_ignored_label_of_their_criterion():
+    """Unlabeled windows follow the teacher, and count neither in the hard loss nor in the accuracy."""
+    cross_entropy = create_criterion("ce", ignore_index=-1)
+    distillation = DistillationLoss(hard_criterion=cross_entropy)
+    physics = PhysicsInformedLoss(data_criterion=cross_entropy)
+    teacher = LOGITS.flip(0)
+    found = distillation.components(LOGITS, teacher, LABELS)
+    torch.testing.assert_close(found["hard_loss"], F.cross_entropy(LOGITS[LABELED], LABELS[LABELED]))
+    torch.testing.assert_close(found["soft_loss"], DistillationLoss().soft_loss(LOGITS, teacher))
+    torch.testing.assert_close(physics(LOGITS, LABELS), found["hard_loss"])
+    for criterion in (distillation, physics):
+        assert int(Objective(criterion).score(LOGITS, LABELS).n_counted) == 6
+
+
+def test_contrastive_loss_without_unlabeled_windows_has_a_known_mean():
+    assert not Objective(create_criterion("supcon")).has_unknown_denominator

@@ -235,7 +235,8 @@ class Objective:
         if self._denominator is not None or self._kind is not None:
             return False
         weights = [getattr(self.criterion, name, None) for name in ("weight", "class_weights", "alpha")]
-        return hasattr(self.criterion, "ignore_index") or any(isinstance(weight, Tensor) for weight in weights)
+        ignored = getattr(self.criterion, "ignore_index", None)
+        return ignored is not None or any(isinstance(weight, Tensor) for weight in weights)
 
 
 def without_unlabeled(outputs: Tensor, targets: Tensor) -> Tensor:

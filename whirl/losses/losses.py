@@ -291,6 +291,11 @@ class PhysicsInformedLoss(nn.Module):
         return Objective(self.data_criterion).denominator(targets)
 
     @property
+    def ignore_index(self) -> int | None:
+        """The label of windows without a label in the data criterion."""
+        return getattr(self.data_criterion, "ignore_index", None)
+
+    @property
     def task(self) -> str | None:
         """The task of the data criterion."""
         from whirl.engine.objective import Objective

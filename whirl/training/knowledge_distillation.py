@@ -44,7 +44,8 @@ class DistillationLoss(nn.Module):
         temperature: T, > 0; the higher, the more the small probabilities count.
         alpha: weight of the soft term, 0 to 1.
         hard_loss_type: `'cross_entropy'`, or `'mse'`: mean over samples and classes of (softmax(student) - target)².
-        hard_criterion: replaces these by another mean loss of `(logits, targets)`, e.g. with class weights.
+        hard_criterion: replaces these by another mean loss of `(logits, targets)`, e.g. with class weights, or with
+            `ignore_index`: windows without a label then follow the teacher only.
 
     Raises:
         TypeError: an argument is not a number.
@@ -77,6 +78,7 @@ class DistillationLoss(nn.Module):
         self.alpha = float(alpha)
         self.hard_loss_type = hard_loss_type
         self.hard_criterion = hard_criterion
+        self.ignore_index: int | None = getattr(hard_criterion, "ignore_index", None)
 
     def extra_repr(self) -> str:
         return format_attributes(self, "temperature", "alpha", "hard_loss_type")
