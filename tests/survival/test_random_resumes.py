@@ -222,6 +222,7 @@ def test_random_combinations_resume_to_the_same_bits(seed, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200)
 def test_300_random_combinations_resume_to_the_same_bits(tmp_path):
     counts: dict[str, Counter] = {name: Counter() for name in CHOICES}
     failed = {}
