@@ -39,7 +39,7 @@ def test_file_round_trip_keeps_the_configuration(tmp_path):
         ({"augment": [[["flip", 1, 1]]]}, "unknown operation 'flip'"),
         ({"augment": [[["scale", 2, 1]]]}, "probability of 'scale' is 2"),
         ({"optimizer": "adamm"}, "unknown optimizer 'adamm'.*xpected one of: .*adamw.*"),
-        ({"schedule": "warmup"}, "unknown schedule 'warmup'.*xpected one of: cosine, .*"),
+        ({"schedule": "warmup"}, "unknown schedule 'warmup'.*xpected one of: constant, cosine, .*"),
         ({"loss": "focal", "label_smoothing": 0.1}, "label_smoothing requires loss 'ce'"),
     ],
 )

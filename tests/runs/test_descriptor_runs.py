@@ -1,6 +1,7 @@
 """Runs with models of descriptors: the default where physics applies, baselines, evaluation and prediction."""
 
 import csv
+import hashlib
 import json
 from dataclasses import replace
 
@@ -9,7 +10,10 @@ import pytest
 
 from whirl.data.dataset import save_dataset
 from whirl.data.simulation import simulate
+from whirl.diagnosis.trees import ExtraTrees
 from whirl.engine.callbacks import Callback
+from whirl.evaluation.export import arrays_to_bytes
+from whirl.runs.bundle import load_bundle
 from whirl.runs.comparison import compare_runs
 from whirl.runs.config import make_config
 from whirl.runs.data import prepare
@@ -74,7 +78,7 @@ def test_descriptors_are_the_default_where_speed_and_bearing_are_known(run, data
 
 def test_metrics_contain_the_baselines(run):
     metrics = json.loads(run.folder.metrics_file.read_text())
-    assert set(metrics) == {"recording", "baselines"}
+    assert set(metrics) == {"recording", "baselines", "trust"}
     assert set(metrics["baselines"]) == {
         "untrained rule",
         "logistic regression on descriptors",
@@ -196,9 +200,46 @@ def test_stated_model_is_trained(data, tmp_path):
     assert again.metrics == result.metrics
 
 
-def test_export_requires_a_network(run, tmp_path):
+def test_graph_of_another_format_requires_a_network(run, tmp_path):
     with pytest.raises(ValueError, match="is a model of descriptors and not a network"):
-        export_run(run.folder.path, tmp_path / "bundle", "bundle")
+        export_run(run.folder.path, tmp_path / "model.onnx", "onnx")
+
+
+@pytest.mark.parametrize("model", [None, "extra_trees"])
+def test_bundle_judges_as_its_run_does(data, tmp_path, model):
+    folder = train(data, out=tmp_path / "run", **QUICK, **({} if model is None else {"model": model})).folder.path
+    export_run(folder, tmp_path / "bundle", "bundle")
+    assert sorted(path.name for path in (tmp_path / "bundle").iterdir()) == ["bundle.json", "model.safetensors"]
+    files = sorted(data.glob("*.npz"))[:6]
+    bundled, own = predict(tmp_path / "bundle", files), predict(folder, files)
+    assert [each.as_dict() for each in bundled] == [each.as_dict() for each in own]
+    assert own[0].typicality is not None
+
+
+def test_damaged_and_hostile_bundles_are_refused(run, tmp_path):
+    folder = tmp_path / "bundle"
+    export_run(run.folder.path, folder, "bundle")
+    weights = folder / "model.safetensors"
+    complete = weights.read_bytes()
+    weights.write_bytes(complete[:-1] + bytes([complete[-1] ^ 1]))
+    with pytest.raises(ValueError, match="checksums differ"):
+        load_bundle(folder)
+    for hostile in (b"", arrays_to_bytes({"model.reading": np.zeros((4, 2))}), arrays_to_bytes({"x": np.zeros(1)})):
+        about = json.loads((folder / "bundle.json").read_text())
+        about["weights_sha256"] = hashlib.sha256(hostile).hexdigest()
+        (folder / "bundle.json").write_text(json.dumps(about))
+        weights.write_bytes(hostile)
+        with pytest.raises(ValueError, match=r"model\.safetensors: ") as error:
+            load_bundle(folder)
+        assert "\n" not in str(error.value)
+
+
+def test_trees_that_never_end_are_refused():
+    trees = ExtraTrees(1).fit(np.arange(20.0)[:, None], np.arange(20) % 2)
+    state = trees.state()
+    state["left"] = np.zeros_like(state["left"])  # every node leads back to the root
+    with pytest.raises(ValueError, match="do not form trees"):
+        ExtraTrees(1).load_state(state)
 
 
 def test_compares_models_of_descriptors_without_latency(run):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whirl.data.recording import Recording
-from whirl.diagnosis.descriptor_models import DescriptorModel
+from whirl.diagnosis.descriptor_models import DescriptorModel, State
 from whirl.diagnosis.descriptor_sets import DescriptorKind, Descriptors, describe
 from whirl.diagnosis.registry import DIAGNOSERS
 from whirl.engine.files import atomic_write
@@ -116,7 +116,7 @@ class LearnedDiagnoser:
     def save(self, file: str | Path) -> None:
         """Write the trained model as a `.npz` file of plain arrays."""
         about = {"model": self.candidate.model, "kind": self.candidate.kind, "classes": self.classes, "seed": self.seed}
-        arrays: dict[str, Any] = {"about": np.array(json.dumps(about)), **self._model.state()}
+        arrays: dict[str, Any] = {"about": np.array(json.dumps(about)), **self.state()}
         with atomic_write(file) as stream:
             np.savez_compressed(stream, **arrays)
 
@@ -126,8 +126,24 @@ class LearnedDiagnoser:
         with np.load(file, allow_pickle=False) as stored:
             about = json.loads(str(stored["about"]))
             state = {name: stored[name] for name in stored.files if name != "about"}
-        diagnoser = cls(Candidate(about["model"], about["kind"]), about["seed"])
-        diagnoser.classes = tuple(about["classes"])
+        return cls.from_state(Candidate(about["model"], about["kind"]), state, about["classes"], about["seed"])
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Return the trained model as plain arrays."""
+        return self._model.state()
+
+    @classmethod
+    def from_state(cls, candidate: Candidate, state: State, classes: Sequence[str], seed: int = 0) -> LearnedDiagnoser:
+        """Restore a trained model.
+
+        Args:
+            candidate: the model and its descriptors.
+            state: what `state` returned.
+            classes: names of the K classes, in the order of training.
+            seed: seed of the model.
+        """
+        diagnoser = cls(candidate, seed)
+        diagnoser.classes = tuple(classes)
         diagnoser._model.load_state(state)
         return diagnoser
 

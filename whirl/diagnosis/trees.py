@@ -101,7 +101,16 @@ class ExtraTrees:
         return {name: getattr(self, name) for name in names}
 
     def load_state(self, state: Mapping[str, NDArray[np.generic]]) -> ExtraTrees:
-        """Restore what `state` returned."""
+        """Restore what `state` returned.
+
+        Raises:
+            ValueError: the nodes do not form trees, so that a prediction would not end.
+        """
         for name, array in self.state().items():
             setattr(self, name, np.asarray(state[name], dtype=array.dtype))
+        n = len(self.feature)
+        inner = np.flatnonzero(self.feature != _LEAF)
+        children = np.stack([self.left, self.right])[:, inner]
+        if (children <= inner).any() or (children >= n).any() or not ((self.roots >= 0) & (self.roots < n)).all():
+            raise ValueError("the nodes do not form trees: every child must follow its parent")
         return self

@@ -16,8 +16,11 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from whirl._distribution import install_hint
@@ -83,6 +86,37 @@ def weights_from_bytes(network: nn.Module, data: bytes) -> None:
     _check_state(tensors, state)
     _check_finite(tensors)
     network.load_state_dict(tensors)
+
+
+def arrays_to_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Serialize arrays of numbers in the safetensors format, which contains no code.
+
+    Raises:
+        ImportError: safetensors is not installed.
+
+    Example:
+        >>> arrays_from_bytes(arrays_to_bytes({"a": np.arange(3)}))["a"].tolist()
+        [0, 1, 2]
+    """
+    save, _ = _safetensors()
+    return save({name: torch.from_numpy(np.array(array, order="C")) for name, array in arrays.items()})
+
+
+def arrays_from_bytes(data: bytes) -> dict[str, NDArray[Any]]:
+    """Load what `arrays_to_bytes` returned; the bytes may come from an untrusted source.
+
+    Raises:
+        ImportError: safetensors is not installed.
+        ValueError: the bytes are not a safetensors file, or a number is not finite.
+    """
+    _, load = _safetensors()
+    _check_header(data)
+    try:
+        tensors = load(data)
+    except Exception as error:
+        raise ValueError(f"not a safetensors file ({error})") from None
+    _check_finite(tensors)
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
 def max_weight_bytes(network: nn.Module) -> int:

@@ -12,33 +12,41 @@ import math
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field, JsonValue, ValidationError
 from torch import nn
 
 from whirl._distribution import installed_version
 from whirl.diagnosis.calibration import PredictionSets
+from whirl.diagnosis.descriptor_sets import DESCRIPTOR_KINDS, DescriptorKind
+from whirl.diagnosis.learned import Candidate, LearnedDiagnoser
+from whirl.diagnosis.novelty import NoveltyDetector
 from whirl.engine.files import atomic_write, to_json_safe, write_text
 from whirl.evaluation.export import max_weight_bytes, weights_from_bytes, weights_to_bytes
 from whirl.evaluation.prediction import predict_windows
 from whirl.models.heads import single_faults
 from whirl.runs.config import Config, make_config
 from whirl.runs.data import prepare_run
+from whirl.runs.descriptors import is_descriptor_model
 from whirl.runs.factory import load_run_network, model_arguments, new_model
 from whirl.runs.flat import get_setting, to_flat
 from whirl.runs.operating_range import OperatingRange, PlainModel, load_operating_range
+from whirl.runs.packed_diagnoser import MAX_PACKED_BYTES, example_descriptors, pack, unpack
 from whirl.runs.reliability import Reliability
 from whirl.runs.run_folder import RunFolder
+from whirl.validation import check_name
 
 DESCRIPTION, WEIGHTS, PREVIOUS = "bundle.json", "model.safetensors", "previous.safetensors"
 FORMAT = 1
 
 SETTINGS = (
+    "descriptors",
     "window",
     "channels",
     "classes",
@@ -108,6 +116,8 @@ class Calibration(PlainModel):
         coverage: share of specimens whose set contains the true class.
         specimens: specimens that the threshold was determined on.
         shows_noise: whether a training recording shows nothing but noise.
+        kind: descriptors of the detector of unusual recordings; None for the waveform alone.
+        rate_hz: lowest sampling rate of the training recordings.
     """
 
     temperature: float = Field(default=1.0, ge=0.1, le=10)
@@ -115,25 +125,30 @@ class Calibration(PlainModel):
     coverage: float = Field(default=0.9, gt=0, lt=1)
     specimens: int = Field(default=0, ge=0)
     shows_noise: bool = False
+    kind: Literal["families", "evidence_and_levels"] | None = None
+    rate_hz: float = Field(default=0.0, ge=0, le=1e9)
 
     @classmethod
     def of(cls, known: Reliability) -> Calibration:
-        """Return what a bundle holds of the reliability of a run."""
+        """Return what the description holds of the reliability of a run."""
         sets = known.sets
-        if sets is None:
-            return cls(temperature=known.temperature, shows_noise=known.shows_noise)
+        of_sets = (
+            {}
+            if sets is None
+            else {"threshold": sets.threshold, "coverage": sets.coverage, "specimens": sets.n_specimens}
+        )
         return cls(
             temperature=known.temperature,
-            threshold=sets.threshold,
-            coverage=sets.coverage,
-            specimens=sets.n_specimens,
             shows_noise=known.shows_noise,
+            kind=cast("Any", known.kind),
+            rate_hz=known.rate_hz,
+            **of_sets,
         )
 
-    def reliability(self) -> Reliability:
-        """Return the reliability without the detector of unusual recordings."""
+    def reliability(self, novelty: NoveltyDetector | None = None) -> Reliability:
+        """Return the reliability with a detector of unusual recordings, if there is one."""
         sets = None if self.threshold is None else PredictionSets(self.threshold, self.coverage, self.specimens)
-        return Reliability(self.temperature, sets, shows_noise=self.shows_noise)
+        return Reliability(self.temperature, sets, novelty, self.kind, self.rate_hz, self.shows_noise)
 
 
 class Description(PlainModel):
@@ -186,12 +201,14 @@ class Bundle:
     Attributes:
         description: content of its `bundle.json`.
         config: configuration of the run, as far as it defines the network and its input.
-        network: the network with its weights, on the CPU.
+        network: the network with its weights, on the CPU, or the model of descriptors.
+        reliability: calibration and, for a model of descriptors, the detector of unusual recordings.
     """
 
     description: Description
     config: Config
-    network: nn.Module
+    network: nn.Module | LearnedDiagnoser
+    reliability: Reliability
 
 
 def export_bundle(run: str | Path, out: str | Path) -> Bundle:
@@ -210,15 +227,22 @@ def export_bundle(run: str | Path, out: str | Path) -> Bundle:
     """
     folder, target = RunFolder(run), Path(out)
     _check_target(target)
-    config, network = load_run_network(folder)
-    weights = weights_to_bytes(network)
+    config, network, weights = _load_run(folder)
     description = _describe(folder, config, hashlib.sha256(weights).hexdigest())
     text = description.model_dump_json(indent=2) + "\n"
-    bundle = _build(text.encode(), target / DESCRIPTION)
-    _load_weights(bundle, weights, target / WEIGHTS)
+    bundle = _with_weights(_build(text.encode(), target / DESCRIPTION), weights, target / WEIGHTS)
     _check_same_predictions(network, bundle, folder)
     _write(target, weights, text)
     return bundle
+
+
+def _load_run(folder: RunFolder) -> tuple[Config, nn.Module | LearnedDiagnoser, bytes]:
+    """Return the configuration of a run, its model, and the content of the file of weights."""
+    if not folder.diagnoser_file.is_file():
+        config, network = load_run_network(folder)
+        return config, network, weights_to_bytes(network)
+    diagnoser = LearnedDiagnoser.load(folder.diagnoser_file)
+    return folder.read_config(), diagnoser, pack(diagnoser, Reliability.load(folder).novelty)
 
 
 def _write(target: Path, weights: bytes, description: str) -> None:
@@ -262,13 +286,13 @@ def load_bundle(path: str | Path) -> Bundle:
     """
     folder = Path(path)
     bundle = _build(_read(folder / DESCRIPTION, _MAX_DESCRIPTION_BYTES), folder / DESCRIPTION)
-    max_bytes = max_weight_bytes(bundle.network)
+    network = bundle.network
+    max_bytes = max_weight_bytes(network) if isinstance(network, nn.Module) else MAX_PACKED_BYTES
     weights = _read(folder / WEIGHTS, max_bytes)
     if _is_described(weights, bundle) or not (folder / PREVIOUS).is_file():
-        _load_weights(bundle, weights, folder / WEIGHTS)
-    else:  # the export of a newer bundle was killed
-        _load_weights(bundle, _read(folder / PREVIOUS, max_bytes), folder / PREVIOUS)
-    return bundle
+        return _with_weights(bundle, weights, folder / WEIGHTS)
+    # The export of a newer bundle was killed.
+    return _with_weights(bundle, _read(folder / PREVIOUS, max_bytes), folder / PREVIOUS)
 
 
 def _is_described(weights: bytes, bundle: Bundle) -> bool:
@@ -276,7 +300,7 @@ def _is_described(weights: bytes, bundle: Bundle) -> bool:
 
 
 def _build(text: bytes, file: Path) -> Bundle:
-    """Build the described bundle, with random weights."""
+    """Build the described bundle, without its weights."""
     with _as_value_error(file):
         description = Description.model_validate_json(text)
         config = description.config()
@@ -286,14 +310,26 @@ def _build(text: bytes, file: Path) -> Bundle:
                 f"this version of whirl builds {config.model_name!r} with {arguments}, but the bundle was built with "
                 f"{description.network.arguments}"
             )
-        return Bundle(description, config, new_model(config))
+        model = _new_diagnoser(config) if is_descriptor_model(config.model_name) else new_model(config)
+        return Bundle(description, config, model, description.calibration.reliability())
 
 
-def _load_weights(bundle: Bundle, weights: bytes, file: Path) -> None:
+def _new_diagnoser(config: Config) -> LearnedDiagnoser:
+    kind = cast("DescriptorKind", config.model.descriptors)
+    check_name("descriptors", kind, DESCRIPTOR_KINDS)
+    return LearnedDiagnoser(Candidate(config.model_name, kind))
+
+
+def _with_weights(bundle: Bundle, weights: bytes, file: Path) -> Bundle:
     with _as_value_error(file):
         if not _is_described(weights, bundle):
             raise ValueError(f"damaged, or not the weights described by {DESCRIPTION} (the checksums differ)")
-        weights_from_bytes(bundle.network, weights)
+        if isinstance(bundle.network, nn.Module):
+            weights_from_bytes(bundle.network, weights)
+            return bundle
+        data, known = bundle.config.data, bundle.description.calibration
+        diagnoser, novelty = unpack(weights, bundle.network.candidate, data.classes, len(data.channels))
+        return replace(bundle, network=diagnoser, reliability=known.reliability(novelty))
 
 
 @contextmanager
@@ -350,7 +386,9 @@ def _sizes(config: Config) -> dict[str, tuple[float, ...]]:
 
 
 def _json_arguments(config: Config) -> dict[str, Any]:
-    """Return the network's arguments as they are read back from JSON."""
+    """Return the network's arguments as they are read back from JSON; a model of descriptors has none."""
+    if is_descriptor_model(config.model_name):
+        return {}
     return json.loads(json.dumps(to_json_safe(model_arguments(config))))
 
 
@@ -395,12 +433,18 @@ def _is_temporary(name: str) -> bool:
     return name.startswith((f".{DESCRIPTION}.", f".{WEIGHTS}."))
 
 
-def _check_same_predictions(network: nn.Module, bundle: Bundle, folder: RunFolder) -> None:
-    """Validate that the bundled network predicts the same as the run's; otherwise its description is incomplete."""
+def _check_same_predictions(network: nn.Module | LearnedDiagnoser, bundle: Bundle, folder: RunFolder) -> None:
+    """Validate that the bundled model predicts the same as the run's; otherwise its description is incomplete."""
+    expected, actual = (_predict_noise(model, bundle) for model in (network, bundle.network))
+    if not np.array_equal(expected, actual):
+        raise ValueError(f"{folder.path}: the model cannot be rebuilt from the description; no bundle was written")
+
+
+def _predict_noise(model: nn.Module | LearnedDiagnoser, bundle: Bundle) -> NDArray[np.float64]:
     config = bundle.config
+    if isinstance(model, LearnedDiagnoser):
+        return model.predict_proba(example_descriptors(model.candidate.kind, len(config.data.channels)))
     noise = torch.randn(2, len(config.data.channels), config.input.window, generator=torch.Generator().manual_seed(0))
     rpm = torch.tensor(bundle.description.operating_range.rpm or (math.nan, math.nan))
     batch = (noise, torch.zeros(2, dtype=torch.int64), {"recording": torch.arange(2), "rpm": rpm})
-    expected, actual = (predict_windows(model, [batch], "cpu").probabilities for model in (network, bundle.network))
-    if not np.array_equal(expected, actual):
-        raise ValueError(f"{folder.path}: the network cannot be rebuilt from the description; no bundle was written")
+    return predict_windows(model, [batch], "cpu").probabilities

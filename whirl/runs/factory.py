@@ -41,8 +41,8 @@ def new_model(config: Config) -> nn.Module:
     """
     if is_descriptor_model(config.model_name):
         raise ValueError(
-            f"model {config.model_name!r} is a model of descriptors and not a network: it can be applied with whirl "
-            "predict and evaluated, but not exported or compared"
+            f"model {config.model_name!r} is a model of descriptors and not a network: it can be applied, evaluated, "
+            "compared and bundled, but not be a teacher or a graph of another format"
         )
     n_channels, arguments = len(config.data.channels), model_arguments(config)
     network = with_head(

@@ -172,8 +172,7 @@ def load_diagnoser(path: str | Path) -> Diagnoser:
     """
     if is_bundle(path):
         bundle = load_bundle(path)
-        described = bundle.description
-        return Diagnoser(bundle.config, bundle.network, described.operating_range, described.calibration.reliability())
+        return Diagnoser(bundle.config, bundle.network, bundle.description.operating_range, bundle.reliability)
     folder = RunFolder(path)
     config = folder.read_config()
     known = load_operating_range(folder) or OperatingRange()
