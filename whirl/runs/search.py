@@ -156,7 +156,7 @@ def without_test(data: PreparedData) -> PreparedData:
 def _open_study(search: Search, folder: SearchFolder, data: PreparedData) -> Any:
     """Open the study, write `search.yaml`, and enqueue the default settings."""
     folder.path.mkdir(parents=True, exist_ok=True)
-    study = open_study(
+    study: Any = open_study(
         folder.storage_of(search),
         search.study,
         pruner=None if search.pruner == NO_PRUNER else search.pruner,
