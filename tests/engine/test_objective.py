@@ -279,7 +279,7 @@ def weighted_targets(name, n):
     return torch.arange(n) % 3
 
 
-@pytest.mark.parametrize("name", WEIGHTED.keys() - set(WITHOUT_REDUCTION))
+@pytest.mark.parametrize("name", sorted(WEIGHTED.keys() - set(WITHOUT_REDUCTION)))
 def test_sample_weight_counts_as_repeated_samples(name):
     torch.manual_seed(0)
     objective, outputs, targets = Objective(WEIGHTED[name]), torch.randn(4, 3), weighted_targets(name, 4)
@@ -295,7 +295,7 @@ def test_sample_weight_counts_as_repeated_samples(name):
     assert float(mean) * n == pytest.approx(float(expected) * n_repeated, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", WEIGHTED.keys() - set(WITHOUT_REDUCTION))
+@pytest.mark.parametrize("name", sorted(WEIGHTED.keys() - set(WITHOUT_REDUCTION)))
 def test_unit_and_unknown_weights_change_nothing(name):
     torch.manual_seed(0)
     outputs, targets = torch.randn(4, 3), weighted_targets(name, 4)
