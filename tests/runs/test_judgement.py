@@ -253,11 +253,13 @@ def test_a_table_has_one_writer(tmp_path):
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_rejects_another_table(tmp_path):
-    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+@pytest.mark.parametrize("content", ["a,b\n1,2\n", "a line without an end"])
+def test_rejects_another_file_without_changing_it(content, tmp_path):
+    path = tmp_path / "other.csv"
+    path.write_text(content)
     with pytest.raises(ValueError, match=r"other\.csv: is not a table of judgements"):
-        DiagnosisTable(tmp_path / "other.csv", append=True)
-    assert (tmp_path / "other.csv").read_text() == "a,b\n1,2\n"
+        DiagnosisTable(path, append=True)
+    assert path.read_text() == content
 
 
 # -- corrected labels --------------------------------------------------------------------------------

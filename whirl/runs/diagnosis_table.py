@@ -54,8 +54,9 @@ class DiagnosisTable:
         self._descriptor = _open_locked(self.path)
         try:
             content = os.read(self._descriptor, os.fstat(self._descriptor).st_size)
+            _check_header(content, self.path)
             complete = content[: content.rfind(b"\n") + 1]
-            self.rows = _read_rows(complete, self.path)
+            self.rows = _read_rows(complete)
             os.ftruncate(self._descriptor, len(complete))
             self.files = {row["file"] for row in self.rows}
             if os.fstat(self._descriptor).st_size == 0:
@@ -122,11 +123,17 @@ def _line(row: dict[str, str]) -> str:
     return text.getvalue()
 
 
-def _read_rows(content: bytes, path: Path) -> list[dict[str, str]]:
-    """Read the lines of a table."""
-    lines = content.decode("utf-8", "surrogateescape").splitlines()
-    if lines and lines[0] != ",".join(COLUMNS):
+def _check_header(content: bytes, path: Path) -> None:
+    """Validate that the first line is the header or its beginning, if a kill has cut it off."""
+    header = ",".join(COLUMNS).encode()
+    first, newline, _ = content.partition(b"\n")
+    if not (first.rstrip(b"\r") == header if newline else header.startswith(first)):
         raise ValueError(f"{path}: is not a table of judgements by this version of whirl; choose another file")
+
+
+def _read_rows(content: bytes) -> list[dict[str, str]]:
+    """Read the complete lines of a table."""
+    lines = content.decode("utf-8", "surrogateescape").splitlines()
     return [row for row in csv.DictReader(lines) if None not in row.values()]
 
 
