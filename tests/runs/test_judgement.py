@@ -294,3 +294,15 @@ def test_evaluation_warns_of_other_operating_conditions(run, fresh, tmp_path):
     faster = save_all([replace(each, rpm=9000.0) for each in fresh[:6]], tmp_path)
     lines = evaluate(run, faster, tmp_path / "out")
     assert any("6 of 6 recordings are outside of the operating range" in line for line in lines)
+
+
+def test_errors_of_one_kind_take_one_line(run, tmp_path):
+    for index in range(5):
+        np.save(tmp_path / f"{index}.npy", np.zeros(N))
+    for command in (["predict", run, tmp_path], ["diagnose", tmp_path], ["levels", tmp_path]):
+        done = whirl(*command)
+        assert done.exit_code == 2
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("whirl: ")]
+        assert line.startswith("whirl: 5 files: the file does not state its sampling rate")
+        assert "--sampling-rate" in line
+        assert line.endswith("(0.npy, 1.npy, 2.npy, ...)")

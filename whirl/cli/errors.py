@@ -10,12 +10,14 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
 
 from whirl._display import escape_controls
 
+_SHOWN = 3  # files of one kind of error
 EX_USAGE, EX_INTERRUPTED, EX_SIGNAL_BASE = 2, 130, 128
 
 
@@ -86,10 +88,24 @@ def print_results(results: Iterable[Any], failures: Mapping[Any, Exception], as_
     else:
         for result in results:
             echo(str(result))
-    for error in failures.values():
-        echo_error(error)
+    _echo_failures(failures)
     if failures:
         raise typer.Exit(EX_USAGE)
+
+
+def _echo_failures(failures: Mapping[Any, Exception]) -> None:
+    """Print one line for each kind of error, with the number of files that share it and the first of them."""
+    files: dict[str, list[str]] = {}
+    for file, error in failures.items():
+        message = " ".join(_explain(error).split())
+        kind = message.removeprefix(f"{file}: ").removeprefix(f"{Path(file).name}: ")
+        files.setdefault(kind, []).append(str(file))
+    for kind, named in files.items():
+        names = ", ".join(Path(file).name for file in named[:_SHOWN]) + (", ..." if len(named) > _SHOWN else "")
+        echo(
+            f"whirl: {named[0]}: {kind}" if len(named) == 1 else f"whirl: {len(named)} files: {kind} ({names})",
+            err=True,
+        )
 
 
 @contextmanager
@@ -107,9 +123,6 @@ def printing(as_json: bool) -> Iterator[Callable[[Any], None]]:
 
 def finish(outcome: Any) -> None:
     """Print the errors of a batch, those of the same kind in one line, and exit with its code."""
-    from whirl.runs.batch_prediction import group_failures
-
-    for line in group_failures(outcome.failures):
-        echo(f"whirl: {line}", err=True)
+    _echo_failures(outcome.failures)
     if outcome.exit_code:
         raise typer.Exit(outcome.exit_code)

@@ -119,34 +119,6 @@ def _progress(judged: Iterable[Diagnosis], n_files: int) -> Iterable[Diagnosis]:
     return tqdm(judged, total=n_files, unit="file")
 
 
-def group_failures(failures: dict[str, Exception]) -> list[str]:
-    """Return one line for each kind of error, with the number of files that share it.
-
-    Example:
-        >>> group_failures({name: ValueError(f"{name}: states no rate") for name in ("a/x.npy", "y.npy")})
-        ['2 files: states no rate (x.npy, y.npy)']
-        >>> group_failures({"z.npy": OSError("z.npy: no such file")})
-        ['z.npy: no such file']
-    """
-    groups: dict[str, list[str]] = {}
-    for file, error in failures.items():
-        text = " ".join(str(error).split())
-        for name in (file, Path(file).name):
-            text = text.removeprefix(f"{name}: ")
-        groups.setdefault(text, []).append(file)
-    return [_in_one_line(text, files, failures) for text, files in groups.items()]
-
-
-_SHOWN = 3
-
-
-def _in_one_line(text: str, files: Sequence[str], failures: dict[str, Exception]) -> str:
-    if len(files) == 1:
-        return " ".join(str(failures[files[0]]).split())
-    names = ", ".join(Path(file).name for file in files[:_SHOWN])
-    return f"{len(files)} files: {text} ({names}{', ...' if len(files) > _SHOWN else ''})"
-
-
 class JsonList:
     """Prints a JSON list item by item.
 
