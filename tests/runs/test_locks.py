@@ -1,5 +1,6 @@
 """One folder has one writer, and a kill at any moment leaves a folder that can be used."""
 
+import errno
 import itertools
 import json
 import os
@@ -165,6 +166,24 @@ def test_kill_while_recordings_are_written_leaves_a_usable_folder(moment, tmp_pa
     save_dataset(recordings, tmp_path)
     assert [each.specimen for each in load_dataset(tmp_path)] == ["0", "1", "2"]
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("moment", range(4))
+def test_full_disk_while_recordings_are_moved_leaves_a_usable_folder(moment, tmp_path, monkeypatch):
+    recordings = [Recording(np.ones(64) * index, 2048, label="wear", specimen=str(index)) for index in range(3)]
+    counter, replace = itertools.count(), dataset.Path.replace
+
+    def fail(path, target):
+        if next(counter) == moment:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace(path, target)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(dataset.Path, "replace", fail)
+        save_dataset(recordings, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    save_dataset(recordings, tmp_path)
+    assert len(load_dataset(tmp_path)) == 3
 
 
 def test_other_files_are_kept(data, tmp_path):

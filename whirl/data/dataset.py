@@ -229,8 +229,18 @@ def _write_recordings(recordings: Iterable[Recording], folder: Path) -> None:
         if not rows:
             raise ValueError(f"{folder}: no recordings to write")
         write_manifest(Path(temp_dir) / MANIFEST, rows)
-        for name in [*(row["file"] for row in rows), MANIFEST]:
-            (Path(temp_dir) / name).replace(folder / name)
+        _move([*(row["file"] for row in rows), MANIFEST], Path(temp_dir), folder)
+
+
+def _move(names: Sequence[str], source: Path, target: Path) -> None:
+    """Move files to another folder, all or, if one cannot be moved, none."""
+    try:
+        for name in names:
+            (source / name).replace(target / name)
+    except BaseException:
+        for name in reversed(names):
+            (target / name).unlink(missing_ok=True)
+        raise
 
 
 def data_files(folder: Path) -> list[Path]:
