@@ -299,7 +299,7 @@ def test_predict_rejects_unsuitable_files(run, tmp_path):
     two = tmp_path / "two.npz"
     np.savez(two, signal=np.zeros((2, 9000), np.float32), fs=20480, channels=["DE", "FE"])
     assert_rejected(whirl("predict", run, two), "two.npz", "DE, FE", "--channels")
-    assert whirl("predict", run, two, "--channels", "other,ch0").exit_code == 0
+    assert whirl("predict", run, two, "--channels", "other,ch0").exit_code == 3  # read, but silent
     np.savez(tmp_path / "slow.npz", signal=np.zeros((1, 9000), np.float32), fs=2000)
     assert_rejected(whirl("predict", run, tmp_path / "slow.npz"), "slow.npz")
     assert_rejected(whirl("predict", tmp_path, tmp_path / "slow.npz"), "not a run folder")

@@ -14,6 +14,8 @@ from whirl.training import Trainer
 
 N = 24
 
+MODELS = list_models()  # before other tests register theirs
+
 
 def network(n_classes=3):
     torch.manual_seed(0)
@@ -41,7 +43,7 @@ def copy_of(model):
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", MODELS)
 def test_output_layers_are_those_that_depend_on_the_classes(name):
     weights, others = (create_model(name, n_classes, 1).state_dict() for n_classes in (11, 12))
     differing = {key.rpartition(".")[0] for key in weights if weights[key].shape != others[key].shape}
@@ -132,7 +134,7 @@ def test_rejects_another_network_and_changes_nothing(tmp_path):
 
 
 def test_layers_hold_every_parameter_once():
-    for name in list_models():
+    for name in MODELS:
         model = create_model(name, 3, 1)
         found = [p for layer in layers_of(model) for module in layer for p in module.parameters(recurse=False)]
         assert len(found) == len(set(found)) == len(list(model.parameters()))
