@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from whirl.cli.main import app
 from whirl.data.dataset import load_dataset, save_dataset
 from whirl.data.simulation import simulate
+from whirl.runs.comparison import compare_runs
 from whirl.runs.config import make_config, with_settings
 from whirl.runs.diagnosis_table import DiagnosisTable
 from whirl.runs.evaluation import evaluate
@@ -306,3 +307,18 @@ def test_errors_of_one_kind_take_one_line(run, tmp_path):
         assert line.startswith("whirl: 5 files: the file does not state its sampling rate")
         assert "--sampling-rate" in line
         assert line.endswith("(0.npy, 1.npy, 2.npy, ...)")
+
+
+def test_runs_before_and_after_corrections_are_compared_on_the_same_recordings(run, data, tmp_path):
+    rows = read_table(RunFolder(run).predictions_file)
+    row, held_out = rows[0], sorted({each["specimen"] for each in rows})
+    other = next(label for label in CLASSES if label != row["label"])
+    (tmp_path / "corrections.csv").write_text(f"file,label\n{Path(row['file']).name},{other}\n")
+    changed = {"corrections": str(tmp_path / "corrections.csv"), "test_specimens": held_out}
+    after = train(data, out=tmp_path / "after", **changed, **SETTINGS).folder.path
+    labels = {each["file"]: each["label"] for each in read_table(RunFolder(after).predictions_file)}
+    assert labels[row["file"]] == other
+    found = compare_runs(run, after)
+    assert found.n_recordings == len(labels)
+    predicted = {each["file"]: each["predicted"] for each in read_table(RunFolder(run).predictions_file)}
+    assert found.a.accuracy == pytest.approx(np.mean([predicted[file] == labels[file] for file in labels]))

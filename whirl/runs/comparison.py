@@ -142,6 +142,7 @@ def _kilobytes(card: RunCard) -> str:
 def compare_runs(run_a: str | Path, run_b: str | Path, device: str | torch.device = "cpu") -> Comparison:
     """Compare two finished runs on their common test recordings.
 
+    If they differ in nothing but labels, e.g. as the second was trained with corrections, those of the second count.
     Predictions are read from `predictions.csv` of the run folders; the recordings themselves are not needed. Latencies
     are measured now, with the two networks timed alternately.
 
@@ -156,10 +157,10 @@ def compare_runs(run_a: str | Path, run_b: str | Path, device: str | torch.devic
     folders = RunFolder(run_a), RunFolder(run_b)
     configs = folders[0].read_config(), folders[1].read_config()
     _check_classes(folders, configs)
-    _check_recordings(folders)
+    is_corrected = _check_recordings(folders)
     predictions = [_read_predictions(folder) for folder in folders]
-    _check_predictions(folders, predictions)
-    (_, labels, predicted_a, specimens), (_, _, predicted_b, _) = predictions
+    _check_predictions(folders, predictions, is_corrected)
+    (_, _, predicted_a, specimens), (_, labels, predicted_b, _) = predictions
     torch_device = resolve_device(device)
     networks = [_load_network(folder, config, torch_device) for folder, config in zip(folders, configs, strict=True)]
     quartiles_a, quartiles_b, ratio = _latency_quartiles(networks, configs, torch_device)
@@ -206,10 +207,13 @@ def _check_classes(folders: Folders, configs: tuple[Config, Config]) -> None:
         )
 
 
-def _check_recordings(folders: Folders) -> None:
+def _check_recordings(folders: Folders) -> bool:
+    """Validate that both runs have the same recordings and test part; return whether their labels differ."""
     data = [folder.read_data() for folder in folders]
     names = f"{folders[0].path} and {folders[1].path}"
-    if data[0]["fingerprint"] != data[1]["fingerprint"]:
+    inputs_a, inputs_b = (facts.get("inputs", {}) for facts in data)
+    is_corrected = [name for name in inputs_a if inputs_a[name] != inputs_b.get(name)] == ["label"]
+    if data[0]["fingerprint"] != data[1]["fingerprint"] and not is_corrected:
         raise ValueError(
             f"{names} were trained on different recordings (their fingerprints differ); train both on the same data, "
             "classes and channels to compare them"
@@ -220,6 +224,7 @@ def _check_recordings(folders: Folders) -> None:
             f"{names} have different test parts: {len(test_a - test_b)} recordings only in the first, "
             f"{len(test_b - test_a)} only in the second; train both with the same --seed and fractions"
         )
+    return is_corrected
 
 
 def _read_predictions(folder: RunFolder) -> RecordingPredictions:
@@ -236,10 +241,11 @@ def _read_predictions(folder: RunFolder) -> RecordingPredictions:
     return files, np.array(labels), np.array(predicted), specimens
 
 
-def _check_predictions(folders: Folders, predictions: list[RecordingPredictions]) -> None:
+def _check_predictions(folders: Folders, predictions: list[RecordingPredictions], is_corrected: bool) -> None:
     """Validate that both files list the same recordings; they may have been written later or edited."""
     (files_a, labels_a, *_), (files_b, labels_b, *_) = predictions
-    if files_a != files_b or not np.array_equal(labels_a, labels_b) or not files_a:
+    has_same_labels = is_corrected or np.array_equal(labels_a, labels_b)
+    if files_a != files_b or not has_same_labels or not files_a:
         raise ValueError(
             f"{folders[0].predictions_file} ({len(files_a)} rows) and {folders[1].predictions_file} ({len(files_b)} "
             "rows) list different recordings or labels; write them again with whirl evaluate"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from whirl.runs.reliability import FALSE_ALARM_RATE, Reliability, shows_noise
 
 
 def why_not_judged(
-    recording: Recording, row: NDArray[np.float64], physics: RecordingDiagnosis | None
+    recording: Recording, row: NDArray[np.float64], physics: RecordingDiagnosis | None, unusable: Mapping[str, str]
 ) -> tuple[str, ...]:
     """Return why a recording cannot be judged; empty if it can.
 
@@ -26,8 +26,8 @@ def why_not_judged(
         recording: the recording.
         row: its class probabilities `[K]`, NaN if it could not be described.
         physics: its untrained diagnosis, if there is one.
+        unusable: see `unusable_channels`.
     """
-    unusable = _unusable_channels(recording)
     if len(unusable) == recording.n_channels:
         return tuple(dict.fromkeys(unusable.values()))
     if not np.isnan(row).any():
@@ -46,7 +46,8 @@ def _why_not_described(recording: Recording) -> str:
     )
 
 
-def _unusable_channels(recording: Recording) -> dict[str, str]:
+def unusable_channels(recording: Recording) -> dict[str, str]:
+    """Return why channels cannot be evaluated, by their name; those that can be are left out."""
     found = zip(recording.channels, map(why_unusable, recording.signal), strict=True)
     return {name: reason for name, reason in found if reason is not None}
 
@@ -54,6 +55,7 @@ def _unusable_channels(recording: Recording) -> dict[str, str]:
 def doubts_of(
     found: Diagnosis,
     recording: Recording,
+    unusable: Mapping[str, str],
     classes: Sequence[str],
     operating_range: OperatingRange,
     reliability: Reliability,
@@ -63,12 +65,13 @@ def doubts_of(
     Args:
         found: the judgement.
         recording: the recording.
+        unusable: see `unusable_channels`.
         classes: classes that the diagnoser was trained on.
         operating_range: operating range of its training recordings.
         reliability: its reliability.
     """
     return (
-        *_doubts_of_signal(recording, reliability),
+        *_doubts_of_signal(recording, unusable, reliability),
         *(f"{each}: the diagnosis is an extrapolation" for each in operating_range.out_of_range(recording)),
         *_doubts_of_speed(recording, operating_range),
         *_doubts_of_model(found),
@@ -76,8 +79,8 @@ def doubts_of(
     )
 
 
-def _doubts_of_signal(recording: Recording, reliability: Reliability) -> Iterator[str]:
-    for name, reason in _unusable_channels(recording).items():
+def _doubts_of_signal(recording: Recording, unusable: Mapping[str, str], reliability: Reliability) -> Iterator[str]:
+    for name, reason in unusable.items():
         yield f"channel {name}: {reason}"
     if not reliability.shows_noise and shows_noise(recording):
         yield "the signal is noise without a line or an impact: no machine is visible in it"

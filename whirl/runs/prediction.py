@@ -28,7 +28,7 @@ from whirl.runs.config import Config
 from whirl.runs.data import rolling_faults
 from whirl.runs.descriptors import PartDescriptors
 from whirl.runs.diagnosis import known_facts
-from whirl.runs.doubts import doubts_of, why_not_judged
+from whirl.runs.doubts import doubts_of, unusable_channels, why_not_judged
 from whirl.runs.evaluation import load_trained
 from whirl.runs.harmonization import complete
 from whirl.runs.judgement import NOT_JUDGED, Diagnosis
@@ -132,11 +132,13 @@ class Diagnoser:
             point=" ".join(recording.channels),
             levels=_levels(recording),
         )
-        reasons = why_not_judged(recording, row, physics)
+        unusable = unusable_channels(recording)
+        reasons = why_not_judged(recording, row, physics, unusable)
         if reasons:
             return replace(found, status="not_judged", reasons=reasons)
         found = self._with_class(found, row, p_value)
-        doubts = doubts_of(found, recording, self.config.data.classes, self.operating_range, self.reliability)
+        classes, known = self.config.data.classes, self.operating_range
+        doubts = doubts_of(found, recording, unusable, classes, known, self.reliability)
         return replace(found, status="doubtful" if doubts else "ok", reasons=doubts)
 
     def _with_class(self, found: Diagnosis, row: NDArray[np.float64], p_value: float) -> Diagnosis:
