@@ -135,7 +135,10 @@ def choose_candidate(
         reason = f"{compared[0]}: a class has one recording only, so there is nothing to compare by"
         return Choice(compared[0], {}, "", reason)
     folds = assign_folds(groups, targets, n_folds, seed)
-    correct = {each: _held_out(each, described(each.kind), targets, classes, folds, seed) for each in compared}
+    correct = {
+        each: _correct(held_out_probabilities(each, described(each.kind), targets, classes, folds, seed), targets)
+        for each in compared
+    }
     return _prefer_simple(correct, class_weights(targets, len(classes)), grouped_by, groups)
 
 
@@ -224,19 +227,10 @@ def assign_folds(
     return fold_of[groups]
 
 
-def _held_out(
-    candidate: Candidate,
-    descriptors: Descriptors,
-    targets: NDArray[np.integer],
-    classes: Sequence[str],
-    folds: NDArray[np.integer],
-    seed: int,
-) -> NDArray[np.float64]:
-    """Whether each recording is classified correctly by a model that was trained on the other folds."""
-    probabilities = held_out_probabilities(candidate, descriptors, targets, classes, folds, seed)
+def _correct(probabilities: NDArray[np.float64], targets: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Return 1 for each recording that is classified correctly, otherwise 0, also for rows of NaN."""
     is_judged = ~np.isnan(probabilities[:, 0])
-    correct = np.nan_to_num(probabilities, nan=-1).argmax(axis=1) == targets
-    return (correct & is_judged).astype(np.float64)
+    return (is_judged & (np.nan_to_num(probabilities, nan=-1).argmax(axis=1) == targets)).astype(np.float64)
 
 
 def held_out_probabilities(

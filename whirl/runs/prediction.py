@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -35,8 +34,6 @@ from whirl.runs.judgement import NOT_JUDGED, Diagnosis
 from whirl.runs.operating_range import OperatingRange, load_operating_range
 from whirl.runs.reliability import Reliability
 from whirl.runs.run_folder import RunFolder
-
-logger = logging.getLogger(__name__)
 
 _FAILURES = (ValueError, OSError, ImportError)  # errors of one file, reported without failing the others
 

@@ -17,7 +17,7 @@ from whirl.data.manifest import MANIFEST
 from whirl.data.reading import readable_suffixes
 from whirl.runs.alarms import ACKNOWLEDGED, AlarmRule, Alarms, Change
 from whirl.runs.diagnosis_table import DiagnosisTable
-from whirl.runs.judgement import NOT_JUDGED, Diagnosis
+from whirl.runs.judgement import Diagnosis
 from whirl.runs.prediction import BATCH, Diagnoser, StatedFacts, iter_diagnoses, load_diagnoser
 from whirl.runs.watch_page import write_watch_page
 from whirl.validation import check_number
@@ -185,7 +185,7 @@ def acknowledge(table: DiagnosisTable, machine: str, rule: AlarmRule) -> None:
     if not set(levels) - {"normal"}:
         known = ", ".join(sorted({p.machine for p, state in alarms.states.items() if state.level != "normal"}))
         raise ValueError(f"machine {machine!r} has no warning or alarm; those with one: {known or 'none'}")
-    line = replace(Diagnosis.unreadable("", "by hand"), label=NOT_JUDGED, machine=machine)
+    line = replace(Diagnosis.unreadable("", "by hand"), machine=machine)
     table.append([replace(line, status=ACKNOWLEDGED)], datetime.now().isoformat(timespec="seconds"))
 
 
