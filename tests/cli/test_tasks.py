@@ -22,6 +22,7 @@ COMPOUND = {
     "imbalance": "imbalance",
     "misalignment_imbalance": "imbalance+misalignment",
 }
+TWO = {"wear": "wear", "healthy": "normal"}
 LEVELS = {"healthy": "healthy", "wear": "wear 10", "imbalance": "wear 7", "oil_whirl": "wear 2.5"}
 
 
@@ -76,9 +77,27 @@ def test_levels_may_be_stated_in_their_order(tmp_path):
     assert "state the order of all labels with --classes" in done.stderr
 
 
+def test_two_classes_with_one_logit(tmp_path):
+    data, out = save(tmp_path / "data", TWO), tmp_path / "run"
+    output, metrics = trained(data, out, "binary", "--threshold", "0.2")
+    assert RunFolder(out).read_config().data.classes == ["normal", "wear"]
+    positive = metrics["positive"]
+    assert (positive["class"], positive["threshold"]) == ("wear", 0.2)
+    assert "is predicted above a probability of 0.2" in (out / "report.html").read_text()
+    assert "wear                 F1" in output
+    files = sorted(data.glob("*.npz"))
+    for each in predict(out, files):
+        assert each.label == ("wear" if each.probabilities["wear"] > 0.2 else "normal")
+        assert each.probability == each.probabilities[each.label]
+    assert whirl("export", out, "--bundle").exit_code == 0
+    assert [str(each) for each in predict(out / "bundle", files)] == [str(each) for each in predict(out, files)]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (("--task", "binary"), "task 'binary' is for two classes, but there are 4"),
+        (("--threshold", "0.3"), "threshold requires task 'binary'"),
         (("--task", "multilabel", "--model", "rule"), "task is a setting of networks"),
         (("--task", "ordinal", "--representation", "multi"), "has several"),
         (("--task", "regression"), "unknown task 'regression'"),

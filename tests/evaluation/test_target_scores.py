@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from whirl.evaluation.prediction import UNKNOWN, Predictions
+from whirl.evaluation.prediction import UNKNOWN, Predictions, aggregate_by_recording
 from whirl.evaluation.target_scores import fault_probabilities, fault_scores, level_scores, target_scores
 from whirl.models.heads import membership, single_faults
 
@@ -48,3 +48,12 @@ def test_undefined_scores_are_none():
     }  # fmt: skip
     assert level_scores(healthy) == {"mean_absolute_error": 0.0, "quadratic_kappa": None}
     assert target_scores("multiclass", healthy, CLASSES) == {}
+
+
+def test_threshold_decides_between_two_classes():
+    rows = np.array([[0.6, 0.4], [0.9, 0.1], [0.3, 0.7]])
+    predictions = Predictions(rows, np.array([1, 0, 1]), np.arange(3), threshold=0.3)
+    assert predictions.predicted.tolist() == [1, 0, 1]
+    assert predictions.confidence.tolist() == [0.4, 0.9, 0.7]
+    assert aggregate_by_recording(predictions).select(np.array([0])).predicted.tolist() == [1]
+    assert target_scores("binary", predictions, ["healthy", "wear"])["positive"]["f1_score"] == 1.0

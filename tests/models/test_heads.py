@@ -104,3 +104,11 @@ def test_a_task_determines_the_outputs_of_the_network(task, n_outputs):
     model = with_head(task, CLASSES, network)
     assert model(torch.zeros(3, 1, 8)).shape == (3, 4)
     assert [m.out_features for m in model.modules() if isinstance(m, nn.Linear)] == [n_outputs]
+
+
+def test_cross_entropy_with_one_logit_is_binary_cross_entropy():
+    signals, labels = torch.randn(6, 1, 8), torch.tensor([0, 1, 1, 0, 1, 0])
+    model = with_head("binary", ["healthy", "wear"], network)
+    logit = model.network(signals)[:, 0]
+    expected = F.binary_cross_entropy_with_logits(logit, labels.float()).item()
+    assert F.cross_entropy(model(signals), labels).item() == pytest.approx(expected, rel=1e-6)

@@ -224,6 +224,35 @@ def plot_risk_coverage(curve: Sequence[Mapping[str, float]], *, ax: Axes | None 
         return figure_of(axes)
 
 
+def plot_values(values: Sequence[float], targets: Sequence[float], name: str, *, ax: Axes | None = None) -> Figure:
+    """Plot predicted over true numbers, with the line on which both are equal.
+
+    Args:
+        values: predicted numbers, at least one.
+        targets: true numbers.
+        name: what they are numbers of.
+        ax: where to draw; None creates a figure.
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> plot_values([0.2, 0.9], [0.0, 1.0], "severity").axes[0].get_xlabel()
+        'true severity'
+    """
+    with axes_for(ax, 340, 300, left=60, right=20, top=30, bottom=52) as axes:
+        ends = [min(*values, *targets), max(*values, *targets)]
+        axes.plot(ends, ends, color=RULE, linewidth=1)
+        axes.plot(targets, values, color=TRUE, marker="o", markersize=5, alpha=0.6, linestyle="none")
+        axes.set_xlabel(f"true {shorten(name)}", **PLAIN)
+        axes.locator_params(nbins=5)
+        if ax is None:
+            label_y_above(axes, f"predicted {shorten(name)}", 8)
+        else:
+            axes.set_ylabel(f"predicted {shorten(name)}", **PLAIN)
+        return figure_of(axes)
+
+
 def _draw_gap(axes: Axes, confidence: float, accuracy: float) -> None:
     """Draw one bin, connected to its position under perfect calibration."""
     color = OTHER if accuracy < confidence else TRUE

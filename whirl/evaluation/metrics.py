@@ -80,10 +80,10 @@ def compute_metrics(
     return {
         "n": len(known.targets),
         "n_unknown": int((~predictions.known).sum()),
-        "n_specimens": _count_specimens(known, recordings),
+        "n_specimens": count_specimens(known.recording, recordings),
         **{name: float(value) for name, value in scores(confusion).items()},
         "majority_share": float(confusion.sum(1).max() / confusion.sum()),
-        "mean_confidence": float(known.probabilities.max(1).mean()),
+        "mean_confidence": float(known.confidence.mean()),
         "ece": expected_calibration_error(known),
         "intervals": bootstrap_intervals(known, recordings),
         "per_class": {name: per_class[index] for index, name in enumerate(classes)},
@@ -108,9 +108,9 @@ def _check_consistent(predictions: Predictions, recordings: Sequence[Recording],
         raise ValueError("no recording has a label among the classes, so there is nothing to evaluate")
 
 
-def _count_specimens(predictions: Predictions, recordings: Sequence[Recording]) -> int | None:
-    """Return the number of specimens; None if one of them is unknown."""
-    names = {recordings[index].specimen for index in np.unique(predictions.recording)}
+def count_specimens(rows: np.ndarray, recordings: Sequence[Recording]) -> int | None:
+    """Return the number of specimens of rows that index recordings; None if one of them is unknown."""
+    names = {recordings[index].specimen for index in np.unique(rows)}
     return None if None in names else len(names)
 
 
@@ -142,13 +142,13 @@ def scores(confusion: np.ndarray) -> dict[str, np.ndarray]:
 def reliability_curve(predictions: Predictions, n_bins: int = 15) -> list[dict[str, Any]]:
     """Compute the accuracy as a function of the confidence, in bins of equal width.
 
-    Confidence is the highest probability of a row. Bin m of M contains confidences in ((m - 1)/M, m/M].
+    Confidence is the probability of the predicted class. Bin m of M contains confidences in ((m - 1)/M, m/M].
 
     Returns:
         One entry per bin: its edges `low` and `high`, its number of rows `n`, their mean `confidence` and their
         `accuracy`, 0 to 1; the last two are None for an empty bin.
     """
-    confidence = predictions.probabilities.max(1)
+    confidence = predictions.confidence
     correct = predictions.predicted == predictions.targets
     bins = np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
     counts = np.bincount(bins, minlength=n_bins)
@@ -214,12 +214,12 @@ def bootstrap_intervals(
         return _unavailable("the specimens of some recordings are unknown", None)
     confusions = _confusion_per_specimen(predictions, np.unique(specimens, return_inverse=True)[1])
     strata, stratified = _strata(confusions)
-    reason = _too_few(strata)
+    reason = why_too_few(strata)
     if reason:
         return _unavailable(reason, len(confusions))
-    weights = _resampling_weights(strata, n_resamples, np.random.default_rng(seed))
+    weights = resampling_weights(strata, n_resamples, np.random.default_rng(seed))
     resampled = np.tensordot(weights, confusions, axes=1)
-    tail = ndtr(-stdtrit(len(strata) - len(np.unique(strata)), (1 + LEVEL) / 2))
+    tail = tail_share(strata)
     return {name: _interval(values, tail, len(strata), stratified) for name, values in scores(resampled).items()}
 
 
@@ -238,7 +238,7 @@ def _strata(confusions: np.ndarray) -> tuple[np.ndarray, bool]:
     return np.zeros(len(confusions), dtype=int), False
 
 
-def _too_few(strata: np.ndarray) -> str | None:
+def why_too_few(strata: np.ndarray) -> str | None:
     """Return the reason why the specimens are too few for an interval; None if they are enough."""
     n_specimens = len(strata)
     if n_specimens < _MIN_SPECIMENS:
@@ -248,7 +248,12 @@ def _too_few(strata: np.ndarray) -> str | None:
     return None
 
 
-def _resampling_weights(strata: np.ndarray, n_resamples: int, rng: np.random.Generator) -> np.ndarray:
+def tail_share(strata: np.ndarray) -> float:
+    """Return the share of resamples outside of either end of an interval, for specimens of the given strata, `[S]`."""
+    return float(ndtr(-stdtrit(len(strata) - len(np.unique(strata)), (1 + LEVEL) / 2)))
+
+
+def resampling_weights(strata: np.ndarray, n_resamples: int, rng: np.random.Generator) -> np.ndarray:
     """Draw the weight of each specimen in each resample, `[R, S]`."""
     weights = np.empty((n_resamples, len(strata)))
     for stratum in np.unique(strata):
@@ -318,7 +323,7 @@ def _accuracy_within(
     return {
         "n": len(rows.targets),
         "n_recordings": len(np.unique(rows.recording)),
-        "n_specimens": _count_specimens(rows, recordings),
+        "n_specimens": count_specimens(rows.recording, recordings),
         "accuracy": float((rows.predicted == rows.targets).mean()),
     }
 

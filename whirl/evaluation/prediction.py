@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ class Predictions:
         probabilities: `[W, K]`, float64, 0 to 1, each row sums to 1.
         targets: index of the true class, `[W]`, int64, 0 to K - 1, or `UNKNOWN`.
         recording: index of the recording of each row, `[W]`, int64, >= 0.
+        threshold: probability of the second of two classes above which it is predicted.
 
     Raises:
         ValueError: the shapes do not match, or a number is out of range.
@@ -40,6 +41,7 @@ class Predictions:
     probabilities: np.ndarray
     targets: np.ndarray
     recording: np.ndarray
+    threshold: float = 0.5
 
     def __post_init__(self) -> None:
         probabilities = np.asarray(self.probabilities, dtype=np.float64)
@@ -62,8 +64,13 @@ class Predictions:
 
     @property
     def predicted(self) -> np.ndarray:
-        """Indices of the most probable class, `[W]`."""
-        return self.probabilities.argmax(1)
+        """Indices of the predicted class, `[W]`, see `decide`."""
+        return decide(self.probabilities, self.threshold)
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """Probability of the predicted class, `[W]`."""
+        return np.take_along_axis(self.probabilities, self.predicted[:, None], 1)[:, 0]
 
     @property
     def known(self) -> np.ndarray:
@@ -72,7 +79,25 @@ class Predictions:
 
     def select(self, rows: np.ndarray) -> Predictions:
         """Return the selected rows, by mask or by index."""
-        return Predictions(self.probabilities[rows], self.targets[rows], self.recording[rows])
+        return replace(
+            self, probabilities=self.probabilities[rows], targets=self.targets[rows], recording=self.recording[rows]
+        )
+
+
+def decide(probabilities: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """Return the index of the most probable class; of two classes, the second above a threshold.
+
+    Args:
+        probabilities: `[..., K]`.
+        threshold: probability above which the second of two classes is predicted, 0 to 1; 0.5 for other numbers.
+
+    Example:
+        >>> decide(np.array([[0.6, 0.4], [0.9, 0.1]]), 0.3)
+        array([1, 0])
+    """
+    if threshold == 0.5:
+        return probabilities.argmax(-1)
+    return (probabilities[..., 1] > threshold).astype(np.int64)
 
 
 def predict_windows(
@@ -103,20 +128,43 @@ def predict_windows(
         >>> predict_windows(network, [batch]).probabilities.shape
         (4, 3)
     """
+    outputs, targets, recording = predict_outputs(model, data, device, batch_size)
+    return Predictions(outputs.softmax(1).numpy(), targets, recording)
+
+
+def predict_outputs(
+    model: nn.Module,
+    data: WindowDataset | Iterable[Any],
+    device: str | torch.device | None = None,
+    batch_size: int = 256,
+    *,
+    float_targets: bool = False,
+) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
+    """Compute the outputs of a network for every window; arguments and errors as for `predict_windows`.
+
+    Args:
+        model: network that maps signals `[B, C, T]` to outputs `[B, K]`.
+        data: windows or batches.
+        device: device to compute on.
+        batch_size: windows per batch if `data` is a `WindowDataset`.
+        float_targets: accept targets that are floating-point numbers.
+
+    Returns:
+        Outputs `[W, K]`, float32 on the CPU, targets `[W]`, and the index of the recording of each window, `[W]`.
+    """
     batches = make_loader(data, batch_size) if isinstance(data, WindowDataset) else data
     device = torch.device(device) if device is not None else _device_of(model)
     rows: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
     with eval_mode(model.to(device)), torch.inference_mode():
         for batch in batches:
-            batch = as_batch(batch, device)
+            batch = as_batch(batch, device, float_targets=float_targets)
             if "recording" not in batch.metadata:
                 raise ValueError("a batch has no recording indices, expected (signals, targets, {'recording': ...})")
-            probabilities = call_model(model, batch).float().softmax(1)
-            rows.append((probabilities, batch.targets, batch.metadata["recording"]))
+            rows.append((call_model(model, batch).float(), batch.targets, batch.metadata["recording"]))
     if not rows:
         raise ValueError("data is empty, expected at least one window")
-    probabilities, targets, recording = (torch.cat(column).cpu().numpy() for column in zip(*rows, strict=True))
-    return Predictions(probabilities, targets, recording)
+    outputs, targets, recording = (torch.cat(column).cpu() for column in zip(*rows, strict=True))
+    return outputs, targets.numpy(), recording.numpy()
 
 
 def _device_of(model: nn.Module) -> torch.device:
@@ -149,4 +197,4 @@ def aggregate_by_recording(predictions: Predictions) -> Predictions:
         raise ValueError("windows of one recording have different targets")
     sums = np.zeros((len(recording), predictions.probabilities.shape[1]))
     np.add.at(sums, row, predictions.probabilities)
-    return Predictions(sums / np.bincount(row)[:, None], targets, recording)
+    return Predictions(sums / np.bincount(row)[:, None], targets, recording, predictions.threshold)

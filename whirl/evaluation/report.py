@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TEMPLATES = Path(__file__).parent / "templates"
-_CURVES = {"loss": "loss", "accuracy": "accuracy", "lr": "learning rate"}
+_CURVES = {"loss": "loss", "accuracy": "accuracy", "mae": "mean absolute error", "lr": "learning rate"}
 # Terms of the loss of a physics-informed training, and the agreement between physics and network.
 _PHYSICS_CURVES = {
     "classification_loss": "classification loss",
@@ -43,33 +43,27 @@ _PART_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Report:
-    """Content of a report. Labels, names and messages may contain any text; they are escaped.
+class ReportFacts:
+    """Content of a report of any task. Labels, names and messages may contain any text; they are escaped.
 
     Attributes:
         title: title of the page.
         data: short description of the recordings.
         command: command that reproduces the result.
         config: all settings by name, possibly nested.
-        classes: names of the K classes.
         model: name of the network.
         n_parameters: number of trainable parameters; None for a model of descriptors.
         history: values per epoch of `train_loss`, `val_loss`, `train_accuracy`, `val_accuracy`, `lr`, and of the terms
             that a physics-informed training logs; all optional.
-        metrics: metrics from `metrics.compute_metrics` by level, `"recording"` and, for a network, `"window"`; and
-            scores of simple diagnosers by name as `"baselines"`, optional.
-        predictions: predictions for the test recordings, see `aggregate_by_recording`; they index `parts["test"]`.
+        metrics: metrics by level, `"recording"` and, for a network, `"window"`; and scores of simple diagnosers by name
+            as `"baselines"`, optional.
         parts: recordings of `"train"`, `"val"` and `"test"`; only the last is required.
         split_by: what the parts do not share: `"specimen"`, `"recording"` or `"time"`.
         window: samples in a window.
         hops: samples between the starts of consecutive windows, by part; by default windows do not overlap.
         window_reason: explanation of the window length.
-        better_baselines: sentences about simple diagnosers that surpass the trained one, for the top of the page.
         notes: choices and warnings that are relevant for the interpretation.
         leaks: accepted leaks from training into test data; they are shown prominently.
-        orders: kinematics of the rolling bearing; None if there is none.
-        physics: module that classifies windows by physical evidence, see `hard_cases.physics_verdict`; None if the
-            classes have no known signatures.
         timings_s: duration in seconds by step.
         versions: software versions by name.
 
@@ -81,28 +75,50 @@ class Report:
     data: str
     command: str
     config: Mapping[str, Any]
-    classes: Sequence[str]
     model: str
     n_parameters: int | None
     history: Mapping[str, Sequence[float | None]]
     metrics: Mapping[str, Mapping[str, Any]]
-    predictions: Predictions
     parts: Mapping[str, Sequence[Recording]]
     split_by: str
     window: int
     hops: Mapping[str, int] = field(default_factory=dict)
     window_reason: str = ""
-    better_baselines: Sequence[str] = ()
     notes: Sequence[str] = ()
     leaks: Sequence[str] = ()
-    orders: FaultOrders | None = None
-    physics: nn.Module | None = None
     timings_s: Mapping[str, float] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.parts.get("test"):
             raise ValueError(f"parts are {list(self.parts)}, expected a non-empty test part")
+
+    @property
+    def is_unseen(self) -> bool:
+        """Whether no test specimen occurs in the training data, according to the recordings and not the settings."""
+        test = {recording.specimen for recording in self.parts["test"]}
+        trained = {recording.specimen for name in ("train", "val") for recording in self.parts.get(name, ())}
+        return "train" in self.parts and not self.leaks and None not in test and not test & trained
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Report(ReportFacts):
+    """Content of a report of a classification; `metrics` are those of `metrics.compute_metrics`.
+
+    Attributes:
+        classes: names of the K classes.
+        predictions: predictions for the test recordings, see `aggregate_by_recording`; they index `parts["test"]`.
+        better_baselines: sentences about simple diagnosers that surpass the trained one, for the top of the page.
+        orders: kinematics of the rolling bearing; None if there is none.
+        physics: module that classifies windows by physical evidence, see `hard_cases.physics_verdict`; None if the
+            classes have no known signatures.
+    """
+
+    classes: Sequence[str]
+    predictions: Predictions
+    better_baselines: Sequence[str] = ()
+    orders: FaultOrders | None = None
+    physics: nn.Module | None = None
 
 
 def page_template(name: str, **filters: Callable[..., str]) -> Any:
@@ -122,19 +138,29 @@ def page_template(name: str, **filters: Callable[..., str]) -> Any:
 
 def render_report(report: Report) -> str:
     """Render a report as an HTML page."""
-    page = page_template("report.html", percent=_percent, number=_number, quantity=_quantity).render(
-        report=report,
+    return render_page(
+        "report.html",
+        report,
         summary=summarize(report),
         baselines=report.metrics.get("baselines", {}),
         better=report.better_baselines,
-        levels=[(name, report.metrics[name]) for name in _levels(report)],
         figures=_figures(report),
         per_class=list(_per_class(report)),
         hard_cases=_hard_cases(report),
         lacks_bearing=report.orders is None and not {*ROLLING_CLASSES[1:]}.isdisjoint(report.classes),
-        parts=[_part(report, name) for name in report.parts],
         class_counts=_class_counts(report),
+    )
+
+
+def render_page(template: str, report: ReportFacts, **content: Any) -> str:
+    """Render a template with what the reports of all tasks have in common, and with further content by name."""
+    filters = {"percent": _percent, "number": _number, "quantity": _quantity, "score": _score}
+    page = page_template(template, **filters).render(
+        report=report,
+        levels=[(name, report.metrics[name]) for name in _levels(report)],
+        parts=[_part(report, name) for name in report.parts],
         settings=list(_flatten(report.config)),
+        **content,
     )
     # File names may contain surrogates of undecodable bytes, which UTF-8 cannot encode.
     return page.encode("utf-8", "replace").decode("utf-8")
@@ -161,6 +187,11 @@ def _quantity(value: float, unit: str = "") -> str:
     return f"{text} {unit}".strip()
 
 
+def _score(value: float | None) -> str:
+    """Format a score or a number with four significant digits."""
+    return "–" if value is None else f"{value:.4g}"
+
+
 def summarize(report: Report) -> dict[str, str]:
     """Summarize the result in sentences: `verdict`, `accuracy`, `interval` and `interpretation`.
 
@@ -170,7 +201,7 @@ def summarize(report: Report) -> dict[str, str]:
     n_specimens = metrics["n_specimens"]
     of_specimens = f" from {_counted(n_specimens, 'specimen')}" if n_specimens else ""
     return {
-        "verdict": verdict(report.metrics, report.better_baselines, _is_unseen(report)),
+        "verdict": verdict(report.metrics, report.better_baselines, report.is_unseen),
         "accuracy": f"of {_counted(metrics['n'], 'test recording')}{of_specimens} were classified correctly",
         "interval": _interval_sentence(metrics["intervals"]["accuracy"]),
         "interpretation": _interpretation(report, metrics["intervals"]["accuracy"]),
@@ -189,13 +220,6 @@ def _interval_sentence(interval: Mapping[str, Any]) -> str:
         f"95 % confidence interval {_percent(interval['low'], 1)} to {_percent(interval['high'], 1)}, "
         f"by bootstrap over {interval['n_specimens']} specimens{stratified}."
     )
-
-
-def _is_unseen(report: Report) -> bool:
-    """Whether no test specimen occurs in the training data."""
-    test = {recording.specimen for recording in report.parts["test"]}
-    trained = {recording.specimen for name in ("train", "val") for recording in report.parts.get(name, ())}
-    return "train" in report.parts and not report.leaks and None not in test and not test & trained
 
 
 def _interpretation(report: Report, interval: Mapping[str, Any]) -> str:
@@ -232,21 +256,24 @@ def _figures(report: Report) -> dict[str, Any]:
     reliability = {name: plot_reliability_diagram(level["reliability"]) for name, level in levels.items()}
     risk = report.metrics.get("trust", {}).get("risk_coverage")
     return {
-        "risk": _embed(plot_risk_coverage(risk), "error rate of the most certain recordings") if risk else None,
-        "learning": [_embed(figure, f"{label} by epoch") for label, figure in _learning_curves(report.history)],
-        "confusion": {name: _embed(figure, f"confusion matrix of {name}s") for name, figure in confusion.items()},
-        "reliability": {
-            name: _embed(figure, f"reliability diagram of {name}s") for name, figure in reliability.items()
-        },
+        "risk": embed(plot_risk_coverage(risk), "error rate of the most certain recordings") if risk else None,
+        "learning": learning_figures(report),
+        "confusion": {name: embed(figure, f"confusion matrix of {name}s") for name, figure in confusion.items()},
+        "reliability": {name: embed(figure, f"reliability diagram of {name}s") for name, figure in reliability.items()},
     }
 
 
-def _levels(report: Report) -> list[str]:
+def learning_figures(report: ReportFacts) -> list[Any]:
+    """Draw the learning curves of a report, as markup."""
+    return [embed(figure, f"{label} by epoch") for label, figure in _learning_curves(report.history)]
+
+
+def _levels(report: ReportFacts) -> list[str]:
     """Return the levels of the metrics: recordings, and windows if a network classified these."""
     return [name for name in ("recording", "window") if name in report.metrics]
 
 
-def _embed(figure: Figure, title: str) -> Any:
+def embed(figure: Figure, title: str) -> Any:
     """Return a figure as markup for a page template."""
     from markupsafe import Markup
 
@@ -309,7 +336,7 @@ def _physics_verdicts(cases: Sequence[HardCase], report: Report) -> list[list[tu
     return physics_verdict(cases, report.classes, report.physics, report.window)
 
 
-def _part(report: Report, name: str) -> dict[str, Any]:
+def _part(report: ReportFacts, name: str) -> dict[str, Any]:
     """Describe one part of the split."""
     recordings = report.parts[name]
     specimens = {recording.specimen for recording in recordings}
@@ -328,7 +355,7 @@ def _part(report: Report, name: str) -> dict[str, Any]:
     }
 
 
-def _n_windows(report: Report, part: str, recording: Recording) -> int:
+def _n_windows(report: ReportFacts, part: str, recording: Recording) -> int:
     hop = report.hops.get(part, report.window)
     return max(0, 1 + (recording.n_samples - report.window) // hop)
 

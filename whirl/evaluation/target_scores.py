@@ -1,4 +1,4 @@
-"""Scores of single faults for compound labels, and of levels for ordinal labels."""
+"""Scores of single faults for compound labels, of levels for ordinal labels, and of the second of two classes."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def fault_scores(predictions: Predictions, classes: Sequence[str]) -> dict[str, 
     return {name: _scores(scores, labels) for (name, scores), labels in zip(found.items(), true, strict=True)}
 
 
-def _scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    predicted = probabilities > 0.5
+def _scores(probabilities: np.ndarray, labels: np.ndarray, threshold: float = 0.5) -> dict[str, Any]:
+    predicted = probabilities > threshold
     hits, n_predicted, n_true = int((predicted & labels).sum()), int(predicted.sum()), int(labels.sum())
     return {
         "precision": hits / n_predicted if n_predicted else None,
@@ -85,8 +85,29 @@ def level_scores(predictions: Predictions) -> dict[str, float | None]:
     }
 
 
+def positive_scores(predictions: Predictions, classes: Sequence[str]) -> dict[str, Any]:
+    """Compute the scores of the second of two classes, which is predicted above the threshold of the predictions.
+
+    Returns:
+        `class`, `threshold`, and what `fault_scores` returns for a fault.
+
+    Example:
+        >>> predictions = Predictions(np.array([[0.6, 0.4], [0.8, 0.2]]), np.array([1, 0]), np.arange(2), threshold=0.3)
+        >>> positive_scores(predictions, ["healthy", "wear"])["recall"]
+        1.0
+    """
+    known = predictions.select(predictions.known)
+    found = _scores(known.probabilities[:, 1], known.targets == 1, known.threshold)
+    return {"class": classes[1], "threshold": known.threshold, **found}
+
+
+_SCORES = {
+    "multilabel": lambda predictions, classes: {"per_fault": fault_scores(predictions, classes)},
+    "ordinal": lambda predictions, _: {"levels": level_scores(predictions)},
+    "binary": lambda predictions, classes: {"positive": positive_scores(predictions, classes)},
+}
+
+
 def target_scores(task: str, predictions: Predictions, classes: Sequence[str]) -> dict[str, Any]:
-    """Return the scores that a task has beside those of classes: `per_fault`, or `levels`."""
-    if task == "multilabel":
-        return {"per_fault": fault_scores(predictions, classes)}
-    return {"levels": level_scores(predictions)} if task == "ordinal" else {}
+    """Return the scores that a task has beside those of classes: `per_fault`, `levels` or `positive`."""
+    return _SCORES[task](predictions, classes) if task in _SCORES else {}

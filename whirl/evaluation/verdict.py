@@ -90,7 +90,7 @@ def risk_coverage(predictions: Predictions) -> list[dict[str, float]]:
     """
     known = predictions.select(predictions.known)
     wrong = known.predicted != known.targets
-    order = np.argsort(-known.probabilities.max(axis=1), kind="stable")
+    order = np.argsort(-known.confidence, kind="stable")
     kept = [(share, max(1, round(share * len(order)))) for share in _SHARES]
     return [{"share": share, "risk": float(wrong[order[:n]].mean())} for share, n in kept]
 

@@ -1,7 +1,7 @@
-"""Outputs for other targets than unrelated classes: compound faults, and levels in an order.
+"""Outputs for other targets than unrelated classes: compound faults, levels, two classes with one logit, numbers.
 
-Each wraps a network and returns logits of the classes, so that losses, metrics, reports and exports are those of a
-classification.
+Each wraps a network. All but that of numbers return logits of the classes, so that losses, metrics, reports and exports
+are those of a classification.
 """
 
 from __future__ import annotations
@@ -132,20 +132,98 @@ class OrdinalLevels(nn.Module):
         return F.pad(at_most, (0, 1)) + F.pad(above, (1, 0)) + F.pad(torch.log(-torch.expm1(-gaps)), (1, 1))
 
 
-def with_head(task: str, classes: Sequence[str], create: Callable[[int], nn.Module]) -> nn.Module:
+class OneLogit(nn.Module):
+    """A network with one output, the logit of the second of two classes.
+
+    The logit of the first class is 0, so that softmax is the sigmoid of the output, and cross entropy is the binary
+    cross entropy.
+
+    Args:
+        network: network with one output.
+
+    Example:
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(8, 1))
+        >>> signals = torch.randn(5, 1, 8)
+        >>> torch.allclose(OneLogit(network)(signals).softmax(1)[:, 1], network(signals)[:, 0].sigmoid())
+        True
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, signals: Tensor, **keywords: Any) -> Tensor:
+        """Return the logits of the classes `[B, 2]`; a network that takes metadata gets them."""
+        return F.pad(self.network(signals, **keywords), (1, 0))
+
+
+class ScaledOutput(nn.Module):
+    """A network with one output, for a number, e.g. a severity or a remaining life.
+
+    The network computes a standardized number, so that it trains alike for any unit; its weights are saved with the
+    mean and the standard deviation.
+
+    Args:
+        network: network with one output.
+
+    Example:
+        >>> head = ScaledOutput(nn.Flatten())
+        >>> head.standardize(torch.tensor([1000.0, 3000.0]))
+        >>> head(torch.tensor([[0.0], [1.0]])).tolist()
+        [[2000.0], [3000.0]]
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("shift", torch.tensor(0.0))
+        self.register_buffer("scale", torch.tensor(1.0))
+
+    def standardize(self, targets: Tensor) -> None:
+        """Set mean and standard deviation to those of the training targets.
+
+        Raises:
+            ValueError: all targets are equal.
+        """
+        deviation, mean = torch.std_mean(targets.double(), correction=0)
+        if not deviation > 1e-12 * mean.abs():
+            raise ValueError(f"all training targets are {mean:g}, so there is nothing to learn")
+        self.shift.copy_(mean)
+        self.scale.copy_(deviation)
+
+    def forward(self, signals: Tensor, **keywords: Any) -> Tensor:
+        """Return the numbers `[B, 1]` in the unit of the targets; a network that takes metadata gets them."""
+        return self.shift + self.scale * self.network(signals, **keywords).float()
+
+
+Create = Callable[[int], nn.Module]
+
+HEADS: dict[str, Callable[[Sequence[str], Create], nn.Module]] = {
+    "multiclass": lambda classes, create: create(len(classes)),
+    "binary": lambda _, create: OneLogit(create(1)),
+    "multilabel": lambda classes, create: CompoundFaults(create(len(single_faults(classes))), classes),
+    "ordinal": lambda classes, create: OrdinalLevels(create(1), len(classes)),
+    "regression": lambda _, create: ScaledOutput(create(1)),
+}
+"""Creates the network of each task from the labels, and from a function that creates it with a number of outputs."""
+
+
+def with_head(task: str, classes: Sequence[str], create: Create) -> nn.Module:
     """Create a network with the outputs that a task needs.
 
     Args:
-        task: `'multiclass'`, `'multilabel'` for compound faults, or `'ordinal'` for levels.
-        classes: the K labels; for levels in their order.
+        task: one of `HEADS`: `'multiclass'`, `'binary'`, `'multilabel'` for compound faults, `'ordinal'` for levels,
+            `'regression'` for a number.
+        classes: the K labels; for levels in their order, for a number its name.
         create: creates the network, given its number of outputs.
 
     Returns:
-        A network with logits `[B, K]`.
+        A network with logits `[B, K]`, or numbers `[B, 1]`.
 
     Raises:
         ValueError: as for `CompoundFaults`.
     """
-    if task == "multilabel":
-        return CompoundFaults(create(len(single_faults(classes))), classes)
-    return OrdinalLevels(create(1), len(classes)) if task == "ordinal" else create(len(classes))
+    return HEADS[task](classes, create)

@@ -54,6 +54,7 @@ SETTINGS = (
     "band_limit_hz",
     "trainer",
     "task",
+    "threshold",
     "representation",
     "maps",
     "width",

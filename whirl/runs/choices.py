@@ -43,19 +43,29 @@ def order_classes(recordings: Sequence[Recording]) -> tuple[str, ...]:
 def order_labels(config: Config, recordings: Sequence[Recording]) -> tuple[str, ...]:
     """Return the labels of the recordings in the order that the task needs.
 
-    Levels are in the order of the stated classes, otherwise of the one number in each label; `healthy` is the lowest.
+    Levels, and two classes with one logit, are in the order of the stated classes. Otherwise levels are in the order of
+    the one number in each label, `healthy` being the lowest, and of two classes the healthy one is the first.
 
     Raises:
-        ValueError: there are fewer than two classes, the order of levels is unknown, or labels name the same faults.
+        ValueError: there are fewer than two classes, the order of levels is unknown, labels name the same faults, or
+            there are more than two classes for one logit.
     """
-    labels = order_classes(recordings)
-    if config.training.task == "multilabel":
+    labels, task, stated = order_classes(recordings), config.training.task, config.data.classes
+    if task == "multilabel":
         single_faults(labels)
-    if config.training.task != "ordinal":
-        return labels
-    stated = config.data.classes
-    if stated is not None:
+    if task == "binary" and len(labels) != 2:
+        raise ValueError(
+            f"task 'binary' is for two classes, but there are {len(labels)} ({', '.join(labels)}): choose two with "
+            "--classes, or task 'multiclass'"
+        )
+    if task in ("binary", "ordinal") and stated is not None:
         return tuple(sorted(labels, key=stated.index))
+    if task == "binary":
+        return tuple(sorted(labels, key=lambda label: bool(faults_of(label))))
+    return _by_level(labels) if task == "ordinal" else labels
+
+
+def _by_level(labels: Sequence[str]) -> tuple[str, ...]:
     levels = {_level(label): label for label in labels}
     if len(levels) < len(labels):
         raise ValueError(f"several labels have the same level: {', '.join(sorted(set(labels) - set(levels.values())))}")

@@ -101,6 +101,12 @@ class Config(Section):
         return None if self.physics.bearing in (None, UNKNOWN) else self.physics.bearing
 
     @model_validator(mode="after")
+    def _task_fits(self) -> Config:
+        if self.evaluation.threshold != 0.5 and self.training.task != "binary":
+            raise ValueError(f"threshold requires task 'binary' (got {self.training.task!r})")
+        return self
+
+    @model_validator(mode="after")
     def _stages_fit(self) -> Config:
         method = self.training.method
         if isinstance(method, ProgressiveMethod):

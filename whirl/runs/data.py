@@ -143,7 +143,13 @@ def prepare(config: Config) -> PreparedData:
         split,
         classes,
         leaks,
-        (*common.notes, *notes, *_notes_on_model(config, recordings, choice), *split.notes),
+        (
+            *common.notes,
+            *notes,
+            *_notes_on_task(config, classes),
+            *_notes_on_model(config, recordings, choice),
+            *split.notes,
+        ),
         common.window_reason,
         inputs,
         device,
@@ -228,6 +234,13 @@ def _count_windows(config: Config, split: Split, window: int) -> tuple[int, int]
 def _simulated_bearing(config: Config) -> str:
     """Return the bearing of simulated rolling-bearing machines, or that it is unknown."""
     return "6205" if config.data.is_simulated and config.data.simulation.family == "rolling" else UNKNOWN
+
+
+def _notes_on_task(config: Config, classes: Sequence[str]) -> list[str]:
+    if config.training.task != "binary":
+        return []
+    threshold = config.evaluation.threshold
+    return [f"binary: {classes[1]!r} is predicted above a calibrated probability of {threshold:g}, else {classes[0]!r}"]
 
 
 def _notes_on_model(config: Config, recordings: Sequence[Recording], choice: Choice | None) -> list[str]:

@@ -106,7 +106,8 @@ def evaluate_task(model: nn.Module | LearnedDiagnoser, task: EvaluationTask, fol
         `whirl.evaluation.metrics.compute_metrics` and `whirl.runs.descriptors.baselines`.
     """
     data = task.data
-    predictions = _predict(model, task)
+    threshold = data.config.evaluation.threshold
+    predictions = {level: replace(each, threshold=threshold) for level, each in _predict(model, task).items()}
     raw = predictions["recording"]
     predictions["recording"] = replace(raw, probabilities=task.reliability.calibrate(raw.probabilities))
     metrics = {level: compute_metrics(each, task.test, data.classes) for level, each in predictions.items()}
@@ -371,8 +372,11 @@ def format_summary(metrics: Metrics, folder: RunFolder, warnings: Sequence[str] 
 
 
 def _target_lines(recording: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the scores of single faults, or of levels."""
-    for fault, scores in recording.get("per_fault", {}).items():
+    """Yield the scores of single faults, of levels, or of the second of two classes."""
+    found = dict(recording.get("per_fault", {}))
+    if "positive" in recording:
+        found[recording["positive"]["class"]] = recording["positive"]
+    for fault, scores in found.items():
         known = {"F1": scores["f1_score"], "AUROC": scores["auroc"]}
         shown = ", ".join(f"{name} {value:.3f}" for name, value in known.items() if value is not None)
         yield f"{fault:20} {shown or 'does not occur'}"

@@ -71,6 +71,7 @@ def _metadata(config: Config, operating_range: OperatingRange) -> dict[str, str]
         "window": str(config.input.window),
         "input": "signals [batch, channels, window]: of each window and channel (x - mean) / standard deviation",
         "output": "logits [batch, classes]; softmax gives probabilities",
+        **({"threshold": f"{config.evaluation.threshold:g}"} if config.training.task == "binary" else {}),
         "operating_range": operating_range.model_dump_json(),
     }
 

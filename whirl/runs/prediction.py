@@ -21,7 +21,7 @@ from whirl.diagnosis.learned import LearnedDiagnoser
 from whirl.diagnosis.results import RecordingDiagnosis
 from whirl.diagnosis.spectral import SpectralDiagnoser
 from whirl.engine.device import resolve_device
-from whirl.evaluation.prediction import aggregate_by_recording, predict_windows
+from whirl.evaluation.prediction import aggregate_by_recording, decide, predict_windows
 from whirl.runs.bundle import is_bundle, load_bundle
 from whirl.runs.config import Config
 from whirl.runs.data import rolling_faults
@@ -140,7 +140,7 @@ class Diagnoser:
 
     def _with_class(self, found: Diagnosis, row: NDArray[np.float64], p_value: float) -> Diagnosis:
         classes, sets = self.config.data.classes, self.reliability.sets
-        best = int(row.argmax())
+        best = int(decide(row, self.config.evaluation.threshold))
         members = None if sets is None else sets.contains(row)
         return replace(
             found,

@@ -256,6 +256,13 @@ class EvaluationSection(Section):
     metrics: list[str] = setting(
         [], "Additional test metrics registered by plug-ins.", About(kind="names", choices=_metrics)
     )
+    threshold: float = setting(
+        0.5,
+        "Calibrated probability of the second class above which it is predicted, for task binary.",
+        About(synonyms=("cutoff", "decision_threshold")),
+        gt=0,
+        lt=1,
+    )
 
     @field_validator("metrics")
     @classmethod

@@ -36,9 +36,10 @@ class TrainingSection(Section):
     """Training."""
 
     method: Method = setting(PlainMethod(), "Training method.", About(flag="", kind="method"))
-    task: Literal["multiclass", "multilabel", "ordinal"] = setting(
+    task: Literal["multiclass", "binary", "multilabel", "ordinal"] = setting(
         "multiclass",
-        "What labels mean: classes; faults that may occur together, e.g. inner_race+ball; or levels in an order.",
+        "What labels mean: classes; two classes, for one logit; faults that may occur together, e.g. inner_race+ball; "
+        "or levels in an order.",
         About(synonyms=("objective", "problem_type")),
     )
     epochs: int = setting(
