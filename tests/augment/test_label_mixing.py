@@ -105,3 +105,9 @@ def test_partners_are_a_permutation_without_fixed_points(n):
 def test_every_other_sample_can_be_the_partner():
     partners = torch.stack([draw_partners(4) for _ in range(200)])
     assert {tuple(row) for row in partners.tolist()} == {(3, 0, 1, 2), (2, 3, 0, 1), (1, 2, 3, 0)}
+
+
+def test_dates_are_not_taken_for_indices():
+    """A class weight for every number up to a date would take hundreds of megabytes."""
+    with pytest.raises(ValueError, match="labels range up to 20240102, expected class indices below 10000"):
+        as_distributions(torch.tensor([20240101, 20240102]))

@@ -357,3 +357,11 @@ def test_gradient_of_torch_func_matches_autograd():
     loss, logits, signal = order_loss(), rand(2, 4).requires_grad_(), rand(2, 1, N, dtype=torch.float32)
     functional = torch.func.grad(lambda p: loss(p, signal, {"rpm": 3000.0}))(logits.detach())
     torch.testing.assert_close(functional, gradient(loss(logits, signal, {"rpm": 3000.0}), logits))
+
+
+def test_sensor_that_stops_within_the_window_is_no_evidence():
+    loss, noise = FrequencyConsistencyLoss({0: [], 1: [50.0]}, reference_rpm=3000.0), rand(1, 1, N, dtype=torch.float32)
+    stopped, half = noise.clone(), noise.clone()
+    stopped[..., N // 20 :], half[..., N // 2 :] = 0.7, 0.7
+    evidence = loss.evidence(torch.cat([stopped, half, noise]), {"rpm": 3000.0})
+    assert evidence.isnan().all(1).tolist() == [True, False, False]

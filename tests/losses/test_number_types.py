@@ -62,3 +62,20 @@ def test_any_kind_of_number_gives_the_same_loss_and_gradient(make, number):
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(gradient(loss, logits), gradient(expected, logits))
+
+
+@pytest.mark.parametrize(
+    "order", [[0, 2, 3], np.array([0, 2, 3]), torch.tensor([0, 2, 3])], ids=["list", "array", "tensor"]
+)
+def test_severity_order_is_a_list_an_array_or_a_tensor(order):
+    loss = SommerfeldConsistencyLoss(order)
+    assert loss.order.tolist() == [0, 2, 3]
+
+
+def test_machines_and_recordings_may_have_names():
+    logits = rand(4, 11, dtype=torch.float32)
+    smooth, ranked = TemporalSmoothnessLoss(), SommerfeldConsistencyLoss()
+    named, numbered = np.array(["pump", "pump", "fan", "fan"]), torch.tensor([1, 1, 0, 0])
+    torch.testing.assert_close(smooth(logits, {"recording": named}), smooth(logits, {"recording": numbered}))
+    machines = [{"sommerfeld": np.array([1.0, 9, 2, 5]), "machine_id": ids} for ids in (named.tolist(), numbered)]
+    torch.testing.assert_close(*(ranked(logits, metadata) for metadata in machines))

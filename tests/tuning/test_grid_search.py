@@ -277,11 +277,19 @@ def test_regression_has_folds_of_complete_specimens():
     assert found["best_score"] == theirs.best_score_
 
 
-def test_failed_search_leaves_no_results():
-    optimizer = GridSearchOptimizer(n_jobs=1, verbose=0)
-    optimizer.search(SVC(), X3, Y3, {"C": [1.0]}, 2)
-    with pytest.raises(ValueError, match="no candidate could be trained"):
-        optimizer.search(SVC(), X3, Y3, {"C": [-1.0]}, 2)
+@pytest.mark.parametrize(
+    ("kind", "model", "space", "message"),
+    [
+        (GridSearchOptimizer, SVC(), {"C": [-1.0]}, "no candidate could be trained"),
+        (GridSearchOptimizer, KNeighborsClassifier(), None, "KNeighborsClassifier has no default search space"),
+        (RandomSearchOptimizer, KNeighborsClassifier(), None, "KNeighborsClassifier has no default search space"),
+    ],
+)
+def test_failed_search_leaves_no_results(kind, model, space, message):
+    optimizer = kind(n_jobs=1, verbose=0)
+    optimizer.search(SVC(), X3, Y3, {"C": [1.0]}, cv=2)
+    with pytest.raises(ValueError, match=message):
+        optimizer.search(model, X3, Y3, space, cv=2)
     with pytest.raises(NotFittedError):
         optimizer.get_results()
 

@@ -78,3 +78,12 @@ def test_ids_are_numbered_as_numpy_does():
 def test_refuses_types_that_differ_between_training_and_validation():
     with pytest.raises(ValueError, match="groups_train and groups_val contain both 1 and '1'"):
         check_no_specimen_in_both([1, 2], ["1", "3"])
+
+
+@pytest.mark.parametrize("number", [np.int32, np.array])
+def test_seeds_and_counts_may_be_numpy_numbers(number):
+    grid = GridSearchOptimizer(number(1), number(1), verbose=0)
+    assert grid.search(DecisionTreeClassifier(), X, Y, CANDIDATES, number(2))["n_candidates"] == 2
+    bayesian = BayesianOptimizer(number(1))
+    found = bayesian.optimize(DecisionTreeClassifier, X[:6], Y[:6], X[6:], Y[6:], number(2), lambda trial: {})
+    assert found["n_candidates"] == 2

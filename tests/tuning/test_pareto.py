@@ -5,6 +5,8 @@ import optuna
 import pytest
 from optuna.distributions import IntDistribution
 from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from whirl.tuning.pareto import ParetoOptimizer, latency_s
@@ -73,3 +75,16 @@ def test_failed_candidates_have_no_score(data):
         optimizer.optimize(DecisionTreeClassifier, *data, 2, {"max_depth": IntDistribution(-2, -1)})
     with pytest.raises(NotFittedError):
         optimizer.get_front()
+
+
+def test_fixed_parameters_of_a_pipeline_and_names_that_are_no_parameters(data):
+    model = make_pipeline(StandardScaler(), DecisionTreeClassifier())
+    front = ParetoOptimizer().optimize(model, *data, 3, SPACE, fixed_params={"min_samples_leaf": 5}, cost=n_leaves)
+    assert len(front) > 0
+    with pytest.raises(TypeError, match="unknown DecisionTreeClassifier parameter 'depth'; did you mean 'max_depth'"):
+        ParetoOptimizer().optimize(DecisionTreeClassifier, *data, 5, lambda trial: {"depth": 3})
+
+
+def n_leaves(pipeline, X):
+    assert pipeline[-1].min_samples_leaf == 5
+    return pipeline[-1].get_n_leaves()

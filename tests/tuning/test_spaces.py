@@ -3,15 +3,20 @@
 import numpy as np
 import optuna
 import pytest
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
 from whirl.tuning.spaces import (
     Choice,
     IntRange,
     Range,
+    full_spaces,
     new_model,
     preset,
     preset_distributions,
     preset_names,
+    preset_of,
     preset_optuna,
 )
 
@@ -48,3 +53,12 @@ def test_log_draws_are_uniform_over_decades():
 def test_rejects_unknown_setting():
     with pytest.raises(ValueError, match="Invalid parameter 'epochs'"):
         new_model("RandomForest", epochs=3)
+
+
+def test_preset_of_subclass_and_of_nested_pipeline():
+    class OwnSVC(SVC):
+        pass
+
+    nested = make_pipeline(StandardScaler(), make_pipeline(StandardScaler(), OwnSVC()))
+    assert preset_of(nested) == preset_of(OwnSVC) == "SVM"
+    assert full_spaces(nested, {"C": [1]}) == {"pipeline__ownsvc__C": [1]}

@@ -13,7 +13,7 @@ from optuna.distributions import FloatDistribution
 
 from tests.tuning.studies import DEAD, SPACE, params, score
 from whirl.tuning import worker as worker_module
-from whirl.tuning.attempts import best_trial, candidates
+from whirl.tuning.attempts import best_trial, candidates, enqueue_first
 from whirl.tuning.journal import JournalLock
 from whirl.tuning.process import this_process
 from whirl.tuning.storage import open_storage
@@ -138,7 +138,11 @@ def test_candidate_fails_after_three_dead_workers(tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [((0,), "n_trials >= 1"), ((1, 5, 5), "heartbeat_s < grace_s"), ((1, 0, 5), "0 < heartbeat_s")],
+    [
+        ((0,), "n_trials is 0, expected an integer >= 1"),
+        ((1, 5, 5), "heartbeat_s < grace_s"),
+        ((1, 0, 5), "0 < heartbeat_s"),
+    ],
 )
 def test_rejects_arguments_out_of_range(arguments, message):
     n, *times = arguments
@@ -373,6 +377,18 @@ def test_waiting_candidates_are_no_results_of_a_stopped_search():
         return score(trial)
 
     assert [trial.params["x"] for trial in run_trials(study, SPACE, stop, 9)] == [0.1]
+
+
+@pytest.mark.parametrize("storage", [False, True])
+def test_initial_candidate_that_two_workers_enqueued_at_once_is_tried_once(storage, tmp_path):
+    study = open_study(tmp_path / "study.log" if storage else None)
+    for _ in range(2):  # both have seen an empty study
+        study.enqueue_trial({"x": 0.25}, user_attrs={"initial": {"x": 0.25}})
+    enqueue_first(study, {"x": 0.25})
+    trials = run_trials(study, SPACE, score, 3)
+    assert len(trials) == len({trial.params["x"] for trial in trials}) == 3
+    assert trials[0].params["x"] == 0.25
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
 
 
 def test_retry_of_a_worker_that_died_before_drawing_keeps_enqueued_parameters(tmp_path):

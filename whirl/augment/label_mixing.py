@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from whirl.losses.checks import implied_num_classes
 from whirl.validation import check_number
 
 
@@ -69,7 +70,7 @@ def as_distributions(labels: Tensor, num_classes: int | None = None, dtype: torc
 def _one_hot(labels: Tensor, num_classes: int | None, dtype: torch.dtype) -> Tensor:
     if (num_classes is None or labels.is_cpu) and labels.numel():
         low, high = (int(value) for value in labels.aminmax())
-        num_classes = high + 1 if num_classes is None else num_classes
+        num_classes = implied_num_classes(high) if num_classes is None else num_classes
         if low < 0 or high >= num_classes:
             raise ValueError(f"labels range from {low} to {high}, expected 0..{num_classes - 1}")
     weights = torch.zeros(len(labels), num_classes or 0, dtype=dtype, device=labels.device)

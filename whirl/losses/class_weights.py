@@ -12,12 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from whirl.losses.checks import check_ignore_index
+from whirl.losses.checks import check_ignore_index, implied_num_classes
 from whirl.validation import check_number, unwrap_scalar
 
 Labels = NDArray[Any] | Sequence[int] | Tensor
-
-_MAX_IMPLIED_CLASSES = 10_000  # larger labels are more likely names, such as dates, than indices
 
 
 def compute_class_weights(labels: Labels, num_classes: int | None = None, *, ignore_index: int | None = None) -> Tensor:
@@ -130,11 +128,8 @@ def _count_labels(labels: Labels, num_classes: int | None, ignore_index: int | N
 
 
 def _check_range(lowest: int, highest: int, num_classes: int | None) -> None:
-    if num_classes is None and highest >= _MAX_IMPLIED_CLASSES:
-        raise ValueError(
-            f"labels range up to {highest}, expected class indices below {_MAX_IMPLIED_CLASSES}; number the classes "
-            "with np.unique(labels, return_inverse=True), or give num_classes"
-        )
+    if num_classes is None:
+        implied_num_classes(highest)
     if lowest < 0 or (num_classes is not None and highest >= num_classes):
         expected = "integers >= 0" if num_classes is None else f"0..{num_classes - 1} (num_classes={num_classes})"
         raise ValueError(f"labels range from {lowest} to {highest}, expected {expected}")

@@ -39,6 +39,7 @@ _MIN_COMPATIBILITY = 1e-4  # bounds the log form
 _SET_RATIO = 0.25  # the set form allows all classes within a factor 4 of the best
 _REFERENCE_RPM = 2000.0  # the trend of a calibration with speed is 0 here
 _UNINFORMATIVE = "the evidence fits all classes equally well"
+_MIN_CHANGING = 0.1  # fraction of the samples of a working sensor that differ from the sample before
 _MAX_ENTROPY_RATIO = 0.7  # evidence is conclusive below this fraction of the maximum entropy
 
 
@@ -105,8 +106,8 @@ class EvidenceConsistencyLoss(nn.Module):
     - `'kl'`: cross entropy of p to q, with windows weighted by 1 - H(q) / log C. It imitates q, including its errors.
 
     A class without expectations (a row of 0.5 in the table) is not constrained: p is the distribution over the other
-    classes, and its logit gets no gradient. Windows without evidence, of unknown speed or with a constant signal, are
-    excluded from the mean.
+    classes, and its logit gets no gradient. Windows without evidence are excluded from the mean: those of unknown
+    speed, and those of a dead sensor, whose signal is constant in more than nine tenths of the window.
 
     Args:
         search: extracts F features from signals; None if there are no features.
@@ -240,8 +241,8 @@ class EvidenceConsistencyLoss(nn.Module):
             return _UNINFORMATIVE
         if self.needs_rpm and not bool(self._rpm(metadata, signal).isfinite().any()):
             return "rpm is NaN for all windows"
-        if bool(_is_constant(signal).all()):
-            return "the signal is constant in all windows, e.g. of a dead sensor"
+        if bool(_is_dead(signal).all()):
+            return "the signal is constant in all windows, or in nine tenths of each, e.g. of a dead sensor"
         # A new search object warns again about lines that windows of this length cannot resolve.
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -331,7 +332,7 @@ class EvidenceConsistencyLoss(nn.Module):
         search = cast(OrderEvidence, self.search)
         features = search(signal, rpm if self.needs_rpm else 120 * search.sampling_rate_hz / signal.shape[-1])
         # a dead sensor shows no lines, which must not count as evidence for the classes without lines
-        features = features.masked_fill(_is_constant(signal)[:, None], torch.nan)
+        features = features.masked_fill(_is_dead(signal)[:, None], torch.nan)
         if self.feature_pairs is None:
             return features
         return torch.fmax(features[:, self.feature_pairs[0]], features[:, self.feature_pairs[1]])
@@ -369,10 +370,11 @@ class EvidenceConsistencyLoss(nn.Module):
         return q, ~evidence.isnan().all(1)
 
 
-def _is_constant(signal: Tensor) -> Tensor:
-    """Return whether a window `[B, ..., N]` is constant in all channels, `[B]`."""
-    low, high = signal.flatten(1, -2).aminmax(dim=-1) if signal.ndim > 2 else signal[:, None].aminmax(dim=-1)
-    return (low == high).all(1)
+def _is_dead(signal: Tensor) -> Tensor:
+    """Return whether less than a tenth of a window `[B, ..., N]` differs from the sample before, in all channels."""
+    channels = signal.flatten(1, -2) if signal.ndim > 2 else signal[:, None]
+    n_changes = channels.diff(dim=-1).count_nonzero(dim=-1)
+    return (n_changes < _MIN_CHANGING * signal.shape[-1]).all(1)
 
 
 class _LastResultCache:

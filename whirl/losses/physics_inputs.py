@@ -6,11 +6,12 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 Metadata = Mapping[str, Any]
-"""Tensors `[B]` by name, or numbers that hold for the entire batch."""
+"""Tensors, arrays or lists `[B]` by name, or numbers that hold for the entire batch; machines may be named."""
 
 
 def class_index(key: int | str, classes: Sequence[str] | None) -> int:
@@ -60,12 +61,15 @@ def first_available(names: Sequence[str], metadata: Metadata) -> str:
 
 
 def per_window(metadata: Metadata, name: str, n_windows: int, device: torch.device) -> Tensor:
-    """Return metadata values as `[B]`, expanding a single value for the entire batch.
+    """Return metadata values as `[B]`, expanding a single value for the entire batch; names are numbered.
 
     Raises:
         ValueError: there is neither a single value nor one per window.
     """
-    values = torch.as_tensor(metadata[name], device=device)
+    given = metadata[name]
+    if not isinstance(given, Tensor) and (names := np.asarray(given)).dtype.kind in "USO":
+        given = np.unique(names, return_inverse=True)[1]
+    values = torch.as_tensor(given, device=device)
     if values.shape not in ((), (n_windows,)):
         raise ValueError(f"metadata {name!r} has shape {tuple(values.shape)}, expected one value or ({n_windows},)")
     return values if values.ndim else values.expand(n_windows)

@@ -22,7 +22,7 @@ from whirl.losses.physics_inputs import (
 )
 from whirl.physics.faults import JOURNAL_CLASSES
 from whirl.physics.journal_bearing import VG46_CST
-from whirl.validation import check_count, check_number
+from whirl.validation import check_count, check_number, unwrap_scalar
 
 _DEFAULT_ORDER = ("healthy", "lubrication", "wear", "wear_lubrication")
 _DIRECTIONS = {"lubrication": -1.0, "wear": -1.0, "wear_lubrication": -1.0, "oil_whirl": 1.0}
@@ -92,11 +92,12 @@ class SommerfeldConsistencyLoss(nn.Module):
             raise ValueError(f"direction is {direction}, expected a number other than 0")
         if n_levels is not None:
             n_levels = check_count("n_levels", n_levels, minimum=2)
-        names = _class_names(fault_severity_order, classes)
+        listed = None if fault_severity_order is None else list(map(unwrap_scalar, fault_severity_order))
+        names = _class_names(listed, classes)
         default = [name for name in _DEFAULT_ORDER if name in names]
-        order = [class_index(key, names) for key in (default if fault_severity_order is None else fault_severity_order)]
-        if fault_severity_order is not None and (len(order) < 2 or len(set(order)) < len(order)):
-            raise ValueError(f"fault_severity_order is {fault_severity_order}, expected at least 2 different classes")
+        order = [class_index(key, names) for key in (default if listed is None else listed)]
+        if listed is not None and (len(order) < 2 or len(set(order)) < len(order)):
+            raise ValueError(f"fault_severity_order is {listed}, expected at least 2 different classes")
         directions = torch.tensor([_DIRECTIONS.get(name, 0.0) for name in names])
         directions[[index for index in order[1:] if not directions[index]]] = direction
         self.register_buffer("order", torch.tensor(order, dtype=torch.long), persistent=False)

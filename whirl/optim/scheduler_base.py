@@ -80,6 +80,10 @@ class Schedule(LRScheduler):
     def _adopt(self, group: dict[str, Any]) -> None:
         """Set what else a schedule stores for a parameter group."""
 
+    def state_dict(self) -> dict[str, Any]:
+        self._adopt_new_groups()
+        return super().state_dict()
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._adopt_new_groups()
         self._check_state(state_dict)

@@ -137,12 +137,7 @@ def create_onecycle_scheduler(
         ValueError: an argument is out of range, all `max_lr` are 0, or their number is not that of the parameter
             groups.
     """
-    if isinstance(max_lr, (list, tuple)):
-        peaks = [check_number("max_lr", lr, 0) for lr in max_lr]
-    else:
-        peak = check_number("max_lr", max_lr, 0, open_ends=True)
-        initial = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
-        peaks = [peak if lr or not any(initial) else 0.0 for lr in initial]
+    peaks = _peaks(optimizer, max_lr)
     if not any(peaks):
         raise ValueError(f"max_lr is {max_lr}, expected a peak > 0 for at least one parameter group")
     total_steps = check_count("total_steps", total_steps, MIN_ONECYCLE_STEPS)
@@ -155,6 +150,15 @@ def create_onecycle_scheduler(
         pct_start -= 1e-9  # torch divides 0 by 0 if the increase takes a single step
     has_momentum = not optimizer.defaults.keys().isdisjoint(("momentum", "betas"))
     return _OneCycle(optimizer, peaks, total_steps, pct_start=pct_start, cycle_momentum=has_momentum)
+
+
+def _peaks(optimizer: Optimizer, max_lr: Any) -> list[float]:
+    """Return the peak of each parameter group; groups with a learning rate of 0 beside others stay at 0."""
+    if isinstance(max_lr, (list, tuple)) or getattr(max_lr, "ndim", 0):
+        return [check_number("max_lr", lr, 0) for lr in max_lr]
+    peak = check_number("max_lr", max_lr, 0, open_ends=True)
+    initial = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
+    return [peak if lr or not any(initial) else 0.0 for lr in initial]
 
 
 def create_step_scheduler(optimizer: Optimizer, step_size: int = 10, gamma: float = 0.1) -> lr_scheduler.StepLR:

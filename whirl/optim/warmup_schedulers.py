@@ -60,7 +60,13 @@ class _InverseSqrt(_FactorSchedule):
 
 
 class _Constant(_FactorSchedule):
-    pass
+    def get_lr(self) -> list[Any]:
+        """Return the current learning rates, so that it can be chained and keeps what was changed meanwhile."""
+        self._adopt_new_groups()
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def _get_closed_form_lr(self) -> list[Any]:  # where a joined schedule begins
+        return self.base_lrs
 
 
 class WarmupCosineScheduler(_FactorSchedule):

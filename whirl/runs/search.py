@@ -38,7 +38,7 @@ from whirl.runs.search_text import format_candidate, format_count
 from whirl.runs.tracking import SearchLoggers
 from whirl.runs.trainers import make_trainer, tune_num_threads, validate_physics_terms
 from whirl.training.pinn_trainer import PINNTrainer
-from whirl.tuning.attempts import best_trial, candidates, is_intact
+from whirl.tuning.attempts import best_trial, candidates, enqueue_first, is_intact
 from whirl.tuning.storage import open_storage, redact_password
 from whirl.tuning.study import import_optuna, open_study
 from whirl.tuning.worker import run_trials
@@ -205,11 +205,7 @@ def _enqueue_defaults(study: Any, search: Search) -> None:
         logger.info("%s: outside the space, so the default settings are not tried", values)
         return
     if not study.get_trials(deepcopy=False):
-        study.enqueue_trial(defaults, user_attrs={"is_default": True})
-    # Workers that started at the same time may each have enqueued them: keep the first.
-    for duplicate in [trial for trial in study.get_trials(deepcopy=False) if "is_default" in trial.user_attrs][1:]:
-        if duplicate.state.name == "WAITING":
-            study._storage.set_trial_user_attr(duplicate._trial_id, "cancelled", True)
+        enqueue_first(study, defaults)
 
 
 def _make_loggers(search: Search, folder: SearchFolder, data: PreparedData) -> SearchLoggers:

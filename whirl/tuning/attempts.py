@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from whirl.tuning.storage import import_optuna, retry
 
@@ -35,6 +36,19 @@ def best_trial(trials: list[optuna.trial.FrozenTrial]) -> optuna.trial.FrozenTri
     raise ValueError(f"none of {len(trials)} candidates has a score; the first, {first.params}, failed: {cause}")
 
 
+def enqueue_first(study: optuna.Study, params: Mapping[str, Any]) -> None:
+    """Let a study try a candidate before others are drawn; only once if several workers or calls do so.
+
+    Example:
+        >>> study = import_optuna().create_study()
+        >>> for _ in range(2):
+        ...     enqueue_first(study, {"lr": 0.1})
+        >>> len(candidates(study))
+        1
+    """
+    retry(lambda: study.enqueue_trial(dict(params), user_attrs={"initial": dict(params)}, skip_if_exists=True))
+
+
 def list_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     """Return all intact trials of the study, retrying while the storage is unavailable."""
     n_scores = len(study.directions)
@@ -62,9 +76,9 @@ def is_intact(trial: optuna.trial.FrozenTrial, n_scores: int = 1) -> bool:
 def attempts_by_candidate(trials: list[optuna.trial.FrozenTrial]) -> list[list[optuna.trial.FrozenTrial]]:
     """Group trials by candidate, each group from the first attempt to the last.
 
-    If a trial was retried twice, because two workers queued a retry at the same time, only the earlier retry counts.
+    If two workers queued a retry or the same initial candidate at the same time, only the earlier trial counts.
     """
-    kept = [trial for trial in trials if "cancelled" not in trial.user_attrs]
+    kept = _without_repeated_initial([trial for trial in trials if "cancelled" not in trial.user_attrs])
     retries: dict[int, optuna.trial.FrozenTrial] = {}
     for trial in kept:
         if "retry_of" in trial.user_attrs:
@@ -74,6 +88,11 @@ def attempts_by_candidate(trials: list[optuna.trial.FrozenTrial]) -> list[list[o
         while (retried := retries.get(attempts[-1].number)) is not None:
             attempts.append(retried)
     return groups
+
+
+def _without_repeated_initial(trials: list[optuna.trial.FrozenTrial]) -> list[optuna.trial.FrozenTrial]:
+    initial = [trial.user_attrs.get("initial") for trial in trials]
+    return [trial for i, trial in enumerate(trials) if initial[i] is None or initial[i] not in initial[:i]]
 
 
 def should_retry(trial: optuna.trial.FrozenTrial) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whirl.tuning.attempts import best_trial
+from whirl.tuning.attempts import best_trial, enqueue_first
 from whirl.tuning.cross_validated_search import check_scorer
 from whirl.tuning.groups import check_no_specimen_in_both, specimen_ids
 from whirl.tuning.plots import plot_history, plot_importances
@@ -22,7 +22,7 @@ from whirl.tuning.spaces import full_spaces, preset_of, preset_optuna
 from whirl.tuning.study import Space, describe_space, import_optuna, open_study, param_importances
 from whirl.tuning.trial import WARM_UP, ReportToTrial, Trial
 from whirl.tuning.worker import run_trials, suggest_params
-from whirl.validation import check_name, unknown_name
+from whirl.validation import check_name, unknown_name, unwrap_scalar
 
 if TYPE_CHECKING:
     import optuna
@@ -57,7 +57,7 @@ class BayesianOptimizer:
     """
 
     def __init__(self, random_state: int = 42) -> None:
-        self.random_state = random_state
+        self.random_state = unwrap_scalar(random_state)
         self.study: optuna.Study | None = None
         self.trials: list[optuna.trial.FrozenTrial] = []
         self._score_label = "score"
@@ -267,10 +267,10 @@ class _Search:
 
     def _fitted(self, params: dict[str, Any], callbacks: list[Any]) -> Any:
         if not isinstance(self.space, Mapping):
-            _check_returned(self.model, params, self.fixed)
+            check_returned(self.model, params, self.fixed)
         estimator = build_estimator(self.model, {**self.fixed, **params}, self.seed)
         options: dict[str, Any] = {}
-        if getattr(estimator, "reports_epochs", False):  # the callbacks of other libraries have other protocols
+        if getattr(estimator, "reports_epochs", False) is True:  # the callbacks of other libraries have other protocols
             options = {"validation_data": (self.X_val, self.y_val), "callbacks": callbacks}
         estimator.fit(self.X_train, self.y_train, **options)
         return estimator
@@ -314,10 +314,10 @@ def _enqueue(study: optuna.Study | None, candidates: list[dict[str, Any]], space
         for name in params if searched is not None else ():
             check_name("searched parameter", name, searched or ())
         if study is not None:
-            study.enqueue_trial(params, skip_if_exists=True)
+            enqueue_first(study, params)
 
 
-def _check_returned(model: Any, params: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
+def check_returned(model: Any, params: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
     """Raise `TypeError`, which ends the search, if a space function returned a name that is no parameter."""
     try:
         _check_parameters(model, params, fixed)

@@ -12,7 +12,7 @@ import numpy as np
 from whirl.tuning.groups import check_disjoint, specimen_ids
 from whirl.tuning.limits import Limits
 from whirl.tuning.results import check_parameter_names, plain, table_of_cv_results, table_of_fold_scores
-from whirl.validation import check_count, check_name, unknown_name
+from whirl.validation import check_count, check_name, unknown_name, unwrap_scalar
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -48,8 +48,8 @@ class CrossValidatedSearch:
     """
 
     def __init__(self, random_state: int = 42, n_jobs: int = -1, verbose: int = 2) -> None:
-        self.random_state = random_state
-        self.n_jobs = n_jobs
+        self.random_state = unwrap_scalar(random_state)
+        self.n_jobs = unwrap_scalar(n_jobs)
         self.verbose = verbose
         self.searched: Any = None
         self._score_label = "mean score"
@@ -100,7 +100,6 @@ class CrossValidatedSearch:
         """Cross-validate the candidates of `make(estimator, **options)`, and fit the best one to all data."""
         from sklearn.base import is_regressor
 
-        self.searched = None  # after a failed search there are no results
         check_parameters(model, names)
         refit = check_scores(model, options.scoring, options.refit)
         limits = _limits_of(options)
@@ -316,6 +315,7 @@ def _splitter(cv: Any, labels: np.ndarray, ids: np.ndarray | None, classifier: b
     """Return the splitter of a number of folds, shuffled if there is a seed, or the caller's own."""
     from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold, check_cv
 
+    cv = unwrap_scalar(cv)
     is_number = isinstance(cv, int | np.integer) and not isinstance(cv, bool)
     if not is_number and seed is not None:
         raise ValueError(f"n_repeats is above 1, but cv is {cv!r}, expected a number of folds")

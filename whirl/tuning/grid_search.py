@@ -86,6 +86,7 @@ class GridSearchOptimizer(CrossValidatedSearch):
         """
         from whirl.tuning.limited_search import LimitedGridSearch
 
+        self.searched = None  # after a failed search there are no results
         grids = full_spaces(model, preset_grid(preset_of(model)) if param_grid is None else param_grid)
         make = partial(LimitedGridSearch, param_grid=grids)
         options = SearchOptions(cv, scoring, groups, refit, n_repeats, timeout_s, patience)

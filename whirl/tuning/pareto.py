@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whirl.tuning.bayesian_optimizer import build_estimator, resolved_space
+from whirl.tuning.bayesian_optimizer import build_estimator, check_returned, resolved_space
 from whirl.tuning.cross_validated_search import check_scorer
 from whirl.tuning.plots import plot_pareto
 from whirl.tuning.results import results_table
+from whirl.tuning.spaces import full_spaces
 from whirl.tuning.storage import import_optuna
 from whirl.tuning.study import Space, describe_space
 from whirl.tuning.worker import CANDIDATE_ERRORS, suggest_params
@@ -98,7 +99,7 @@ class ParetoOptimizer:
         optuna = import_optuna()
         self.study = None  # after a failed search there are no results
         check_scorer(scoring)
-        model, fixed = model_class, dict(fixed_params or {})
+        model, fixed = model_class, full_spaces(model_class, dict(fixed_params or {}))
         space = resolved_space(model, param_space, fixed)
         describe_space(space)
         measure = latency_s if cost is None else cost
@@ -106,7 +107,10 @@ class ParetoOptimizer:
         def objectives(trial: optuna.Trial) -> tuple[float, float]:
             from sklearn.metrics import check_scoring
 
-            estimator = build_estimator(model, {**fixed, **suggest_params(space, trial)}, self.random_state)
+            params = suggest_params(space, trial)
+            if not isinstance(space, Mapping):
+                check_returned(model, params, fixed)
+            estimator = build_estimator(model, {**fixed, **params}, self.random_state)
             estimator.fit(X_train, y_train)
             scorer: Any = check_scoring(estimator, scoring)
             return float(scorer(estimator, X_val, y_val)), float(measure(estimator, X_val))

@@ -92,6 +92,7 @@ class RandomSearchOptimizer(CrossValidatedSearch):
 
         from whirl.tuning.limited_search import LimitedRandomSearch
 
+        self.searched = None  # after a failed search there are no results
         n_iter = check_count("n_iter", n_iter)
         spaces = full_spaces(model, preset_distributions(preset_of(model)) if param_dist is None else param_dist)
         if isinstance(spaces, Mapping) and not any(hasattr(values, "rvs") for values in spaces.values()):

@@ -212,6 +212,8 @@ def preset(name: str) -> dict[str, Space]:
 def preset_of(model: Any) -> str:
     """Return the name of the preset of an estimator or of its class; a pipeline has that of its last step.
 
+    A subclass of an estimator with a preset has the same one.
+
     Raises:
         ValueError: the estimator has none; the message lists the estimators that have one.
 
@@ -220,14 +222,26 @@ def preset_of(model: Any) -> str:
         >>> preset_of(SVC), preset_of(new_model("SVM")), preset_of(new_model("wdcnn"))
         ('SVM', 'SVM', 'wdcnn')
     """
-    last = model.steps[-1][1] if hasattr(model, "steps") else model
-    name = (last if isinstance(last, type) else type(last)).__name__
-    if name == "SignalClassifier":
+    _, last = _last_step(model)
+    kinds = [kind.__name__ for kind in (last if isinstance(last, type) else type(last)).__mro__]
+    if "SignalClassifier" in kinds:
         return getattr(last, "model", "cnn1d")
-    if name not in _CLASSES:
+    name = next((name for name in kinds if name in _CLASSES), None)
+    if name is None:
         known = ", ".join([*_CLASSES, "SignalClassifier"])
-        raise ValueError(f"{name} has no default search space, only {known} have one; give the parameters to search")
+        raise ValueError(
+            f"{kinds[0]} has no default search space, only {known} have one; give the parameters to search"
+        )
     return _CLASSES[name]
+
+
+def _last_step(model: Any) -> tuple[str, Any]:
+    """Return the last step of a pipeline, also of a nested one, and the prefix of its parameters."""
+    prefix = ""
+    while hasattr(model, "steps"):
+        name, model = model.steps[-1]
+        prefix += f"{name}__"
+    return prefix, model
 
 
 def full_spaces(model: Any, space: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Any:
@@ -246,8 +260,8 @@ def full_spaces(model: Any, space: Mapping[str, Any] | Sequence[Mapping[str, Any
         return space
     if not isinstance(space, Mapping):
         return [full_spaces(model, part) for part in space]
-    known, last = model.get_params(), model.steps[-1][0]
-    full = {name: f"{last}__{name}" if name not in known else name for name in space}
+    known, (prefix, _) = model.get_params(), _last_step(model)
+    full = {name: f"{prefix}{name}" if name not in known else name for name in space}
     return {full[name] if full[name] in known else name: values for name, values in space.items()}
 
 

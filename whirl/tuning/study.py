@@ -60,7 +60,7 @@ def open_study(
     optuna = import_optuna()
     _check_kind("pruner", pruner, optuna.pruners.BasePruner, PRUNERS)
     _check_kind("sampler", sampler, optuna.samplers.BaseSampler, ())
-    check_count("seed", seed, minimum=0)
+    seed = check_count("seed", seed, minimum=0)
     if not is_main_process():
         return None
     given: Any = storage

@@ -34,6 +34,7 @@ from whirl.tuning.process import has_exited, this_process
 from whirl.tuning.storage import import_optuna, retry, storage_errors
 from whirl.tuning.study import Space, describe_space
 from whirl.tuning.trial import Outcome, Trial
+from whirl.validation import check_count
 
 if TYPE_CHECKING:
     import optuna
@@ -102,10 +103,10 @@ def run_trials(
         >>> len(trials), round(best_trial(trials).value, 1) + 0.0
         (20, 0.0)
     """
-    if n_trials < 1 or not 0 < heartbeat_s < grace_s:
+    n_trials = check_count("n_trials", n_trials)
+    if not 0 < heartbeat_s < grace_s:
         raise ValueError(
-            f"n_trials is {n_trials}, heartbeat_s {heartbeat_s:g} and grace_s {grace_s:g}, expected n_trials >= 1 and "
-            "0 < heartbeat_s < grace_s"
+            f"heartbeat_s is {heartbeat_s:g} and grace_s is {grace_s:g}, expected 0 < heartbeat_s < grace_s"
         )
     if isinstance(space, Mapping):
         describe_space(space)
