@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+_MAX_IMPLIED_CLASSES = 10_000
+
 
 def unwrap_scalar(value: Any) -> Any:
     """Return the Python number in a NumPy scalar or in a zero-dimensional array or tensor.
@@ -131,6 +133,24 @@ def nearest_name(name: Any, known: Collection[str]) -> str | None:
         'epochs'
     """
     return next(iter(difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)), None)
+
+
+def implied_num_classes(highest: int) -> int:
+    """Return the number of classes that the largest label implies, if it was not given.
+
+    Raises:
+        ValueError: the label is more likely a name, such as a date, than an index.
+
+    Example:
+        >>> implied_num_classes(2)
+        3
+    """
+    if highest >= _MAX_IMPLIED_CLASSES:
+        raise ValueError(
+            f"labels range up to {highest}, expected class indices below {_MAX_IMPLIED_CLASSES}; number the classes "
+            "with np.unique(labels, return_inverse=True), or give num_classes"
+        )
+    return highest + 1
 
 
 def check_floating(name: str, tensor: Any) -> None:

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whirl.losses.checks import implied_num_classes
-from whirl.validation import check_number
+from whirl.validation import check_number, implied_num_classes
 
 
 def invalidate_mixed_metadata(metadata: dict[str, Any], n_samples: int) -> dict[str, Any]:

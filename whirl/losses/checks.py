@@ -12,8 +12,6 @@ from whirl.validation import check_name, unwrap_scalar
 
 Reduction = Literal["none", "mean", "sum"]
 
-_MAX_IMPLIED_CLASSES = 10_000
-
 
 def check_non_negative(value: Any, name: str) -> float:
     """Validate a finite number >= 0.
@@ -91,24 +89,6 @@ def check_ignore_index(ignore_index: int | None) -> int | None:
     if index is not None and (isinstance(index, bool) or not isinstance(index, Integral)):
         raise TypeError(f"ignore_index is {ignore_index!r}, expected an integer or None")
     return None if index is None else int(index)
-
-
-def implied_num_classes(highest: int) -> int:
-    """Return the number of classes that the largest label implies, if it was not given.
-
-    Raises:
-        ValueError: the label is more likely a name, such as a date, than an index.
-
-    Example:
-        >>> implied_num_classes(2)
-        3
-    """
-    if highest >= _MAX_IMPLIED_CLASSES:
-        raise ValueError(
-            f"labels range up to {highest}, expected class indices below {_MAX_IMPLIED_CLASSES}; number the classes "
-            "with np.unique(labels, return_inverse=True), or give num_classes"
-        )
-    return highest + 1
 
 
 def copy_class_weights(weights: Tensor | None, name: str) -> Tensor | None:

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from whirl.losses.checks import check_ignore_index, implied_num_classes
-from whirl.validation import check_number, unwrap_scalar
+from whirl.losses.checks import check_ignore_index
+from whirl.validation import check_number, implied_num_classes, unwrap_scalar
 
 Labels = NDArray[Any] | Sequence[int] | Tensor
 
