@@ -6,14 +6,15 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from tests.commands import Command
 from whirl.cli.main import app
 from whirl.data.dataset import load_dataset, save_dataset
 from whirl.data.resampling import resample
@@ -36,7 +37,6 @@ QUICK = [
 ]
 
 STAMP = 'class="stamp"'
-ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 def whirl(*arguments):
@@ -56,8 +56,7 @@ def simulated(tmp_path_factory):
 @pytest.fixture(scope="session")
 def run(simulated, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
-    command = [sys.executable, "-m", "whirl", "train", str(simulated), *QUICK, "--out", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, env=ONE_THREAD)
+    done = Command("train", simulated, *QUICK, "--out", folder, log_folder=folder.parent).wait()
     assert done.returncode == 0, done.stderr
     assert f"report: {folder}" in done.stdout
     return folder
@@ -318,22 +317,19 @@ def test_split_with_leakage_requires_an_option_and_is_stamped(simulated, tmp_pat
 def test_resume_after_ctrl_c_matches_uninterrupted_run(simulated, tmp_path):
     import torch
 
-    arguments = [str(simulated), *QUICK[2:], "--epochs", "20"]
-    command = [sys.executable, "-m", "whirl", "train", *arguments, "--out", str(tmp_path / "interrupted")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ONE_THREAD)
-    for line in process.stderr:
-        if line.startswith("epoch 2/"):
-            process.send_signal(signal.SIGINT)
-            break
-    stdout, stderr = process.communicate(timeout=240)
-    assert process.returncode == 130, stderr
-    assert "--resume" in stdout
-    assert "Traceback" not in stderr
-    for extra in (["--resume", "--out", tmp_path / "interrupted"], [*arguments, "--out", tmp_path / "uninterrupted"]):
-        subprocess.run(
-            [sys.executable, "-m", "whirl", "train", *map(str, extra)],
-            check=True, capture_output=True, env=ONE_THREAD,
-        )  # fmt: skip
+    arguments = ["train", simulated, *QUICK[2:], "--epochs", "20"]
+    process = Command(*arguments, "--out", tmp_path / "interrupted", log_folder=tmp_path)
+    while process.is_running and "\nepoch 2/" not in process.read()[1]:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGINT)
+    done = process.wait()
+    assert done.returncode == 130, done.stderr
+    assert "--resume" in done.stdout
+    assert "Traceback" not in done.stderr
+    resumed = Command("train", "--resume", "--out", tmp_path / "interrupted", log_folder=tmp_path)
+    uninterrupted = Command(*arguments, "--out", tmp_path / "uninterrupted", log_folder=tmp_path)
+    for done in (resumed.wait(), uninterrupted.wait()):
+        assert done.returncode == 0, done.stderr
     weights = [
         torch.load(tmp_path / name / "checkpoints" / "last.pt", weights_only=True)["training"]["model"]
         for name in ("interrupted", "uninterrupted")

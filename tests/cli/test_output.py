@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from tests.commands import Command
 from whirl.data.recording import Recording
 from whirl.evaluation.prediction import Predictions
 from whirl.runs.evaluation import predictions_table
@@ -28,15 +29,9 @@ def folder(tmp_path_factory):
     return path
 
 
-def whirl(folder, arguments, encoding, **options):
-    environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "OMP_NUM_THREADS": "1"}
-    command = [
-        sys.executable,
-        "-m",
-        "whirl",
-        *(str(folder / word) if word in ("data", "runs/") else word for word in arguments),
-    ]
-    return subprocess.run(command, env=environment, stderr=subprocess.PIPE, **options)
+def whirl(folder, arguments, encoding="utf-8"):
+    words = [folder / word if word in ("data", "runs/") else word for word in arguments]
+    return Command(*words, log_folder=folder, encoding=encoding).wait()
 
 
 @pytest.mark.parametrize(
@@ -53,16 +48,18 @@ def whirl(folder, arguments, encoding, **options):
     ids=["help-ascii", "help-cp1252", "inspect", "runs", "schedule", "predict", "usage"],
 )
 def test_output_does_not_fail_for_characters_that_the_encoding_lacks(arguments, encoding, code, folder):
-    done = whirl(folder, arguments, encoding, stdout=subprocess.PIPE)
+    done = whirl(folder, arguments, encoding)
     assert done.returncode == code, done.stderr
-    assert b"Traceback" not in done.stderr
-    assert done.stderr.startswith(b"whirl: ") if code else done.stdout
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("whirl: ") if code else done.stdout
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals exist on POSIX only")
 def test_table_on_a_terminal_does_not_fail_either(folder):
     terminal, end = os.openpty()
-    done = whirl(folder, ["runs", "runs/"], "ascii", stdout=end)
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-m", "whirl", "runs", str(folder / "runs")]
+    done = subprocess.run(command, env=environment, stdout=end, stderr=subprocess.PIPE)
     os.close(end)
     output = os.read(terminal, 100_000)
     os.close(terminal)
@@ -75,10 +72,10 @@ def test_runs_leaves_out_folders_that_cannot_be_read(folder):
     other.mkdir()
     (other / "config.yaml").write_text("x: 1\n")
     (other / "data.json").write_text("{}")
-    done = whirl(folder, ["runs", "runs/"], "utf-8", stdout=subprocess.PIPE)
+    done = whirl(folder, ["runs", "runs/"])
     assert done.returncode == 0, done.stderr
-    assert b"another tool: left out, not readable as a run folder" in done.stderr
-    assert b"wdcnn" in done.stdout
+    assert "another tool: left out, not readable as a run folder" in done.stderr
+    assert "wdcnn" in done.stdout
 
 
 def test_labels_cannot_control_the_terminal(tmp_path):
@@ -87,14 +84,14 @@ def test_labels_cannot_control_the_terminal(tmp_path):
         np.savez(tmp_path / f"{index}\x1b[2J.npz", vibration=rng.normal(size=9000), fs=12_000.0)
         with (tmp_path / "manifest.csv").open("a", encoding="utf-8") as file:
             file.write("file,label\n" * (index == 0) + f"{index}\x1b[2J.npz,{label}\n")
-    done = whirl(tmp_path, ["inspect", str(tmp_path)], "utf-8", stdout=subprocess.PIPE)
-    assert b"\\x1b[31mred\\x1b]0;title\\x07" in done.stdout
-    assert rb"=2+5\u202e" in done.stdout
+    done = whirl(tmp_path, ["inspect", tmp_path])
+    assert "\\x1b[31mred\\x1b]0;title\\x07" in done.stdout
+    assert r"=2+5\u202e" in done.stdout
     (tmp_path / "0\x1b[2J.npz").write_bytes(b"damaged")
-    failed = whirl(tmp_path, ["train", str(tmp_path)], "utf-8", stdout=subprocess.PIPE)
+    failed = whirl(tmp_path, ["train", tmp_path])
     assert failed.returncode == 2
-    assert rb"0\x1b[2J.npz" in failed.stderr
-    assert not {0x1B, 0x07} & {*done.stdout, *done.stderr, *failed.stdout, *failed.stderr}
+    assert r"0\x1b[2J.npz" in failed.stderr
+    assert not {"\x1b", "\x07"} & {*done.stdout, *done.stderr, *failed.stdout, *failed.stderr}
 
 
 def test_spreadsheets_do_not_run_labels():

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import Command
+
 PLUGIN = '''
 """Registers an entry in every registry of whirl."""
 
@@ -151,9 +153,13 @@ def package(tmp_path_factory):
 
 
 def whirl(*arguments, cwd, path=None):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"} | ({"PYTHONPATH": str(path)} if path else {})
+    return Command(*arguments, log_folder=cwd, cwd=cwd, path=path).wait()
+
+
+def installed_whirl(*arguments, cwd):
+    """Run the script that an installer writes, whose interpreter does not search the working directory."""
     command = [str(Path(sys.executable).with_name("whirl")), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    return subprocess.run(command, cwd=cwd, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +224,7 @@ def test_imported_module_is_used_from_every_registry(module, recordings, tmp_pat
     done = whirl("train", recordings, "--import", "tiny_plugin", *OPTIONS, "--out", "run", cwd=tmp_path)
     check_run(tmp_path / "run", done)
     file = next(recordings.rglob("*.tiny"))
-    done = whirl("predict", "run", file, cwd=tmp_path)
+    done = installed_whirl("predict", "run", file, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (tmp_path / "tiny_plugin.py").unlink()
     done = whirl("predict", "run", file, cwd=tmp_path)

@@ -21,6 +21,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from tests.commands import Command
 from whirl.cli.main import app
 from whirl.data.dataset import load_dataset, save_dataset
 from whirl.data.simulation import simulate
@@ -345,13 +346,12 @@ def test_interrupted_trial_is_run_again_on_resume(data, tmp_path):
 def test_trial_of_a_killed_worker_is_run_by_another(data, tmp_path):
     storage = tmp_path / "study.log"
     search = ["search", data, *LONG, "--trials", 3, "--storage", storage]
-    command = [sys.executable, "-m", "whirl", *map(str, search), "--out", str(tmp_path / "killed")]
-    worker = subprocess.Popen(command, env=ONE_THREAD, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    worker = Command(*search, "--out", tmp_path / "killed", log_folder=tmp_path)
     wait_for_trial(storage, 0)
 
     def kill():
         wait_for_trial(storage, 1)
-        worker.kill()
+        os.kill(worker.pid, signal.SIGKILL)
 
     threading.Thread(target=kill, daemon=True).start()
     done = whirl(*search, "--out", tmp_path / "running")
@@ -359,7 +359,7 @@ def test_trial_of_a_killed_worker_is_run_by_another(data, tmp_path):
     assert "3 trials: 3 finished" in done.stdout
     table = table_of(tmp_path / "running")
     assert not table.duplicated(["lr", "batch_size", "weight_decay"]).any()
-    assert worker.wait() == -signal.SIGKILL
+    assert worker.wait().returncode == -signal.SIGKILL
     again = whirl(
         "search", "--resume", "--out", tmp_path / "killed"
     )  # all trials have ended; it writes the same results
