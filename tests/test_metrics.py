@@ -267,3 +267,42 @@ def test_updates_on_gpu_do_not_synchronize_and_compute_checks_labels():
     tracker.update(predictions, targets + 1)
     with pytest.raises(ValueError, match="are outside"):
         tracker.compute()
+
+
+UNLABELED = [-1, 0, 3]  # a label out of range, one of the classes, and one beyond
+
+
+@pytest.mark.parametrize("ignore_index", UNLABELED)
+@pytest.mark.parametrize("num_classes", [3, None])
+def test_windows_without_a_label_are_left_out(ignore_index, num_classes):
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(60, 3)), rng.integers(0, 3, 60)
+    labels[::4] = ignore_index
+    kept = labels != ignore_index
+    tracker, expected = MetricsTracker(num_classes, ignore_index=ignore_index), MetricsTracker(num_classes)
+    for part in (slice(0, 25), slice(25, 60)):
+        tracker.update(logits[part], labels[part])
+    expected.update(logits[kept], labels[kept])
+    assert tracker.compute() == expected.compute()
+    assert np.array_equal(tracker.confusion_matrix(), expected.confusion_matrix())
+    arguments = {
+        compute_accuracy: (),
+        compute_f1_score: ("weighted",),
+        compute_top_k_accuracy: (2,),
+        compute_per_class_metrics: (3,),
+    }
+    for compute, others in arguments.items():
+        found = compute(logits, labels, *others, ignore_index=ignore_index)
+        assert found == compute(logits[kept], labels[kept], *others)
+
+
+def test_batch_without_any_label_has_no_metrics():
+    with pytest.raises(ValueError, match="there are no predictions"):
+        compute_accuracy([0, 1], [-1, -1], ignore_index=-1)
+    assert not compute_confusion_matrix([0, 1], [-1, -1], 2, ignore_index=-1).any()
+    tracker = MetricsTracker(2, ignore_index=-1)
+    tracker.update([0, 1], [-1, -1])
+    with pytest.raises(ValueError, match="there are no predictions"):
+        tracker.compute()
+    with pytest.raises(TypeError, match=r"ignore_index is 0\.5, expected an integer or None"):
+        MetricsTracker(2, ignore_index=0.5)

@@ -1,7 +1,8 @@
 """Classification metrics, accumulated on the device; they agree with scikit-learn.
 
 Predictions are labels `[B]` or logits `[B, K]`; targets are labels `[B]` or class weights `[B, K]` (soft targets).
-Inputs with a class axis are reduced by argmax. Torch tensors, NumPy arrays and lists are accepted.
+Inputs with a class axis are reduced by argmax. Torch tensors, NumPy arrays and lists are accepted. Windows whose target
+is `ignore_index` have no label and are left out; by default no label is ignored.
 
 With the true positives TP, false positives FP and false negatives FN of a class:
 
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from whirl.validation import check_count, check_name
+from whirl.validation import check_count, check_ignore_index, check_name
 
 Average = Literal["macro", "micro", "weighted"]
 
@@ -33,8 +34,10 @@ class MetricsTracker:
 
     Args:
         num_classes: number of classes K, with labels in 0..K-1. None accepts any integers as labels.
+        ignore_index: label of windows without a label, which are left out; None if there are none.
 
     Raises:
+        TypeError: `ignore_index` is not an integer.
         ValueError: `num_classes` is below 1.
 
     Example:
@@ -45,8 +48,9 @@ class MetricsTracker:
         {'accuracy': 0.75, 'precision': 0.833, 'recall': 0.833, 'f1_score': 0.778}
     """
 
-    def __init__(self, num_classes: int | None = None) -> None:
+    def __init__(self, num_classes: int | None = None, *, ignore_index: int | None = None) -> None:
         self.num_classes = None if num_classes is None else check_count("num_classes", num_classes)
+        self.ignore_index = check_ignore_index(ignore_index)
         self.reset()
 
     def reset(self) -> None:
@@ -70,7 +74,7 @@ class MetricsTracker:
         if self.num_classes is None:
             self._label_pairs.append(torch.stack((true, predicted)))
             return
-        counts = _padded_counts(predicted, true, self.num_classes)
+        counts = _padded_counts(predicted, true, self.num_classes, self.ignore_index)
         if counts.is_cpu:
             _remove_padding(counts.numpy())
         self._counts = counts if self._counts is None else self._counts.to(counts.device).add_(counts)
@@ -104,7 +108,8 @@ class MetricsTracker:
         if self._counts is not None:
             confusion = _remove_padding(self._counts.cpu().numpy())
         elif self._label_pairs:
-            labels, ranks = torch.unique(torch.cat(self._label_pairs, dim=1).cpu(), return_inverse=True)
+            pairs = torch.cat(self._label_pairs, dim=1).cpu()
+            labels, ranks = torch.unique(pairs[:, _is_labeled(pairs[0], self.ignore_index)], return_inverse=True)
             confusion = _remove_padding(_padded_counts(ranks[1], ranks[0], len(labels)).numpy())
         else:
             confusion = np.zeros((0, 0), dtype=np.int64)
@@ -113,12 +118,13 @@ class MetricsTracker:
         return confusion
 
 
-def compute_accuracy(predictions: Any, targets: Any) -> float:
+def compute_accuracy(predictions: Any, targets: Any, *, ignore_index: int | None = None) -> float:
     """Compute the fraction of correct predictions, in [0, 1].
 
     Args:
         predictions: labels `[B]` or logits `[B, K]`.
         targets: labels `[B]` or class weights `[B, K]`.
+        ignore_index: label of windows without a label, which are excluded; None if there are none.
 
     Raises:
         TypeError: one-dimensional input is not of integers.
@@ -129,17 +135,21 @@ def compute_accuracy(predictions: Any, targets: Any) -> float:
         0.75
     """
     predicted, true = _label_pair(predictions, targets)
-    _check_not_empty(true)
-    return float((predicted == true).double().mean())
+    is_labeled = _is_labeled(true, check_ignore_index(ignore_index))
+    _check_not_empty(true[is_labeled])
+    return float((predicted == true)[is_labeled].double().mean())
 
 
-def compute_f1_score(predictions: Any, targets: Any, average: Average = "macro") -> float:
+def compute_f1_score(
+    predictions: Any, targets: Any, average: Average = "macro", *, ignore_index: int | None = None
+) -> float:
     """Compute the F1 score, averaged over classes, in [0, 1].
 
     Args:
         predictions: labels `[B]` or logits `[B, K]`.
         targets: labels `[B]` or class weights `[B, K]`.
         average: how to average over classes: `'macro'`, `'micro'` or `'weighted'`.
+        ignore_index: label of windows without a label, which are excluded; None if there are none.
 
     Raises:
         TypeError: one-dimensional input is not of integers.
@@ -149,18 +159,21 @@ def compute_f1_score(predictions: Any, targets: Any, average: Average = "macro")
         >>> round(compute_f1_score([0, 1, 1], [0, 1, 2]), 3)  # (1 + 2/3 + 0) / 3
         0.556
     """
-    tracker = MetricsTracker()
+    tracker = MetricsTracker(ignore_index=ignore_index)
     tracker.update(predictions, targets)
     return tracker.compute(average)["f1_score"]
 
 
-def compute_confusion_matrix(predictions: Any, targets: Any, num_classes: int) -> NDArray[np.int64]:
+def compute_confusion_matrix(
+    predictions: Any, targets: Any, num_classes: int, *, ignore_index: int | None = None
+) -> NDArray[np.int64]:
     """Compute the confusion matrix.
 
     Args:
         predictions: labels `[B]` or logits `[B, K]`.
         targets: labels `[B]` or class weights `[B, K]`.
         num_classes: number of classes K, >= 1.
+        ignore_index: label of windows without a label, which are excluded; None if there are none.
 
     Returns:
         `[K, K]`, with true classes as rows and predicted classes as columns; all zero without samples.
@@ -175,16 +188,19 @@ def compute_confusion_matrix(predictions: Any, targets: Any, num_classes: int) -
                [0, 1]])
     """
     num_classes = check_count("num_classes", num_classes)
-    return _remove_padding(_padded_counts(*_label_pair(predictions, targets), num_classes).cpu().numpy())
+    predicted, true = _label_pair(predictions, targets)
+    counts = _padded_counts(predicted, true, num_classes, check_ignore_index(ignore_index))
+    return _remove_padding(counts.cpu().numpy())
 
 
-def compute_top_k_accuracy(logits: Any, targets: Any, k: int = 5) -> float:
+def compute_top_k_accuracy(logits: Any, targets: Any, k: int = 5, *, ignore_index: int | None = None) -> float:
     """Compute the fraction of samples whose true class is among the k largest logits, in [0, 1].
 
     Args:
         logits: `[B, K]`.
         targets: labels `[B]` or class weights `[B, K]`.
         k: number of logits to consider, >= 1; limited to the number of classes.
+        ignore_index: label of windows without a label, which are excluded; None if there are none.
 
     Raises:
         ValueError: `logits` is not `[B, K]`, the lengths differ, a target is outside 0..K-1, there are no samples, or
@@ -200,6 +216,8 @@ def compute_top_k_accuracy(logits: Any, targets: Any, k: int = 5) -> float:
     k = check_count("k", k)
     true = _labels(targets, "targets").to(scores.device)
     _check_same_length(scores, true)
+    is_labeled = _is_labeled(true, check_ignore_index(ignore_index))
+    scores, true = scores[is_labeled], true[is_labeled]
     _check_not_empty(true)
     n_classes = scores.shape[1]
     if not 0 <= int(true.min()) <= int(true.max()) < n_classes:
@@ -208,13 +226,16 @@ def compute_top_k_accuracy(logits: Any, targets: Any, k: int = 5) -> float:
     return float((top == true[:, None]).any(dim=1).double().mean())
 
 
-def compute_per_class_metrics(predictions: Any, targets: Any, num_classes: int) -> dict[int, dict[str, float]]:
+def compute_per_class_metrics(
+    predictions: Any, targets: Any, num_classes: int, *, ignore_index: int | None = None
+) -> dict[int, dict[str, float]]:
     """Compute precision, recall, F1 score and the number of targets of each class.
 
     Args:
         predictions: labels `[B]` or logits `[B, K]`.
         targets: labels `[B]` or class weights `[B, K]`.
         num_classes: number of classes K, >= 1.
+        ignore_index: label of windows without a label, which are excluded; None if there are none.
 
     Returns:
         `{class: {'precision', 'recall', 'f1_score', 'support'}}` for every class 0..K-1; the first three are in
@@ -228,7 +249,7 @@ def compute_per_class_metrics(predictions: Any, targets: Any, num_classes: int) 
         >>> compute_per_class_metrics([0, 0], [0, 1], num_classes=2)[0]
         {'precision': 0.5, 'recall': 1.0, 'f1_score': 0.6666666666666666, 'support': 1}
     """
-    counts = _ClassCounts(compute_confusion_matrix(predictions, targets, num_classes))
+    counts = _ClassCounts(compute_confusion_matrix(predictions, targets, num_classes, ignore_index=ignore_index))
     columns = (counts.precision, counts.recall, counts.f1_score, counts.true)
     names = ("precision", "recall", "f1_score", "support")
     rows = zip(*(column.tolist() for column in columns), strict=True)
@@ -290,6 +311,11 @@ def _labels(values: Any, name: str) -> torch.Tensor:
     return labels.long()
 
 
+def _is_labeled(true: torch.Tensor, ignore_index: int | None) -> torch.Tensor:
+    """Return which windows have a label, `[B]`."""
+    return torch.ones_like(true, dtype=torch.bool) if ignore_index is None else true != ignore_index
+
+
 def _check_same_length(predicted: torch.Tensor, true: torch.Tensor) -> None:
     if len(predicted) != len(true):
         raise ValueError(f"there are {len(predicted)} predictions, but {len(true)} targets")
@@ -300,7 +326,9 @@ def _check_not_empty(labels: torch.Tensor) -> None:
         raise ValueError("there are no predictions, expected at least one")
 
 
-def _padded_counts(predicted: torch.Tensor, true: torch.Tensor, num_classes: int) -> torch.Tensor:
+def _padded_counts(
+    predicted: torch.Tensor, true: torch.Tensor, num_classes: int, ignore_index: int | None = None
+) -> torch.Tensor:
     """Compute confusion counts `[K+2, K+2]`, whose outer rows and columns count labels outside 0..K-1.
 
     Out-of-range labels are thus detected without reading them here, and not counted for another class. In contrast to
@@ -309,7 +337,7 @@ def _padded_counts(predicted: torch.Tensor, true: torch.Tensor, num_classes: int
     size = num_classes + 2
     index = torch.add(predicted.clamp(-1, num_classes), true.clamp(-1, num_classes), alpha=size).add_(size + 1)
     counts = torch.zeros(size * size, dtype=torch.int64, device=index.device)
-    return counts.scatter_add_(0, index, torch.ones_like(index)).view(size, size)
+    return counts.scatter_add_(0, index, _is_labeled(true, ignore_index).long()).view(size, size)
 
 
 def _remove_padding(counts: NDArray[np.int64]) -> NDArray[np.int64]:

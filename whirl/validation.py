@@ -135,6 +135,21 @@ def nearest_name(name: Any, known: Collection[str]) -> str | None:
     return next(iter(difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)), None)
 
 
+def check_ignore_index(ignore_index: int | None) -> int | None:
+    """Validate the label of windows without a label.
+
+    Returns:
+        The label as a Python int, or None.
+
+    Raises:
+        TypeError: it is not an integer.
+    """
+    index = unwrap_scalar(ignore_index)
+    if index is not None and (isinstance(index, bool) or not isinstance(index, Integral)):
+        raise TypeError(f"ignore_index is {ignore_index!r}, expected an integer or None")
+    return None if index is None else int(index)
+
+
 def implied_num_classes(highest: int) -> int:
     """Return the number of classes that the largest label implies, if it was not given.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, Literal
 
 from torch import Tensor
@@ -74,21 +74,6 @@ def check_reduction(reduction: str) -> None:
         ValueError: the name is not `'none'`, `'mean'` or `'sum'`.
     """
     check_name("reduction", reduction, ("none", "mean", "sum"))
-
-
-def check_ignore_index(ignore_index: int | None) -> int | None:
-    """Validate the label of windows without a label.
-
-    Returns:
-        The label as a Python int, or None.
-
-    Raises:
-        TypeError: it is not an integer.
-    """
-    index = unwrap_scalar(ignore_index)
-    if index is not None and (isinstance(index, bool) or not isinstance(index, Integral)):
-        raise TypeError(f"ignore_index is {ignore_index!r}, expected an integer or None")
-    return None if index is None else int(index)
 
 
 def copy_class_weights(weights: Tensor | None, name: str) -> Tensor | None:

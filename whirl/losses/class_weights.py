@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from whirl.losses.checks import check_ignore_index
-from whirl.validation import check_number, implied_num_classes, unwrap_scalar
+from whirl.validation import check_ignore_index, check_number, implied_num_classes, unwrap_scalar
 
 Labels = NDArray[Any] | Sequence[int] | Tensor
 

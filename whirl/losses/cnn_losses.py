@@ -18,7 +18,6 @@ from whirl._display import format_attributes
 from whirl.losses.checks import (
     Reduction,
     check_gamma,
-    check_ignore_index,
     check_non_negative,
     check_reduction,
     check_smoothing,
@@ -30,7 +29,7 @@ from whirl.losses.imbalanced import LogitAdjustedCrossEntropy
 from whirl.losses.losses import focal_loss, smoothed_cross_entropy, sum_of_weights
 from whirl.losses.multilabel import MultilabelBCELoss
 from whirl.losses.ordinal import RankedProbabilityLoss
-from whirl.validation import check_name
+from whirl.validation import check_ignore_index, check_name
 
 
 class CrossEntropyLoss(nn.Module):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from whirl._display import format_attributes
-from whirl.losses.checks import Reduction, check_ignore_index, check_non_negative, check_reduction, copy_class_weights
+from whirl.losses.checks import Reduction, check_non_negative, check_reduction, copy_class_weights
 from whirl.losses.losses import smoothed_cross_entropy, sum_of_weights, validated, weight_like
+from whirl.validation import check_ignore_index
 
 
 def logit_adjusted_cross_entropy(

@@ -35,7 +35,6 @@ from whirl._display import format_attributes
 from whirl.losses.checks import (
     Reduction,
     check_gamma,
-    check_ignore_index,
     check_non_negative,
     check_reduction,
     check_smoothing,
@@ -43,7 +42,7 @@ from whirl.losses.checks import (
     copy_class_weights,
 )
 from whirl.losses.class_weights import compute_class_weights as compute_class_weights
-from whirl.validation import unwrap_scalar
+from whirl.validation import check_ignore_index, unwrap_scalar
 
 # F.cross_entropy always ignores one label; this one does not occur in any dataset.
 _NO_INDEX = torch.iinfo(torch.int64).min

@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from whirl._display import format_attributes
-from whirl.losses.checks import Reduction, check_ignore_index, check_reduction, copy_class_weights
+from whirl.losses.checks import Reduction, check_reduction, copy_class_weights
 from whirl.losses.losses import reduce_losses, sum_of_weights, validated, weight_like, weights_of
+from whirl.validation import check_ignore_index
 
 
 def ranked_probability_loss(
