@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from whirl.data.recording import Recording
+from whirl.data.simulation import simulate
 from whirl.experiments.ablation_arms import ARMS
 from whirl.experiments.ablation_report import format_table
-from whirl.experiments.ablation_tasks import AblationSetting, folder_task, simulated_task
+from whirl.experiments.ablation_tasks import RATE_HZ, WINDOW, AblationSetting, folder_task, make_task, simulated_task
 from whirl.experiments.physics_ablation import run_physics_ablation
+from whirl.physics.faults import JOURNAL_CLASSES
 
 RNG = np.random.default_rng(0)
 
@@ -70,7 +72,11 @@ def test_speed_shift_labels_low_and_tests_high_speeds():
 
 @pytest.fixture(scope="module")
 def task():
-    return simulated_task("few", labels=3, seed=0)
+    """A task like that of `simulated_task("few", 3, 0)`, with 6 machines instead of 18."""
+    pool = simulate(6, sampling_rate_hz=RATE_HZ, n_samples=2 * WINDOW)
+    test = [recording for recording in pool if recording.specimen in ("machine04", "machine05")]
+    train = [recording for recording in pool if recording not in test]
+    return make_task(train, test, JOURNAL_CLASSES, WINDOW, labels=3, seed=0)
 
 
 def test_resumes_and_keeps_finished_runs(task, tmp_path):

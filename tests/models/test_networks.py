@@ -197,7 +197,7 @@ def test_state_dict_restores_from_file_with_weights_only(name: str):
 @pytest.mark.parametrize("name", NAMES)
 def test_bf16_autocast_is_close_to_float32_with_float32_gradients(name: str):
     network = make_with_random_weights(name)
-    signals, targets = torch.randn(8, 1, 4096), torch.randint(5, (8,))
+    signals, targets = torch.randn(4, 1, 2048), torch.randint(5, (4,))
     exact = network(signals)
     with torch.autocast("cpu", torch.bfloat16):
         logits = network(signals)
@@ -252,7 +252,9 @@ def test_learns_to_distinguish_two_tones(name: str):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert loss.item() < 0.2
+        if loss.item() < 0.2:
+            return
+    pytest.fail(f"the loss is {loss.item()} after 25 steps")
 
 
 @pytest.mark.parametrize("name", ["cnn1d", "resnet18_1d", "wdcnn"])
