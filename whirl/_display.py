@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -108,6 +109,13 @@ def escape_controls(text: str) -> str:
         \x1b[31mwear
     """
     return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+class EscapingFormatter(logging.Formatter):
+    """Formats messages without characters that control a terminal; names in them may be from files."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return escape_controls(super().format(record))
 
 
 def printable(text: str) -> str:

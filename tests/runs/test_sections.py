@@ -7,9 +7,8 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
-from whirl.cli.commands import add_options
 from whirl.cli.main import app, main
-from whirl.runs.command_options import options_of
+from whirl.runs.command_options import add_options, options_of
 from whirl.runs.config import Config, ResolvedConfig, make_config, parse_config, resolve, with_settings
 from whirl.runs.config_files import load_config, to_yaml
 from whirl.runs.descriptions import About, setting

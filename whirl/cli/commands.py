@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from inspect import Parameter
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import typer
@@ -56,7 +54,7 @@ def _build(name: str, member: Any) -> Any:
     if isinstance(member, typer.Typer):
         return get_group(member)
     if hasattr(member, "sources"):
-        from whirl.runs.command_options import options_of
+        from whirl.runs.command_options import add_options, options_of
 
         member = add_options(member, *options_of(member.sources))
     app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -76,22 +74,3 @@ def with_options(*sources: str) -> Callable[[Command], Command]:
         return command
 
     return mark
-
-
-def add_options(command: Command, parameters: Sequence[Parameter], make: Callable[[dict[str, Any]], Any]) -> Command:
-    """Add options to a command.
-
-    Args:
-        command: function with typer's annotations and a parameter `options`.
-        parameters: the options.
-        make: makes the argument `options` from their values by name; those that are not given are None.
-    """
-
-    def run(**values: Any) -> None:
-        given = {parameter.name: values.pop(parameter.name) for parameter in parameters}
-        command(**values, options=make(given))
-
-    own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "options"]
-    run.__name__, run.__doc__ = command.__name__, command.__doc__
-    run.__signature__ = inspect.Signature([*own, *parameters])  # type: ignore[attr-defined]
-    return run

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from whirl._display import escape_controls
+from whirl._display import EscapingFormatter
 from whirl.cli import data, runs, training
 from whirl.cli.commands import make_group
 from whirl.cli.errors import report_usage_error
@@ -25,13 +25,6 @@ app = make_group(
     training.schedule, training.ablation,
     training.config,
 )  # fmt: skip
-
-
-class _EscapingFormatter(logging.Formatter):
-    """Formats messages without characters that control a terminal; names in them may be from files."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return escape_controls(super().format(record))
 
 
 def _show_version(requested: bool) -> None:
@@ -51,7 +44,7 @@ def whirl(
 ) -> None:
     """Set up logging: messages go to stderr, results to stdout."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_EscapingFormatter("%(message)s"))
+    handler.setFormatter(EscapingFormatter("%(message)s"))
     logging.basicConfig(handlers=[handler])
     # Of several processes that torchrun starts, rank 0 reports.
     default = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from whirl.cli.commands import with_options
-from whirl.cli.errors import echo, finish, print_results, printing
+from whirl.cli.errors import echo, finish
+from whirl.runs.output import print_results, printing
 
 Run = Annotated[Path, typer.Argument(help="Run folder.")]
 
@@ -57,9 +58,9 @@ def predict(
     from whirl.runs.prediction import StatedFacts
 
     stated = StatedFacts(options.sampling_rate_hz, options.channels, options.bearing, options.rpm)
-    with printing(options.as_json) as show:
+    with printing(options.as_json, echo) as show:
         outcome = predict_batch(run, paths, stated, options.batch, show)
-    finish(outcome)
+    finish(outcome.failures, outcome.exit_code)
 
 
 @with_options("whirl.runs.command_options.WatchSection")
@@ -80,7 +81,9 @@ def levels(
     """Measure the vibration: velocity RMS with its zone of ISO 20816-3, acceleration, crest factor, kurtosis."""
     from whirl.runs.levels import measure_files
 
-    print_results(*measure_files(paths, options), options.as_json)
+    results, failures = measure_files(paths, options)
+    print_results(results, options.as_json, echo)
+    finish(failures)
 
 
 @with_options("whirl.runs.command_options.DiagnoseSection")
@@ -95,7 +98,8 @@ def diagnose(
     results, failures, pictures = diagnose_paths(paths, known, options.csv, options.plot)
     if options.plot is not None:
         echo(f"{len(pictures)} picture{'s' if len(pictures) != 1 else ''}: {options.plot}", err=True)
-    print_results(results, failures, options.as_json)
+    print_results(results, options.as_json, echo)
+    finish(failures)
 
 
 @with_options("whirl.runs.command_options.RunsSection")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -117,23 +116,3 @@ def _progress(judged: Iterable[Diagnosis], n_files: int) -> Iterable[Diagnosis]:
     from tqdm.auto import tqdm
 
     return tqdm(judged, total=n_files, unit="file")
-
-
-class JsonList:
-    """Prints a JSON list item by item.
-
-    Args:
-        echo: prints one line.
-    """
-
-    def __init__(self, echo: Callable[[str], None]) -> None:
-        self._echo, self._pending = echo, ""
-
-    def add(self, item: dict[str, Any]) -> None:
-        """Print the item before, and keep this one until it is known whether another follows."""
-        self._echo(self._pending + "," if self._pending else "[")
-        self._pending = json.dumps(item, allow_nan=False)
-
-    def close(self) -> None:
-        """Print the last item and the end of the list."""
-        self._echo(self._pending + "\n]" if self._pending else "[]")

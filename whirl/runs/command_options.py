@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from inspect import Parameter
+from inspect import Parameter, Signature, signature
 from typing import Annotated, Any, Literal, TypeVar
 
 import typer
@@ -59,6 +59,27 @@ def options_of(
         return given if section is None else make_options(section, given)
 
     return [_parameter(flat) for flat in offered.values()], make
+
+
+def add_options(
+    command: Callable[..., None], parameters: Sequence[Parameter], make: Callable[[dict[str, Any]], Any]
+) -> Callable[..., None]:
+    """Add options to a command.
+
+    Args:
+        command: function with typer's annotations and a parameter `options`.
+        parameters: the options.
+        make: makes the argument `options` from their values by name; those that are not given are None.
+    """
+
+    def run(**values: Any) -> None:
+        given = {parameter.name: values.pop(parameter.name) for parameter in parameters}
+        command(**values, options=make(given))
+
+    own = [p for p in signature(command, eval_str=True).parameters.values() if p.name != "options"]
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__signature__ = Signature([*own, *parameters])  # type: ignore[attr-defined]
+    return run
 
 
 def _parameter(flat: FlatSetting) -> Parameter:
