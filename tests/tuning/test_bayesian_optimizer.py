@@ -253,6 +253,31 @@ def test_initial_candidates_are_tried_first_and_once(data, tmp_path):
         BayesianOptimizer().optimize(new_model("SVM"), *data, 2, initial_params=[{"degree": 2}])
 
 
+def test_first_candidates_have_the_low_cost_parameters(data):
+    optimizer, space = (
+        BayesianOptimizer(),
+        {"C": FloatDistribution(0.1, 10), "kernel": CategoricalDistribution(["rbf", "linear"])},
+    )
+    model = make_pipeline(StandardScaler(), SVC())
+    optimizer.optimize(model, *data, 24, space, low_cost_params={"kernel": "linear"})
+    kernels = [trial.params["svc__kernel"] for trial in optimizer.trials]
+    assert set(kernels[:10]) == {"linear"}
+    assert set(kernels) == {"linear", "rbf"}
+    assert len({trial.params["svc__C"] for trial in optimizer.trials}) == 24
+
+
+@pytest.mark.parametrize(
+    ("low_cost", "message"),
+    [
+        ({"degree": 2}, "unknown searched parameter 'degree'"),
+        ({"max_depth": 9}, r"low_cost_params has max_depth=9, expected a value of IntDistribution\("),
+    ],
+)
+def test_rejects_low_cost_parameters_outside_the_space(data, low_cost, message):
+    with pytest.raises(ValueError, match=message):
+        BayesianOptimizer().optimize(DecisionTreeClassifier, *data, 2, TREE, low_cost_params=low_cost)
+
+
 class OtherCallbacks(DecisionTreeClassifier):
     """Like LightGBM and CatBoost: `fit` has a parameter of the same name with another protocol."""
 

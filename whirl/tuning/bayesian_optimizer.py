@@ -75,6 +75,7 @@ class BayesianOptimizer:
         scoring: str | Callable[..., float] | None = None,
         fixed_params: Mapping[str, Any] | None = None,
         initial_params: Sequence[Mapping[str, Any]] = (),
+        low_cost_params: Mapping[str, Any] | None = None,
         groups_train: Iterable[Any] | None = None,
         groups_val: Iterable[Any] | None = None,
         storage: str | Path | optuna.storages.BaseStorage | None = None,
@@ -109,6 +110,8 @@ class BayesianOptimizer:
             fixed_params: parameters that are the same for all candidates.
             initial_params: candidates to try first, e.g. the defaults of the model or the result of an earlier search;
                 parameters that they leave out are drawn.
+            low_cost_params: parameters of the first ten candidates, at which a training takes the least time, e.g.
+                `{"n_estimators": 100}`, see `worker.run_trials`.
             groups_train: specimen of each training sample, `[n]`. If given with `groups_val`, a specimen in both is an
                 error.
             groups_val: specimen of each validation sample, `[m]`.
@@ -145,7 +148,9 @@ class BayesianOptimizer:
             storage, study_name, pruner=pruner, sampler=sampler, seed=self.random_state, fingerprint=fingerprint
         )
         _enqueue(self.study, [full_spaces(model_class, params) for params in initial_params], space)
-        self.trials = run_trials(self.study, space, search.score, n_trials, timeout_s=timeout_s, patience=patience)
+        low_cost = full_spaces(model_class, dict(low_cost_params or {}))
+        limits = {"timeout_s": timeout_s, "patience": patience}
+        self.trials = run_trials(self.study, space, search.score, n_trials, low_cost_params=low_cost, **limits)
         best = best_trial(self.trials)
         states = [trial.state.name for trial in self.trials]
         return {
