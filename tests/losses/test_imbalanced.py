@@ -74,6 +74,8 @@ def test_adjusted_scores_of_indistinguishable_classes_are_equal():
 def test_rejects_classes_without_a_share():
     with pytest.raises(ValueError, match="expected a share > 0 for each class"):
         LogitAdjustedCrossEntropy(torch.tensor([1.0, 0.0]))
+    with pytest.raises(TypeError, match=r"priors is \[0\.5, 0\.5\], expected a tensor of one weight per class"):
+        LogitAdjustedCrossEntropy([0.5, 0.5])
 
 
 # ordered classes

@@ -7,6 +7,7 @@ their documented formulas; steps are counted from 0.
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -243,3 +244,8 @@ def test_layer_decay_of_timm(decay):
     groups = get_layer_decay_groups(network(), 1.0, decay)
     assert [group["lr"] for group in groups] == [decay ** (len(groups) - 1 - i) for i in range(len(groups))]
     assert groups[-1]["lr"] == 1.0
+
+
+def test_layer_decay_of_numpy_numbers_can_be_saved_without_pickle():
+    groups = get_layer_decay_groups(network(), np.float32(0.5), np.array(0.5))
+    assert [type(group["lr"]) for group in groups] == [float] * len(groups)

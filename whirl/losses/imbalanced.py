@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from whirl._display import format_attributes
-from whirl.losses.checks import Reduction, check_non_negative, check_reduction, copy_class_weights
+from whirl.losses.checks import Reduction, check_non_negative, check_reduction, check_weight_tensor, copy_class_weights
 from whirl.losses.losses import smoothed_cross_entropy, sum_of_weights, validated, weight_like
 from whirl.validation import check_ignore_index
 
@@ -86,8 +86,9 @@ class LogitAdjustedCrossEntropy(nn.Module):
         super().__init__()
         self.tau = check_non_negative(tau, "tau")
         check_reduction(reduction)
-        if priors is None or not bool((priors > 0).all()):
-            raise ValueError(f"priors are {priors}, expected a share > 0 for each class")
+        check_weight_tensor(priors, "priors")
+        if not bool((priors > 0).all()):
+            raise ValueError(f"priors are {priors.tolist()}, expected a share > 0 for each class")
         self.register_buffer("priors", copy_class_weights(priors, "priors"))
         self.reduction: Reduction = reduction
         self.ignore_index = check_ignore_index(ignore_index)

@@ -33,9 +33,10 @@ def get_layer_decay_groups(model: nn.Module, lr: float, layer_decay: float) -> l
         >>> [(group["lr"], len(group["params"])) for group in get_layer_decay_groups(network, 0.1, 0.5)]
         [(0.05, 4), (0.1, 2)]
     """
-    check_number("lr", lr, 0, open_ends=True)
-    if not 0 < layer_decay <= 1:
-        raise ValueError(f"layer_decay is {layer_decay!r}, expected a number in (0, 1]")
+    lr = check_number("lr", lr, 0, open_ends=True)
+    layer_decay = check_number("layer_decay", layer_decay, 0, 1)
+    if not layer_decay:
+        raise ValueError("layer_decay is 0, expected a number in (0, 1]")
     seen: set[nn.Parameter] = set()
     layers: list[list[nn.Parameter]] = []
     for modules in layers_of(model):
