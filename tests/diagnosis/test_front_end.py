@@ -66,6 +66,25 @@ def test_a_signal_sampled_faster_gives_the_same_result(simulate_fault):
     assert again.depth_db == pytest.approx(found.depth_db, abs=0.3)
 
 
+def noise_between(low_hz, high_hz, sampling_rate_hz=48_000, n_samples=240_000):
+    spectrum = np.fft.rfft(np.random.default_rng(0).normal(size=n_samples))
+    frequency_hz = np.fft.rfftfreq(n_samples, 1 / sampling_rate_hz)
+    spectrum *= (frequency_hz > low_hz) & (frequency_hz < high_hz)
+    return torch.tensor(np.fft.irfft(spectrum, n_samples), dtype=torch.float32)
+
+
+@pytest.mark.parametrize(("low_hz", "high_hz"), [(900, 2800), (1300, 2000), (300, 700)])
+def test_bands_without_noise_are_empty(low_hz, high_hz):
+    """What a filter left is not whitened up to the level of noise, even if noise fills little of the lowest band."""
+    (found,) = envelope_orders(noise_between(low_hz, high_hz), 48_000, rpm=1600)
+    assert found.band_hz == (240, 5760)
+
+
+def test_modulations_are_no_faster_than_the_content_of_a_band_allows():
+    (found,) = envelope_orders(noise_between(1000, 1600), 48_000, rpm=1600)
+    assert 0.8 * 600 < found.max_order * 1600 / 60 < 600  # Hz; 0.8 of the width with the skirts of the taper
+
+
 def test_a_resonance_above_the_lowest_band_is_found(simulate_fault):
     found = evidence_of(simulate_fault("outer_race", sampling_rate_hz=51_200, resonance_hz=9000, ratio_db=6))
     assert found["BPFO"].significance_db > 10

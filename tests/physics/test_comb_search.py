@@ -112,7 +112,7 @@ def test_sidebands_of_a_family_are_not_chance():
     level_db = spectrum(lines | beside)
     orders, sideband = torch.tensor([[5.4]]), torch.tensor([[1.0]])
     cleared = without_sidebands(level_db, orders, sideband, TURNS)[0, 0]
-    assert all(cleared[round(40 * order)] == 0 for order in beside)
+    assert all(cleared[round(40 * order)] == 0 for order in beside)  # as half an order further on
     assert all(cleared[round(40 * order)] == 15 for order in lines)
     stationary = without_sidebands(level_db, orders, torch.zeros(1, 1), TURNS)
     torch.testing.assert_close(stationary[:, 0], level_db)
@@ -136,7 +136,8 @@ def test_the_probability_of_chance_matches_its_frequency_in_noise(n_segments):
     fundamentals = chance_fundamentals(42).float()
     found = comb_search(levels, levels.clamp(min=0), orders, usable, turns)
     kept = belongs_to_no_family(fundamentals, orders, sidebands, usable, turns, torch.full((200,), 42.0))
-    scores = chance_scores(levels[:, None].expand(-1, 3, -1), orders, usable, turns, fundamentals)
+    unrelated = without_sidebands(levels, orders * (1 + found.slip), sidebands, turns)
+    scores = chance_scores(unrelated, orders, usable, turns, fundamentals)
     draws = independent_draws(fundamentals, kept, orders, turns)
     stated = chance_of(found.significance_db.numpy(), scores.numpy(), kept.numpy(), draws.numpy())
     for probability in (0.2, 0.05, 0.01):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,7 +20,9 @@ BASE_BAND_HZ = 6000.0
 _BASE_ORDERS = 60.0  # the lowest band holds as many orders even of fast shafts
 _EDGES = (0.04, 0.96)  # of the lowest band, without rumble and the roll-off of an anti-alias filter
 _HALF_OCTAVE = 2**0.5  # a narrower rest at the top joins the band below
-_EMPTY = 1e-5  # of the lowest band's median power: what resampling or a filter left
+_EMPTY = 1e-7  # of the strongest band's power: what a filter or resampling left
+_LEAST_OCCUPIED = 0.1  # of a band: a narrower rest below a filter's edge shows few modulations
+_STRONG_BINS = 0.98  # quantile of the bins that is the power of a band, although noise may fill little of it
 _USABLE_MODULATION = 0.8  # of a band's width: at faster modulations both a line and its floor vanish
 _SAMPLED = 8  # every so many bins tell the level of a band
 _CHUNK_SAMPLES = 2**21  # worked on at once
@@ -54,7 +57,29 @@ class _BandSums(NamedTuple):
 
     power: Tensor  # [K], of the envelope's spectrum
     swing: float  # mean square of the envelope
-    level: float  # median power of a bin of the signal's spectrum
+    occupied: float  # share of the band that is not empty
+
+
+class _Band(NamedTuple):
+    """What was found in one band, in chunks of segments."""
+
+    band_hz: tuple[float, float]
+    parts: Sequence[_BandSums]
+    n_segments: int
+
+    @property
+    def occupied_hz(self) -> float:
+        """Width of the band without its empty bins."""
+        return self._mean("occupied") * (self.band_hz[1] - self.band_hz[0])
+
+    def spectrum(self, turns: float, resolution_hz: float) -> EnvelopeOrders:
+        """Return the mean spectrum, up to the modulations that the content of the band can have."""
+        n_bins = int(_USABLE_MODULATION * self.occupied_hz / resolution_hz) + 1
+        power = torch.stack([part.power for part in self.parts]).sum(0)[:n_bins] / self.n_segments
+        return EnvelopeOrders(power, turns, self.n_segments, self.band_hz, self._mean("swing"))
+
+    def _mean(self, name: str) -> float:
+        return sum(getattr(part, name) for part in self.parts) / self.n_segments
 
 
 def analysis_bands(sampling_rate_hz: float, rpm: float) -> list[tuple[float, float]]:
@@ -114,26 +139,36 @@ def envelope_orders(
     for chunk in overlapping_segments(signal, length).split(max(1, _CHUNK_SAMPLES // length)):
         spectrum = torch.fft.rfft(taper_ends(chunk - chunk.mean(-1, keepdim=True)))
         n_segments += len(chunk)
-        sums.append([_sums_over_segments(spectrum, resolution_hz, band, max_order * turning_hz) for band in bands])
+        sums.append(_sums_over_segments(spectrum, resolution_hz, bands, max_order * turning_hz))
     turns = length * turning_hz / sampling_rate_hz
-    base_level, found = 0.0, []
-    for band_hz, parts in zip(bands, zip(*sums, strict=True), strict=True):
-        level = sum(part.level for part in parts)
-        base_level = base_level or level
-        if level >= _EMPTY * base_level:
-            power = torch.stack([part.power for part in parts]).sum(0) / n_segments
-            swing = sum(part.swing for part in parts) / n_segments
-            found.append(EnvelopeOrders(power, turns, n_segments, band_hz, swing))
-    return found
+    by_band = [_Band(band_hz, parts, n_segments) for band_hz, parts in zip(bands, zip(*sums, strict=True), strict=True)]
+    widest = max(by_band, key=lambda band: band.occupied_hz)
+    return [
+        band.spectrum(turns, resolution_hz)
+        for band in by_band
+        if band is widest or band.occupied_hz >= _LEAST_OCCUPIED * (band.band_hz[1] - band.band_hz[0])
+    ]
 
 
 def _sums_over_segments(
-    spectrum: Tensor, resolution_hz: float, band_hz: tuple[float, float], max_modulation_hz: float
-) -> _BandSums:
-    max_hz = min(max_modulation_hz, _USABLE_MODULATION * (band_hz[1] - band_hz[0]))
-    envelopes = prewhitened_envelope(spectrum, resolution_hz, band_hz, max_hz)
-    power = modulation_power(envelopes)[..., : int(max_hz / resolution_hz) + 1].sum(0)
+    spectrum: Tensor, resolution_hz: float, bands_hz: Sequence[tuple[float, float]], max_modulation_hz: float
+) -> list[_BandSums]:
+    """Return the sums of each band over segments `[M, F]`."""
+    samples = [_sampled_power(spectrum, resolution_hz, band_hz) for band_hz in bands_hz]
+    strongest = torch.stack([power.quantile(_STRONG_BINS, -1) for power in samples]).amax(0)
+    empty = _EMPTY * strongest[:, None]
+    found = []
+    for band_hz, sample in zip(bands_hz, samples, strict=True):
+        max_hz = min(max_modulation_hz, _USABLE_MODULATION * (band_hz[1] - band_hz[0]))
+        envelopes = prewhitened_envelope(spectrum, resolution_hz, band_hz, max_hz, empty.sqrt())
+        power = modulation_power(envelopes)[..., : int(max_hz / resolution_hz) + 1].sum(0)
+        occupied = (sample > empty).float().mean(-1).sum()
+        found.append(_BandSums(power, float(envelopes.detach().square().mean(-1).sum()), float(occupied)))
+    return found
+
+
+def _sampled_power(spectrum: Tensor, resolution_hz: float, band_hz: tuple[float, float]) -> Tensor:
+    """Return the power of some bins of a band, `[M, B]`."""
     low, high = (round(edge / resolution_hz) for edge in band_hz)
     sample = spectrum[..., low : high + 1 : _SAMPLED].detach()
-    level = (sample.real.square() + sample.imag.square()).median(-1).values.sum()
-    return _BandSums(power, float(envelopes.detach().square().mean(-1).sum()), float(level))
+    return sample.real.square() + sample.imag.square()

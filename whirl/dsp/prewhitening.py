@@ -17,16 +17,16 @@ from whirl.validation import check_number
 _SMALLEST = 1e-12  # of a spectrum's largest magnitude: bins below stay small instead of becoming noise
 
 
-def prewhiten(spectrum: Tensor) -> Tensor:
+def prewhiten(spectrum: Tensor, floor: Tensor | float = 0.0) -> Tensor:
     """Set the magnitude of every bin of a spectrum to one and keep its phase.
 
-    `X / max(|X|, 1e-12 max|X|)`. This removes resonances and strong lines alike and has no parameter. Setting the real
-    cepstrum to zero except at zero quefrency is the same operation, hence the name. Exactly periodic components, such
-    as a gear's, sink into the noise; a bearing's impacts stay, because their spacing is never exact. Gradients flow to
-    the spectrum.
+    `X / max(|X|, floor, 1e-12 max|X|)`. This removes resonances and strong lines alike. Setting the real cepstrum to
+    zero except at zero quefrency is the same operation, hence the name. Exactly periodic components, such as a gear's,
+    sink into the noise; a bearing's impacts stay, because their spacing is never exact. Gradients flow to the spectrum.
 
     Args:
         spectrum: complex `[..., F]`.
+        floor: magnitude below which a bin is considered empty and stays small, >= 0, a number or `[..., 1]`.
 
     Returns:
         Complex `[..., F]` of magnitude 1, or below where a bin is empty; zeros where the spectrum is all zero.
@@ -37,11 +37,16 @@ def prewhiten(spectrum: Tensor) -> Tensor:
     """
     magnitude = spectrum.abs()
     smallest = magnitude.amax(-1, keepdim=True) * _SMALLEST
-    return spectrum / magnitude.clamp(min=smallest.clamp(min=torch.finfo(magnitude.dtype).tiny))
+    smallest = smallest.clamp(min=torch.finfo(magnitude.dtype).tiny).maximum(torch.as_tensor(floor).to(smallest))
+    return spectrum / magnitude.clamp(min=smallest)
 
 
 def prewhitened_envelope(
-    spectrum: Tensor, resolution_hz: float, band_hz: tuple[float, float], max_modulation_hz: float
+    spectrum: Tensor,
+    resolution_hz: float,
+    band_hz: tuple[float, float],
+    max_modulation_hz: float,
+    floor: Tensor | float = 0.0,
 ) -> Tensor:
     """Compute how the squared envelope of a pre-whitened band swings around its mean.
 
@@ -55,6 +60,7 @@ def prewhitened_envelope(
         resolution_hz: distance of its bins, > 0: the reciprocal of the signals' duration.
         band_hz: lower and upper edge, 0 <= low < high <= that of the spectrum.
         max_modulation_hz: modulation frequencies up to this one are free of aliasing, > 0.
+        floor: magnitude below which a bin is considered empty, see `prewhiten`.
 
     Returns:
         `[..., M]` >= -1 with mean 0, M samples evenly spaced over the duration of the signals; -1 for a silent band.
@@ -81,7 +87,7 @@ def prewhitened_envelope(
     if n_bins < 2:
         raise ValueError(f"band_hz is {low_hz:g} to {high_hz:g}, narrower than two bins of {resolution_hz:g} Hz")
     n_kept = _fast_length(n_bins + min(n_bins, math.floor(max_modulation_hz / resolution_hz) + 1))
-    analytic = torch.fft.ifft(prewhiten(band), n_kept, norm="forward")
+    analytic = torch.fft.ifft(prewhiten(band, floor), n_kept, norm="forward")
     power = analytic.real.square() + analytic.imag.square()  # three times as fast as abs().square()
     return power / power.mean(-1, keepdim=True).clamp(min=torch.finfo(power.dtype).tiny) - 1
 

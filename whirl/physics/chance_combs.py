@@ -97,22 +97,27 @@ def belongs_to_no_family(
 
 
 def without_sidebands(level_db: Tensor, lines: Tensor, sidebands: Tensor, bins_per_order: Tensor) -> Tensor:
-    """Set the levels at the sidebands of each family to 0: they belong to the family and are not due to chance.
+    """Replace the levels at the sidebands of each family, which belong to the family and are not due to chance.
+
+    Half a sideband distance further on there are none, so the levels there take their place. A constant instead would
+    make combs due to chance too weak, and false-alarm probabilities too low.
 
     Args:
         level_db: levels above the noise, `[B, K]`.
         lines: fundamentals as found, slip included, `[B, F]`.
-        sidebands: sideband distances, `[B, F]`; a family with 0 has none.
+        sidebands: sideband distances q, `[B, F]`; a family with 0 has none.
         bins_per_order: resolution, `[B]`.
 
     Returns:
-        A spectrum for each family, `[B, F, K]`, 0 within 2 bins plus 0.4 % of h f of `h f + k q`, k = -3 to 3, not 0.
+        A spectrum for each family, `[B, F, K]`; replaced within 2 bins plus 0.4 % of h f of `h f + k q`, k = -3 to 3,
+        not 0.
 
     Example:
-        >>> levels = torch.ones(1, 400)
+        >>> levels = torch.zeros(1, 400)
+        >>> levels[0, [180, 220]] = 9.0  # orders 4.5 and 5.5
         >>> found = without_sidebands(levels, torch.tensor([[4.5]]), torch.tensor([[1.0]]), torch.tensor([40.0]))
-        >>> found[0, 0, [180, 220, 230, 360, 400 - 1]]  # orders 4.5, 5.5, 5.75, 9 and 9.975
-        tensor([1., 0., 1., 1., 0.])
+        >>> found[0, 0, [180, 220]]
+        tensor([9., 0.])
     """
     order = torch.arange(level_db.shape[-1], device=level_db.device) / bins_per_order[:, None]
     multiples = torch.tensor([k for k in range(-_N_SIDEBANDS, _N_SIDEBANDS + 1) if k], device=level_db.device)
@@ -121,7 +126,16 @@ def without_sidebands(level_db: Tensor, lines: Tensor, sidebands: Tensor, bins_p
     nearest = harmonic * lines[:, :, None, None]
     half_width = _SIDEBAND_BINS / bins_per_order[:, None, None, None] + _SMEAR * nearest
     covered = ((harmonic >= 1) & ((shifted - nearest).abs() <= half_width)).any(2) & (sidebands[:, :, None] > 0)
-    return level_db[:, None].masked_fill(covered, 0.0)
+    between = _further_on(level_db, (sidebands * bins_per_order[:, None] / 2).round().long())
+    return torch.where(covered, between, level_db[:, None])
+
+
+def _further_on(level_db: Tensor, n_bins: Tensor) -> Tensor:
+    """Return the levels `n_bins` `[B, F]` further on, or as many bins before where the spectrum ends, `[B, F, K]`."""
+    last = level_db.shape[-1] - 1
+    place = torch.arange(last + 1, device=level_db.device) + n_bins[..., None]
+    place = torch.where(place > last, place - 2 * n_bins[..., None], place).clamp_min(0)
+    return level_db[:, None].expand(-1, n_bins.shape[1], -1).gather(-1, place)
 
 
 def chance_scores(
@@ -203,7 +217,7 @@ def chance_of(scores: np.ndarray, by_chance: np.ndarray, is_chance: np.ndarray, 
     n = np.maximum(is_chance.sum(-1), 1)
     mean = np.where(is_chance, by_chance, 0).sum(-1) / n
     variance = np.square(np.where(is_chance, by_chance - mean[..., None], 0)).sum(-1) / n
-    k = np.clip(n_draws, MIN_DRAWS, n)
+    k = np.clip(n_draws, MIN_DRAWS, np.maximum(n, MIN_DRAWS))
     spread = np.sqrt(variance * (k / (k - 1)) * (1 + 1 / k))
     t = (scores - mean) / np.maximum(spread, np.finfo(np.float32).tiny)
     return np.where(np.minimum(n_draws, n) < MIN_DRAWS, np.nan, stdtr(k - 1, -t))
