@@ -7,6 +7,7 @@ from whirl.cli.main import app
 from whirl.data.dataset import save_dataset
 from whirl.data.simulation import simulate
 from whirl.engine.checkpoint import read_weights
+from whirl.runs.config_files import load_config
 from whirl.runs.run_folder import RunFolder
 
 CLASSES = ("healthy", "misalignment", "oil_whirl")
@@ -79,3 +80,12 @@ def test_rejects_before_anything_is_written(data, source, tmp_path, options, mes
     assert done.exit_code == 2, done.output
     assert message in done.stderr
     assert not (tmp_path / "c").exists()
+
+
+def test_a_search_takes_the_settings_of_the_source(data, source, tmp_path):
+    options = (data, "--from", source, "--freeze", "features", "--trials", 2, "--out", tmp_path / "search")
+    done = whirl("search", *options, *QUICK)
+    assert done.exit_code == 0, done.output
+    best = load_config(tmp_path / "search" / "best.yaml", {})
+    assert (best.model.name, best.input.window, best.model.width) == ("wdcnn", 1024, 1.0)
+    assert "2 finished" in done.output

@@ -1,5 +1,6 @@
 """`whirl train --task`: compound faults and levels, from training to reports, predictions and exports."""
 
+import csv
 import json
 from dataclasses import replace
 
@@ -36,6 +37,10 @@ def save(folder, labels):
     return folder
 
 
+def table(file):
+    return list(csv.DictReader(file.read_text().splitlines()))
+
+
 def trained(data, out, task, *options):
     done = whirl("train", data, "--task", task, "--out", out, *QUICK, *options)
     assert done.exit_code == 0, done.output
@@ -58,13 +63,51 @@ def test_trains_reports_predicts_and_exports(task, tmp_path):
         assert "mean error in levels" in output
     files = sorted(data.glob("*.npz"))[:3]
     diagnoses = predict(out, files)
+    if task == "multilabel":
+        _check_single_faults(diagnoses, out, files)
     assert set(diagnoses[0].probabilities) == set(RunFolder(out).read_config().data.classes)
     assert whirl("export", out, "--bundle").exit_code == 0
     assert [each.probabilities for each in predict(out / "bundle", files)] == [d.probabilities for d in diagnoses]
-    exported = whirl("export", out, "--torch")
-    assert exported.exit_code == 0, exported.output
-    evaluated = whirl("evaluate", out)
-    assert evaluated.exit_code == 0, evaluated.output
+    for command in [("export", out, "--torch"), ("evaluate", out)] if task == "ordinal" else []:
+        done = whirl(*command)
+        assert done.exit_code == 0, done.output
+
+
+def _check_single_faults(diagnoses, out, files):
+    """The probability of a fault is that of all labels that name it, in Python, JSON, CSV and text."""
+    for each in diagnoses:
+        both = each.probabilities["imbalance+misalignment"]
+        assert each.faults == pytest.approx({name: both + each.probabilities[name] for name in each.faults})
+        assert set(each.faults) == {"imbalance", "misalignment"}
+    shown = json.loads(whirl("predict", out, files[0], "--json", "--csv", out / "judged.csv").stdout)[0]
+    assert shown["faults"] == diagnoses[0].faults
+    (row,) = table(out / "judged.csv")
+    pairs = dict(pair.rsplit(" ", 1) for pair in row["faults"].split("; "))
+    assert {name: float(value) for name, value in pairs.items()} == pytest.approx(diagnoses[0].faults, rel=1e-5)
+    assert len(row["probabilities"].split("; ")) == 4
+    assert "single faults: imbalance 0." in str(diagnoses[0])
+
+
+def test_predicts_a_number(tmp_path):
+    data, out = save(tmp_path / "data", LEVELS), tmp_path / "run"
+    output, metrics = trained(data, out, "regression", "--target", "severity")
+    assert RunFolder(out).read_config().training.loss == "mse"
+    errors = [float(row["predicted"]) - float(row["target"]) for row in table(out / "predictions.csv")]
+    assert metrics["mae"] == pytest.approx(sum(map(abs, errors)) / len(errors), rel=1e-6)
+    assert "compared with the mean of the training targets" in output
+    assert "severity" in (out / "report.html").read_text()
+    files = sorted(data.glob("*.npz"))[:3]
+    found = predict(out, files)
+    assert all(each.number.target == "severity" and each.number.typical_error > 0 for each in found)
+    assert (found[0].as_dict()["class"], found[0].probability) == (None, None)
+    assert whirl("export", out, "--bundle").exit_code == 0
+    assert [each.number for each in predict(out / "bundle", files)] == [each.number for each in found]
+    assert whirl("predict", out, *files, "--report", out / "judged.html").exit_code == 0
+    assert str(found[0].number) in (out / "judged.html").read_text()
+    assert json.loads(whirl("predict", out, files[0], "--json").stdout)[0]["number"]["value"] == found[0].number.value
+    for refused in (("compare", out, out), ("watch", data, "--run", out, "--log", out / "log.csv", "--once")):
+        done = whirl(*refused)
+        assert (done.exit_code, "predicts a number" in done.stderr) == (2, True)
 
 
 def test_levels_may_be_stated_in_their_order(tmp_path):
@@ -100,7 +143,8 @@ def test_two_classes_with_one_logit(tmp_path):
         (("--threshold", "0.3"), "threshold requires task 'binary'"),
         (("--task", "multilabel", "--model", "rule"), "task is a setting of networks"),
         (("--task", "ordinal", "--representation", "multi"), "has several"),
-        (("--task", "regression"), "unknown task 'regression'"),
+        (("--task", "regression"), "name a column of the manifest that has one with --target; numbers are in severity"),
+        (("--task", "regression", "--target", "severity", "--model", "rule"), "task is a setting of networks"),
     ],
 )
 def test_rejects_tasks_that_do_not_fit(tmp_path, options, message):

@@ -140,3 +140,8 @@ def test_aggregation_of_single_windows_is_identity() -> None:
 def test_rejects_recording_with_different_targets() -> None:
     with pytest.raises(ValueError, match="different targets"):
         aggregate_by_recording(Predictions(np.full((2, 2), 0.5), np.array([0, 1]), np.array([4, 4])))
+
+
+def test_rejects_networks_with_one_output(dataset):
+    with pytest.raises(ValueError, match="the network has one output, expected logits of at least two classes"):
+        predict_windows(nn.Sequential(nn.Flatten(), nn.Linear(256, 1)), dataset)

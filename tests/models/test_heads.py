@@ -1,12 +1,15 @@
-"""Outputs for compound faults and for levels in an order."""
+"""Outputs for compound faults, levels in an order, two classes with one logit, and numbers."""
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from whirl.engine.batch import Batch
 from whirl.engine.wrappers import takes_metadata
-from whirl.models.heads import CompoundFaults, OrdinalLevels, faults_of, membership, single_faults, with_head
+from whirl.evaluation.export import export_onnx, export_program
+from whirl.models.heads import HEADS, CompoundFaults, OrdinalLevels, faults_of, membership, single_faults, with_head
+from whirl.models.registry import create_model
 
 CLASSES = ["healthy", "ball", "inner_race", "inner_race+ball"]
 
@@ -112,3 +115,36 @@ def test_cross_entropy_with_one_logit_is_binary_cross_entropy():
     logit = model.network(signals)[:, 0]
     expected = F.binary_cross_entropy_with_logits(logit, labels.float()).item()
     assert F.cross_entropy(model(signals), labels).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_numbers_have_the_mean_and_deviation_of_the_training_targets():
+    model = with_head("regression", ["days"], network)
+    model.standardize(torch.tensor([100.0, 300.0, 300.0, 100.0]))
+    signals = torch.randn(6, 1, 8)
+    assert torch.allclose(model(signals), 200 + 100 * model.network(signals))
+    copied = with_head("regression", ["days"], network)
+    copied.load_state_dict(model.state_dict())
+    assert torch.equal(copied(signals), model(signals))
+    with pytest.raises(ValueError, match="all training targets are 5"):
+        model.standardize(torch.full((3,), 5.0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", HEADS)
+def test_exported_graphs_of_all_tasks_give_the_outputs_of_the_network(task, tmp_path):
+    classes = {"binary": CLASSES[:2], "regression": ["severity"]}.get(task, CLASSES)
+    torch.manual_seed(0)
+    model = with_head(task, classes, lambda n_outputs: create_model("wdcnn", n_outputs, 1)).eval()
+    if task == "regression":
+        model.standardize(torch.tensor([2.0, 7.0]))
+    batch = Batch(torch.randn(14, 1, 1024), torch.zeros(14, dtype=torch.int64), {})
+    program_file, onnx_file = tmp_path / "model.pt2", tmp_path / "model.onnx"
+    export_program(model, batch, program_file, {})
+    export_onnx(model, batch, onnx_file, {})
+    expected = model(batch.signals)
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(str(onnx_file))
+    (found,) = session.run(None, {session.get_inputs()[0].name: batch.signals.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-4)
+    program = torch.export.load(program_file).module()
+    torch.testing.assert_close(program(batch.signals), expected, rtol=1e-4, atol=1e-4)

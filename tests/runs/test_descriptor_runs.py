@@ -17,7 +17,7 @@ from whirl.runs.bundle import load_bundle
 from whirl.runs.comparison import compare_runs
 from whirl.runs.config import make_config
 from whirl.runs.data import prepare
-from whirl.runs.descriptors import better_baselines
+from whirl.runs.descriptors import better_baselines, candidates_for
 from whirl.runs.evaluation import evaluate
 from whirl.runs.export import export_run
 from whirl.runs.prediction import predict
@@ -281,3 +281,11 @@ def test_better_baselines_are_named_best_first():
     }
     assert [sentence.split()[1] for sentence in better_baselines(metrics)] == ["b", "a"]
     assert better_baselines({"recording": {"macro_f1": 0.5}}) == []
+
+
+def test_weights_of_recordings_are_not_ignored(recordings):
+    weighted = [replace(each, metadata={"sample_weight": 2.0}) for each in recordings]
+    assert candidates_for(make_config({}), recordings)
+    assert candidates_for(make_config({}), weighted) == ()
+    with pytest.raises(ValueError, match="sample_weight, which model 'extra_trees' does not take: choose a network"):
+        candidates_for(make_config({"model": "extra_trees"}), weighted)

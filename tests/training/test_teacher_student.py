@@ -63,3 +63,18 @@ def test_latencies_are_medians_of_calls_in_turns(monkeypatch):
     assert model_cost.latencies_s([call("slow", slow), call("fast", fast)]) == [3.0, 0.25]
     timed = order[2 * model_cost.WARM_UP :]
     assert timed == ["slow", "fast"] * model_cost.ROUNDS
+
+
+@pytest.mark.parametrize(
+    ("n_outputs", "targets", "message"),
+    [
+        (1, torch.zeros(4, dtype=torch.int64), "outputs have shape .4, 1., expected logits"),
+        (1, torch.zeros(4, 1), "neither classes"),
+        (3, torch.ones(4, 3), "neither classes"),
+        (3, torch.full((4,), -100), "no labeled sample"),
+    ],
+)
+def test_compares_networks_for_classes_only(n_outputs, targets, message):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(8, n_outputs))
+    with pytest.raises(ValueError, match=message):
+        compare_teacher_student(network, network, [(torch.randn(4, 1, 8), targets)])

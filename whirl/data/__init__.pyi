@@ -143,6 +143,7 @@ from .splits import (
 from .splits import (
     split_recordings as split_recordings,
 )
+from .value_windows import ValueWindows as ValueWindows
 from .windows import (
     WindowDataset as WindowDataset,
 )

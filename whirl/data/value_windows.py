@@ -9,11 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from whirl.data.names import LABEL
 from whirl.data.recording import Recording
 from whirl.data.windows import Sample, WindowDataset
-
-LABEL = "label"
-"""Name of the target that is the label itself."""
 
 
 class ValueWindows(WindowDataset):

@@ -66,3 +66,12 @@ from .time_frequency_plot import (
 from .time_frequency_plot import (
     show_recording as show_recording,
 )
+from .values import (
+    ValuePredictions as ValuePredictions,
+)
+from .values import (
+    predict_values as predict_values,
+)
+from .values import (
+    value_metrics as value_metrics,
+)

@@ -26,9 +26,11 @@ from torch import Tensor, nn
 from whirl._distribution import install_hint
 from whirl.engine.batch import Batch, call_model
 from whirl.engine.files import atomic_write
+from whirl.models.heads import ScaledOutput
 
 PARITY = 1e-4
-"""Upper bound of the difference between the logits of a network and of its export."""
+"""Upper bound of the difference between the logits of a network and of its export; for a predicted number, of the
+difference in standard deviations of its training targets."""
 
 BATCH_SIZES = (1, 7)
 """Batch sizes at which logits are compared, since the batch axis must be dynamic."""
@@ -280,15 +282,20 @@ def _write_if_equal(
     return difference
 
 
+def _unit_of(network: nn.Module) -> float:
+    """Return the unit of the outputs: the standard deviation of the training targets of a predicted number, else 1."""
+    return next((module.scale.item() for module in network.modules() if isinstance(module, ScaledOutput)), 1.0)
+
+
 @torch.no_grad()
 def _largest_difference(
     network: nn.Module, exported: Callable[[Tensor], Tensor], windows: Batch, size: int, path: str | Path
 ) -> float:
-    maximum = 0.0
+    maximum, unit = 0.0, _unit_of(network)
     for rows in torch.arange(len(windows.signals)).split(size):
         metadata = {name: values[rows] for name, values in windows.metadata.items()}
         batch = Batch(windows.signals[rows], windows.targets[rows], metadata)
-        differences = (call_model(network, batch) - exported(batch.signals)).abs()
+        differences = (call_model(network, batch) - exported(batch.signals)).abs() / unit
         largest = differences.max().item()
         if not largest < PARITY:  # also if NaN
             row, label = divmod(int(differences.argmax()), differences.shape[1])

@@ -120,7 +120,8 @@ def predict_windows(
         Predictions with one row per window, in the order of `data`.
 
     Raises:
-        ValueError: there is no window, a batch has no recording indices, or an output is not finite.
+        ValueError: there is no window, a batch has no recording indices, the network has one output only, or an output
+            is not finite.
 
     Example:
         >>> batch = (torch.randn(4, 1, 64), torch.tensor([0, 0, 1, 1]), {"recording": torch.tensor([0, 0, 1, 1])})
@@ -129,6 +130,11 @@ def predict_windows(
         (4, 3)
     """
     outputs, targets, recording = predict_outputs(model, data, device, batch_size)
+    if outputs.shape[1] < 2:
+        raise ValueError(
+            "the network has one output, expected logits of at least two classes: wrap a network with one logit in "
+            "whirl.models.OneLogit, or call whirl.evaluation.predict_values for a number"
+        )
     return Predictions(outputs.softmax(1).numpy(), targets, recording)
 
 

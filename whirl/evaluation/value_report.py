@@ -89,5 +89,5 @@ def _interval_sentence(interval: Mapping[str, Any]) -> str:
 def _largest_errors(report: ValueReport) -> list[dict[str, Any]]:
     found = report.predictions
     worst = np.argsort(-np.abs(found.errors), kind="stable")[:_N_LARGEST]
-    rows = [(report.parts["test"][found.recording[row]], found.targets[row], found.values[row]) for row in worst]
+    rows = [(report.parts["test"][int(found.recording[row])], found.targets[row], found.values[row]) for row in worst]
     return [dict(zip(("recording", "target", "value"), row, strict=True)) for row in rows]

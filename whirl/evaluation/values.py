@@ -117,20 +117,19 @@ def value_scores(predictions: ValuePredictions, weights: np.ndarray | None = Non
     Returns:
         `mae`, `rmse`, `r2` and `rank_correlation`, each `[R]`; NaN where all numbers are equal.
     """
-    n = len(predictions.values)
-    weights = np.ones((1, n)) if weights is None else weights
-    weights = weights / weights.sum(1, keepdims=True)
-    squared = weights @ predictions.errors**2
-    variance = _covariance(weights, predictions.targets, predictions.targets)
-    rounding = 1e-28 * (weights @ predictions.targets**2)
-    ranks = _ranks(weights, predictions.values), _ranks(weights, predictions.targets)
-    spread = np.sqrt(_covariance(weights, ranks[0], ranks[0]) * _covariance(weights, ranks[1], ranks[1]))
+    given = np.ones((1, len(predictions.values))) if weights is None else weights
+    shares = given / given.sum(1, keepdims=True)
+    squared = shares @ predictions.errors**2
+    variance = _covariance(shares, predictions.targets, predictions.targets)
+    rounding = 1e-28 * (shares @ predictions.targets**2)
+    ranks = _ranks(shares, predictions.values), _ranks(shares, predictions.targets)
+    spread = np.sqrt(_covariance(shares, ranks[0], ranks[0]) * _covariance(shares, ranks[1], ranks[1]))
     with np.errstate(divide="ignore", invalid="ignore"):
         return {
-            "mae": weights @ np.abs(predictions.errors),
+            "mae": shares @ np.abs(predictions.errors),
             "rmse": np.sqrt(squared),
             "r2": np.where(variance > rounding, 1 - squared / variance, np.nan),
-            "rank_correlation": np.where(spread > 1e-12, _covariance(weights, *ranks) / spread, np.nan),
+            "rank_correlation": np.where(spread > 1e-12, _covariance(shares, *ranks) / spread, np.nan),
         }
 
 

@@ -73,3 +73,4 @@ from .physics_loss_functions import (
     TemporalSmoothnessLoss as TemporalSmoothnessLoss,
 )
 from .registry import register_loss as register_loss
+from .values import StandardizedLoss as StandardizedLoss

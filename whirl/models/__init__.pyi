@@ -1,5 +1,17 @@
 from .cnn1d import CNN1d as CNN1d
 from .cnn2d import CNN2d as CNN2d
+from .heads import (
+    CompoundFaults as CompoundFaults,
+)
+from .heads import (
+    OneLogit as OneLogit,
+)
+from .heads import (
+    OrdinalLevels as OrdinalLevels,
+)
+from .heads import (
+    ScaledOutput as ScaledOutput,
+)
 from .hybrid_pinn import HybridPINN as HybridPINN
 from .multi_tfr import MultiTFR as MultiTFR
 from .order_cnn import OrderCNN as OrderCNN

@@ -29,7 +29,7 @@ from whirl.diagnosis.learned import Candidate, LearnedDiagnoser
 from whirl.diagnosis.novelty import NoveltyDetector
 from whirl.engine.files import atomic_write, to_json_safe, write_text
 from whirl.evaluation.export import max_weight_bytes, weights_from_bytes, weights_to_bytes
-from whirl.evaluation.prediction import predict_windows
+from whirl.evaluation.prediction import predict_outputs
 from whirl.models.heads import single_faults
 from whirl.runs.config import Config, make_config
 from whirl.runs.data import prepare_run
@@ -40,6 +40,7 @@ from whirl.runs.operating_range import OperatingRange, PlainModel, load_operatin
 from whirl.runs.packed_diagnoser import MAX_PACKED_BYTES, example_descriptors, pack, unpack
 from whirl.runs.reliability import Reliability
 from whirl.runs.run_folder import RunFolder
+from whirl.runs.typical_error import TypicalError
 from whirl.validation import check_name
 
 DESCRIPTION, WEIGHTS, PREVIOUS = "bundle.json", "model.safetensors", "previous.safetensors"
@@ -55,6 +56,7 @@ SETTINGS = (
     "trainer",
     "task",
     "threshold",
+    "target",
     "representation",
     "maps",
     "width",
@@ -98,14 +100,18 @@ class Scores(PlainModel):
     Attributes:
         recordings: number of test recordings.
         specimens: number of specimens among them; None if unknown.
-        accuracy: 0 to 1.
+        accuracy: 0 to 1; None if a number is predicted, as macro F1.
         macro_f1: 0 to 1.
+        mae: mean absolute error of a predicted number; None for classes.
+        r2: its R2, at most 1.
     """
 
     recordings: int = Field(ge=1)
     specimens: int | None
-    accuracy: float = Field(ge=0, le=1)
-    macro_f1: float | None = Field(ge=0, le=1)
+    accuracy: float | None = Field(default=None, ge=0, le=1)
+    macro_f1: float | None = Field(default=None, ge=0, le=1)
+    mae: float | None = Field(default=None, ge=0)
+    r2: float | None = Field(default=None, le=1)
 
 
 class Calibration(PlainModel):
@@ -119,6 +125,7 @@ class Calibration(PlainModel):
         shows_noise: whether a training recording shows nothing but noise.
         kind: descriptors of the detector of unusual recordings; None for the waveform alone.
         rate_hz: lowest sampling rate of the training recordings.
+        typical_error: the error to expect of a predicted number; None for classes.
     """
 
     temperature: float = Field(default=1.0, ge=0.1, le=10)
@@ -128,6 +135,7 @@ class Calibration(PlainModel):
     shows_noise: bool = False
     kind: Literal["families", "evidence_and_levels"] | None = None
     rate_hz: float = Field(default=0.0, ge=0, le=1e9)
+    typical_error: TypicalError | None = None
 
     @classmethod
     def of(cls, known: Reliability) -> Calibration:
@@ -143,13 +151,16 @@ class Calibration(PlainModel):
             shows_noise=known.shows_noise,
             kind=cast("Any", known.kind),
             rate_hz=known.rate_hz,
+            typical_error=known.typical_error,
             **of_sets,
         )
 
     def reliability(self, novelty: NoveltyDetector | None = None) -> Reliability:
         """Return the reliability with a detector of unusual recordings, if there is one."""
         sets = None if self.threshold is None else PredictionSets(self.threshold, self.coverage, self.specimens)
-        return Reliability(self.temperature, sets, novelty, self.kind, self.rate_hz, self.shows_noise)
+        return Reliability(
+            self.temperature, sets, novelty, self.kind, self.rate_hz, self.shows_noise, self.typical_error
+        )
 
 
 class Description(PlainModel):
@@ -415,8 +426,7 @@ def _scores(folder: RunFolder) -> Scores | None:
     return Scores(
         recordings=metrics["n"],
         specimens=metrics["n_specimens"],
-        accuracy=metrics["accuracy"],
-        macro_f1=metrics["macro_f1"],
+        **{name: metrics.get(name) for name in ("accuracy", "macro_f1", "mae", "r2")},
     )
 
 
@@ -448,4 +458,4 @@ def _predict_noise(model: nn.Module | LearnedDiagnoser, bundle: Bundle) -> NDArr
     noise = torch.randn(2, len(config.data.channels), config.input.window, generator=torch.Generator().manual_seed(0))
     rpm = torch.tensor(bundle.description.operating_range.rpm or (math.nan, math.nan))
     batch = (noise, torch.zeros(2, dtype=torch.int64), {"recording": torch.arange(2), "rpm": rpm})
-    return predict_windows(model, [batch], "cpu").probabilities
+    return predict_outputs(model, [batch], "cpu")[0].numpy()

@@ -46,10 +46,14 @@ def order_labels(config: Config, recordings: Sequence[Recording]) -> tuple[str, 
     Levels, and two classes with one logit, are in the order of the stated classes. Otherwise levels are in the order of
     the one number in each label, `healthy` being the lowest, and of two classes the healthy one is the first.
 
+    For numbers there are no labels.
+
     Raises:
         ValueError: there are fewer than two classes, the order of levels is unknown, labels name the same faults, or
             there are more than two classes for one logit.
     """
+    if config.is_regression:
+        return ()
     labels, task, stated = order_classes(recordings), config.training.task, config.data.classes
     if task == "multilabel":
         single_faults(labels)
@@ -94,12 +98,14 @@ def choose_sampling_rate(
 
     Args:
         recordings: the recordings.
-        classes: labels to distinguish.
+        classes: labels to distinguish; empty to predict a number.
         stated_hz: the sampling rate that the user states, which takes precedence.
     """
     if stated_hz is not None:
         return stated_hz, "as stated"
     lowest = min(recording.sampling_rate_hz for recording in recordings)
+    if not classes:
+        return lowest, "the lowest of the recordings"
     speeds = [recording.rpm for recording in recordings if recording.rpm is not None]
     band_hz = required_band_hz(classes, max(speeds)) if len(speeds) == len(recordings) else None
     if band_hz is None or ANALYSER_RATIO * band_hz >= lowest:

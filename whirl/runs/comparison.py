@@ -199,6 +199,9 @@ RecordingPredictions = tuple[list[str], np.ndarray, np.ndarray, list[str]]
 
 
 def _check_classes(folders: Folders, configs: tuple[Config, Config]) -> None:
+    for folder, config in zip(folders, configs, strict=True):
+        if config.is_regression:
+            raise ValueError(f"{folder.path}: predicts a number, but runs are compared by their classes")
     classes_a, classes_b = (set(config.data.classes) for config in configs)
     if classes_a != classes_b:
         raise ValueError(

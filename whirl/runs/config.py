@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError, model_validator
 
+from whirl.data.names import LABEL
 from whirl.models.registry import list_models
 from whirl.registry import import_plugins
 from whirl.runs.descriptions import OFF, UNKNOWN, Section
@@ -75,6 +76,11 @@ class Config(Section):
         return isinstance(method, MapsMethod) and (method.representation == "multi" or len(method.kinds) > 1)
 
     @property
+    def is_regression(self) -> bool:
+        """Whether a number is predicted, instead of a class."""
+        return self.training.task == "regression"
+
+    @property
     def uses_speed(self) -> bool:
         """Whether the training or the network uses the shaft speed."""
         return self.training.method.kind == "pinn" or self.network_uses_speed
@@ -104,7 +110,25 @@ class Config(Section):
     def _task_fits(self) -> Config:
         if self.evaluation.threshold != 0.5 and self.training.task != "binary":
             raise ValueError(f"threshold requires task 'binary' (got {self.training.task!r})")
+        if self.is_regression:
+            self._check_regression()
+        elif self.data.target != LABEL:
+            raise ValueError(f"target requires task 'regression' (got {self.training.task!r})")
         return self
+
+    def _check_regression(self) -> None:
+        training, method = self.training, self.training.method.kind
+        of_classes = {
+            f"trainer {method!r}": method in ("pinn", "distilled"),
+            "model 'hybrid_pinn'": self.model.name == "hybrid_pinn",
+            "a list of classes": self.data.classes not in (None, [self.data.target]),
+            "class_weights": training.class_weights,
+            "balance 'class'": training.balance == "class",
+            "metrics of plug-ins": bool(self.evaluation.metrics),
+        }
+        wrong = [name for name, is_stated in of_classes.items() if is_stated]
+        if wrong:
+            raise ValueError(f"{wrong[0]} requires classes, but task 'regression' predicts a number: leave it out")
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Config:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from whirl.data.leakage import Leak, check_leakage
 from whirl.data.manifest import MANIFEST
 from whirl.data.recording import Recording
 from whirl.data.splits import Split, split_recordings
+from whirl.data.value_windows import ValueWindows, target_of
 from whirl.data.windows import WindowDataset, known_quantities
 from whirl.diagnosis.selection import Choice
 from whirl.engine.device import resolve_device
@@ -31,6 +33,8 @@ from whirl.runs.descriptors import (
     PartDescriptors,
     candidates_for,
     choose_model,
+    have_weights,
+    leaves_model_open,
     training_part,
     why_no_descriptors,
 )
@@ -48,6 +52,7 @@ from whirl.runs.maps import resolved_maps
 from whirl.runs.methods import PhysicsMethod
 from whirl.runs.reading import read_recordings
 from whirl.runs.run_folder import RunFolder
+from whirl.runs.value_split import split_by_value
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +64,7 @@ class PreparedData:
     Attributes:
         config: the resolved configuration.
         split: training, validation and test recordings.
-        classes: label of each class index.
+        classes: label of each class index; empty if a number is predicted.
         leaks: the leaks found; empty unless leakage is allowed.
         notes: choices and their reasons, to show to the user.
         window_reason: reason for the window length.
@@ -87,8 +92,12 @@ class PreparedData:
 
     def windows(self, recordings: Sequence[Recording], hop: int | None = None) -> WindowDataset:
         """Cut the recordings of a part into windows, which do not overlap by default."""
-        window = self.config.input.window
-        return WindowDataset(recordings, self.classes, window, hop or window, quantities=self._quantities())
+        window, quantities = self.config.input.window, self._quantities()
+        hop = hop or window
+        if not self.config.is_regression:
+            return WindowDataset(recordings, self.classes, window, hop, quantities=quantities)
+        values = [target_of(recording, self.config.data.target) for recording in recordings]
+        return ValueWindows(recordings, values, window, hop, quantities=quantities)
 
     def _quantities(self) -> tuple[str, ...]:
         """Return the quantities besides the speed that windows provide: weights, and those for the physics terms."""
@@ -169,8 +178,8 @@ def _parts_of(split: Split) -> dict[str, list[Recording]]:
 
 def _split(config: Config, recordings: Sequence[Recording], common: CommonForm) -> Split:
     stated = config.split.test_specimens
-    return split_recordings(
-        recordings,
+    split = partial(
+        split_recordings,
         by=config.split.by,
         test_specimens=stated if isinstance(stated, list) else None,
         test_fraction=config.split.test_fraction,
@@ -178,6 +187,7 @@ def _split(config: Config, recordings: Sequence[Recording], common: CommonForm) 
         window_s=common.window_s,
         seed=config.run.seed,
     )
+    return split_by_value(recordings, config.data.target, split) if config.is_regression else split(recordings)
 
 
 def _check_leakage(config: Config, split: Split, unlabeled: Sequence[Recording]) -> tuple[Leak, ...]:
@@ -207,7 +217,7 @@ def _resolve(
         hop=hop,
         batch_size=max(2, min(config.training.batch_size, n_windows)),
         epochs=resolve_epochs(config, n_windows),
-        classes=list(classes),
+        classes=list(classes) or [config.data.target],
         channels=list(split.train[0].channels),
         sampling_rate_hz=rate_hz,
         band_limit_hz=OFF if common.band_hz is None else common.band_hz,
@@ -247,6 +257,8 @@ def _notes_on_model(config: Config, recordings: Sequence[Recording], choice: Cho
     if choice is not None:
         return [f"model: {choice.reason}"]
     missing = why_no_descriptors(recordings)
+    if config.model.name is None and leaves_model_open(config) and not missing and have_weights(recordings):
+        return [f"model: {config.model_name}, because models of physical descriptors do not take {SAMPLE_WEIGHT}"]
     if config.model.name is not None or not missing:
         return []
     return [

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from whirl.data.recording import Recording
 from whirl.data.splits import Split
+from whirl.data.windows import known_quantities
 from whirl.diagnosis.descriptor_sets import DescriptorKind, Descriptors, describe, join
 from whirl.diagnosis.learned import BEARING_CANDIDATES, ROTOR_CANDIDATES, Candidate, LearnedDiagnoser
 from whirl.diagnosis.registry import BUILT_IN, DIAGNOSERS
 from whirl.diagnosis.selection import Choice, choose_candidate, suitable_candidates
+from whirl.engine.objective import SAMPLE_WEIGHT
 from whirl.evaluation.metrics import compute_metrics
 from whirl.evaluation.prediction import UNKNOWN, Predictions
 from whirl.physics.faults import ROLLING_CLASSES, signature
@@ -82,16 +84,23 @@ def is_descriptor_model(name: str | None) -> bool:
 def candidates_for(config: Config, recordings: Sequence[Recording]) -> tuple[Candidate, ...]:
     """Return the models of descriptors that a configuration leaves to choose from; none if it asks for a network.
 
-    By default these are all that suit the recordings, unless a setting of the network or its training was changed.
+    By default these are all that suit the recordings, unless a setting of the network or its training was changed, or
+    recordings have weights, which only networks take.
 
     Raises:
-        ValueError: the stated model cannot describe the recordings.
+        ValueError: the stated model cannot describe the recordings, or take their weights.
     """
     name, kind = config.model.name, config.model.descriptors
     if name is None:
-        return _of_kind(suitable_candidates(recordings), kind) if _leaves_model_open(config) else ()
+        is_open = leaves_model_open(config) and not have_weights(recordings)
+        return _of_kind(suitable_candidates(recordings), kind) if is_open else ()
     if not is_descriptor_model(name):
         return ()
+    if have_weights(recordings):
+        raise ValueError(
+            f"recordings have a {SAMPLE_WEIGHT}, which model {name!r} does not take: choose a network, or remove the "
+            "column"
+        )
     _check_without_network_settings(config)
     suitable = suitable_candidates(recordings) or _by_speed_or_bearing(recordings)
     if name not in BUILT_IN:
@@ -103,11 +112,16 @@ def candidates_for(config: Config, recordings: Sequence[Recording]) -> tuple[Can
     return chosen
 
 
+def have_weights(recordings: Sequence[Recording]) -> bool:
+    """Whether any recording states a weight of its samples in the loss."""
+    return SAMPLE_WEIGHT in known_quantities(recordings)
+
+
 def _of_kind(candidates: Sequence[Candidate], kind: str | None) -> tuple[Candidate, ...]:
     return tuple(each for each in candidates if kind in (None, OFF, each.kind))
 
 
-def _leaves_model_open(config: Config) -> bool:
+def leaves_model_open(config: Config) -> bool:
     """Return whether no setting of a network or its training was changed."""
     return config.model.width == ModelSection().width and not _network_settings(config)
 

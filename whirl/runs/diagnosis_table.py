@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -16,7 +16,7 @@ from whirl.runs.judgement import Diagnosis
 COLUMNS = (
     "time", "file", "class", "probability", "status", "physics", "prediction_set", "typicality", "machine", "point",
     "rpm", "bearing", "velocity_rms_mm_s", "acceleration_rms_m_s2", "peak_m_s2", "crest_factor", "kurtosis",
-    "reasons", "evidence",
+    "reasons", "evidence", "probabilities", "faults", "value", "low", "high", "typical_error",
 )  # fmt: skip
 """Columns of a table of judgements, in order."""
 
@@ -99,16 +99,23 @@ class DiagnosisTable:
 def row_of(found: Diagnosis, time: str = "") -> dict[str, str]:
     """Return the cells of a diagnosis by column; what is unknown is empty."""
     facts = found.as_dict()
-    levels = facts["levels"] or {}
+    levels, number = facts["levels"] or {}, facts["number"] or {}
     cells = {
         **{name: facts[name] for name in COLUMNS if name in facts},
-        **{name: levels[name] for name in COLUMNS if name in levels},
+        **{name: each[name] for each in (levels, number) for name in COLUMNS if name in each},
         "time": time,
         "prediction_set": " ".join(found.prediction_set or ()),
         "reasons": "; ".join(found.reasons),
         "evidence": "; ".join(found.evidence),
+        "probabilities": _by_name(found.probabilities),
+        "faults": _by_name(found.faults),
     }
     return {name: _cell(cells.get(name)) for name in COLUMNS}
+
+
+def _by_name(probabilities: Mapping[str, float]) -> str:
+    """Return probabilities by class or fault as text, `ball 0.9; healthy 0.1`."""
+    return "; ".join(f"{name} {probability:.6g}" for name, probability in probabilities.items())
 
 
 def _cell(value: object) -> str:

@@ -6,7 +6,7 @@ import csv
 import io
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,71 +31,16 @@ from whirl.evaluation.target_scores import target_scores
 from whirl.evaluation.verdict import alarm_rates, risk_coverage
 from whirl.runs.config import Config, training_settings
 from whirl.runs.data import PreparedData, prepare_run
-from whirl.runs.descriptors import PartDescriptors, baselines, better_baselines, is_descriptor_model, predict_test
+from whirl.runs.descriptors import baselines, better_baselines, is_descriptor_model, predict_test
 from whirl.runs.diagnosis import known_facts
+from whirl.runs.evaluation_task import EvaluationTask, Metrics
 from whirl.runs.factory import PhysicsBaseline, bearing_orders, load_run_network, physics_baseline
 from whirl.runs.fingerprint import library_versions
 from whirl.runs.harmonization import complete
 from whirl.runs.operating_range import OperatingRange, load_operating_range
 from whirl.runs.reliability import FALSE_ALARM_RATE, Reliability
 from whirl.runs.run_folder import RunFolder
-from whirl.runs.sections import OFF
-
-Metrics = dict[str, dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class EvaluationTask:
-    """Everything needed to evaluate a network.
-
-    Attributes:
-        data: recordings of the run, with its configuration.
-        test: recordings to evaluate on.
-        source: short description of these recordings.
-        leaks: what they share with the training part.
-        notes: choices and warnings to show with the result.
-        descriptors: descriptors of the training and test recordings.
-        reliability: calibration and known range of the diagnoser.
-        command: command that reproduces the result.
-        history: training history, one list of numbers per logged name.
-        timings_s: durations in seconds, by step.
-        extrapolations: warnings of recordings outside of the operating range of the training part.
-    """
-
-    data: PreparedData
-    test: Sequence[Recording]
-    source: str
-    leaks: Sequence[str]
-    notes: Sequence[str]
-    descriptors: PartDescriptors
-    reliability: Reliability
-    command: str
-    history: Mapping[str, Sequence[float | None]]
-    timings_s: Mapping[str, float]
-    extrapolations: Sequence[str] = ()
-
-    @property
-    def n_not_described(self) -> int:
-        """Number of test recordings that a model of descriptors cannot judge."""
-        kind: Any = self.data.config.model.descriptors
-        return 0 if kind == OFF else int((~self.descriptors.get("test", kind).usable).sum())
-
-    @property
-    def warnings(self) -> list[str]:
-        """Caveats to show with the scores."""
-        missing = [label for label in self.data.classes if label not in {recording.label for recording in self.test}]
-        warnings = [f"the test part has no recording of {', '.join(missing)}"] if missing else []
-        warnings += self.extrapolations
-        if self.leaks:
-            warnings.append(f"test data were used in training ({len(self.leaks)} leaks; the first: {self.leaks[0]})")
-        if any(recording.specimen is None for recording in self.test):
-            warnings.append("some specimens are unknown, so one specimen may be in both training and test parts")
-        if self.n_not_described:
-            warnings.append(
-                f"{self.n_not_described} of {len(self.test)} recordings cannot be described (unknown speed or bearing, "
-                "or an unusable signal); all classes are equally probable for them"
-            )
-        return warnings
+from whirl.runs.value_evaluation import check_targets, evaluate_values, format_values
 
 
 def evaluate_task(model: nn.Module | LearnedDiagnoser, task: EvaluationTask, folder: RunFolder) -> Metrics:
@@ -103,9 +48,12 @@ def evaluate_task(model: nn.Module | LearnedDiagnoser, task: EvaluationTask, fol
 
     Returns:
         `{"recording": {...}, "baselines": {...}}`, for a network also `"window"`; see
-        `whirl.evaluation.metrics.compute_metrics` and `whirl.runs.descriptors.baselines`.
+        `whirl.evaluation.metrics.compute_metrics` and `whirl.runs.descriptors.baselines`, and for numbers
+        `whirl.evaluation.values.value_metrics`.
     """
     data = task.data
+    if data.config.is_regression and isinstance(model, nn.Module):
+        return evaluate_values(model, task, folder)
     threshold = data.config.evaluation.threshold
     predictions = {level: replace(each, threshold=threshold) for level, each in _predict(model, task).items()}
     raw = predictions["recording"]
@@ -249,7 +197,7 @@ def evaluate(
 
     Raises:
         ValueError: the recordings cannot be used, or are no longer those of the run; or `bearing` or `rpm` is invalid,
-            or given without `data`.
+            or given without `data`; or another process writes to the folder.
     """
     stated = known_facts(bearing, rpm)
     if stated and data is None:
@@ -264,7 +212,9 @@ def evaluate(
         task = evaluate_test_split(prepared, folder)
     else:
         task = evaluate_other_data(prepared, folder, data, stated)
-    return format_summary(evaluate_task(model, task, target), target, task.warnings)
+    with target.locked():
+        metrics = evaluate_task(model, task, target)
+    return format_summary(metrics, target, task.warnings)
 
 
 def load_trained(folder: RunFolder) -> nn.Module | LearnedDiagnoser:
@@ -305,7 +255,9 @@ def evaluate_other_data(
     config = data.config
     recordings = load_dataset(path, channels=config.data.channels, sampling_rate_hz=config.data.sampling_rate_hz)
     unknown = next((r for r in recordings if r.label not in data.classes), None)
-    if unknown is not None:
+    if config.is_regression:
+        check_targets(recordings, config)
+    elif unknown is not None:
         raise ValueError(
             f"{unknown.name}: label {unknown.label!r} does not occur in training; "
             f"expected one of: {', '.join(data.classes)}"
@@ -359,16 +311,23 @@ def format_summary(metrics: Metrics, folder: RunFolder, warnings: Sequence[str] 
     recording = metrics["recording"]
     n_specimens = recording["n_specimens"]
     specimens = f" of {n_specimens} specimen{'s' * (n_specimens > 1)}" if n_specimens else ""
-    levels = [level for level in ("recording", "window") if level in metrics]
+    is_number = "mae" in recording
     return [
-        *(better_baselines(metrics) or [metrics["trust"]["verdict"]]),
+        *((not is_number and better_baselines(metrics)) or [metrics["trust"]["verdict"]]),
         f"tested on {recording['n']} recordings{specimens}",
-        *(f"  {line}" for level in levels for line in _scores(level, metrics[level])),
-        *(f"  {line}" for line in _target_lines(recording)),
-        *(f"  {line}" for line in _baseline_lines(metrics.get("baselines", {}))),
+        *(f"  {line}" for line in (format_values(metrics) if is_number else _class_lines(metrics))),
         *(f"  warning: {warning}" for warning in warnings),
         f"report: {folder.report_file}",
     ]
+
+
+def _class_lines(metrics: Metrics) -> Iterator[str]:
+    """Yield the scores of classes, and those of the baselines."""
+    for level in ("recording", "window"):
+        if level in metrics:
+            yield from _scores(level, metrics[level])
+    yield from _target_lines(metrics["recording"])
+    yield from _baseline_lines(metrics.get("baselines", {}))
 
 
 def _target_lines(recording: Mapping[str, Any]) -> Iterator[str]:

@@ -70,7 +70,9 @@ def _metadata(config: Config, operating_range: OperatingRange) -> dict[str, str]
         "band_limit_hz": "" if config.band_hz is None else f"{config.band_hz:g}",
         "window": str(config.input.window),
         "input": "signals [batch, channels, window]: of each window and channel (x - mean) / standard deviation",
-        "output": "logits [batch, classes]; softmax gives probabilities",
+        "output": f"{config.data.target} [batch, 1]"
+        if config.is_regression
+        else "logits [batch, classes]; softmax gives probabilities",
         **({"threshold": f"{config.evaluation.threshold:g}"} if config.training.task == "binary" else {}),
         "operating_range": operating_range.model_dump_json(),
     }
@@ -98,7 +100,7 @@ def export_run(run: str | Path, out: str | Path | None, kind: Kind) -> list[str]
         difference = export_graph(run, target, kind)
         lines = [
             str(target),
-            f"  its logits are within {difference:.1e} of the network's on {_N_COMPARED} windows of the test part",
+            f"  its outputs are within {difference:.1e} of the network's on {_N_COMPARED} windows of the test part",
         ]
     log_export(RunFolder(run), target)
     return lines
@@ -107,4 +109,6 @@ def export_run(run: str | Path, out: str | Path | None, kind: Kind) -> list[str]
 def _describe_bundle(bundle: Bundle) -> str:
     rpm = bundle.description.operating_range.rpm
     speeds = "speeds unknown" if rpm is None else f"trained on {rpm[0]:g} to {rpm[1]:g} rpm"
-    return f"{bundle.config.model_name}, {len(bundle.config.data.classes)} classes, {speeds}"
+    data = bundle.config.data
+    predicts = f"predicts {data.target}" if bundle.config.is_regression else f"{len(data.classes)} classes"
+    return f"{bundle.config.model_name}, {predicts}, {speeds}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from whirl.data.levels import VibrationLevels
@@ -14,12 +14,43 @@ NOT_JUDGED = "not_judged"
 
 
 @dataclass(frozen=True)
+class PredictedNumber:
+    """A predicted number and its error, e.g. a severity or a remaining life.
+
+    Attributes:
+        target: what it is.
+        value: the predicted number, the mean over the windows of the recording.
+        low: lower end of the interval that contains the true number of 90 % of new specimens; None if the run has too
+            few held-out specimens for an interval.
+        high: upper end.
+        typical_error: mean absolute error of held-out recordings; None if unknown.
+    """
+
+    target: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    typical_error: float | None = None
+
+    def __str__(self) -> str:
+        """Return the number with its interval, otherwise with its typical error.
+
+        Example:
+            >>> str(PredictedNumber("severity", 0.52, typical_error=0.1)), str(PredictedNumber("days", 9.0, 7.0, 11.0))
+            ('0.52 (typical error 0.1)', '9 [7, 11]')
+        """
+        if self.low is not None and self.high is not None:
+            return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+        return f"{self.value:.4g}" + (f" (typical error {self.typical_error:.3g})" if self.typical_error else "")
+
+
+@dataclass(frozen=True)
 class Diagnosis:
     """The judgement of one recording.
 
     Attributes:
         file: file of the recording.
-        label: name of the most probable class, or `NOT_JUDGED`.
+        label: name of the most probable class, or of the predicted number, or `NOT_JUDGED`.
         probability: calibrated probability of that class, 0 to 1; for a network the mean over the windows of the
             recording. None if not judged.
         probabilities: probability of every class; empty if not judged.
@@ -38,6 +69,8 @@ class Diagnosis:
         machine: specimen of the recording; None if unknown.
         point: channels of the recording.
         levels: levels of vibration; None if the unit is unknown.
+        faults: probability of each single fault, for compound faults; empty otherwise.
+        number: the predicted number, for a run that predicts one; then there are no probabilities.
     """
 
     file: str
@@ -56,6 +89,8 @@ class Diagnosis:
     machine: str | None = None
     point: str = ""
     levels: VibrationLevels | None = None
+    faults: dict[str, float] = field(default_factory=dict)
+    number: PredictedNumber | None = None
 
     @classmethod
     def unreadable(cls, file: str, reason: str) -> Diagnosis:
@@ -64,14 +99,14 @@ class Diagnosis:
 
     @property
     def is_judged(self) -> bool:
-        """Whether a class was named."""
-        return self.probability is not None
+        """Whether a class was named, or a number predicted."""
+        return self.probability is not None or self.number is not None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         return {
             "file": self.file,
-            "class": self.label,
+            "class": self.label if self.number is None else None,
             "probability": self.probability,
             "status": self.status,
             "reasons": list(self.reasons),
@@ -86,10 +121,14 @@ class Diagnosis:
             "levels": None if self.levels is None else self.levels.as_dict(),
             "windows": self.n_windows,
             "probabilities": self.probabilities,
+            "faults": self.faults,
+            "number": None if self.number is None else asdict(self.number),
         }
 
     def __str__(self) -> str:
         parts = [self.file, self.label]
+        if self.number is not None:
+            parts.append(str(self.number))
         if self.probability is not None:
             parts.append(f"{self.probability:.3f}")
         if self.n_windows is not None:
@@ -98,4 +137,6 @@ class Diagnosis:
             parts.append(f"[untrained: {self.physics}]")
         if self.status != "ok" and self.status != self.label:
             parts.append(self.status)
-        return "\n  ".join(["  ".join(parts), *self.reasons, *self.evidence[:1]])
+        faults = ", ".join(f"{name} {probability:.3f}" for name, probability in self.faults.items())
+        lines = ["  ".join(parts), *([f"single faults: {faults}"] if faults else []), *self.reasons, *self.evidence[:1]]
+        return "\n  ".join(lines)

@@ -31,7 +31,7 @@ class RunRow:
         model: name of the network.
         trainer: name of the trainer.
         n_test: number of test recordings; None if the run is not finished, as for the scores.
-        macro_f1: macro F1 over test recordings, 0 to 1.
+        macro_f1: macro F1 over test recordings, 0 to 1; None if a number is predicted, as for accuracy.
         low: lower end of its 95 % interval; None if there is none.
         high: upper end.
         accuracy: accuracy over test recordings, 0 to 1.
@@ -105,14 +105,14 @@ def _scores(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     metrics = json.loads(file.read_text(encoding="utf-8"))["recording"]
-    interval = metrics["intervals"]["macro_f1"]
+    interval = metrics["intervals"].get("macro_f1", {})
     written = datetime.fromtimestamp(file.stat().st_mtime).isoformat(sep=" ", timespec="minutes")
     return {
         "n_test": metrics["n"],
-        "macro_f1": metrics["macro_f1"],
-        "low": interval["low"],
-        "high": interval["high"],
-        "accuracy": metrics["accuracy"],
+        "macro_f1": metrics.get("macro_f1"),
+        "low": interval.get("low"),
+        "high": interval.get("high"),
+        "accuracy": metrics.get("accuracy"),
         "finished": written,
     }
 

@@ -22,6 +22,8 @@ from whirl.diagnosis.results import RecordingDiagnosis
 from whirl.diagnosis.spectral import SpectralDiagnoser
 from whirl.engine.device import resolve_device
 from whirl.evaluation.prediction import aggregate_by_recording, decide, predict_windows
+from whirl.evaluation.target_scores import fault_probabilities
+from whirl.evaluation.values import mean_by_recording, predict_values
 from whirl.runs.bundle import is_bundle, load_bundle
 from whirl.runs.config import Config
 from whirl.runs.data import rolling_faults
@@ -30,7 +32,7 @@ from whirl.runs.diagnosis import known_facts
 from whirl.runs.doubts import doubts_of, unusable_channels, why_not_judged
 from whirl.runs.evaluation import load_trained
 from whirl.runs.harmonization import complete
-from whirl.runs.judgement import NOT_JUDGED, Diagnosis
+from whirl.runs.judgement import NOT_JUDGED, Diagnosis, PredictedNumber
 from whirl.runs.operating_range import OperatingRange, load_operating_range
 from whirl.runs.reliability import Reliability
 from whirl.runs.run_folder import RunFolder
@@ -47,7 +49,8 @@ class Diagnoser:
 
     Attributes:
         config: configuration; defines channels and, for a network, sampling rate, band and window.
-        model: a network, which maps signals `[B, C, T]` to logits `[B, K]`, or a model of descriptors.
+        model: a network, which maps signals `[B, C, T]` to logits `[B, K]` or numbers `[B, 1]`, or a model of
+            descriptors.
         operating_range: speeds, loads, rates and levels of the training recordings; others are doubtful.
         reliability: calibration and known range of the model.
     """
@@ -96,15 +99,23 @@ class Diagnoser:
     def _predict(
         self, recordings: Sequence[Recording], descriptors: PartDescriptors
     ) -> tuple[NDArray[np.float64], list[int | None]]:
-        """Return class probabilities `[n, K]`, NaN where not judged, and the number of windows of each recording."""
+        """Return class probabilities `[n, K]`, NaN where not judged, and the number of windows of each recording.
+
+        For a run that predicts a number, these are the numbers `[n, 1]`.
+        """
         if isinstance(self.model, LearnedDiagnoser):
             described = descriptors.get(_FILES, self.model.candidate.kind)
             return self.model.predict_proba(described), [None] * len(recordings)
         window = self.config.input.window
         data = WindowDataset([self.to_input(recording) for recording in recordings], None, window, window)
-        windows = predict_windows(self.model, data, resolve_device(self.config.run.device))
-        counts = np.bincount(windows.recording, minlength=len(recordings))
-        return aggregate_by_recording(windows).probabilities, [int(count) for count in counts]
+        device = resolve_device(self.config.run.device)
+        if self.config.is_regression:
+            windows = predict_values(self.model, data, device)
+            found = mean_by_recording(windows).values[:, None]
+        else:
+            windows = predict_windows(self.model, data, device)
+            found = aggregate_by_recording(windows).probabilities
+        return found, np.bincount(windows.recording, minlength=len(recordings)).tolist()
 
     def _judge(
         self,
@@ -133,12 +144,24 @@ class Diagnoser:
         reasons = why_not_judged(recording, row, physics, unusable)
         if reasons:
             return replace(found, status="not_judged", reasons=reasons)
-        found = self._with_class(found, row, p_value)
+        found = replace(found, typicality=None if np.isnan(p_value) else float(p_value))
+        found = self._with_number(found, row) if self.config.is_regression else self._with_class(found, row)
         classes, known = self.config.data.classes, self.operating_range
         doubts = doubts_of(found, recording, unusable, classes, known, self.reliability)
         return replace(found, status="doubtful" if doubts else "ok", reasons=doubts)
 
-    def _with_class(self, found: Diagnosis, row: NDArray[np.float64], p_value: float) -> Diagnosis:
+    def _with_number(self, found: Diagnosis, row: NDArray[np.float64]) -> Diagnosis:
+        error, value = self.reliability.typical_error, float(row[0])
+        half_width = None if error is None else error.half_width
+        number = PredictedNumber(
+            self.config.data.target,
+            value,
+            *((None, None) if half_width is None else (value - half_width, value + half_width)),
+            typical_error=None if error is None else error.mean_absolute,
+        )
+        return replace(found, label=number.target, number=number)
+
+    def _with_class(self, found: Diagnosis, row: NDArray[np.float64]) -> Diagnosis:
         classes, sets = self.config.data.classes, self.reliability.sets
         best = int(decide(row, self.config.evaluation.threshold))
         members = None if sets is None else sets.contains(row)
@@ -148,8 +171,14 @@ class Diagnoser:
             probability=float(row[best]),
             probabilities=dict(zip(classes, row.tolist(), strict=True)),
             prediction_set=None if members is None else tuple(np.array(classes)[members].tolist()),
-            typicality=None if np.isnan(p_value) else float(p_value),
+            faults=self._faults(row),
         )
+
+    def _faults(self, row: NDArray[np.float64]) -> dict[str, float]:
+        """Return the probability of each single fault of compound faults."""
+        if self.config.training.task != "multilabel":
+            return {}
+        return {name: float(each[0]) for name, each in fault_probabilities(row[None], self.config.data.classes).items()}
 
 
 def _levels(recording: Recording) -> VibrationLevels | None:

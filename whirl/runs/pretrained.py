@@ -38,14 +38,19 @@ def with_settings_of_pretrained(config: Config) -> Config:
     changes = {name: get_setting(source, name) for name in names}
     if changes.get("band_limit_hz") == OFF:
         del changes["band_limit_hz"]  # the new recordings may need one
+    if changes.get("task") == "regression":
+        changes |= {"loss": source.training.loss, "target": source.data.target}
     method = source.training.method
     if isinstance(method, MapsMethod) and isinstance(config.training.method, PlainMethod):
         changes |= {"representation": method.representation, "maps": method.maps}
     return with_settings(config, **changes)
 
 
-def load_pretrained(model: nn.Module, data: PreparedData) -> None:
+def load_pretrained(model: nn.Module, data: PreparedData) -> bool:
     """Load the weights of the run that the training starts from, and freeze what is configured.
+
+    Returns:
+        Whether the layers that compute the outputs are new.
 
     Raises:
         ValueError: the networks differ in more than their classes; a part to freeze does not exist; or the run was
@@ -53,7 +58,7 @@ def load_pretrained(model: nn.Module, data: PreparedData) -> None:
     """
     training = data.config.training
     if training.pretrained == OFF:
-        return
+        return True
     folder = RunFolder(training.pretrained)
     source = folder.read_config()
     _check_leakage(folder, source, data)
@@ -61,6 +66,7 @@ def load_pretrained(model: nn.Module, data: PreparedData) -> None:
     logger.info("starting from %s%s", folder.path, f"; new: {', '.join(new)}" if new else "")
     if training.freeze != OFF:
         freeze(model, *training.freeze)
+    return bool(new)
 
 
 def unfreezing(config: ResolvedConfig) -> list[GradualUnfreezing]:

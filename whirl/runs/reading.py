@@ -37,18 +37,18 @@ def load_recordings(config: Config) -> list[Recording]:
     Raises:
         ValueError: a folder, file or manifest cannot be used.
     """
-    data = config.data
+    data, classes = config.data, None if config.is_regression else config.data.classes
     if data.is_simulated:
-        return stored(simulate_recordings(data.simulation, data.classes), config)
+        return stored(simulate_recordings(data.simulation, classes), config)
     is_corrected = data.corrections != OFF
     recordings = load_dataset(
         data.path,
         channels=data.channels,
-        classes=None if is_corrected else data.classes,
+        classes=None if is_corrected else classes,
         sampling_rate_hz=data.sampling_rate_hz,
         mmap_dir=None if data.mmap_dir == OFF else data.mmap_dir,
     )
-    return correct_labels(recordings, data.corrections, data.classes) if is_corrected else recordings
+    return correct_labels(recordings, data.corrections, classes) if is_corrected else recordings
 
 
 def correct_labels(

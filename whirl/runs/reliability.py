@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -27,9 +27,11 @@ from whirl.diagnosis.selection import (
 from whirl.diagnosis.waveform_features import describe_waveform, is_noise
 from whirl.engine.files import atomic_write
 from whirl.evaluation.prediction import aggregate_by_recording, predict_windows
+from whirl.evaluation.values import mean_by_recording, predict_values
 from whirl.runs.data import PreparedData
 from whirl.runs.descriptors import PartDescriptors
 from whirl.runs.run_folder import RunFolder
+from whirl.runs.typical_error import TypicalError
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ class Reliability:
         kind: descriptors that it uses beside the features of the signal; None uses these alone.
         rate_hz: lowest sampling rate of the training recordings.
         shows_noise: whether a training recording shows nothing but noise.
+        typical_error: the error to expect of a predicted number; None for classes.
     """
 
     temperature: float = 1.0
@@ -62,6 +65,7 @@ class Reliability:
     kind: DescriptorKind | None = None
     rate_hz: float = 0.0
     shows_noise: bool = False
+    typical_error: TypicalError | None = None
 
     def calibrate(self, probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return calibrated probabilities `[n, K]`; the most probable class stays the same."""
@@ -99,6 +103,7 @@ class Reliability:
             "kind": self.kind,
             "rate_hz": self.rate_hz,
             "shows_noise": self.shows_noise,
+            "typical_error": None if self.typical_error is None else asdict(self.typical_error),
         }
         state: dict[str, Any] = {} if self.novelty is None else self.novelty.state()
         with atomic_write(folder.reliability_file) as stream:
@@ -115,7 +120,8 @@ class Reliability:
         sets = None if about["sets"] is None else PredictionSets(*about["sets"])
         novelty = NoveltyDetector.from_state(state) if state else None
         kind, rate_hz = about["kind"], about["rate_hz"]
-        return cls(about["temperature"], sets, novelty, kind, rate_hz, about["shows_noise"])
+        error = TypicalError(**about["typical_error"]) if about.get("typical_error") else None
+        return cls(about["temperature"], sets, novelty, kind, rate_hz, about["shows_noise"], error)
 
 
 _N_DISTANCES = 2  # of a NoveltyDetector without further scores
@@ -130,10 +136,18 @@ def determine_reliability(model: nn.Module | LearnedDiagnoser, data: PreparedDat
     if isinstance(model, LearnedDiagnoser):
         return reliability_of_diagnoser(model, data.descriptors, data.classes)
     known = data.descriptors.parts["train"]
-    targets, kind = _targets(known, data.classes), _kind_that_suits(known)
-    temperature, sets = _calibration(*_held_out_by_validation(model, data))
+    is_number, kind = data.config.is_regression, _kind_that_suits(known)
+    targets = np.zeros(len(known), np.intp) if is_number else _targets(known, data.classes)
+    temperature, sets = (1.0, None) if is_number else _calibration(*_held_out_by_validation(model, data))
     groups = group_recordings(known, targets)[1]
-    return _with_novelty(temperature, sets, kind, data.descriptors, targets, groups, None)
+    found = _with_novelty(temperature, sets, kind, data.descriptors, targets, groups, None)
+    return replace(found, typical_error=_typical_error(model, data)) if is_number else found
+
+
+def _typical_error(model: nn.Module, data: PreparedData) -> TypicalError:
+    """Determine the error of predicted numbers from the validation part."""
+    found = mean_by_recording(predict_values(model, data.windows(data.split.val), data.device))
+    return TypicalError.of(found.errors, _specimens(data.split.val), data.split.val_by == "specimen")
 
 
 def reliability_of_diagnoser(
@@ -201,8 +215,12 @@ def _held_out_by_validation(
     recordings = data.split.val
     windows = predict_windows(model, data.windows(recordings), data.device)
     targets = _targets(recordings, data.classes)
-    names = [recording.specimen or recording.source for recording in recordings]
-    return aggregate_by_recording(windows).probabilities, targets, np.unique(names, return_inverse=True)[1]
+    return aggregate_by_recording(windows).probabilities, targets, _specimens(recordings)
+
+
+def _specimens(recordings: Sequence[Recording]) -> NDArray[np.integer]:
+    """Return the number of each recording's specimen, `[n]`; a recording of an unknown one is its own."""
+    return np.unique([recording.specimen or recording.source for recording in recordings], return_inverse=True)[1]
 
 
 def _calibration(

@@ -16,6 +16,7 @@ from whirl.engine.files import write_text
 from whirl.runs.config import Config, make_config, training_settings, with_settings
 from whirl.runs.config_files import load_config, read_yaml, stated_settings
 from whirl.runs.flat import get_setting
+from whirl.runs.pretrained import with_settings_of_pretrained
 from whirl.runs.search_space import Space, check_space, preset_space
 from whirl.tuning.storage import HIDDEN, redact_password
 from whirl.tuning.study import PRUNERS
@@ -198,7 +199,7 @@ def resolve_search(
     chosen = {name: getattr(section, name) for name, value in choices.items() if value is not None}
     if "storage" in chosen:
         chosen["storage"] = _absolute(chosen["storage"])
-    config = load_config(config_file, options)
+    config = with_settings_of_pretrained(load_config(config_file, options))
     stated = stated_settings(config_file, options)
     if resume:
         if out is None:

@@ -13,7 +13,7 @@ import torch
 from whirl.callbacks.registry import RunResults
 from whirl.engine.distributed import rank
 from whirl.engine.interrupt import finish_batch_on_interrupt
-from whirl.runs.config import ResolvedConfig, make_config
+from whirl.runs.config import Config, ResolvedConfig, make_config
 from whirl.runs.data import PreparedData
 from whirl.runs.flat import to_flat
 from whirl.runs.search_space import candidate_settings
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class Objective:
-    """Trains a candidate and returns the validation accuracy of the weights that a training would keep.
+    """Trains a candidate and returns the validation score of the weights that a training would keep.
 
     Args:
         data: the recordings without a test part, with the default settings.
@@ -41,7 +41,8 @@ class Objective:
 
     def __call__(self, trial: Trial) -> float:
         config = candidate_config(self.data.config, trial.params, self.n_windows)
-        trainer = make_trainer(replace(self.data, config=config), None, [_ReportAccuracyAtBestLoss(trial)])
+        report = _ReportScoreAtBestLoss(trial, score_of(config))
+        trainer = make_trainer(replace(self.data, config=config), None, [report])
         loggers = self.loggers.of_trial(trial.number, config)
         if config.run.log:
             trainer.callbacks.append(loggers)
@@ -51,7 +52,7 @@ class Objective:
             trainer.fit(config.training.epochs)
         if trial.interrupted_by is not None:
             return math.nan
-        score = accuracy_at_best_loss(trainer.state.history)
+        score = score_at_best_loss(trainer.state.history, score_of(config))
         loggers.log_results(lambda: RunResults({"score": score, "is_pruned": float(trial.is_pruned)}))
         if self.study is not None:
             self._log(trial, score, trainer.state.epoch)
@@ -66,23 +67,32 @@ class Objective:
         logger.info("trial %d: %s with %s%s", trial.number, outcome, format_candidate(trial.params), best)
 
 
-class _ReportAccuracyAtBestLoss(ReportToTrial):
+class _ReportScoreAtBestLoss(ReportToTrial):
     """Reports after each epoch the score of a training that would end there."""
 
+    def __init__(self, trial: Trial, score: str) -> None:
+        super().__init__(trial)
+        self.score = score
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        super().on_epoch_end(epoch, {self.metric: accuracy_at_best_loss(self.trainer.state.history)})
+        super().on_epoch_end(epoch, {self.metric: score_at_best_loss(self.trainer.state.history, self.score)})
 
 
-def accuracy_at_best_loss(history: Mapping[str, Sequence[float]]) -> float:
-    """Return the validation accuracy of the epoch with the lowest validation loss; NaN if no loss is finite.
+def score_of(config: Config) -> str:
+    """Return the name of the score in the history: validation accuracy, or R2 of a predicted number."""
+    return "val_r2" if config.is_regression else "val_accuracy"
+
+
+def score_at_best_loss(history: Mapping[str, Sequence[float]], score: str = "val_accuracy") -> float:
+    """Return the score of the epoch with the lowest validation loss; NaN if no loss is finite.
 
     Example:
-        >>> accuracy_at_best_loss({"val_loss": [0.9, 0.4, 0.5], "val_accuracy": [0.6, 0.8, 0.9]})
+        >>> score_at_best_loss({"val_loss": [0.9, 0.4, 0.5], "val_accuracy": [0.6, 0.8, 0.9]})
         0.8
     """
     losses = [math.inf if math.isnan(loss) else loss for loss in history["val_loss"]]
     best = losses.index(min(losses))
-    return history["val_accuracy"][best] if losses[best] < math.inf else math.nan
+    return history[score][best] if losses[best] < math.inf else math.nan
 
 
 def candidate_config(config: ResolvedConfig, candidate: Mapping[str, Any], n_windows: int) -> ResolvedConfig:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from whirl.evaluation.report import page_template
-from whirl.runs.search_report import SCORE, STATES, SearchReport, TrialSummary
+from whirl.runs.search_report import STATES, SearchReport, TrialSummary
 from whirl.runs.search_text import format_candidate, format_count, format_duration, format_range, format_value
 from whirl.tuning.plots import plot_history, plot_importances, plot_parallel_coordinates
 from whirl.tuning.results import results_table
@@ -51,11 +51,15 @@ def _figures(report: SearchReport) -> list[dict[str, str]]:
     )
     omitted = _omitted_trials(report.trials, len(report.trials) - len(finished))
     figures = [
-        ("History", f"Finished trials in the order in which they were started.{omitted}", plot_history(table, SCORE)),
+        (
+            "History",
+            f"Finished trials in the order in which they were started.{omitted}",
+            plot_history(table, report.score),
+        ),
         (
             "All trials",
             f"Each line is a trial; the rightmost axis is its score.{omitted}",
-            plot_parallel_coordinates(table, SCORE),
+            plot_parallel_coordinates(table, report.score),
         ),
     ]
     if report.importances:

@@ -12,6 +12,7 @@ from whirl.data.recording import Recording
 from whirl.runs.data import PreparedData
 from whirl.runs.evaluation import describe
 from whirl.runs.search_folder import NO_PRUNER, Search, SearchFolder
+from whirl.runs.search_objective import score_of
 from whirl.runs.search_space import Space, default_candidate, outside
 from whirl.runs.search_text import format_count, format_duration
 from whirl.tuning.results import results_table
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SCORE = "validation accuracy of windows"
+SCORES = {"val_accuracy": "validation accuracy of windows", "val_r2": "validation R2 of windows"}
+"""Scores in words, by their name in a history."""
+
 MIN_VAL_SPECIMENS = 3
 """Fewer validation specimens are mentioned as a limitation of the score."""
 
@@ -74,6 +77,7 @@ class SearchReport:
         epochs: number of epochs of an unpruned trial.
         seed: random seed for weights, data order, split and search.
         n_windows: number of validation windows.
+        score: the score in words, one of `SCORES`.
         importances: importance of each setting for the score; empty if it cannot be computed.
         train_command: command that trains with the best settings.
         caution: limitation to show with the score.
@@ -91,6 +95,7 @@ class SearchReport:
     importances: Mapping[str, float]
     train_command: str
     caution: str
+    score: str = SCORES["val_accuracy"]
     notes: Sequence[str] = ()
 
     @property
@@ -119,6 +124,8 @@ class SearchReport:
                 f"none of {format_count(n_others, 'other trial')} was better" if n_others else "no others were tried"
             )
             return f"These are the default settings: {result}."
+        if self.score != SCORES["val_accuracy"]:
+            return f"The default settings (trial {default.number}) reach {default.score:.4f}."
         gained = round((self.best.score or 0) * self.n_windows) - round(default.score * self.n_windows)
         return (
             f"The default settings (trial {default.number}) reach {default.score:.4f}: "
@@ -190,6 +197,7 @@ def make_search_report(trials: Sequence[Any], search: Search, folder: SearchFold
         importances=_importances(trials),
         train_command=shlex.join(["whirl", "train", "--config", str(folder.best_file)]),
         caution=_caution(data, n_finished, n_windows),
+        score=SCORES[score_of(search.config)],
         notes=[*_method_notes(search, data), *_duration_notes(trials), *data.notes],
     )
 
@@ -219,7 +227,7 @@ def _method_notes(search: Search, data: PreparedData) -> list[str]:
     shared = {"specimen": "specimen", "recording": "recording", "time": "time segment"}[data.split.val_by]
     return [
         f"candidates are sampled by TPE, seed {search.config.run.seed}; {pruning}",
-        f"the score is the {SCORE} in the epoch of the lowest validation loss",
+        f"the score is the {SCORES[score_of(search.config)]} in the epoch of the lowest validation loss",
         f"training and validation share no {shared}",
         "all trials use the same seed for weights and data order; another seed may rank close trials differently",
     ]

@@ -66,7 +66,7 @@ def preset_space(config: Config, given: Collection[str] = ()) -> Space:
     """
     space: Space = {}
     for name, values in preset(config.model_name).items():
-        if name in given or (name == "label_smoothing" and config.training.loss == "focal"):
+        if name in given or not _applies(name, config):
             continue
         bounds = asdict(values)
         space[name] = (
@@ -80,6 +80,13 @@ def preset_space(config: Config, given: Collection[str] = ()) -> Space:
             "settings to search in a file for --space"
         )
     return space
+
+
+def _applies(name: str, config: Config) -> bool:
+    """Whether a setting can be searched: a pretrained network has its width, and only cross entropy smooths labels."""
+    if name == "width":
+        return config.training.pretrained == OFF
+    return name != "label_smoothing" or config.training.loss == "ce"
 
 
 def check_space(space: Mapping[str, Any], config: Config, source: str = "space") -> Space:
@@ -105,7 +112,7 @@ def check_space(space: Mapping[str, Any], config: Config, source: str = "space")
     if not space:
         raise ValueError(f"{source}: no settings to search; expected e.g. 'lr: {{low: 1e-4, high: 0.1, log: true}}'")
     checked: Space = {}
-    fixed = to_flat(config) | ({"loss": "ce"} if "loss" in space else {})
+    fixed = to_flat(config) | ({"loss": "ce"} if "loss" in space and not config.is_regression else {})
     for name, values in space.items():
         _check_searchable(name, config, source)
         where = f"{source}: {name}"

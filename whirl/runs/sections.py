@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, field_validator, model_validator
 
+from whirl.data.names import LABEL
 from whirl.diagnosis.registry import DIAGNOSERS
 from whirl.models.registry import list_models
 from whirl.runs.descriptions import OFF, SIMULATED, UNKNOWN, About, Folder, Names, Section, one_of, setting
@@ -54,6 +55,11 @@ class DataSection(Section):
     )
     classes: Names = setting(
         None, "Classes to use, e.g. inner_race,ball.", About(auto="all", synonyms=("labels",), kind="names")
+    )
+    target: str = setting(
+        LABEL,
+        "Number to predict with task regression: a column of the manifest, e.g. severity, or the label.",
+        About(synonyms=("target_column", "y", "regression_target")),
     )
     sampling_rate_hz: float = setting(
         None,

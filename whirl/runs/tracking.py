@@ -80,17 +80,22 @@ def run_results(data: PreparedData, folder: RunFolder, metrics: Mapping[str, Map
     """
     files = (folder.config_file, folder.report_file, folder.metrics_file, folder.predictions_file, folder.data_file)
     history = History(folder.read_history())  # type: ignore[arg-type]  # null is drawn as a gap
-    curves = {f"learning_curve_{name}": history.plot(name) for name in ("loss", "accuracy") if history.curves(name)}
+    curves = {
+        f"learning_curve_{name}": history.plot(name) for name in ("loss", "accuracy", "mae") if history.curves(name)
+    }
     levels = [level for level in ("window", "recording") if level in metrics]
     return RunResults(
         metrics=dict(pair for level in levels for pair in _numbers(level, metrics[level]).items()),
         files=[file for file in files if file.is_file()],
-        figures={
-            "confusion_matrix": plot_confusion_matrix(metrics["recording"]["confusion"], data.classes),
-            "reliability": plot_reliability_diagram(metrics["recording"]["reliability"]),
-            **curves,
-        },
+        figures=curves | ({} if data.config.is_regression else _class_figures(metrics["recording"], data.classes)),
     )
+
+
+def _class_figures(metrics: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+    return {
+        "confusion_matrix": plot_confusion_matrix(metrics["confusion"], classes),
+        "reliability": plot_reliability_diagram(metrics["reliability"]),
+    }
 
 
 def _numbers(level: str, metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -26,6 +26,8 @@ from whirl.engine.files import write_json
 from whirl.engine.threads import fastest_thread_count
 from whirl.losses.losses import compute_class_weights
 from whirl.losses.registry import LOSSES
+from whirl.losses.values import StandardizedLoss
+from whirl.models.heads import ScaledOutput
 from whirl.optim.cnn_optimizer import create_optimizer
 from whirl.optim.layer_decay import get_layer_decay_groups
 from whirl.optim.sam import SAM
@@ -85,8 +87,10 @@ def make_trainer(data: PreparedData, folder: RunFolder | None, callbacks: Sequen
     config = data.config
     torch.manual_seed(config.run.seed)
     model = _network(config)
-    load_pretrained(model, data)
+    has_new_head = load_pretrained(model, data)
     loaders = _Loaders(data)
+    for head in (module for module in model.modules() if isinstance(module, ScaledOutput) and has_new_head):
+        head.standardize(loaders.train_windows.targets)
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     logger.info(
         "training %s (%d parameters) on %d windows", config.model_name, n_parameters, len(loaders.train_windows)
@@ -194,6 +198,7 @@ def _common_parts(
         "augmentation": None if config.input.augment == OFF else make_augmentation(config.input.augment),
         "checkpoint_every": None if folder is None or every == OFF else every,
         "on_nonfinite": config.run.on_nonfinite,
+        **({"metrics": ["mae", "rmse", "r2"]} if config.is_regression else {}),
         **{name: True for name in ("compile", "deterministic") if getattr(config.run, name)},
     }
 
@@ -205,6 +210,8 @@ def _regular_callbacks(config: ResolvedConfig) -> list[Callback]:
 
 def _criterion(config: ResolvedConfig, targets: torch.Tensor) -> Callable[..., torch.Tensor]:
     training = config.training
+    if config.is_regression:
+        return StandardizedLoss(training.loss, float(targets.double().std(correction=0)))
     weights = compute_class_weights(targets, len(config.data.classes)) if training.class_weights else None
     return LOSSES.get(training.loss)(weight=weights, label_smoothing=training.label_smoothing)
 

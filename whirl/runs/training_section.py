@@ -20,6 +20,12 @@ def _losses() -> Sequence[str]:
     return LOSSES.names()
 
 
+def _losses_of_numbers() -> Sequence[str]:
+    from whirl.losses.values import VALUE_LOSSES
+
+    return list(VALUE_LOSSES)
+
+
 def _optimizers() -> Sequence[str]:
     from whirl.optim.cnn_optimizer import optimizer_names
 
@@ -36,10 +42,10 @@ class TrainingSection(Section):
     """Training."""
 
     method: Method = setting(PlainMethod(), "Training method.", About(flag="", kind="method"))
-    task: Literal["multiclass", "binary", "multilabel", "ordinal"] = setting(
+    task: Literal["multiclass", "binary", "multilabel", "ordinal", "regression"] = setting(
         "multiclass",
         "What labels mean: classes; two classes, for one logit; faults that may occur together, e.g. inner_race+ball; "
-        "or levels in an order.",
+        "levels in an order; or numbers.",
         About(synonyms=("objective", "problem_type")),
     )
     epochs: int = setting(
@@ -50,7 +56,11 @@ class TrainingSection(Section):
         le=1_000_000,
     )
     batch_size: int = setting(64, "Windows per step.", About(synonyms=("batch", "bs")), ge=2, le=2**20)
-    loss: str = setting("ce", "Loss function, e.g. ce or focal.", About(choices=_losses, synonyms=("criterion",)))
+    loss: str = setting(
+        "ce",
+        "Loss function, e.g. ce or focal; for task regression mse (the default there), mae or huber.",
+        About(choices=lambda: [*_losses(), *_losses_of_numbers()], synonyms=("criterion",)),
+    )
     class_weights: bool = setting(False, "Weight each class by the inverse of its number of training windows.")
     balance: Literal["off", "class", "specimen", "recording"] = setting(
         OFF,
@@ -98,6 +108,12 @@ class TrainingSection(Section):
         1.0, "Learning rate of each layer relative to that of the next one, for fine-tuning.", gt=0, le=1
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _default_loss(cls, stated: Any) -> Any:
+        is_number = isinstance(stated, dict) and stated.get("task") == "regression"
+        return {"loss": "mse", **stated} if is_number else stated
+
     @field_validator("early_stopping", "unfreeze_every")
     @classmethod
     def _at_least_one(cls, n_epochs: Any) -> Any:
@@ -108,7 +124,7 @@ class TrainingSection(Section):
     @field_validator("loss")
     @classmethod
     def _known_loss(cls, name: str) -> str:
-        return one_of("loss", name, _losses())
+        return one_of("loss", name, [*_losses(), *_losses_of_numbers()])
 
     @field_validator("optimizer")
     @classmethod
@@ -119,6 +135,13 @@ class TrainingSection(Section):
     @classmethod
     def _known_schedule(cls, name: str) -> str:
         return one_of("schedule", name, _schedules())
+
+    @model_validator(mode="after")
+    def _loss_fits(self) -> TrainingSection:
+        fitting = _losses_of_numbers() if self.task == "regression" else ["ce"] if self.loss == "ce" else _losses()
+        if self.loss not in fitting:
+            raise ValueError(f"loss {self.loss!r} is not for task {self.task!r}; expected one of: {', '.join(fitting)}")
+        return self
 
     @model_validator(mode="after")
     def _freezing_fits(self) -> TrainingSection:

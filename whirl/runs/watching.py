@@ -231,6 +231,8 @@ def watch_folder(folder: Path, options: Any, echo: Callable[[str], None]) -> Non
         echo(f"{options.acknowledge}: acknowledged")
         return
     diagnoser = load_diagnoser(options.run)
+    if diagnoser.config.is_regression:
+        raise ValueError(f"{options.run}: predicts a number, but alarms require classes; use whirl predict --append")
     with DiagnosisTable(options.log, append=True) as table:
         watch = Watch(folder, diagnoser, table, watch_options, stated, lambda change: echo(str(change)))
         if options.once:

@@ -27,7 +27,8 @@ def compare_teacher_student(
     Args:
         teacher: network, `[B, C, T]` to logits `[B, K]`; it is moved to `device`; its modes are restored.
         student: the same.
-        test_loader: batches as for `Trainer`; soft targets count as their largest entry.
+        test_loader: batches as for `Trainer`; soft targets count as their largest entry, and samples with a negative
+            label do not count.
         device: where to compute.
         measure_cost: also time both networks on one sample and measure the size of their files.
 
@@ -38,7 +39,8 @@ def compare_teacher_student(
         `speedup`, `teacher_size_bytes` and `student_size_bytes`.
 
     Raises:
-        ValueError: the loader yields no batch, or a network has no parameters.
+        ValueError: the loader yields no labeled sample, outputs or targets are not those of classes, or a network has
+            no parameters.
 
     Example:
         >>> teacher, student = nn.Sequential(nn.Flatten(), nn.Linear(8, 8), nn.Linear(8, 2)), nn.Sequential(
@@ -79,13 +81,34 @@ def _count_hits(
     """
     hits, n_samples, batch = torch.zeros(3, dtype=torch.int64, device=device), 0, None
     for batch in (as_batch(batch, device) for batch in loader):
-        labels = batch.targets.argmax(1) if batch.targets.ndim > 1 else batch.targets
-        teacher_pred, student_pred = (call_model(network, batch).argmax(1) for network in (teacher, student))
-        hits += torch.stack([teacher_pred == labels, student_pred == labels, teacher_pred == student_pred]).sum(1)
-        n_samples += len(labels)
+        labels = _labels(batch.targets)
+        teacher_pred, student_pred = (_predicted(call_model(network, batch)) for network in (teacher, student))
+        correct = torch.stack([teacher_pred == labels, student_pred == labels, teacher_pred == student_pred])
+        hits += correct[:, labels >= 0].sum(1)
+        n_samples += int((labels >= 0).sum())
     if batch is None:
         raise ValueError("test_loader yielded no batch")
+    if not n_samples:
+        raise ValueError("test_loader yielded no labeled sample")
     return hits.cpu().double(), n_samples, batch
+
+
+def _labels(targets: Tensor) -> Tensor:
+    """Return the class of each sample, `[B]`, negative if unlabeled."""
+    if targets.ndim == 1:
+        return targets
+    if targets.ndim != 2 or targets.shape[1] < 2 or ((targets.sum(1) - 1).abs() > 1e-3).any():
+        raise ValueError(
+            f"targets {list(targets.shape)} are neither classes [B] nor shares of classes [B, K] that sum to 1; only "
+            "networks for classes are compared"
+        )
+    return targets.argmax(1)
+
+
+def _predicted(logits: Tensor) -> Tensor:
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise ValueError(f"outputs have shape {list(logits.shape)}, expected logits [B, K] of at least two classes")
+    return logits.argmax(1)
 
 
 def _cost(teacher: nn.Module, student: nn.Module, batch: Batch, device: torch.device) -> dict[str, float]:
