@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from tempfile import mkdtemp
 
 import numpy as np
@@ -47,16 +47,23 @@ def data(tmp_path_factory):
     return folder
 
 
+@contextmanager
+def holding(folder):
+    """Start another process that holds the lock of a folder."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        yield process
+        process.communicate()
+
+
 @pytest.fixture
 def holder(tmp_path):
     """Another process that holds the lock of a folder."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path / "run")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline()
-    yield process
-    process.communicate()
+    with holding(tmp_path / "run") as process:
+        yield process
 
 
 def test_second_writer_is_refused_by_name(holder, data, tmp_path):
@@ -72,19 +79,24 @@ def test_second_writer_is_refused_by_name(holder, data, tmp_path):
 
 
 class Remove(Callback):
-    """Moves a folder away after the first epoch."""
+    """Moves a folder away after a batch, and counts the batches."""
 
     def __init__(self, folder):
-        self.folder = folder
+        self.folder, self.n_batches = folder, 0
 
-    def on_epoch_end(self, epoch, logs=None):
-        if epoch == 1:
+    def on_batch_end(self, batch, logs=None):
+        self.n_batches += 1
+        if self.n_batches == 2:
             self.folder.rename(self.folder.with_name("moved"))
 
 
-def test_deleted_folder_is_noticed_at_the_end_of_the_epoch(data, tmp_path):
+@pytest.mark.parametrize(("every", "n_batches"), [(None, 7), (3, 3)])
+def test_deleted_folder_is_noticed_at_the_next_checkpoint(every, n_batches, data, tmp_path):
+    """An epoch has 7 batches."""
+    remove = Remove(tmp_path / "run")
     with pytest.raises(ValueError, match=r"run: the folder was deleted or replaced while this process used it"):
-        train(data, out=tmp_path / "run", callbacks=[Remove(tmp_path / "run")], **SETTINGS)
+        train(data, out=tmp_path / "run", callbacks=[remove], batch_size=4, checkpoint_every=every, **SETTINGS)
+    assert remove.n_batches == n_batches
 
 
 class Killed(BaseException):
@@ -184,6 +196,15 @@ def test_full_disk_while_recordings_are_moved_leaves_a_usable_folder(moment, tmp
     assert list(tmp_path.iterdir()) == []
     save_dataset(recordings, tmp_path)
     assert len(load_dataset(tmp_path)) == 3
+
+
+def test_evaluation_does_not_write_into_a_folder_in_use(finished):
+    expected = finished.metrics_file.stat().st_mtime_ns
+    with holding(finished.path) as other, pytest.raises(ValueError, match=f"is in use by process {other.pid} on"):
+        evaluate(finished.path)
+    assert finished.metrics_file.stat().st_mtime_ns == expected
+    evaluate(finished.path)
+    assert finished.metrics_file.stat().st_mtime_ns > expected
 
 
 def test_other_files_are_kept(data, tmp_path):

@@ -159,16 +159,18 @@ def _locked(folder: RunFolder) -> AbstractContextManager[FolderLock | None]:
 
 
 class _FolderCheck(Callback):
-    """Ends a training whose folder was deleted or replaced."""
+    """Ends a training whose folder was deleted or replaced, at its next checkpoint."""
 
     rank_zero_only = True
 
     def __init__(self, lock: FolderLock | None) -> None:
         self.lock = lock
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """Called for each checkpoint; there is nothing to save."""
         if self.lock is not None:
             self.lock.check()
+        return {}
 
 
 def _fit_and_evaluate(
