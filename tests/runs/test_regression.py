@@ -1,14 +1,18 @@
 """Parts of runs that predict a number: targets, split, and the error to expect."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 
+from whirl.data.dataset import save_dataset
 from whirl.data.recording import Recording
 from whirl.data.splits import split_recordings
 from whirl.data.value_windows import ValueWindows, target_of
 from whirl.runs.config import make_config
+from whirl.runs.data import prepare
+from whirl.runs.search import _check_score_is_defined
 from whirl.runs.typical_error import TypicalError
 from whirl.runs.value_split import split_by_value
 
@@ -86,3 +90,26 @@ def test_rejects_settings_that_do_not_fit(settings, message):
 def test_default_loss_of_numbers_is_the_squared_error():
     assert make_config({"task": "regression"}).training.loss == "mse"
     assert make_config({"task": "regression", "loss": "huber"}).training.loss == "huber"
+
+
+def test_names_the_nearest_column():
+    with pytest.raises(ValueError, match="unknown column of numbers 'severty'; did you mean 'severity'"):
+        target_of(recording(severity=0.5), "severty")
+
+
+def test_search_needs_different_numbers_in_the_validation_part(tmp_path):
+    numbers = [0.1, 0.1, 0.1, 0.9, 0.9, 0.9]
+    signals = np.random.default_rng(0).normal(size=(6, 4096))
+    save_dataset(
+        [
+            Recording(signal, 1000, label=str(number), specimen=f"m{index}")
+            for index, (signal, number) in enumerate(zip(signals, numbers, strict=True))
+        ],
+        tmp_path / "data",
+    )
+    data = prepare(
+        make_config({"data": str(tmp_path / "data"), "task": "regression", "model": "wdcnn", "window": 1024})
+    )
+    same = replace(data, split=replace(data.split, val=data.split.val[:1]))
+    with pytest.raises(ValueError, match="label is the same in all validation recordings"):
+        _check_score_is_defined(same)

@@ -12,6 +12,7 @@ from torch import Tensor
 from whirl.data.names import LABEL
 from whirl.data.recording import Recording
 from whirl.data.windows import Sample, WindowDataset
+from whirl.validation import unknown_name
 
 
 class ValueWindows(WindowDataset):
@@ -69,8 +70,10 @@ def target_of(recording: Recording, name: str = LABEL) -> float:
     value = _number(stated)
     if value is not None:
         return value
-    what = "the label" if name == LABEL else f"the column {name!r}"
     columns = [key for key, each in recording.metadata.items() if _number(each) is not None]
+    if name != LABEL and name not in recording.metadata and columns:
+        raise ValueError(f"{recording.name}: {unknown_name('column of numbers', name, columns)}")
+    what = "the label" if name == LABEL else f"the column {name!r}"
     known = f"; numbers are in {', '.join(columns)}" if columns else ""
     raise ValueError(
         f"{recording.name}: {what} is {stated!r}, expected a number for task 'regression': name a column of the "

@@ -4,10 +4,10 @@ Each worker reads, splits and checks the recordings once, as for a training. Tri
 and evaluated on the validation part. The test part is removed from the data of the trials, so that it remains unseen
 until a network is trained with the best settings.
 
-The score of a trial is the validation accuracy of the epoch with the lowest validation loss, whose weights a training
-would keep. The loss itself resolves smaller differences on few windows, but losses with different `label_smoothing`,
-`loss` or `lambda` are not comparable. All trials use the same number of epochs, seed, initial weights (as far as their
-shapes agree) and order of windows, so that only their settings differ.
+The score of a trial is the validation accuracy (R2 if a number is predicted) of the epoch with the lowest validation
+loss, whose weights a training would keep. The loss itself resolves smaller differences on few windows, but losses with
+different `label_smoothing`, `loss` or `lambda` are not comparable. All trials use the same number of epochs, seed,
+initial weights (as far as their shapes agree) and order of windows, so that only their settings differ.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from whirl.callbacks.registry import check_loggers
+from whirl.data.value_windows import target_of
 from whirl.engine.device import resolve_device
 from whirl.engine.distributed import gather, is_launched, is_main_process, process_group
 from whirl.engine.files import write_text
@@ -141,11 +142,21 @@ def quiet_loggers() -> Iterator[None]:
 
 def _check_trainer(data: PreparedData) -> PreparedData:
     """Check that a trainer can be made, choose the number of threads, and return the data without the test part."""
+    _check_score_is_defined(data)
     trainer = make_trainer(data, None)  # needs the test part to check a teacher
     if isinstance(trainer, PINNTrainer):
         validate_physics_terms(trainer)
     tune_num_threads(trainer, data)
     return without_test(data)
+
+
+def _check_score_is_defined(data: PreparedData) -> None:
+    """Validate that the numbers of the validation part differ: R2 divides by their variance."""
+    target = data.config.data.target
+    if data.config.is_regression and len({target_of(recording, target) for recording in data.split.val}) < 2:
+        raise ValueError(
+            f"{target} is the same in all validation recordings, so candidates have no R2: raise val_fraction"
+        )
 
 
 def without_test(data: PreparedData) -> PreparedData:
