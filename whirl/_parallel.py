@@ -64,3 +64,15 @@ def one_torch_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(n_threads)
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Leave the processors to the threads of a loop; not to be entered in several threads at once.
+
+    Small matrix products in several threads wait for each other most of the time, above all on a busy machine.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, "blas"):
+        yield

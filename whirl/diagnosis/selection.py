@@ -10,6 +10,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from whirl._parallel import map_in_threads, one_blas_thread
 from whirl.data.recording import Recording
 from whirl.diagnosis.descriptor_sets import DescriptorKind, Descriptors, describe
 from whirl.diagnosis.learned import BEARING_CANDIDATES, ROTOR_CANDIDATES, Candidate, LearnedDiagnoser
@@ -254,12 +255,18 @@ def held_out_probabilities(
     Returns:
         Probabilities; NaN for recordings that cannot be described.
     """
+    labels = np.array(classes)[targets]
+
+    def held_out(fold: int) -> NDArray[np.float64]:
+        train = np.flatnonzero(folds != fold)
+        diagnoser = LearnedDiagnoser(candidate, seed).fit(descriptors.take(train), labels[train].tolist(), classes)
+        return diagnoser.predict_proba(descriptors.take(np.flatnonzero(folds == fold)))
+
     probabilities = np.full((len(targets), len(classes)), np.nan)
-    for fold in np.unique(folds):
-        train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        diagnoser = LearnedDiagnoser(candidate, seed)
-        diagnoser.fit(descriptors.take(train), np.array(classes)[targets[train]].tolist(), classes)
-        probabilities[test] = diagnoser.predict_proba(descriptors.take(test))
+    numbers = np.unique(folds)
+    with one_blas_thread():
+        for fold, found in zip(numbers, map_in_threads(held_out, numbers), strict=True):
+            probabilities[folds == fold] = found
     return probabilities
 
 
