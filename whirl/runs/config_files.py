@@ -12,10 +12,16 @@ from whirl.runs.config import AnyConfig, Config, make_config, parse_config
 from whirl.runs.flat import flat_settings, get_nested, walk
 
 _MAX_CHARS = 100_000  # of a file of settings
+_MAX_BRACKETS = 50  # within each other; the scanner takes quadratic time
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Loader that rejects aliases: a few lines of them can expand to more values than fit in memory."""
+    """Loader that rejects deep nesting, and aliases: a few lines of them can expand to more than fits in memory."""
+
+    def fetch_flow_collection_start(self, *args: Any) -> None:
+        if self.flow_level == _MAX_BRACKETS:
+            raise yaml.MarkedYAMLError(problem="brackets are nested too deeply", problem_mark=self.get_mark())
+        super().fetch_flow_collection_start(*args)
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
