@@ -114,8 +114,12 @@ if os.name == "nt":  # pragma: no cover
         """Lock an open file until it is closed or the process ends; `OSError` if another process has locked it."""
         import msvcrt
 
-        os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # pyright: ignore[reportAttributeAccessIssue]
+        position = os.lseek(descriptor, 0, os.SEEK_CUR)
+        os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)  # it locks from the position on
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # pyright: ignore[reportAttributeAccessIssue]
+        finally:
+            os.lseek(descriptor, position, os.SEEK_SET)
 
 else:
 

@@ -4,14 +4,17 @@ import errno
 import itertools
 import json
 import os
+import runpy
 import subprocess
 import sys
 from contextlib import contextmanager, nullcontext
 from tempfile import mkdtemp
+from types import ModuleType
 
 import numpy as np
 import pytest
 
+from whirl import _locks
 from whirl._locks import LOCK, locked
 from whirl.data import dataset
 from whirl.data.dataset import load_dataset, save_dataset
@@ -45,6 +48,24 @@ def data(tmp_path_factory):
         folder,
     )
     return folder
+
+
+def test_lock_of_windows_keeps_the_position(tmp_path, monkeypatch):
+    """A table is read and cut off after it was locked; msvcrt locks from the position on."""
+    positions = []
+    msvcrt = ModuleType("msvcrt")
+    msvcrt.LK_NBLCK = 2
+    msvcrt.locking = lambda descriptor, mode, n_bytes: positions.append(os.lseek(descriptor, 0, os.SEEK_CUR))
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "msvcrt", msvcrt)
+        patch.setattr(os, "name", "nt")
+        lock_descriptor = runpy.run_path(_locks.__file__)["lock_descriptor"]
+    monkeypatch.setitem(sys.modules, "msvcrt", msvcrt)
+    (tmp_path / "table.csv").write_text("file\n")
+    with (tmp_path / "table.csv").open("r+b") as file:
+        lock_descriptor(file.fileno())
+        assert file.read() == b"file\n"
+    assert positions[0] > 2**20
 
 
 @contextmanager

@@ -146,7 +146,8 @@ def _read_rows(content: bytes) -> list[dict[str, str]]:
 
 def _open_locked(path: Path) -> int:
     """Open and lock a table. The lock would end if this process opened and closed the file a second time."""
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+    binary = getattr(os, "O_BINARY", 0)  # Windows would translate line breaks
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | binary, 0o666)
     try:
         lock_descriptor(descriptor)
     except OSError:
