@@ -61,6 +61,17 @@ def test_interval_contains_ninety_percent_of_new_specimens():
     assert np.mean(inside) == pytest.approx(0.9, abs=0.02)
 
 
+def test_interval_of_specimens_with_several_recordings_contains_ninety_percent_of_new_ones():
+    rng = np.random.default_rng(0)
+    inside = []
+    for _ in range(300):
+        offsets = rng.normal(0, 1, 15)
+        errors = np.repeat(offsets[:14], 3) + rng.normal(0, 0.5, 42)
+        half_width = TypicalError.of(errors, np.repeat(np.arange(14), 3), True).half_width
+        inside.append(np.abs(offsets[14] + rng.normal(0, 0.5, 20)) <= half_width)
+    assert 0.9 <= np.mean(inside) <= 0.95
+
+
 def test_interval_needs_new_specimens():
     errors, specimens = np.ones(40), np.repeat(np.arange(8), 5)
     assert TypicalError.of(errors, specimens, True).half_width is None

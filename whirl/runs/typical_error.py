@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,8 +32,8 @@ class TypicalError:
     def of(cls, errors: NDArray[np.floating], specimens: NDArray[np.integer], is_unseen: bool) -> TypicalError:
         """Determine the error to expect.
 
-        The interval is that of split conformal prediction (Vovk et al. 2005) with one recording drawn from each
-        specimen, so it needs at least 9 specimens that training had not.
+        The interval is that of conformal prediction for specimens with several recordings each (Lee, Barber & Willett
+        2023, Distribution-free inference with hierarchical data). It needs at least 9 specimens that training had not.
 
         Args:
             errors: errors of held-out recordings, `[n]`.
@@ -49,10 +48,10 @@ class TypicalError:
         """
         sizes, n = np.abs(errors), int(specimens.max()) + 1
         weights = 1 / np.bincount(specimens)[specimens]  # a specimen counts once
-        rank = math.ceil((n + 1) * COVERAGE - 1e-9)
+        level = (n + 1) * COVERAGE - 1e-9  # in specimens
         order = np.argsort(sizes, kind="stable")
-        reached = np.searchsorted(weights[order].cumsum(), rank - 1e-9)
-        half_width = float(sizes[order][reached]) if rank <= n and is_unseen else None
+        reached = np.searchsorted(weights[order].cumsum(), level)
+        half_width = float(sizes[order][reached]) if level <= n and is_unseen else None
         return cls(float((sizes * weights).sum() / n), half_width, n, is_unseen)
 
     def __str__(self) -> str:
