@@ -33,6 +33,8 @@ Curve = tuple[list[float], list[float]]  # score and seconds of each step
 
 def axes(model: str) -> dict[str, list[Any]]:
     """Return the values of each parameter in the table."""
+    if model == "DeepForest":
+        return preset_grid("RandomForest") | {"max_depth": [None]}
     if model != "wdcnn":
         return preset_grid(model)
     spaces: dict[str, Any] = preset(model)
@@ -111,7 +113,11 @@ class Forest:
         return [statistics.fmean(scores[: n + 1]) for n in range(len(scores))], seconds
 
 
-TRAINERS: dict[str, Callable[[int, argparse.Namespace], Any]] = {"wdcnn": Network, "RandomForest": Forest}
+TRAINERS: dict[str, Callable[[int, argparse.Namespace], Any]] = {
+    "wdcnn": Network,
+    "RandomForest": Forest,
+    "DeepForest": Forest,
+}
 
 
 def results_of(arguments: argparse.Namespace, model: str) -> ResultsFile:

@@ -8,6 +8,7 @@ two parts. `wdcnn`: 96 candidates within the ranges of its preset (learning rate
 smoothing); a step is an epoch, the score is the accuracy on windows of 12 machines after training on 24 others, after
 the last epoch. `RandomForest` over features: its preset's grid of 90, on 18 machines; a step is one of three folds of
 machines, the score is the mean accuracy over the folds so far. `BayesianOptimizer` itself has one step for a forest.
+`DeepForest` is the third of that grid, 30 candidates, in which the depth of the trees is not limited.
 
 `replay` lets the searches choose from the table, 20 times each with different seeds of the search. Trials and time are
 counted until a candidate was scored that has 99 % (--share) of the best score in the table, that candidate included.
@@ -95,6 +96,7 @@ GOALS = {
     "RandomForest bayes_median/grid": GOAL,
     "RandomForest bayes_median_late/grid": GOAL,
     "RandomForest bayes_cheap/grid": "<= 0.8",
+    "DeepForest bayes_cheap/grid": "<= 0.8",
     "live bayes_median_late/grid": GOAL,
 }
 SEARCHES = (
@@ -122,7 +124,7 @@ PRUNERS = {
 
 def index_space(model: str) -> dict[str, Any]:
     """Return the space whose numbers are indices into the values of an axis; choices have no order."""
-    spaces = preset(model)
+    spaces = preset("RandomForest" if model == "DeepForest" else model)
     return {
         name: CategoricalDistribution(range(len(values)))
         if isinstance(spaces[name], Choice)
