@@ -228,6 +228,12 @@ def test_evaluation_does_not_write_into_a_folder_in_use(finished):
     assert finished.metrics_file.stat().st_mtime_ns > expected
 
 
+def test_link_to_no_folder_is_refused(tmp_path):
+    (tmp_path / "run").symlink_to(tmp_path / "absent")
+    with pytest.raises(ValueError, match="run: is a link to no folder; create it"):
+        RunFolder(tmp_path / "run").check_empty()
+
+
 def test_other_files_are_kept(data, tmp_path):
     (tmp_path / "data.json").write_text("[1]")
     with pytest.raises(ValueError, match="the output folder is not empty"):

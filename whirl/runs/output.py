@@ -32,10 +32,12 @@ def format_failures(failures: Mapping[Any, Exception]) -> list[str]:
     Example:
         >>> format_failures({"a.mat": ValueError("a.mat: no signal"), "b.mat": ValueError("b.mat: no signal")})
         ['2 files: no signal (a.mat, b.mat)']
+        >>> format_failures({"a.mat": ValueError("a.mat has 9 samples")})
+        ['a.mat: has 9 samples']
     """
     files: dict[str, list[str]] = {}
     for file, error in failures.items():
-        kind = explain(error).removeprefix(f"{file}: ").removeprefix(f"{Path(file).name}: ")
+        kind = explain(error).removeprefix(f"{file}: ").removeprefix(f"{Path(file).name}: ").removeprefix(f"{file} ")
         files.setdefault(kind, []).append(str(file))
     return [_format_kind(kind, named) for kind, named in files.items()]
 

@@ -88,6 +88,8 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path}: is a file, expected a folder for the run")
+        if self.path.is_symlink() and not self.path.exists():
+            raise ValueError(f"{self.path}: is a link to no folder; create it or choose another --out")
         if self.path.is_dir() and any(not self._is_left_over(file) for file in self.path.iterdir()):
             hint = "choose another --out" + (" or continue with --resume" if self.can_be_resumed else "")
             raise ValueError(f"{self.path}: the output folder is not empty; {hint}")
