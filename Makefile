@@ -5,8 +5,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 
 .PHONY: train test check lint clean
 
-train: .venv/installed       ## train on simulated journal bearings and write a report
-	$(BIN)/whirl train
+train: .venv/installed       ## train on simulated journal bearings, compare with a network, and write a report
+	$(BIN)/whirl train --compare-with hybrid_pinn --epochs 1 --hop 32768
 
 test: .venv/installed-dev    ## doctests and tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --quiet

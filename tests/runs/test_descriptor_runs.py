@@ -3,15 +3,18 @@
 import csv
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from whirl.data.dataset import save_dataset
 from whirl.data.simulation import simulate
 from whirl.diagnosis.trees import ExtraTrees
 from whirl.engine.callbacks import Callback
+from whirl.engine.checkpoint import read_weights
 from whirl.evaluation.export import arrays_to_bytes
 from whirl.runs.bundle import load_bundle
 from whirl.runs.comparison import compare_runs
@@ -289,3 +292,60 @@ def test_weights_of_recordings_are_not_ignored(recordings):
     assert candidates_for(make_config({}), weighted) == ()
     with pytest.raises(ValueError, match="sample_weight, which model 'extra_trees' does not take: choose a network"):
         candidates_for(make_config({"model": "extra_trees"}), weighted)
+
+
+NETWORK = {"epochs": 1, "window": 2048, "hop": 20_000, "compared": ["wdcnn"]}
+
+
+@pytest.fixture(scope="module")
+def compared(data, tmp_path_factory):
+    return train(data, out=tmp_path_factory.mktemp("runs") / "compared", **QUICK, **NETWORK)
+
+
+def test_networks_to_compare_with_are_trained_on_the_same_parts(run, compared):
+    """The diagnoser is as without them, and settings of networks are for them."""
+    network = compared.folder.compared("wdcnn")
+    assert compared.folder.read_config().model.name == run.folder.read_config().model.name
+    assert compared.metrics["recording"] == run.metrics["recording"]
+    assert network.read_config().input.window == 2048
+    assert network.is_finished
+    assert len(network.read_history()["train_loss"]) == 1
+    own, other = (folder.read_data()["parts"] for folder in (compared.folder, network))
+    assert {part["specimen"] for part in own["test"]} == {part["specimen"] for part in other["test"]}
+
+
+def test_networks_to_compare_with_are_in_metrics_and_report(compared):
+    scores = json.loads(compared.folder.compared("wdcnn").metrics_file.read_text())["recording"]
+    expected = {name: scores[name] for name in ("accuracy", "macro_f1")}
+    assert json.loads(compared.folder.metrics_file.read_text())["baselines"]["network wdcnn"] == expected
+    assert "network wdcnn" in compared.folder.report_file.read_text()
+    evaluate(compared.folder.path)
+    assert json.loads(compared.folder.metrics_file.read_text())["baselines"]["network wdcnn"] == expected
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_resumed_run_trains_the_networks_that_are_missing(compared, data, tmp_path, has_begun):
+    """The run was killed before the network began, or before its first checkpoint."""
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(compared.folder.path, folder.path)
+    network = folder.compared("wdcnn")
+    weights = read_weights(network.best_checkpoint)
+    shutil.rmtree(network.checkpoints if has_begun else network.path)
+    resumed = train(data, out=folder.path, resume=True)
+    assert resumed.metrics["baselines"] == compared.metrics["baselines"]
+    again = read_weights(network.best_checkpoint)
+    assert all(torch.equal(again[name], value) for name, value in weights.items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"compared": ["cnn2d"]}, "model 'cnn2d' does not take waveforms"),
+        ({"compared": ["extra_trees"]}, "unknown network 'extra_trees'"),
+        ({"compared": ["wdcnn"], "task": "regression", "target": "rpm"}, "compared requires classes"),
+        ({"compared": ["wdcnn"], "pretrained": "runs/a"}, "compared requires networks that start anew"),
+    ],
+)
+def test_networks_to_compare_with_must_fit(settings, message):
+    with pytest.raises(ValueError, match=message):
+        make_config(settings)

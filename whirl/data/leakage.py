@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from whirl._parallel import one_torch_thread
+from whirl._parallel import map_in_threads, one_torch_thread
 from whirl.data.recording import Recording
 from whirl.data.splits import Split
 
@@ -297,13 +297,17 @@ def _fingerprint(recordings: Sequence[Recording], reach: int) -> _Fingerprint:
     channels = list(_channels(recordings))
     signs: list[np.ndarray] = [np.empty(0)] * len(channels)
     landmarks = [(torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), torch.empty(0, SNIPPET))]
-    for indices, signals in _batches([channel for _, channel in channels]):
-        white = _whiten(signals)
-        lengths = torch.tensor([len(channels[index][1]) for index in indices])
-        row, position, snippet = _landmarks(white, lengths, reach)
-        landmarks.append((torch.tensor(indices)[row], position, snippet))
-        for index, length, positive in zip(indices, lengths.tolist(), (white > 0).numpy(), strict=True):
-            signs[index] = np.packbits(positive[:length])
+    lengths = torch.tensor([len(channel) for _, channel in channels])
+
+    def of_batch(batch: tuple[list[int], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        indices, white = torch.tensor(batch[0]), _whiten(batch[1])
+        row, position, snippet = _landmarks(white, lengths[indices], reach)
+        for index, positive in zip(batch[0], (white > 0).numpy(), strict=True):
+            signs[index] = np.packbits(positive[: lengths[index]])
+        return indices[row], position, snippet
+
+    with one_torch_thread():
+        landmarks += map_in_threads(of_batch, _batches([channel for _, channel in channels]))
     signal, position, snippet = (torch.cat(column) for column in zip(*landmarks, strict=True))
     n_samples = [len(channel) for _, channel in channels]
     return _Fingerprint([index for index, _ in channels], signs, n_samples, signal, position, snippet)

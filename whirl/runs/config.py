@@ -174,6 +174,16 @@ class Config(Section):
             raise ValueError(f"width requires model {', '.join(WIDE_MODELS)} (got {name!r})")
         return self
 
+    @model_validator(mode="after")
+    def _compared_fit(self) -> Config:
+        if self.model.compared and self.is_regression:
+            raise ValueError("compared requires classes, but task 'regression' predicts a number: leave it out")
+        if self.model.compared and self.training.pretrained != OFF:
+            raise ValueError("compared requires networks that start anew, but pretrained states one: leave one out")
+        for name in self.model.compared:
+            with_settings(self, model=name, compared=[])
+        return self
+
 
 def _check_map(kind: str, arguments: Mapping[str, Any], method: MapsMethod, rate_hz: float | None) -> None:
     from whirl.dsp.time_frequency import TimeFrequency

@@ -56,6 +56,9 @@ from whirl.runs.value_split import split_by_value
 
 logger = logging.getLogger(__name__)
 
+Loaded = tuple[list[Recording], list[Recording]]
+"""Labeled and unlabeled recordings as read."""
+
 
 @dataclass(frozen=True)
 class PreparedData:
@@ -127,13 +130,19 @@ class PreparedData:
         return {**labeled, "unlabeled": self.unlabeled} if self.unlabeled else {**labeled}
 
 
-def prepare(config: Config) -> PreparedData:
+def prepare(config: Config, loaded: Loaded | None = None, checked: PreparedData | None = None) -> PreparedData:
     """Read, split, check and harmonize the recordings, and make every choice left to the data.
+
+    Args:
+        config: the settings.
+        loaded: labeled and unlabeled recordings, if they were read already.
+        checked: the same recordings prepared for another model, whose leaks and descriptors are used if all parts have
+            the same specimens.
 
     Raises:
         ValueError: the recordings cannot be used together, or the split has leaks.
     """
-    recordings, unlabeled = read_recordings(config)
+    recordings, unlabeled = loaded or read_recordings(config)
     classes = order_labels(config, recordings)
     _check_bearing(config, classes)
     inputs = inputs_of(config, recordings, unlabeled)
@@ -143,9 +152,11 @@ def prepare(config: Config) -> PreparedData:
     common = choose_common_form(config, [*recordings, *unlabeled], classes, keeps_recordings=bool(candidates))
     originals = _split(config, recordings, common)
     split, unlabeled = _harmonized_split(originals, common, config), harmonize(unlabeled, common, config)
-    leaks = _check_leakage(config, split, unlabeled)
+    is_checked = split.by == "specimen" and checked is not None and _specimens(split) == _specimens(checked.split)
+    leaks = checked.leaks if checked and is_checked else _check_leakage(config, split, unlabeled)
     device = resolve_device(config.run.device)
-    descriptors = PartDescriptors({"train": training_part(originals), "test": originals.test})
+    parts = {"train": training_part(originals), "test": originals.test}
+    descriptors = checked.descriptors if checked and is_checked else PartDescriptors(parts)
     choice = choose_model(config, candidates, descriptors) if candidates else None
     return PreparedData(
         _resolve(config, classes, split, common, device, choice),
@@ -170,6 +181,11 @@ def prepare(config: Config) -> PreparedData:
 def _harmonized_split(originals: Split, common: CommonForm, config: Config) -> Split:
     parts = {name: harmonize(part, common, config) for name, part in _parts_of(originals).items()}
     return replace(originals, **parts)
+
+
+def _specimens(split: Split) -> tuple[str, list[set[str | None]]]:
+    """Return what a split by specimen is determined by."""
+    return split.val_by, [{recording.specimen for recording in part} for part in _parts_of(split).values()]
 
 
 def _parts_of(split: Split) -> dict[str, list[Recording]]:

@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from whirl._parallel import map_in_threads
 from whirl.data.recording import Recording
 from whirl.data.splits import Split
 from whirl.data.windows import known_quantities
@@ -16,6 +17,7 @@ from whirl.diagnosis.descriptor_sets import DescriptorKind, Descriptors, describ
 from whirl.diagnosis.learned import BEARING_CANDIDATES, ROTOR_CANDIDATES, Candidate, LearnedDiagnoser
 from whirl.diagnosis.registry import BUILT_IN, DIAGNOSERS
 from whirl.diagnosis.selection import Choice, choose_candidate, suitable_candidates
+from whirl.diagnosis.waveform_features import describe_waveform
 from whirl.engine.objective import SAMPLE_WEIGHT
 from whirl.evaluation.metrics import compute_metrics
 from whirl.evaluation.prediction import UNKNOWN, Predictions
@@ -35,6 +37,7 @@ class PartDescriptors:
 
     parts: Mapping[str, Sequence[Recording]]
     _computed: dict[tuple[str, str], Descriptors] = field(default_factory=dict)
+    _waveforms: dict[tuple[str, float], NDArray[np.float64]] = field(default_factory=dict)
 
     def get(self, part: str, kind: DescriptorKind) -> Descriptors:
         """Return the descriptors of a part."""
@@ -47,6 +50,15 @@ class PartDescriptors:
             )
         return self._computed[part, kind]
 
+    def of_waveforms(self, part: str, rate_hz: float) -> NDArray[np.float64]:
+        """Return the features of the signals of a part up to half of `rate_hz`, `[n, F]`; NaN where there are none."""
+        if (part, rate_hz) not in self._waveforms:
+            rows = list(map_in_threads(lambda each: describe_waveform(each, rate_hz), self.parts[part]))
+            width = min(len(row) for row in rows)
+            features = [row if len(row) == width else np.full(width, np.nan) for row in rows]
+            self._waveforms[part, rate_hz] = np.array(features)
+        return self._waveforms[part, rate_hz]
+
     def add(self, part: str, descriptors: Descriptors) -> None:
         """Add descriptors of a part that were computed elsewhere."""
         self._computed[part, descriptors.kind] = descriptors
@@ -54,7 +66,8 @@ class PartDescriptors:
     def with_test(self, recordings: Sequence[Recording]) -> PartDescriptors:
         """Return the descriptors with other recordings as the test part."""
         kept = {key: value for key, value in self._computed.items() if key[0] != "test"}
-        return PartDescriptors({**self.parts, "test": recordings}, kept)
+        waveforms = {key: value for key, value in self._waveforms.items() if key[0] != "test"}
+        return PartDescriptors({**self.parts, "test": recordings}, kept, waveforms)
 
 
 def training_part(split: Split) -> list[Recording]:
@@ -123,18 +136,21 @@ def _of_kind(candidates: Sequence[Candidate], kind: str | None) -> tuple[Candida
 
 def leaves_model_open(config: Config) -> bool:
     """Return whether no setting of a network or its training was changed."""
-    return config.model.width == ModelSection().width and not _network_settings(config)
+    return not _network_settings(config)
 
 
 def _network_settings(config: Config) -> list[str]:
-    """Return the settings of training and input that were changed from their defaults."""
+    """Return the settings of networks and their training that were changed, unless they are for compared networks."""
+    if config.model.compared:
+        return []
     pairs = ((config.training, TrainingSection()), (config.input, InputSection()))
-    return [
+    changed = [
         "trainer" if name == "method" else name
         for section, default in pairs
         for name in type(section).model_fields
         if getattr(section, name) != getattr(default, name)
     ]
+    return changed + ["width"] * (config.model.width != ModelSection().width)
 
 
 def _check_without_network_settings(config: Config) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,36 @@ from whirl.runs.fingerprint import library_versions
 from whirl.runs.harmonization import complete
 from whirl.runs.operating_range import OperatingRange, load_operating_range
 from whirl.runs.reliability import FALSE_ALARM_RATE, Reliability
-from whirl.runs.run_folder import RunFolder
+from whirl.runs.run_folder import COMPARED, RunFolder
 from whirl.runs.value_evaluation import check_targets, evaluate_values, format_values
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of a diagnoser on test recordings.
+
+    Attributes:
+        task: what was evaluated.
+        metrics: as returned by `evaluate_task`.
+        by_recording: predictions of the recordings.
+        n_parameters: number of parameters of a network; None for a model of descriptors.
+    """
+
+    task: EvaluationTask
+    metrics: Metrics
+    by_recording: Predictions
+    n_parameters: int | None
+
+    def write(self, folder: RunFolder) -> None:
+        """Write `metrics.json`, `predictions.csv` and `report.html`, with the networks compared with in the folder."""
+        self.metrics["baselines"] |= scores_of_networks(folder)
+        report = _make_report(self.task, self.n_parameters, self.metrics, self.by_recording)
+        self.metrics["trust"]["verdict"] = summarize(report)["verdict"]
+        write_json(folder.metrics_file, self.metrics)
+        table = predictions_table(self.by_recording, self.task.test, self.task.data.classes)
+        write_text(folder.predictions_file, table)
+        # Last: figures that cannot be drawn must not cost the metrics.
+        write_text(folder.report_file, render_report(report))
 
 
 def evaluate_task(model: nn.Module | LearnedDiagnoser, task: EvaluationTask, folder: RunFolder) -> Metrics:
@@ -51,9 +80,16 @@ def evaluate_task(model: nn.Module | LearnedDiagnoser, task: EvaluationTask, fol
         `whirl.evaluation.metrics.compute_metrics` and `whirl.runs.descriptors.baselines`, and for numbers
         `whirl.evaluation.values.value_metrics`.
     """
-    data = task.data
-    if data.config.is_regression and isinstance(model, nn.Module):
+    if task.data.config.is_regression and isinstance(model, nn.Module):
         return evaluate_values(model, task, folder)
+    evaluation = score_task(model, task)
+    evaluation.write(folder)
+    return evaluation.metrics
+
+
+def score_task(model: nn.Module | LearnedDiagnoser, task: EvaluationTask) -> Evaluation:
+    """Score a diagnoser of classes on the test recordings."""
+    data = task.data
     threshold = data.config.evaluation.threshold
     predictions = {level: replace(each, threshold=threshold) for level, each in _predict(model, task).items()}
     raw = predictions["recording"]
@@ -67,13 +103,16 @@ def evaluate_task(model: nn.Module | LearnedDiagnoser, task: EvaluationTask, fol
     metrics["trust"] = _trust(task, raw, by_recording)
     metrics["baselines"] = baselines(data.classes, task.descriptors, _predict_by_evidence(task))
     n_parameters = sum(each.numel() for each in model.parameters()) if isinstance(model, nn.Module) else None
-    report = _make_report(task, n_parameters, metrics, by_recording)
-    metrics["trust"]["verdict"] = summarize(report)["verdict"]
-    write_json(folder.metrics_file, metrics)
-    write_text(folder.predictions_file, predictions_table(by_recording, task.test, data.classes))
-    # Last: figures that cannot be drawn must not cost the metrics.
-    write_text(folder.report_file, render_report(report))
-    return metrics
+    return Evaluation(task, metrics, by_recording, n_parameters)
+
+
+def scores_of_networks(folder: RunFolder) -> dict[str, dict[str, float]]:
+    """Return accuracy and macro F1 of the networks that were trained to be compared with, by name."""
+    found = {}
+    for file in sorted((folder.path / COMPARED).glob("*/metrics.json")):
+        recording = json.loads(file.read_text(encoding="utf-8"))["recording"]
+        found[f"network {file.parent.name}"] = {name: recording[name] for name in ("accuracy", "macro_f1")}
+    return found
 
 
 def _predict(model: nn.Module | LearnedDiagnoser, task: EvaluationTask) -> dict[str, Predictions]:

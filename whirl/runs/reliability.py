@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from whirl._parallel import map_in_threads
 from whirl.data.recording import Recording
 from whirl.diagnosis.calibration import PredictionSets, fit_temperature, scale_temperature
 from whirl.diagnosis.descriptor_sets import DescriptorKind, Descriptors
@@ -24,7 +25,7 @@ from whirl.diagnosis.selection import (
     held_out_probabilities,
     suitable_candidates,
 )
-from whirl.diagnosis.waveform_features import describe_waveform, is_noise
+from whirl.diagnosis.waveform_features import is_noise
 from whirl.engine.files import atomic_write
 from whirl.evaluation.prediction import aggregate_by_recording, predict_windows
 from whirl.evaluation.values import mean_by_recording, predict_values
@@ -180,7 +181,7 @@ def _with_novelty(
     known = descriptors.parts["train"]
     rate_hz = min(recording.sampling_rate_hz for recording in known)
     novelty = _novelty(_features(descriptors, "train", kind, rate_hz), targets, groups, scores)
-    return Reliability(temperature, sets, novelty, kind, rate_hz, any(map(shows_noise, known)))
+    return Reliability(temperature, sets, novelty, kind, rate_hz, any(map_in_threads(shows_noise, known)))
 
 
 def shows_noise(recording: Recording) -> bool:
@@ -270,9 +271,7 @@ def _features(
     descriptors: PartDescriptors, part: str, kind: DescriptorKind | None, rate_hz: float
 ) -> NDArray[np.float64]:
     """Return features of the signal, and those of its descriptors, `[n, F]`; NaN where there are none."""
-    rows = [describe_waveform(recording, rate_hz) for recording in descriptors.parts[part]]
-    width = min(len(row) for row in rows)
-    of_signals = np.array([row if len(row) == width else np.full(width, np.nan) for row in rows])
+    of_signals = descriptors.of_waveforms(part, rate_hz)
     if kind is None:
         return of_signals
     return np.column_stack([of_signals, _of_recordings(descriptors.get(part, cast("DescriptorKind", kind)))])

@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 _TEMPORARY = re.compile(r"\.[\w.-]+\.(json|yaml|csv|html|npz|pt)\.[a-z0-9_]{8}")
 
+COMPARED = "compared"
+"""Folder, inside of a run folder, of the runs of networks to compare with."""
+
 RESUME_OVERRIDABLE = ("num_workers",)
 """Settings that may change when a run is resumed, because results do not depend on them."""
 
@@ -76,6 +79,10 @@ class RunFolder:
         """The checkpoint of the lowest validation loss; the newest one if there is none."""
         best = self.checkpoints / BEST
         return best if best.is_file() else self.last_checkpoint
+
+    def compared(self, network: str) -> RunFolder:
+        """The folder of a network that was trained on the same recordings, to be compared with."""
+        return RunFolder(self.path / COMPARED / network)
 
     def check_empty(self) -> None:
         """Validate that the folder is new or empty, and can be written to.

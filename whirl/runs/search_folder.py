@@ -200,6 +200,8 @@ def resolve_search(
     if "storage" in chosen:
         chosen["storage"] = _absolute(chosen["storage"])
     config = with_settings_of_pretrained(load_config(config_file, options))
+    if config.model.compared:
+        raise ValueError("compared is a setting of `whirl train`: a search compares settings of one network")
     stated = stated_settings(config_file, options)
     if resume:
         if out is None:

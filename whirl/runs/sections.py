@@ -140,11 +140,21 @@ class ModelSection(Section):
     width: float = setting(
         1.0, "Number of channels relative to the network's default.", About(synonyms=("width_multiplier",)), gt=0, le=4
     )
+    compared: list[str] = setting(
+        [],
+        "Networks to train next on the same split, each in a folder of its own, and to show in the report.",
+        About(flag="--compare-with", kind="names", choices=list_models, synonyms=("networks", "also")),
+    )
 
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
         return one_of("model", name, _models())
+
+    @field_validator("compared")
+    @classmethod
+    def _known_networks(cls, names: list[str]) -> list[str]:
+        return [one_of("network", name, list_models()) for name in dict.fromkeys(names)]
 
 
 class InputSection(Section):

@@ -6,17 +6,19 @@ import logging
 import math
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from whirl._locks import FolderLock
 from whirl.callbacks.registry import check_loggers
 from whirl.callbacks.run_loggers import RunLoggers
+from whirl.diagnosis.learned import LearnedDiagnoser
 from whirl.engine.callbacks import Callback
 from whirl.engine.checkpoint import load_weights
 from whirl.engine.device import resolve_device
@@ -24,13 +26,14 @@ from whirl.engine.distributed import gather, is_launched, is_main_process, job_i
 from whirl.engine.errors import translate_torch_errors
 from whirl.engine.files import write_json
 from whirl.engine.interrupt import finish_batch_on_interrupt
-from whirl.runs.config import Config, ResolvedConfig, with_settings
-from whirl.runs.data import PreparedData, check_same_recordings, prepare
+from whirl.runs.config import Config, ResolvedConfig, parse_config, with_settings
+from whirl.runs.data import Loaded, PreparedData, check_same_recordings, prepare
 from whirl.runs.descriptors import is_descriptor_model, train_diagnoser
-from whirl.runs.evaluation import evaluate_task, evaluate_test_split
+from whirl.runs.evaluation import Evaluation, evaluate_task, evaluate_test_split, score_task
 from whirl.runs.operating_range import OperatingRange
 from whirl.runs.plugins import packages_of
 from whirl.runs.pretrained import with_settings_of_pretrained
+from whirl.runs.reading import read_recordings
 from whirl.runs.reliability import determine_reliability
 from whirl.runs.run_folder import RunFolder, resolve_run
 from whirl.runs.teacher import check_teacher
@@ -52,12 +55,14 @@ class TrainResult:
             then be resumed; empty in all processes but rank 0.
         warnings: caveats to show with the metrics.
         interrupted_by: number of that signal.
+        evaluation: the scores and predictions; None if a number is predicted, or there are no metrics.
     """
 
     folder: RunFolder
     metrics: dict[str, Any] | None
     warnings: tuple[str, ...] = ()
     interrupted_by: int | None = None
+    evaluation: Evaluation | None = field(default=None, repr=False)
 
 
 def train(
@@ -135,22 +140,73 @@ def _train_run(
     check_loggers(config.run.log)
     config = with_settings_of_pretrained(config)
     check_teacher(config)
-    data = prepare(config)
+    loaded = read_recordings(config)
+    own = _Prepared(config, prepare(config, loaded), resume)
+    networks = {name: _network(own, name, folder, loaded) for name in config.model.compared}
+    del loaded
+    result = _train_prepared(own, folder, callbacks, command, start)
+    return _train_networks(networks, result, command) if networks and result.metrics is not None else result
+
+
+def _train_networks(networks: Mapping[str, _Prepared], result: TrainResult, command: str) -> TrainResult:
+    """Train networks to compare with, and add them to the report of the diagnoser."""
+    folder = result.folder
+    for name, network in networks.items():
+        if result.metrics:
+            accuracy = result.metrics["recording"]["accuracy"]
+            logger.info("%s: recording accuracy %.3f; next: %s", folder.path, accuracy, name)
+        compared = _train_prepared(network, folder.compared(name), (), command, time.perf_counter())
+        if compared.metrics is None:
+            return replace(result, metrics=None, interrupted_by=compared.interrupted_by)
+    if result.evaluation is not None:
+        result.evaluation.write(folder)
+    return result
+
+
+class _Prepared(NamedTuple):
+    """What is to be trained.
+
+    Attributes:
+        config: the settings as stated.
+        data: the prepared recordings.
+        resume: whether to continue from the last checkpoint of the folder.
+    """
+
+    config: Config
+    data: PreparedData
+    resume: bool
+
+
+def _network(own: _Prepared, name: str, folder: RunFolder, loaded: Loaded) -> _Prepared:
+    """Prepare the same recordings for a network to compare with, which may have begun in a run to be resumed."""
+    begun = own.resume and folder.compared(name).config_file.is_file()
+    if begun:
+        network = folder.compared(name).read_config()
+    else:
+        stated = parse_config(folder.read_data()["stated"], str(folder.data_file)) if own.resume else own.config
+        network = with_settings(stated, model=name, compared=[])
+    return _Prepared(network, prepare(network, loaded, own.data), begun)
+
+
+def _train_prepared(
+    prepared: _Prepared, folder: RunFolder, callbacks: Sequence[Callback], command: str, start: float
+) -> TrainResult:
+    data = prepared.data
     for note in data.notes:
         logger.info(note)
     if is_descriptor_model(data.config.model_name):
         if callbacks:
             raise ValueError("callbacks require a network; state one, e.g. model='cnn1d'")
         with _locked(folder):
-            return _train_descriptor_model(data, folder, resume, command, start)
-    trainer, data = _ready_trainer(data, folder, callbacks, config.run.threads)
+            return _train_descriptor_model(prepared, folder, command, start)
+    trainer, data = _ready_trainer(data, folder, callbacks, prepared.config.run.threads)
     with _locked(folder) as lock:
-        _open_folder(folder, data, resume, command)
+        _open_folder(folder, prepared._replace(data=data), command)
         trainer.callbacks.append(_FolderCheck(lock))
         loggers = _add_loggers(trainer, data, folder)
         if rank():  # each process draws its own augmentations
-            torch.manual_seed(config.run.seed + rank())
-        return _fit_and_evaluate(trainer, data, folder, loggers, resume, start)
+            torch.manual_seed(data.config.run.seed + rank())
+        return _fit_and_evaluate(trainer, data, folder, loggers, prepared.resume, start)
 
 
 def _locked(folder: RunFolder) -> AbstractContextManager[FolderLock | None]:
@@ -192,22 +248,20 @@ def _fit_and_evaluate(
         return result
 
 
-def _train_descriptor_model(
-    data: PreparedData, folder: RunFolder, resume: bool, command: str, start: float
-) -> TrainResult:
+def _train_descriptor_model(prepared: _Prepared, folder: RunFolder, command: str, start: float) -> TrainResult:
     """Train a model of descriptors, which takes seconds, in rank 0 alone."""
     if not is_main_process():
         return TrainResult(folder, {})
-    _open_folder(folder, data, resume, command)
-    prepared = time.perf_counter()
+    data = prepared.data
+    _open_folder(folder, prepared, command)
+    ready = time.perf_counter()
     diagnoser = train_diagnoser(data.config, data.classes, data.descriptors)
     diagnoser.save(folder.diagnoser_file)
     write_json(folder.history_file, {})
-    seconds = {"preparing the recordings": prepared - start, "training": time.perf_counter() - prepared}
+    seconds = {"preparing the recordings": ready - start, "training": time.perf_counter() - ready}
     folder.update_metadata(timings_s=seconds)
     determine_reliability(diagnoser, data).save(folder)
-    task = evaluate_test_split(data, folder)
-    result = TrainResult(folder, evaluate_task(diagnoser, task, folder), tuple(task.warnings))
+    result = _evaluated(diagnoser, data, folder)
     loggers = RunLoggers.create(data.config.run.log, run_facts(data, folder.path, folder.read_data()["command"]))
     loggers.on_train_begin()
     loggers.on_train_end()
@@ -226,8 +280,9 @@ def _ready_trainer(
     return trainer, replace(data, config=config)
 
 
-def _open_folder(folder: RunFolder, data: PreparedData, resume: bool, command: str) -> None:
-    if resume:
+def _open_folder(folder: RunFolder, prepared: _Prepared, command: str) -> None:
+    data, config = prepared.data, prepared.config
+    if prepared.resume:
         check_same_recordings(data, folder)
     elif is_main_process():
         facts = {
@@ -237,6 +292,8 @@ def _open_folder(folder: RunFolder, data: PreparedData, resume: bool, command: s
             "job": job_id(),
             "packages": packages_of(data.config, [r.source for r in data.split.train]),
         }
+        if config.model.compared:
+            facts["stated"] = config.model_dump(mode="json", exclude_none=True)
         folder.initialize(data.config, data.summary() | facts)
 
 
@@ -269,5 +326,13 @@ def _evaluate(trainer: Trainer, data: PreparedData, folder: RunFolder, seconds: 
     load_weights(trainer.model, folder.best_checkpoint)
     folder.update_metadata(timings_s=seconds)
     determine_reliability(trainer.model, data).save(folder)
+    return _evaluated(trainer.model, data, folder)
+
+
+def _evaluated(model: nn.Module | LearnedDiagnoser, data: PreparedData, folder: RunFolder) -> TrainResult:
     task = evaluate_test_split(data, folder)
-    return TrainResult(folder, evaluate_task(trainer.model, task, folder), tuple(task.warnings))
+    if data.config.is_regression:
+        return TrainResult(folder, evaluate_task(model, task, folder), tuple(task.warnings))
+    evaluation = score_task(model, task)
+    evaluation.write(folder)
+    return TrainResult(folder, evaluation.metrics, tuple(task.warnings), evaluation=evaluation)
