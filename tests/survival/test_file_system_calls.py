@@ -6,6 +6,7 @@ Training is tested in `test_trainers.py` and `test_command.py`.
 import csv
 import errno
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ from tests.survival.killing import FORK
 from whirl.cli.main import app
 from whirl.data.dataset import load_dataset, save_dataset
 from whirl.data.recording import Recording
+from whirl.data.simulation import simulate
 from whirl.runs.bundle import load_bundle
 from whirl.runs.training import train
 
@@ -193,6 +195,30 @@ def test_simulated_recordings_are_complete_or_written_again(fault, tmp_path):
         assert len(load_dataset(copy)) == 12, number
         assert contents(copy) == expected, number
         shutil.rmtree(copy)
+
+
+def test_ablation_continues_with_the_runs_it_has(fault, tmp_path):
+    save_dataset(simulate(3, 1, ["healthy", "wear"], n_samples=16_384, sampling_rate_hz=2560), tmp_path / "data")
+    options = ("--arms", "rule", "--seeds", 1, "--epochs", 1, "--labels", 1, "--window-s", 1, "--device", "cpu")
+    out, copy = tmp_path / "out", tmp_path / "copy"
+    ablation = ("ablation", "physics", tmp_path / "data", *options, "--out", out)
+    assert whirl(*ablation).exit_code == 0
+    expected = ablation_results(out)
+    shutil.rmtree(out)
+    for number in sweep(out, fault, *ablation):
+        if out.exists():
+            shutil.copytree(out, copy)
+        done = whirl(*ablation[:-1], copy)
+        assert done.exit_code == 0, (number, done.stderr)
+        assert ablation_results(copy) == expected, number
+        shutil.rmtree(copy)
+
+
+def ablation_results(folder: Path):
+    """Return the rows without times, the table and the figure."""
+    rows = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    rows = [{name: value for name, value in row.items() if name != "time_s"} for row in rows]
+    return rows, (folder / "table.md").read_text(), (folder / "ablation.png").read_bytes()
 
 
 def contents(folder: Path):
