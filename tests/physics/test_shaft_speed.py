@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from whirl.physics.shaft_speed import estimate_rpm
+from whirl.physics.shaft_speed import estimate_rpm, estimate_speed
 
 RATE_HZ, N = 10_000, 20_000
 RPM = torch.tensor([1234.0, 1500.0, 1980.0, 2300.0])
@@ -27,6 +27,22 @@ def test_evaluates_channels_jointly(signals):
         estimate_rpm(signals[:, None], RATE_HZ, (1200, 2350)), estimate_rpm(signals, RATE_HZ, (1200, 2350))
     )
     assert (estimate_rpm(torch.stack([signals, noise], 1), RATE_HZ, (1200, 2350)) / RPM - 1).abs().max() < 0.01
+
+
+def test_confidence_is_high_for_harmonics_and_low_for_noise(signals):
+    noise = torch.randn(20, N, generator=torch.Generator().manual_seed(2))
+    assert estimate_speed(signals, RATE_HZ, (1200, 2350)).confidence.min() > 0.6
+    assert estimate_speed(noise, RATE_HZ, (1200, 2350)).confidence.max() < 0.3
+
+
+def test_confidence_is_divided_between_two_shafts():
+    """Two shafts with equally strong harmonics: neither speed is clear."""
+    time_s = torch.arange(N) / RATE_HZ
+    both = sum(torch.sin(2 * torch.pi * h * rate_hz * time_s) for rate_hz in (25.0, 33.5) for h in (1, 2, 3, 4, 5))
+    noise = torch.randn(N, generator=torch.Generator().manual_seed(3))
+    rpm, confidence = estimate_speed((both + noise)[None], RATE_HZ, (1200, 2350))
+    assert min(abs(rpm - 1500), abs(rpm - 2010)) < 5
+    assert confidence < 0.9
 
 
 @pytest.mark.parametrize("change", [lambda x: 7 * x, lambda x: -x, lambda x: x + 3], ids=["gain", "sign", "offset"])

@@ -88,5 +88,7 @@ from .rolling_bearing import (
 from .rolling_bearing import (
     fault_orders as fault_orders,
 )
+from .shaft_speed import SpeedEstimate as SpeedEstimate
 from .shaft_speed import estimate_rpm as estimate_rpm
+from .shaft_speed import estimate_speed as estimate_speed
 from .spectral_lines import SpectralLineDetector as SpectralLineDetector

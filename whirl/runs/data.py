@@ -146,8 +146,9 @@ def prepare(config: Config, loaded: Loaded | None = None, checked: PreparedData 
     classes = order_labels(config, recordings)
     _check_bearing(config, classes)
     inputs = inputs_of(config, recordings, unlabeled)
-    notes = notes_on_speed(config, [*recordings, *unlabeled])
+    read = [*recordings, *unlabeled]
     recordings, unlabeled = (complete(part, config) for part in (recordings, unlabeled))
+    notes = notes_on_speed(config, read, [*recordings, *unlabeled])
     candidates = candidates_for(config, recordings)
     common = choose_common_form(config, [*recordings, *unlabeled], classes, keeps_recordings=bool(candidates))
     originals = _split(config, recordings, common)

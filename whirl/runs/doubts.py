@@ -12,6 +12,7 @@ from whirl.diagnosis.order_levels import MIN_REVOLUTIONS
 from whirl.diagnosis.results import FAULTS, RecordingDiagnosis
 from whirl.diagnosis.signal_quality import why_unusable
 from whirl.physics.faults import ROLLING_CLASSES, signature
+from whirl.runs.harmonization import CLEAR_SPEED_CONFIDENCE, RPM_CONFIDENCE
 from whirl.runs.judgement import Diagnosis
 from whirl.runs.operating_range import OperatingRange
 from whirl.runs.reliability import FALSE_ALARM_RATE, Reliability, shows_noise
@@ -39,11 +40,16 @@ def why_not_judged(
 def _why_not_described(recording: Recording) -> str:
     """Return why a recording of a rotor cannot be described."""
     if recording.rpm is None:
-        return "no physics: the speed of the shaft is unknown; give rpm"
+        return f"no physics: the speed of the shaft is {_unknown_speed(recording)}; give rpm"
     return (
         f"no physics: {recording.n_revolutions or 0:.1f} revolutions of the shaft, expected at least "
         f"{MIN_REVOLUTIONS:g}"
     )
+
+
+def _unknown_speed(recording: Recording) -> str:
+    confidence = recording.metadata.get(RPM_CONFIDENCE)
+    return "unknown" if confidence is None else f"not clear from the signal (confidence {confidence:.2f})"
 
 
 def unusable_channels(recording: Recording) -> dict[str, str]:
@@ -88,7 +94,10 @@ def _doubts_of_signal(recording: Recording, unusable: Mapping[str, str], reliabi
 
 def _doubts_of_speed(recording: Recording, operating_range: OperatingRange) -> Iterator[str]:
     if recording.rpm is None and operating_range.rpm is not None:
-        yield "the speed of the shaft is unknown, in training it was known; give rpm"
+        yield f"the speed of the shaft is {_unknown_speed(recording)}, in training it was known; give rpm"
+    confidence = recording.metadata.get(RPM_CONFIDENCE, 1.0)
+    if recording.rpm is not None and confidence < CLEAR_SPEED_CONFIDENCE:
+        yield f"the speed of the shaft, {recording.rpm:.0f} rpm by the signal, has a confidence of {confidence:.2f}"
 
 
 def _doubts_of_model(found: Diagnosis) -> Iterator[str]:

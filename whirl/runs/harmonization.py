@@ -9,12 +9,21 @@ import torch
 
 from whirl.data.recording import Recording
 from whirl.data.resampling import common_band_hz, to_common_rate
-from whirl.physics.shaft_speed import estimate_rpm
+from whirl.physics.shaft_speed import estimate_speed
 from whirl.runs.choices import check_revolution, choose_sampling_rate, resolve_window
 from whirl.runs.config import Config
 from whirl.runs.descriptors import with_bearing
 from whirl.runs.reading import stored
 from whirl.runs.sections import OFF
+
+RPM_CONFIDENCE = "rpm_confidence"
+"""Entry in the metadata of recordings whose speed was estimated."""
+
+MIN_SPEED_CONFIDENCE = 0.5
+"""Below, other speeds together are as probable as the estimate, and the speed is unknown."""
+
+CLEAR_SPEED_CONFIDENCE = 0.8
+"""Above, all estimates of simulated machines were right; see `whirl.physics.shaft_speed.estimate_speed`."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,9 @@ def _band_of(config: Config, recordings: Sequence[Recording]) -> float | None:
 def with_speeds(recordings: Sequence[Recording], config: Config) -> list[Recording]:
     """Estimate the speed of recordings that do not state it, if so configured.
 
+    An estimate whose confidence is below `MIN_SPEED_CONFIDENCE` is not used; the confidence is in the metadata as
+    `"rpm_confidence"`.
+
     Raises:
         ValueError: the range of speeds is empty, or too high for the sampling rate.
     """
@@ -105,17 +117,30 @@ def with_speeds(recordings: Sequence[Recording], config: Config) -> list[Recordi
 
 def _with_estimated_rpm(recording: Recording, rpm_range: tuple[float, float]) -> Recording:
     signal = torch.from_numpy(recording.signal)[None]
-    return replace(recording, rpm=estimate_rpm(signal, recording.sampling_rate_hz, rpm_range).item())
+    rpm, confidence = (each.item() for each in estimate_speed(signal, recording.sampling_rate_hz, rpm_range))
+    metadata = {**recording.metadata, RPM_CONFIDENCE: round(confidence, 3)}
+    return replace(recording, rpm=rpm if confidence >= MIN_SPEED_CONFIDENCE else None, metadata=metadata)
 
 
-def notes_on_speed(config: Config, recordings: Sequence[Recording]) -> list[str]:
-    """Return a note on recordings whose speed is unknown or estimated; none if all speeds are known."""
+def notes_on_speed(config: Config, recordings: Sequence[Recording], completed: Sequence[Recording]) -> list[str]:
+    """Return notes on recordings whose speed is unknown or estimated; none if all speeds are known.
+
+    Args:
+        config: the settings.
+        recordings: the recordings as read.
+        completed: the same recordings with estimated speeds, see `complete`.
+    """
+    speeds, n = config.physics.rpm_range, len(recordings)
     n_unknown = sum(recording.rpm is None for recording in recordings)
-    speeds = config.physics.rpm_range
+    unknown = "unknown, so physics is not applied to them"
     if n_unknown and config.physics.rpm_from == "signal" and isinstance(speeds, tuple):
+        found = [r.metadata[RPM_CONFIDENCE] for r in completed if RPM_CONFIDENCE in r.metadata and r.rpm is not None]
         source = f"estimated from the signal, between {speeds[0]:g} and {speeds[1]:g} rpm"
-    elif n_unknown and config.uses_speed:
-        source = "unknown, so physics is not applied to them"
-    else:
-        return []
-    return [f"speed: that of {n_unknown} of {len(recordings)} recordings is {source}"]
+        stated = f", with a confidence of {min(found):.2f} to {max(found):.2f}" if found else ""
+        notes = [f"speed: that of {len(found)} of {n} recordings is {source}{stated}"]
+        n_unclear = n_unknown - len(found)
+        unclear = f"speed: that of {n_unclear} of {n} recordings is not clear from the signal (confidence below "
+        return notes + ([f"{unclear}{MIN_SPEED_CONFIDENCE:g}) and stays {unknown}"] if n_unclear else [])
+    if n_unknown and config.uses_speed:
+        return [f"speed: that of {n_unknown} of {n} recordings is {unknown}"]
+    return []
