@@ -213,7 +213,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow), "forkserver"])
 def test_workers_ignore_sigint_to_the_process_group(context, tmp_path):
     script = tmp_path / "continue_after_sigint.py"
     script.write_text(CONTINUE_AFTER_SIGINT)

@@ -194,6 +194,10 @@ def test_installed_package_is_used_from_every_registry(package, recordings, tmp_
     done = whirl("export", "run", cwd=tmp_path, path=package)
     assert done.returncode == 0, done.stderr
     assert whirl("predict", "run/bundle", file, cwd=tmp_path, path=package).returncode == 0
+    without_package = whirl("predict", "run", file, cwd=tmp_path)
+    assert without_package.returncode == 2
+    assert len(without_package.stderr.splitlines()) == 1
+    assert "tiny-plugin" in without_package.stderr
 
 
 def test_diagnoser_of_a_package_is_trained_and_applied(package, recordings, tmp_path):
@@ -207,15 +211,6 @@ def test_diagnoser_of_a_package_is_trained_and_applied(package, recordings, tmp_
     assert whirl("predict", "run", file, cwd=tmp_path, path=package).returncode == 0
     done = whirl("predict", "run", file, cwd=tmp_path)
     assert done.returncode == 2
-    assert "tiny-plugin" in done.stderr
-
-
-def test_message_names_a_missing_package(package, recordings, tmp_path):
-    done = whirl("train", recordings, *OPTIONS, "--out", "run", cwd=tmp_path, path=package)
-    assert done.returncode == 0, done.stderr
-    done = whirl("predict", "run", next(recordings.rglob("*.tiny")), cwd=tmp_path)
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
     assert "tiny-plugin" in done.stderr
 
 
