@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import warnings
 from collections.abc import Iterator
@@ -14,6 +13,8 @@ from numpy.typing import NDArray
 from whirl.data.recording import Recording
 from whirl.physics.evidence import OrderEvidence
 from whirl.physics.features import ABSENT_DB
+from whirl.physics.order_levels import level_names as level_names
+from whirl.physics.order_levels import relative_order_levels
 from whirl.validation import check_number
 
 LEVEL_REVOLUTIONS = 16.0
@@ -25,14 +26,7 @@ EVIDENCE_REVOLUTIONS = 128.0
 MIN_REVOLUTIONS = 4.0
 """Recordings with fewer shaft revolutions have no features."""
 
-_LINES = {
-    "whirl": (0.41, 0.485),
-    "1/2X": (0.485, 0.515),
-    **{f"{order:g}X": (0.975 * order, 1.025 * order) for order in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8)},
-}  # orders; the recorded speed may be nominal
 _MAX_WINDOWS = 8  # of a recording, evenly spread over it
-_N_OCTAVES = 8  # bands below half the sampling rate
-_MIN_SHARE = 1e-7  # of the power: -70 dB
 
 
 def order_levels(recording: Recording) -> NDArray[np.float32]:
@@ -57,35 +51,13 @@ def order_levels(recording: Recording) -> NDArray[np.float32]:
         >>> levels.shape, level_names(1)[2], abs(levels[0, 2]) < 0.5
         ((5, 20), '1X', np.True_)
     """
-    windows = _windows(recording, LEVEL_REVOLUTIONS)
-    windows = windows - windows.mean(axis=-1, keepdims=True)
-    power = np.abs(np.fft.rfft(windows * np.hanning(windows.shape[-1]))) ** 2  # [W, C, F]
-    frequency_hz = np.linspace(0, recording.sampling_rate_hz / 2, power.shape[-1])
-    orders = frequency_hz / (_rpm(recording) / 60)
-    margin = orders[1]  # a Hann window spreads a line over one bin on each side
-    bands = [(orders >= low - margin) & (orders <= high + margin) for low, high in _LINES.values()]
-    edges_hz = recording.sampling_rate_hz / 2 * 2.0 ** -np.arange(_N_OCTAVES + 1)
-    bands += [(frequency_hz > low) & (frequency_hz <= high) for high, low in itertools.pairwise(edges_hz)]
-    parts = np.stack([power[..., band].sum(-1) for band in bands], axis=-1)
-    total = np.maximum(power.sum(-1), np.finfo(np.float64).tiny)
-    levels = _db(parts / total[..., None]).reshape(len(power), -1)
-    if recording.n_channels > 1:
-        levels = np.column_stack([levels, _db(total / total.sum(-1, keepdims=True))])
-    return levels.astype(np.float32)
+    import torch
 
-
-def level_names(n_channels: int) -> list[str]:
-    """Return the names of the features of `order_levels`.
-
-    Example:
-        >>> level_names(2)[-3:]
-        ['ch1 octave 8', 'ch0 share', 'ch1 share']
-    """
-    names = [*_LINES, *(f"octave {octave + 1}" for octave in range(_N_OCTAVES))]
-    if n_channels == 1:
-        return names
-    of_channels = [f"ch{channel} {name}" for channel in range(n_channels) for name in names]
-    return [*of_channels, *(f"ch{channel} share" for channel in range(n_channels))]
+    windows = torch.from_numpy(_windows(recording, LEVEL_REVOLUTIONS)).double()
+    rpm = _rpm(recording)
+    speeds = torch.full((len(windows),), rpm, dtype=torch.float64)
+    levels = relative_order_levels(windows, speeds, recording.sampling_rate_hz, max_rpm=rpm)
+    return levels.numpy().astype(np.float32)
 
 
 def order_evidence(recording: Recording) -> NDArray[np.float32]:
@@ -144,7 +116,3 @@ def _windows(recording: Recording, revolutions: float) -> NDArray[np.float32]:
 
 def _rpm(recording: Recording) -> float:
     return check_number("rpm", recording.rpm or 0.0, 0, open_ends=True)
-
-
-def _db(share: NDArray[np.floating]) -> NDArray[np.floating]:
-    return 10 * np.log10(share + _MIN_SHARE)

@@ -11,6 +11,7 @@ from whirl.models.blocks import check_dropout, initialize
 from whirl.models.registry import create_model, register_model
 from whirl.physics.bearings import parse_bearing
 from whirl.physics.evidence import OrderEvidence
+from whirl.physics.order_levels import level_names, relative_order_levels
 
 _WIDTH = 512  # of the evidence branch; a wide layer learns fast enough to keep up with the backbone
 _MIN_DEVIATION_DB = 1.0  # standard deviations below this are not scaled up
@@ -25,17 +26,18 @@ class HybridPINN(nn.Module):
         signal            [B, C, T]  -> backbone -> K, times a learned factor, initially 0.1  ┘
 
     The sum is equivalent to one linear classifier on the concatenated last features of both branches. The evidence, L
-    values in dB at orders of the shaft, comes from `OrderEvidence`: for rotors in journal bearings, or for a rolling
-    bearing if one is named. It is computed in float32 without gradients and standardized by running statistics of the
-    training data.
+    values in dB, is relative to the window itself, so that it means the same at other gains, speeds and machines. For
+    rotors in journal bearings it is the `OrderEvidence` and the levels at orders of the shaft of each channel
+    (`relative_order_levels`), for a rolling bearing, if one is named, the `OrderEvidence` alone. It is computed in
+    float32 without gradients and standardized by running statistics of the training data.
 
     Evidence generalizes better to new machines than waveforms do, but a large backbone overfits small data sets before
     the evidence branch has learned, which leaves no loss to learn from. Therefore the evidence branch is wide, the
     factor of the signal is initially small, and in training the signal of each window is dropped with probability
     `signal_dropout` (after modality dropout; Neverova et al. 2016, IEEE TPAMI 38:1692). As an indication, not a study,
-    the accuracy on unseen simulated machines after training on 10 windows per class (2 to 3 seeds): 0.87; evidence
-    branch alone 0.88; plain sum with an evidence branch of width 64 0.50; backbone alone 0.17. With 120 windows per
-    class (1 seed): 0.93, 0.93, 0.83 and 0.70.
+    the accuracy on unseen simulated machines after training on 10 windows per class (2 to 3 seeds, without the levels):
+    0.87; evidence branch alone 0.88; plain sum with an evidence branch of width 64 0.50; backbone alone 0.17. With 120
+    windows per class (1 seed): 0.93, 0.93, 0.83 and 0.70.
 
     If the speed is unknown, the L + 1 inputs of the evidence branch are zero and the factor of the signal is 1, so
     without any speeds the network trains like its backbone. Single unknown values of the evidence are zero. For good
@@ -50,6 +52,9 @@ class HybridPINN(nn.Module):
         backbone: name of the network on the signal, see `list_models`.
         dropout: dropout probability in [0, 1) in the evidence branch.
         signal_dropout: probability in [0, 1) of dropping the signal of a training window with known speed.
+
+    Attributes:
+        names: names of the L values of the evidence.
 
     Raises:
         TypeError: a count is not an integer.
@@ -79,7 +84,9 @@ class HybridPINN(nn.Module):
         check_dropout(signal_dropout)
         self.signal_dropout = signal_dropout
         self.evidence = _order_evidence(sampling_rate_hz, bearing, max_rpm)
-        n_features = len(self.evidence.names)
+        self.has_levels = bearing is None
+        self.names = (*self.evidence.names, *(level_names(in_channels) if self.has_levels else ()))
+        n_features = len(self.names)
         self.signal_branch = create_model(backbone, num_classes, in_channels)
         self.signal_scale = nn.Parameter(torch.tensor(0.1))
         self.standardize = RunningStandardization(n_features)
@@ -105,9 +112,14 @@ class HybridPINN(nn.Module):
         return evidence_logits + signal_logits * self._signal_scale(known)
 
     def _evidence(self, signals: Tensor, rpm: Tensor | None) -> Tensor:
-        if rpm is not None:
-            return self.evidence(signals, rpm)
-        return signals.new_full((len(signals), len(self.evidence.names)), torch.nan, dtype=torch.float32)
+        if rpm is None:
+            return signals.new_full((len(signals), len(self.names)), torch.nan, dtype=torch.float32)
+        evidence = self.evidence(signals, rpm)
+        if not self.has_levels:
+            return evidence
+        with torch.no_grad():
+            rate_hz, max_rpm = self.evidence.sampling_rate_hz, self.evidence.max_rpm
+            return torch.cat([evidence, relative_order_levels(signals.float(), rpm, rate_hz, max_rpm)], dim=1)
 
     def _signal_scale(self, known: Tensor) -> Tensor:
         """Return the factor of each window's signal, `[B, 1]`."""

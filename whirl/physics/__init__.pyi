@@ -73,6 +73,8 @@ from .journal_bearing import (
 from .journal_bearing import (
     whirl_frequency_hz as whirl_frequency_hz,
 )
+from .order_levels import level_names as level_names
+from .order_levels import relative_order_levels as relative_order_levels
 from .rolling_bearing import (
     BEARING_SOURCES as BEARING_SOURCES,
 )
