@@ -55,6 +55,25 @@ def test_tensorboard_has_gradient_norms_before_clipping(tmp_path):
         assert found[f"gradient_norm/{statistic}"] == expected
 
 
+def test_tensorboard_continues_the_gradient_norms_of_an_interrupted_epoch(tmp_path):
+    class Stop(Callback):
+        def on_batch_end(self, batch, logs=None):
+            self.trainer.state.interrupted = True
+
+    small_trainer(TensorBoardLogger(tmp_path / "plain"), max_grad_norm=0.1).fit(2)
+    checkpoints = tmp_path / "checkpoints"
+    stopped = small_trainer(
+        TensorBoardLogger(tmp_path / "resumed"), Stop(), max_grad_norm=0.1, checkpoint_dir=checkpoints
+    )
+    stopped.fit(2)
+    assert stopped.state.global_step == 1  # of 5 in the epoch
+    resumed = small_trainer(TensorBoardLogger(tmp_path / "resumed"), max_grad_norm=0.1, checkpoint_dir=checkpoints)
+    resumed.fit(2, resume_from=checkpoints / "last.pt")
+    plain, found = scalars_of(tmp_path / "plain"), scalars_of(tmp_path / "resumed")
+    for name in ("gradient_norm/mean", "gradient_norm/max"):
+        assert found[name] == plain[name]
+
+
 def test_tensorboard_leaves_out_gradient_norms_without_clipping(tmp_path):
     small_trainer(TensorBoardLogger(tmp_path), max_grad_norm=None).fit(1)
     assert not any(tag.startswith("gradient") for tag in scalars_of(tmp_path))

@@ -54,13 +54,19 @@ class TensorBoardLogger(ExperimentLogger):
         _summary_writer()  # raises before the first epoch if the package is missing
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        self._norms.begin(self.trainer)
+        self._norms.begin(self.trainer, epoch)
 
     def on_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         self._norms.add(self.trainer)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         self._attempt(self._write, epoch, scalars(logs))
+
+    def state_dict(self) -> Logs:
+        return self._norms.state_dict()
+
+    def load_state_dict(self, state: Logs) -> None:
+        self._norms.load_state_dict(state)
 
     def _write(self, epoch: int, values: dict[str, float]) -> None:
         if self._writer is None:
@@ -96,13 +102,19 @@ class _GradientNorms:
 
     def __init__(self) -> None:
         self._steps = OptimizerSteps()
-        self._reset()
+        self._restored: Logs = {}
+        self._reset(-1)
 
-    def _reset(self) -> None:
-        self._n, self._sum, self._max = 0, torch.zeros(()), torch.zeros(())
+    def _reset(self, epoch: int) -> None:
+        self._epoch, self._n, self._sum, self._max = epoch, 0, torch.zeros(()), torch.zeros(())
 
-    def begin(self, trainer: Any) -> None:
-        self._reset()
+    def begin(self, trainer: Any, epoch: int) -> None:
+        """Start an epoch, or continue the one of the checkpoint that was loaded."""
+        self._reset(epoch)
+        restored, self._restored = self._restored, {}
+        if restored.get("epoch") == epoch:
+            self._n = restored["n"]
+            self._sum, self._max = torch.tensor(restored["sum"]), torch.tensor(restored["max"])
         # The step of an unfinished window at the end of the last epoch does not belong to the next batch.
         self._steps.since_last_batch(trainer)
 
@@ -113,6 +125,12 @@ class _GradientNorms:
         norm = norm.detach()
         self._sum, self._max = self._sum.to(norm.device) + norm, torch.maximum(self._max.to(norm.device), norm)
         self._n += 1
+
+    def state_dict(self) -> Logs:
+        return {"epoch": self._epoch, "n": self._n, "sum": float(self._sum), "max": float(self._max)}
+
+    def load_state_dict(self, state: Logs) -> None:
+        self._restored = state
 
     def summary(self) -> dict[str, float]:
         if not self._n:
