@@ -102,7 +102,7 @@ class _GradientNorms:
 
     def __init__(self) -> None:
         self._steps = OptimizerSteps()
-        self._restored: Logs = {}
+        self._is_restored = False
         self._reset(-1)
 
     def _reset(self, epoch: int) -> None:
@@ -110,11 +110,9 @@ class _GradientNorms:
 
     def begin(self, trainer: Any, epoch: int) -> None:
         """Start an epoch, or continue the one of the checkpoint that was loaded."""
-        self._reset(epoch)
-        restored, self._restored = self._restored, {}
-        if restored.get("epoch") == epoch:
-            self._n = restored["n"]
-            self._sum, self._max = torch.tensor(restored["sum"]), torch.tensor(restored["max"])
+        if not self._is_restored or self._epoch != epoch:
+            self._reset(epoch)
+        self._is_restored = False
         # The step of an unfinished window at the end of the last epoch does not belong to the next batch.
         self._steps.since_last_batch(trainer)
 
@@ -130,7 +128,8 @@ class _GradientNorms:
         return {"epoch": self._epoch, "n": self._n, "sum": float(self._sum), "max": float(self._max)}
 
     def load_state_dict(self, state: Logs) -> None:
-        self._restored = state
+        self._is_restored, self._epoch, self._n = True, state["epoch"], state["n"]
+        self._sum, self._max = torch.tensor(state["sum"]), torch.tensor(state["max"])
 
     def summary(self) -> dict[str, float]:
         if not self._n:
