@@ -66,7 +66,8 @@ class TensorBoardLogger(ExperimentLogger):
         return self._norms.state_dict()
 
     def load_state_dict(self, state: Logs) -> None:
-        self._norms.load_state_dict(state)
+        if state:  # earlier versions had none
+            self._norms.load_state_dict(state)
 
     def _write(self, epoch: int, values: dict[str, float]) -> None:
         if self._writer is None:
