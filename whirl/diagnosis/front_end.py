@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -155,7 +156,7 @@ def _sums_over_segments(
 ) -> list[_BandSums]:
     """Return the sums of each band over segments `[M, F]`."""
     samples = [_sampled_power(spectrum, resolution_hz, band_hz) for band_hz in bands_hz]
-    strongest = torch.stack([power.quantile(_STRONG_BINS, -1) for power in samples]).amax(0)
+    strongest = torch.stack([_quantile(power, _STRONG_BINS) for power in samples]).amax(0)
     empty = _EMPTY * strongest[:, None]
     found = []
     for band_hz, sample in zip(bands_hz, samples, strict=True):
@@ -172,3 +173,8 @@ def _sampled_power(spectrum: Tensor, resolution_hz: float, band_hz: tuple[float,
     low, high = (round(edge / resolution_hz) for edge in band_hz)
     sample = spectrum[..., low : high + 1 : _SAMPLED].detach()
     return sample.real.square() + sample.imag.square()
+
+
+def _quantile(values: Tensor, share: float) -> Tensor:
+    """Return the value that a share of the last axis does not exceed; `torch.quantile` sorts, which takes longer."""
+    return values.kthvalue(math.ceil(share * values.shape[-1]), -1).values
