@@ -39,6 +39,7 @@ GOALS = {
     "clear_faults": ">= 0.95",
     "noise_alarms": "<= 0.01",
     "healthy_alarms": "<= 0.01",
+    "stated_rate_ratio": "<= 1.3",
     "rate_spread_db": "<= 1",
 }
 
