@@ -89,7 +89,7 @@ def test_metrics_contain_the_baselines(run):
     }
     assert metrics["recording"]["macro_f1"] > metrics["baselines"]["most frequent class"]["macro_f1"]
     page = run.folder.report_file.read_text()
-    assert "Compared with simple diagnosers" in page
+    assert "Compared with other diagnosers" in page
     assert "windows of" not in page
 
 
