@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import mmap
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from whirl.data.memmap import owner_of
+from whirl.data.blocks import to_float32
 from whirl.data.recording import Recording
 from whirl.registry import Registry
 
@@ -27,7 +26,6 @@ MAX_EXPANSION = 32
 ALWAYS_ALLOWED_BYTES = 64 * 2**20
 # A lower sampling rate is one of temperatures or a misread number, unless it is confirmed.
 MIN_RATE_HZ = 100.0
-_BLOCK_SAMPLES = 2**20  # converted at a time
 _MAX_DETAIL = 200  # characters of a library's error message, which may quote the file's contents
 
 
@@ -259,8 +257,6 @@ def to_recording(path: Path, content: Content, sampling_rate_hz: float | None = 
             "recording; read it with load_dataset or read_all"
         )
     rate = _resolve_rate(path, content.sampling_rate_hz, sampling_rate_hz)
-    with np.errstate(over="ignore"):  # values beyond the range of float32 become infinite
-        signal = _to_float32(content.signal)
     stated: dict[str, Any] = {
         "rpm": content.rpm,
         "load": content.load,
@@ -268,7 +264,7 @@ def to_recording(path: Path, content: Content, sampling_rate_hz: float | None = 
         "metadata": content.metadata,
     }
     return Recording(
-        signal=signal,
+        signal=to_float32(content.signal),
         sampling_rate_hz=rate,
         channels=content.channels,
         unit=content.unit,
@@ -276,25 +272,6 @@ def to_recording(path: Path, content: Content, sampling_rate_hz: float | None = 
         source=str(path),
         **(stated | known),
     )
-
-
-def _to_float32(signal: np.ndarray) -> np.ndarray:
-    """Convert samples to float32 in C order, so that windows of a channel are contiguous.
-
-    Memory-mapped samples are copied, as the file may be overwritten or truncated later; its pages are released block
-    by block, so that they are not in memory beside the copy.
-    """
-    mapped = owner_of(signal)
-    if not isinstance(mapped, mmap.mmap):
-        return np.ascontiguousarray(signal, dtype=np.float32)
-    copy = np.empty(signal.shape, np.float32)
-    step = max(1, _BLOCK_SAMPLES * signal.shape[-1] // max(signal.size, 1))
-    for start in range(0, signal.shape[-1], step):
-        block = np.s_[..., start : start + step]
-        copy[block] = signal[block]
-        if hasattr(mapped, "madvise"):  # Windows has none
-            mapped.madvise(mmap.MADV_DONTNEED)
-    return copy
 
 
 def _resolve_rate(path: Path, stated: float | None, given: float | None) -> float:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 
 from whirl.data.readers.conventions import content_from_variables, flat_name
 from whirl.data.reading import MAX_VARIABLES, Content, UnreadableError, check_size, register_reader
 
+_MAPPED_BYTES = 2**24  # size from which an array of an archive is mapped
+
 
 @register_reader(".npy")
 def read_npy(path: Path) -> Content:
     """Read one array, or a structured array whose fields are the channels; memory-mapped until it is converted."""
     with _reject_objects():
-        # Copy-on-write: pages are read from disk on access, and nothing is ever written back.
-        array = np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
+        array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))  # pages are read from disk on access
         if array.dtype == np.float32 and array.flags.c_contiguous:  # needs no conversion: takes its memory only once
             array = np.load(path, allow_pickle=False)
     fields = array.dtype.names
@@ -40,7 +45,37 @@ def read_npz(path: Path) -> Content:
         if other:  # decompressed without a limit
             raise UnreadableError(f"{other[0][:40]!r} is compressed by a method that NumPy never uses; save it again")
         check_size(path, sum(member.file_size for member in members))
-        return content_from_variables(dict(archive))
+        return content_from_variables({name: _read_member(archive, name) for name in archive})
+
+
+def _read_member(archive: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
+    """Read an array of an archive; a large one is decompressed to a temporary file, which is mapped."""
+    zipped = cast(zipfile.ZipFile, archive.zip)  # None once it is closed
+    member = zipped.NameToInfo.get(f"{name}.npy")
+    if member is None or member.file_size < _MAPPED_BYTES or os.name != "posix":  # others cannot delete mapped files
+        return archive[name]
+    try:
+        with zipped.open(member) as source, tempfile.TemporaryFile() as plain:
+            shutil.copyfileobj(source, plain)
+            plain.seek(0)
+            mapped = _map(plain)
+    except OSError as error:
+        raise UnreadableError(
+            f"needs {member.file_size / 1e6:.3g} MB in the folder of temporary files ({error.strerror or error}); "
+            "free space there, or set TMPDIR to another folder"
+        ) from error
+    return archive[name] if mapped is None else mapped
+
+
+def _map(file: IO[bytes]) -> np.ndarray | None:
+    """Map an array in NumPy's format; None for objects and for rare versions of the format."""
+    if np.lib.format.read_magic(file) != (1, 0):
+        return None
+    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    if dtype.hasobject:
+        return None
+    order = "F" if is_fortran else "C"
+    return np.asarray(np.memmap(file, dtype, "r", offset=file.tell(), shape=shape, order=order))
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from whirl.data.blocks import stack_float32
 from whirl.data.readers import selection, times
 from whirl.data.readers.facts import (
     CHANNEL_NAMES,
@@ -266,7 +267,7 @@ def _content(
     speeds: dict[str, np.ndarray],
     texts: dict[str, list[str]],
 ) -> Content:
-    signal = chosen[0].rows if len(chosen) == 1 else np.concatenate([each.rows for each in chosen])
+    signal = _stack([each.rows for each in chosen])
     units = tuple(unit for each in chosen for unit in each.units)
     speed = _mean_speed(speeds)
     rpm = facts.rpm(chosen[0].name) or speed
@@ -277,6 +278,13 @@ def _content(
             facts.values[name] = values
     metadata = facts.unused() | ({"left_out": left_out} if left_out else {})
     return Content(signal, chosen[0].rate, selection.channel_names(chosen), "", rpm, metadata, units)
+
+
+def _stack(signals: list[np.ndarray]) -> np.ndarray:
+    if len(signals) == 1:
+        return signals[0]
+    is_real = all(signal.dtype.kind in "fiu" for signal in signals)
+    return stack_float32(signals) if is_real else np.concatenate(signals)
 
 
 def _mean_speed(speeds: dict[str, np.ndarray]) -> float | None:

@@ -249,7 +249,10 @@ def _take_time_row(name: str, rows: np.ndarray, names: Sequence[str]) -> tuple[n
         raise UnreadableError(f"{name!r} contains several time axes (columns {axes}); export one")
     axis = rows[axes[0]]
     kept.remove(axes[0])
-    return rows[kept], times.rate_of(names[axes[0]] if names else "time", axis), kept
+    first, last = kept[0], kept[-1]
+    is_range = last - first + 1 == len(kept)  # a slice copies nothing
+    others = rows[first : last + 1] if is_range else rows[kept]
+    return others, times.rate_of(names[axes[0]] if names else "time", axis), kept
 
 
 def _texts_beside(name: str, texts: Mapping[str, Sequence[str]], wanted: tuple[str, ...]) -> list[str]:

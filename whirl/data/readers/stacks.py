@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 
+from whirl.data.blocks import blocks
 from whirl.data.readers.facts import UNIT_NAMES, Facts, normalize_name
 from whirl.data.reading import MAX_CHANNELS, Content, UnreadableError
 from whirl.data.units import normalize_unit
@@ -87,7 +89,8 @@ def _labels(arrays: Mapping[str, np.ndarray], texts: Mapping[str, Sequence[str]]
 
 
 def _is_integer(values: np.ndarray) -> bool:
-    return values.dtype.kind in "iu" or bool(np.all(np.isfinite(values)) and np.all(values == np.round(values)))
+    parts = chain([values[:64]], blocks(values))  # most signals fail within the first numbers
+    return values.dtype.kind in "iu" or all(bool(np.all(np.isfinite(p)) and np.all(p == np.round(p))) for p in parts)
 
 
 def _is_one_hot(array: np.ndarray) -> bool:

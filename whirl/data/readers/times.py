@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import chain
 
 import numpy as np
 
+from whirl.data.blocks import blocks
 from whirl.data.readers.facts import TIME_NAMES, named_unit, normalize_name, round_if_close
 from whirl.data.reading import UnreadableError
 from whirl.data.units import unit_factor
@@ -18,13 +20,14 @@ _TIME_WORD = re.compile(r"time|zeit|temps|stamp|epoch", re.I)
 _COUNTS = ("samples", "sample", "pts", "points", "counts", "#", "n")
 
 
-def rate_from_times(seconds: np.ndarray, tolerance: float = 0.5) -> float | None:
+def rate_from_times(times: np.ndarray, tolerance: float = 0.5, factor: float = 1.0) -> float | None:
     """Return the sampling rate in Hz of sample times, or None if they are not evenly spaced and increasing.
 
     Args:
-        seconds: sample times, `[N]`, in s.
+        times: sample times, `[N]`.
         tolerance: largest deviation of a time from its even position, in sampling intervals; times in files are
             rounded.
+        factor: unit of the times, in s.
 
     Example:
         >>> rate_from_times(np.array([0.0, 5e-5, 1e-4, 1.5e-4]))
@@ -32,63 +35,48 @@ def rate_from_times(seconds: np.ndarray, tolerance: float = 0.5) -> float | None
         >>> rate_from_times(np.array([0.0, 1.0, 5.0])) is None
         True
     """
-    times = np.asarray(seconds, dtype=np.float64)
-    step = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
-    if not (np.isfinite(step) and step > 0):
+    if len(times) < 2 or not times[-1] > times[0]:
         return None
-    deviation = np.abs(times - (times[0] + step * np.arange(len(times)))).max()
-    return round_if_close(1 / step) if deviation <= tolerance * step else None
+    # Integers are subtracted as such: floats would round time stamps in ns.
+    wide = np.int64 if times.dtype.kind in "iu" else np.float64
+    first = wide(times[0])
+    step = float(wide(times[-1]) - first) * factor / (len(times) - 1)
+    if not np.isfinite(step):
+        return None
+    start = 0
+    for part in blocks(times):
+        seconds = (part.astype(wide) - first) * factor
+        deviation = np.abs(seconds - step * np.arange(start, start + len(part))).max()
+        if not deviation <= tolerance * step:
+            return None
+        start += len(part)
+    return round_if_close(1 / step)
 
 
 def is_sample_index(column: np.ndarray) -> bool:
     """Return whether numbers `[N]` only count the samples."""
-    return len(column) > 1 and _steps_in_head(column, lambda steps: steps == 1) and bool(np.all(np.diff(column) == 1))
+    return len(column) > 1 and _all_pairs(column, lambda earlier, later: later - earlier == 1)
 
 
 def is_increasing(column: np.ndarray) -> bool:
     """Return whether every number is larger than the one before."""
-    return len(column) > 1 and _steps_in_head(column, lambda steps: steps > 0) and bool(np.all(np.diff(column) > 0))
+    return len(column) > 1 and _all_pairs(column, np.less)
 
 
 def is_even_axis(column: np.ndarray) -> bool:
     """Return whether numbers are too evenly spaced for a vibration; fewer than 8 may be so by chance."""
-    is_candidate = len(column) >= 8 and _steps_in_head(column, lambda steps: steps >= 0)
-    return is_candidate and rate_from_times(column, tolerance=0.25) is not None
+    return len(column) >= 8 and _all_pairs(column, np.less_equal) and rate_from_times(column, 0.25) is not None
 
 
-def _steps_in_head(column: np.ndarray, condition) -> bool:
-    """Return whether the first steps fulfil a condition; most signals are rejected by these alone."""
-    return bool(np.all(condition(np.diff(column[:64]))))
+def _all_pairs(column: np.ndarray, condition: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> bool:
+    """Return whether all pairs of successive numbers fulfil a condition; most signals fail within the first numbers."""
+    parts = chain([column[:64]], blocks(column, overlap=1))
+    return all(bool(np.all(condition(part[:-1], part[1:]))) for part in parts)
 
 
 def is_time_name(name: str) -> bool:
     """Return whether a name is one for a time axis, e.g. `time`, `t [s]` or `Data1_time_DE`."""
     return normalize_name(name) in TIME_NAMES or bool(_TIME_WORD.search(name.rsplit("/", 1)[-1][-80:]))
-
-
-def to_seconds(name: str, times: np.ndarray) -> np.ndarray | None:
-    """Convert a time axis to seconds from its start; None if it counts samples.
-
-    Without a unit, numbers of the size of time stamps since 1970 are in s, ms, µs or ns, and all others in s.
-
-    Raises:
-        UnreadableError: the unit in the name is not a unit of time.
-
-    Example:
-        >>> to_seconds("time [ms]", np.array([5.0, 5.5, 6.0]))
-        array([0.    , 0.0005, 0.001 ])
-    """
-    if times.dtype.kind in "mM":
-        return (times - times[0]) / np.timedelta64(1, "ns") * 1e-9
-    unit = named_unit(name)
-    if unit.lower() in _COUNTS or (not unit and not is_epoch(times) and is_sample_index(times)):
-        return None
-    try:
-        factor = unit_factor(unit, "s") if unit else _epoch_factor(times)
-    except ValueError as error:
-        raise UnreadableError(f"the times in {name!r}: {error}; correct the unit") from None
-    # Subtracted before the conversion to floats, which would round time stamps in ns.
-    return (times - times[0]) * factor
 
 
 def is_epoch(times: np.ndarray) -> bool:
@@ -103,18 +91,38 @@ def _epoch_factor(times: np.ndarray) -> float:
 def rate_of(name: str, times: np.ndarray) -> float | None:
     """Return the sampling rate of a time axis; None if it counts samples.
 
+    Without a unit, numbers of the size of time stamps since 1970 are in s, ms, µs or ns, and all others in s.
+
     Raises:
-        UnreadableError: the times are not evenly spaced, or their unit is unknown.
+        UnreadableError: the times are not evenly spaced, or the unit in the name is not a unit of time.
+
+    Example:
+        >>> rate_of("time [ms]", np.array([5.0, 5.5, 6.0]))
+        2000.0
     """
-    seconds = to_seconds(name, times)
-    if seconds is None:
+    if times.dtype.kind in "mM":
+        times, factor = (times - times[0]) / np.timedelta64(1, "ns"), 1e-9
+    else:
+        factor = _unit_in_seconds(name, times)
+    if factor is None:
         return None
-    rate = rate_from_times(seconds)
+    rate = rate_from_times(times, factor=factor)
     if rate is None:
         raise UnreadableError(
             f"the times in {name!r} are not evenly spaced (missing samples?); export evenly sampled data"
         )
     return rate
+
+
+def _unit_in_seconds(name: str, times: np.ndarray) -> float | None:
+    """Return the unit of a time axis in s; None if it counts samples."""
+    unit = named_unit(name)
+    if unit.lower() in _COUNTS or (not unit and not is_epoch(times) and is_sample_index(times)):
+        return None
+    try:
+        return unit_factor(unit, "s") if unit else _epoch_factor(times)
+    except ValueError as error:
+        raise UnreadableError(f"the times in {name!r}: {error}; correct the unit") from None
 
 
 def clock_seconds(table: np.ndarray) -> np.ndarray | None:
