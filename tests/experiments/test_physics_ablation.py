@@ -1,10 +1,14 @@
 """Tests of the physics ablation: roles of specimens, resuming, and invalid arguments."""
 
 import json
+import subprocess
+import sys
+from functools import partial
 
 import numpy as np
 import pytest
 
+from whirl._locks import LOCK
 from whirl.data.recording import Recording
 from whirl.data.simulation import simulate
 from whirl.experiments.ablation_arms import ARMS
@@ -112,6 +116,42 @@ def test_reruns_truncated_result_of_killed_ablation(task, tmp_path):
     results = run_physics_ablation(lambda c, s: task, ["few"], ["rule"], [0], setting, tmp_path)
     assert results["few"]["rule"].n_runs == 1
     assert len(file.read_text().splitlines()) == 2
+
+
+ABLATION_THAT_WAITS = """
+import sys
+from whirl.experiments.ablation_tasks import AblationSetting
+from whirl.experiments.physics_ablation import run_physics_ablation
+def tasks(condition, seed):
+    print("started", flush=True)
+    sys.stdin.read()
+run_physics_ablation(tasks, ["few"], ["rule"], [0], AblationSetting(epochs=1, device="cpu"), sys.argv[1])
+"""
+
+
+def test_second_ablation_in_a_folder_is_refused_by_name(task, tmp_path):
+    run = partial(run_physics_ablation, lambda c, s: task, ["few"], ["rule"], [0])
+    out, setting = tmp_path / "run", AblationSetting(epochs=1, device="cpu")
+    command = [sys.executable, "-c", ABLATION_THAT_WAITS, str(out)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == b"started\n"
+        before = sorted(out.iterdir())
+        with pytest.raises(ValueError, match=rf"run: is in use by process {first.pid} on '.+'; wait for it or choose"):
+            run(setting, out)
+        assert sorted(out.iterdir()) == before
+        first.kill()
+    run(setting, out)  # the lock ended with its process
+    assert not (out / LOCK).exists()
+
+
+def test_deleted_folder_is_noticed_after_the_run(task, tmp_path):
+    def tasks(condition, seed):
+        (tmp_path / "run").rename(tmp_path / "moved")
+        return task
+
+    with pytest.raises(ValueError, match="run: the folder was deleted or replaced while this process used it"):
+        run_physics_ablation(tasks, ["few"], [], [0], AblationSetting(epochs=1, device="cpu"), tmp_path / "run")
 
 
 def test_rejects_invalid_arguments(task, tmp_path):

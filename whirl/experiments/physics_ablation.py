@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from whirl._locks import FolderLock, locked
 from whirl.engine.files import write_json, write_text
 from whirl.evaluation.metrics import scores
 from whirl.evaluation.paired import PairedDifference, compare_arms
@@ -53,30 +54,41 @@ def run_physics_ablation(
         `{condition: {arm: difference in balanced accuracy}}`.
 
     Raises:
-        ValueError: an arm is unknown, there is no seed, or the folder contains an ablation with other settings.
+        ValueError: an arm is unknown, there is no seed, the folder contains an ablation with other settings, is in use
+            by another process, or was deleted meanwhile.
     """
     for arm in arms:
         check_name("arm", arm, ARMS)
     if not seeds:
         raise ValueError("seeds is empty, expected at least one")
-    folder = Path(out)
-    _prepare_folder(folder, setting)
     names = list(dict.fromkeys((CONTROL_ARM, *arms)))
-    done = {(row["condition"], row["arm"], row["seed"]) for row in _read_rows(folder)}
+    with locked(Path(out)) as lock:
+        _prepare_folder(lock.folder, setting)
+        _run_remaining(tasks, conditions, names, seeds, setting, lock)
+        results = _compare(_read_rows(lock.folder), conditions, names, seeds)
+        write_text(lock.folder / "table.md", format_table(results))
+        plot_results(results, lock.folder / "ablation.png")
+    return results
+
+
+def _run_remaining(
+    tasks: Callable[[str, int], Task],
+    conditions: Sequence[str],
+    arms: Sequence[str],
+    seeds: Sequence[int],
+    setting: AblationSetting,
+    lock: FolderLock,
+) -> None:
+    done = {(row["condition"], row["arm"], row["seed"]) for row in _read_rows(lock.folder)}
     for condition in conditions:
         for seed in seeds:
-            remaining = [arm for arm in names if (condition, arm, seed) not in done]
+            remaining = [arm for arm in arms if (condition, arm, seed) not in done]
             if remaining:
-                _run(tasks(condition, seed), condition, seed, remaining, setting, folder)
-    results = _compare(_read_rows(folder), conditions, names, seeds)
-    write_text(folder / "table.md", format_table(results))
-    plot_results(results, folder / "ablation.png")
-    return results
+                _run(tasks(condition, seed), condition, seed, remaining, setting, lock)
 
 
 def _prepare_folder(folder: Path, setting: AblationSetting) -> None:
     """Write the settings, and remove a truncated last line of the results."""
-    folder.mkdir(parents=True, exist_ok=True)
     file, settings = folder / "setting.json", asdict(setting)
     if file.exists():
         _check_setting(file, settings)
@@ -106,7 +118,9 @@ def _by_name(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name != "recordings"} | recordings
 
 
-def _run(task: Task, condition: str, seed: int, arms: Sequence[str], setting: AblationSetting, folder: Path) -> None:
+def _run(
+    task: Task, condition: str, seed: int, arms: Sequence[str], setting: AblationSetting, lock: FolderLock
+) -> None:
     targets = task.test.targets.numpy()
     for arm in arms:
         started = time.perf_counter()
@@ -116,7 +130,8 @@ def _run(task: Task, condition: str, seed: int, arms: Sequence[str], setting: Ab
         confusion = compute_confusion_matrix(predicted, targets, len(task.classes))
         score = float(scores(confusion)["balanced_accuracy"])
         row = {"condition": condition, "arm": arm, "seed": seed, "balanced_accuracy": score}
-        with (folder / "results.jsonl").open("a", encoding="utf-8") as file:
+        lock.check()
+        with (lock.folder / "results.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row | {"time_s": round(time.perf_counter() - started, 2)}) + "\n")
         logger.info("%-12s %-17s seed %d  balanced accuracy %.3f", condition, arm, seed, score)
 
