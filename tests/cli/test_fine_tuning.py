@@ -71,6 +71,15 @@ def test_fine_tunes_for_other_classes_layer_by_layer_and_resumes(data, source, t
         (("--from", "."), "not a run folder"),
         (("--from", "SOURCE", "--seed", "7"), "was trained on test data of the new one"),
         (("--from", "SOURCE", "--model", "cnn1d"), "has the weights of another network"),
+        (
+            ("--from", "SOURCE", "--task", "regression", "--target", "temperature_c"),
+            "this run was trained for task 'multiclass', but the new one is for task 'regression'; start from a run of "
+            "task 'regression', or leave --from out",
+        ),
+        (
+            ("--teacher", "SOURCE", "--trainer", "distilled", "--task", "multilabel"),
+            "this teacher was trained with task='multiclass', but the student's run has task='multilabel'",
+        ),
         (("--from", "SOURCE", "--freeze", "featurs"), "did you mean 'features'?"),
     ],
 )

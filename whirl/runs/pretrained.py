@@ -25,7 +25,8 @@ def with_settings_of_pretrained(config: Config) -> Config:
     """Take settings of the input and the network that are not stated from the run that the training starts from.
 
     Raises:
-        ValueError: the folder is not a run folder, or has no checkpoint of a network.
+        ValueError: the folder is not a run folder, has no checkpoint of a network, or predicts a number where classes
+            are wanted or the reverse.
     """
     if config.training.pretrained == OFF:
         return config
@@ -36,6 +37,7 @@ def with_settings_of_pretrained(config: Config) -> Config:
     default = Config()
     names = [name for name in _INHERITED if get_setting(config, name) == get_setting(default, name)]
     changes = {name: get_setting(source, name) for name in names}
+    _check_task(folder, source.training.task, changes.get("task", config.training.task))
     if changes.get("band_limit_hz") == OFF:
         del changes["band_limit_hz"]  # the new recordings may need one
     if changes.get("task") == "regression":
@@ -73,6 +75,15 @@ def unfreezing(config: ResolvedConfig) -> list[GradualUnfreezing]:
     """Return the callback that unfreezes layers, if it is configured."""
     every = config.training.unfreeze_every
     return [] if every == OFF else [GradualUnfreezing(int(every))]
+
+
+def _check_task(folder: RunFolder, source: str, task: str) -> None:
+    """Raise if one network ends in logits of classes and the other in a number."""
+    if (source == "regression") != (task == "regression"):
+        raise ValueError(
+            f"{folder.path}: this run was trained for task {source!r}, but the new one is for task {task!r}; "
+            f"start from a run of task {task!r}, or leave --from out"
+        )
 
 
 def _check_leakage(folder: RunFolder, source: ResolvedConfig, data: PreparedData) -> None:

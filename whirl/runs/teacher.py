@@ -18,7 +18,7 @@ from whirl.runs.methods import DistilledMethod
 from whirl.runs.run_folder import RunFolder
 from whirl.training.knowledge_distillation import DistillationLoss, DistillationTrainer
 
-MATCHING_SETTINGS = ("classes", "channels", "sampling_rate_hz", "band_limit_hz", "window")
+MATCHING_SETTINGS = ("task", "classes", "channels", "sampling_rate_hz", "band_limit_hz", "window")
 """Settings in which teacher and student must match: they define the input and output of a network."""
 
 
@@ -28,8 +28,8 @@ def check_teacher(config: Config) -> None:
     Settings that the student's configuration leaves to the data are checked by `load_teacher`.
 
     Raises:
-        ValueError: the teacher's folder is not a run folder or has no checkpoint, or its classes, channels, sampling
-            rate, band or window differ from those stated for the student.
+        ValueError: the teacher's folder is not a run folder or has no checkpoint, or its task, classes, channels,
+            sampling rate, band or window differ from those stated for the student.
     """
     method = config.training.method
     if not isinstance(method, DistilledMethod):
@@ -55,9 +55,9 @@ def load_teacher(run: str | Path, data: PreparedData) -> nn.Module:
         The teacher with the weights of the lowest validation loss.
 
     Raises:
-        ValueError: the folder is not that of a finished run; the teacher's classes, channels, sampling rate, band or
-            window differ from the student's; or the teacher was trained on test data of the student, unless leakage
-            is allowed.
+        ValueError: the folder is not that of a finished run; the teacher's task, classes, channels, sampling rate,
+            band or window differ from the student's; or the teacher was trained on test data of the student, unless
+            leakage is allowed.
     """
     folder = RunFolder(run)
     config = folder.read_config()
