@@ -181,6 +181,52 @@ def test_rejects_invalid_input(compute):
         compute([0.2, 0.9], [0, 1])
 
 
+NO_CLASSES = {
+    "several_labels": np.array([[1, 0, 0], [1, 0, 1]]),
+    "booleans": np.array([[True, False, False], [True, True, False]]),
+    "no_label": torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]),
+    "numbers": torch.tensor([[1.0, 0.0, 0.0], [3.5, -2.0, 0.1]]),
+    "sum_of_one": torch.tensor([[1.0, 0.0, 0.0], [2.0, -1.0, 0.0]]),
+    "not_a_number": torch.tensor([[1.0, 0.0, 0.0], [torch.nan, 0.0, 0.0]]),
+}
+
+
+@pytest.mark.parametrize("targets", NO_CLASSES.values(), ids=NO_CLASSES)
+def test_rejects_targets_that_are_neither_labels_nor_shares(targets):
+    logits = torch.eye(3)[:2]
+    message = r"targets of shape \[2, 3\] and dtype torch\..+ have the row \[.+\], expected labels \[B\], or shares"
+    for compute in (
+        compute_accuracy,
+        compute_f1_score,
+        compute_top_k_accuracy,
+        lambda p, t: compute_confusion_matrix(p, t, 3),
+        lambda p, t: compute_per_class_metrics(p, t, 3),
+        MetricsTracker().update,
+        MetricsTracker(3).update,
+    ):
+        with pytest.raises(ValueError, match=message):
+            compute(logits, targets)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.bfloat16, torch.float64])
+def test_accepts_one_label_per_row(dtype):
+    assert compute_accuracy([2, 0, 1], torch.eye(3)[[2, 0, 0]].to(dtype)) == pytest.approx(2 / 3)
+
+
+def test_accepts_rounded_shares():
+    shares = torch.rand(500, 40, generator=torch.Generator().manual_seed(0)).softmax(1)
+    assert compute_accuracy(shares.bfloat16(), shares.bfloat16()) == 1.0
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("num_classes", [None, 3])
+def test_compute_rejects_targets_that_are_no_shares_on_gpu(num_classes):
+    tracker = MetricsTracker(num_classes)
+    tracker.update(torch.eye(3, device="cuda"), torch.ones(3, 3, device="cuda"))
+    with pytest.raises(ValueError, match=r"not shares of the classes|outside 0\.\.2"):
+        tracker.compute()
+
+
 @pytest.mark.parametrize("wrong", [-1, 3, 2**40])
 def test_rejects_labels_out_of_range_and_does_not_count_them(wrong):
     tracker = MetricsTracker(num_classes=3)

@@ -1,8 +1,8 @@
 """Classification metrics, accumulated on the device; they agree with scikit-learn.
 
-Predictions are labels `[B]` or logits `[B, K]`; targets are labels `[B]` or class weights `[B, K]` (soft targets).
-Inputs with a class axis are reduced by argmax. Torch tensors, NumPy arrays and lists are accepted. Windows whose target
-is `ignore_index` have no label and are left out; by default no label is ignored.
+Predictions are labels `[B]` or logits `[B, K]`; targets are labels `[B]` or shares of the classes `[B, K]` that sum to
+1 (soft targets). Inputs with a class axis are reduced by argmax. Torch tensors, NumPy arrays and lists are accepted.
+Windows whose target is `ignore_index` have no label and are left out; by default no label is ignored.
 
 With the true positives TP, false positives FP and false negatives FN of a class:
 
@@ -24,6 +24,24 @@ from numpy.typing import NDArray
 from whirl.validation import check_count, check_ignore_index, check_name
 
 Average = Literal["macro", "micro", "weighted"]
+
+_SHARE_TOLERANCE = 4e-3  # rounding of bfloat16
+_NO_CLASS = torch.iinfo(torch.int64).min
+_EXPECTED_SHARES = (
+    "expected labels [B], or shares of the classes [B, K] that sum to 1; for several labels per sample, or numbers, "
+    "use sklearn.metrics"
+)
+
+
+def rows_are_shares(targets: torch.Tensor) -> torch.Tensor:
+    """Return which rows of targets `[B, K]` are shares of the classes: none is negative, and they sum to 1.
+
+    Example:
+        >>> rows_are_shares(torch.tensor([[0.7, 0.3], [1.0, 1.0], [2.0, -1.0]]))
+        tensor([ True, False, False])
+    """
+    shares = targets.float()
+    return ((shares.sum(1) - 1).abs() <= _SHARE_TOLERANCE) & (shares >= 0).all(1)
 
 
 class MetricsTracker:
@@ -63,14 +81,15 @@ class MetricsTracker:
 
         Args:
             predictions: labels `[B]` or logits `[B, K]`.
-            targets: labels `[B]` or class weights `[B, K]`.
+            targets: labels `[B]` or shares of the classes `[B, K]`.
 
         Raises:
             TypeError: one-dimensional input is not of integers.
-            ValueError: the lengths differ, a shape is invalid, or a label is outside 0..K-1. Labels on an accelerator
-                are checked in `compute` only, to avoid a synchronization.
+            ValueError: the lengths differ, a shape is invalid, a label is outside 0..K-1, or targets `[B, K]` are not
+                shares of the classes. Targets on an accelerator are checked in `compute` only, to avoid a
+                synchronization.
         """
-        predicted, true = _label_pair(predictions, targets)
+        predicted, true = _label_pair(predictions, targets, waits=False)
         if self.num_classes is None:
             self._label_pairs.append(torch.stack((true, predicted)))
             return
@@ -103,12 +122,14 @@ class MetricsTracker:
             of labels that occur, in ascending order.
 
         Raises:
-            ValueError: there are no samples, or a label is outside 0..K-1.
+            ValueError: there are no samples, or a target is not a class.
         """
         if self._counts is not None:
             confusion = _remove_padding(self._counts.cpu().numpy())
         elif self._label_pairs:
             pairs = torch.cat(self._label_pairs, dim=1).cpu()
+            if (pairs[0] == _NO_CLASS).any():
+                raise ValueError(f"targets [B, K] have rows that are not shares of the classes, {_EXPECTED_SHARES}")
             labels, ranks = torch.unique(pairs[:, _is_labeled(pairs[0], self.ignore_index)], return_inverse=True)
             confusion = _remove_padding(_padded_counts(ranks[1], ranks[0], len(labels)).numpy())
         else:
@@ -123,12 +144,12 @@ def compute_accuracy(predictions: Any, targets: Any, *, ignore_index: int | None
 
     Args:
         predictions: labels `[B]` or logits `[B, K]`.
-        targets: labels `[B]` or class weights `[B, K]`.
+        targets: labels `[B]` or shares of the classes `[B, K]`.
         ignore_index: label of windows without a label, which are excluded; None if there are none.
 
     Raises:
         TypeError: one-dimensional input is not of integers.
-        ValueError: the lengths differ, a shape is invalid, or there are no samples.
+        ValueError: the lengths differ, a shape is invalid, targets `[B, K]` do not sum to 1, or there are no samples.
 
     Example:
         >>> compute_accuracy([0, 1, 2, 2], [0, 1, 2, 1])
@@ -147,13 +168,14 @@ def compute_f1_score(
 
     Args:
         predictions: labels `[B]` or logits `[B, K]`.
-        targets: labels `[B]` or class weights `[B, K]`.
+        targets: labels `[B]` or shares of the classes `[B, K]`.
         average: how to average over classes: `'macro'`, `'micro'` or `'weighted'`.
         ignore_index: label of windows without a label, which are excluded; None if there are none.
 
     Raises:
         TypeError: one-dimensional input is not of integers.
-        ValueError: the lengths differ, a shape is invalid, there are no samples, or `average` is unknown.
+        ValueError: the lengths differ, a shape is invalid, targets `[B, K]` do not sum to 1, there are no samples, or
+            `average` is unknown.
 
     Example:
         >>> round(compute_f1_score([0, 1, 1], [0, 1, 2]), 3)  # (1 + 2/3 + 0) / 3
@@ -171,7 +193,7 @@ def compute_confusion_matrix(
 
     Args:
         predictions: labels `[B]` or logits `[B, K]`.
-        targets: labels `[B]` or class weights `[B, K]`.
+        targets: labels `[B]` or shares of the classes `[B, K]`.
         num_classes: number of classes K, >= 1.
         ignore_index: label of windows without a label, which are excluded; None if there are none.
 
@@ -180,7 +202,8 @@ def compute_confusion_matrix(
 
     Raises:
         TypeError: one-dimensional input is not of integers.
-        ValueError: the lengths differ, a shape is invalid, or a label is outside 0..K-1.
+        ValueError: the lengths differ, a shape is invalid, targets `[B, K]` do not sum to 1, or a label is outside
+            0..K-1.
 
     Example:
         >>> compute_confusion_matrix([0, 1, 1], [0, 1, 0], num_classes=2)
@@ -198,13 +221,13 @@ def compute_top_k_accuracy(logits: Any, targets: Any, k: int = 5, *, ignore_inde
 
     Args:
         logits: `[B, K]`.
-        targets: labels `[B]` or class weights `[B, K]`.
+        targets: labels `[B]` or shares of the classes `[B, K]`.
         k: number of logits to consider, >= 1; limited to the number of classes.
         ignore_index: label of windows without a label, which are excluded; None if there are none.
 
     Raises:
-        ValueError: `logits` is not `[B, K]`, the lengths differ, a target is outside 0..K-1, there are no samples, or
-            `k` is not an integer >= 1.
+        ValueError: `logits` is not `[B, K]`, the lengths differ, a target is outside 0..K-1, targets `[B, K]` do not
+            sum to 1, there are no samples, or `k` is not an integer >= 1.
 
     Example:
         >>> compute_top_k_accuracy([[0.1, 0.2, 0.7], [0.6, 0.3, 0.1]], [1, 2], k=2)
@@ -214,7 +237,7 @@ def compute_top_k_accuracy(logits: Any, targets: Any, k: int = 5, *, ignore_inde
     if scores.ndim != 2:
         raise ValueError(f"logits have shape {list(scores.shape)}, expected [B, K]")
     k = check_count("k", k)
-    true = _labels(targets, "targets").to(scores.device)
+    true = _true_labels(targets).to(scores.device)
     _check_same_length(scores, true)
     is_labeled = _is_labeled(true, check_ignore_index(ignore_index))
     scores, true = scores[is_labeled], true[is_labeled]
@@ -233,7 +256,7 @@ def compute_per_class_metrics(
 
     Args:
         predictions: labels `[B]` or logits `[B, K]`.
-        targets: labels `[B]` or class weights `[B, K]`.
+        targets: labels `[B]` or shares of the classes `[B, K]`.
         num_classes: number of classes K, >= 1.
         ignore_index: label of windows without a label, which are excluded; None if there are none.
 
@@ -243,7 +266,8 @@ def compute_per_class_metrics(
 
     Raises:
         TypeError: one-dimensional input is not of integers.
-        ValueError: the lengths differ, a shape is invalid, or a label is outside 0..K-1.
+        ValueError: the lengths differ, a shape is invalid, targets `[B, K]` do not sum to 1, or a label is outside
+            0..K-1.
 
     Example:
         >>> compute_per_class_metrics([0, 0], [0, 1], num_classes=2)[0]
@@ -287,11 +311,11 @@ def _ratio(numerator: NDArray[np.int64], denominator: NDArray[np.int64]) -> NDAr
     return numerator / np.maximum(denominator, 1)
 
 
-def _label_pair(predictions: Any, targets: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _label_pair(predictions: Any, targets: Any, *, waits: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
     """Return predicted and true labels, int64 `[B]` each, on the device of the predictions."""
     predicted = _labels(predictions, "predictions")
     # A copy to the CPU must be complete before it is read; operations on an accelerator are ordered.
-    true = _labels(targets, "targets").to(predicted.device, non_blocking=not predicted.is_cpu)
+    true = _true_labels(targets, waits=waits).to(predicted.device, non_blocking=not predicted.is_cpu)
     _check_same_length(predicted, true)
     return predicted, true
 
@@ -309,6 +333,32 @@ def _labels(values: Any, name: str) -> torch.Tensor:
     if labels.numel() and (labels.is_floating_point() or labels.is_complex()):
         raise TypeError(f"{name} of shape [B] have dtype {labels.dtype}, expected integers")
     return labels.long()
+
+
+def _true_labels(values: Any, *, waits: bool = True) -> torch.Tensor:
+    """Return the classes of targets; the largest share of a row that is not one of shares is not its class.
+
+    Without `waits`, such rows on an accelerator become `_NO_CLASS`.
+    """
+    targets = _tensor(values)
+    if targets.ndim != 2 or targets.shape[1] < 2:
+        return _labels(targets, "targets")
+    are_shares = rows_are_shares(targets)
+    largest = (targets.byte() if targets.dtype == torch.bool else targets).argmax(1)
+    if not waits and not targets.is_cpu:
+        return largest.where(are_shares, _NO_CLASS)
+    if not are_shares.all():
+        row = targets[~are_shares][0]
+        raise ValueError(
+            f"targets of shape {list(targets.shape)} and dtype {targets.dtype} have the row {_listed(row)}, "
+            f"{_EXPECTED_SHARES}"
+        )
+    return largest
+
+
+def _listed(row: torch.Tensor) -> str:
+    first = ", ".join(f"{value:.4g}" for value in row[:4].tolist())
+    return f"[{first}{', ...' if len(row) > 4 else ''}]"
 
 
 def _is_labeled(true: torch.Tensor, ignore_index: int | None) -> torch.Tensor:

@@ -150,6 +150,35 @@ def test_several_labels_with_cross_entropy_have_no_accuracy(caplog):
     assert "do not sum to 1" in caplog.text
 
 
+class SquaredError(nn.Module):
+    """A criterion of one's own for classes."""
+
+    task = "multiclass"
+
+    def forward(self, logits, targets):
+        return (logits.softmax(1) - targets.reshape(len(targets), -1)).square().mean()
+
+
+def test_several_labels_with_another_criterion_for_classes_have_no_accuracy(caplog):
+    history = fit(flat(3), lambda x: (x[:, 0, :3] > 0).float(), SquaredError())[1]
+    assert "val_accuracy" not in history
+    assert "targets of SquaredError have rows that do not sum to 1" in caplog.text
+
+
+@pytest.mark.parametrize("criterion", [nn.CrossEntropyLoss(), SquaredError()])
+def test_rejects_integers_that_are_no_labels(criterion):
+    """With three samples, three labels of each would be compared with the classes of all samples."""
+    message = r"targets have shape \[3, 3\] and dtype torch.int64, expected labels \[3\], or shares .+'multilabel'"
+    with pytest.raises(ValueError, match=message):
+        Objective(criterion).fit_targets(torch.zeros(3, 3), torch.ones(3, 3, dtype=torch.int64))
+
+
+def test_logarithms_of_shares_have_an_accuracy():
+    objective = Objective(nn.KLDivLoss(log_target=True, reduction="batchmean"))
+    outputs, targets = torch.eye(3).log_softmax(1), torch.eye(3).softmax(1).log()
+    assert objective.score(outputs, objective.fit_targets(outputs, targets)).n_correct == 3
+
+
 def test_rejects_a_criterion_for_another_task():
     with pytest.raises(ValueError, match="task is 'binary', but CrossEntropyLoss is for the task 'multiclass'"):
         Objective(nn.CrossEntropyLoss(), "binary")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from whirl.metrics import rows_are_shares
 from whirl.validation import check_name
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,8 @@ TASKS = ("auto", "multiclass", "binary", "multilabel", "regression")
 _PROBABILITIES = (nn.BCELoss, F.binary_cross_entropy)
 _OF_LABELS = (*_PROBABILITIES, nn.BCEWithLogitsLoss, F.binary_cross_entropy_with_logits, nn.MultiLabelSoftMarginLoss)
 _CROSS_ENTROPY = (nn.CrossEntropyLoss, nn.NLLLoss, F.cross_entropy, F.nll_loss)
-_OF_CLASSES = (*_CROSS_ENTROPY, nn.MultiMarginLoss, F.multi_margin_loss, nn.KLDivLoss, F.kl_div)
+_OF_LOG_SHARES = (nn.KLDivLoss, F.kl_div)  # whose targets may be logarithms
+_OF_CLASSES = (*_CROSS_ENTROPY, nn.MultiMarginLoss, F.multi_margin_loss, *_OF_LOG_SHARES)
 _OF_NUMBERS = (
     *(nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.GaussianNLLLoss, nn.PoissonNLLLoss),
     *(F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, F.gaussian_nll_loss, F.poisson_nll_loss),
@@ -98,7 +100,7 @@ class Objective:
         self._ignored = self._settings("ignore_index", default)
         self._seen: tuple[Tensor | None, Tensor | None] = None, None  # the last labels, and which of them count
         self.task: str | None = task if task != "auto" else _stated_task(self.criterion, self._kind)
-        self._is_checked = self._kind not in _CROSS_ENTROPY
+        self._is_checked = self.task != "multiclass" or self._kind in _OF_LOG_SHARES
 
     @property
     def takes_float_targets(self) -> bool:
@@ -121,13 +123,15 @@ class Objective:
         return targets if targets.is_floating_point() else targets.to(_at_least_float32(outputs.dtype))
 
     def _check_classes(self, outputs: Tensor, targets: Tensor) -> None:
-        """Validate the first batch for cross entropy, whose own messages name neither the classes nor a remedy."""
+        """Validate the first batch: a wrong label has no class, and the largest of several labels is not the class."""
         self._is_checked = True
         if outputs.ndim < 2 or not targets.numel():
             return
         if not targets.is_floating_point():
-            self._check_labels(targets, outputs.shape[1])
-        elif targets.ndim == 2 and ((targets.sum(1) - 1).abs() > 1e-3).any():
+            _check_label_shape(without_unlabeled(outputs, targets), targets)
+            if self._kind in _CROSS_ENTROPY:
+                self._check_labels(targets, outputs.shape[1])
+        elif targets.ndim == 2 and not rows_are_shares(targets).all():
             self.task = None
             logger.warning(
                 "targets of %s have rows that do not sum to 1, so no accuracy is reported: for several labels per "
@@ -244,6 +248,16 @@ def without_unlabeled(outputs: Tensor, targets: Tensor) -> Tensor:
     return outputs.detach() if len(outputs) == len(targets) else outputs.detach()[: len(targets)]
 
 
+def _check_label_shape(outputs: Tensor, targets: Tensor) -> None:
+    expected = outputs.shape[:1] + outputs.shape[2:]
+    if targets.shape != expected:
+        raise ValueError(
+            f"targets have shape {list(targets.shape)} and dtype {targets.dtype}, expected labels {list(expected)}, or "
+            f"shares of the classes {list(outputs.shape)} that sum to 1; for several labels per sample choose "
+            "task='multilabel'"
+        )
+
+
 def _name_of(criterion: Any) -> str:
     criterion = criterion.func if isinstance(criterion, functools.partial) else criterion
     return getattr(criterion, "__name__", type(criterion).__name__)
@@ -281,8 +295,8 @@ def _guess_task(kind: Any, outputs: Tensor, targets: Tensor) -> str | None:
         return None
     if not targets.is_floating_point():
         return "multiclass" if targets.shape == outputs.shape[:1] + outputs.shape[2:] else None
-    is_distribution = targets.ndim == 2 and targets.shape[1] <= outputs.shape[1] and (targets >= 0).all()
-    return "multiclass" if is_distribution and ((targets.sum(1) - 1).abs() < 1e-3).all() else None
+    fits = targets.ndim == 2 and targets.shape[1] <= outputs.shape[1]
+    return "multiclass" if fits and rows_are_shares(targets).all() else None
 
 
 def _at_least_float32(dtype: torch.dtype) -> torch.dtype:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from whirl.engine.batch import Batch, as_batch, call_model
 from whirl.engine.device import resolve_device
+from whirl.metrics import rows_are_shares
 from whirl.training.model_cost import count_parameters, latencies_s, size_bytes
 from whirl.training.teacher import frozen
 
@@ -97,7 +98,7 @@ def _labels(targets: Tensor) -> Tensor:
     """Return the class of each sample, `[B]`, negative if unlabeled."""
     if targets.ndim == 1:
         return targets
-    if targets.ndim != 2 or targets.shape[1] < 2 or ((targets.sum(1) - 1).abs() > 1e-3).any():
+    if targets.ndim != 2 or targets.shape[1] < 2 or not rows_are_shares(targets).all():
         raise ValueError(
             f"targets {list(targets.shape)} are neither classes [B] nor shares of classes [B, K] that sum to 1; only "
             "networks for classes are compared"
