@@ -245,7 +245,7 @@ def test_adversarial_increases_loss_and_preserves_model(trained, soft, grad):
     torch.testing.assert_close(delta.amax(), torch.tensor(0.05), atol=1e-6, rtol=0)
     network.eval()
     losses = [nn.functional.cross_entropy(network(x.clone()), labels).item() for x in (signals, perturbed)]
-    assert losses[1] > 1.5 * losses[0]
+    assert losses[1] > 1.3 * losses[0]
 
 
 def test_adversarial_in_inference_mode(trained):
