@@ -206,6 +206,18 @@ def test_zero_signal_gives_finite_low_evidence() -> None:
     assert (found[0, :3] <= 0).all()
 
 
+@pytest.mark.parametrize("value", [0.1, 3.0, -1000.7])
+@pytest.mark.parametrize("n_samples", [10_000, 12_345, N])
+def test_constant_channel_is_no_evidence(value: float, n_samples: int) -> None:
+    """A Fourier transform rounds, so that the spectrum of a constant is not zero for every length."""
+    evidence, alive = make("journal"), noise(1, 1, n_samples)
+    constant = torch.full((1, 1, n_samples), value)
+    assert torch.equal(evidence(constant, 1500), evidence(torch.zeros(1, 1, n_samples), 1500))
+    assert torch.equal(
+        evidence(torch.cat([alive, constant], 1), 1500), evidence(torch.cat([alive, 0 * alive], 1), 1500)
+    )
+
+
 def test_warns_once_of_unresolvable_lines_with_required_length() -> None:
     evidence = make("journal")
     with pytest.warns(

@@ -153,7 +153,7 @@ class OrderEvidence:
         """
         if signals.ndim not in (2, 3) or signals.shape[-1] < 16 or not signals.numel():
             raise ValueError(f"signals have shape {tuple(signals.shape)}, expected [B, C, N] or [B, N] with N >= 16")
-        rows = signals.reshape(-1, signals.shape[-1]).float()
+        rows = _with_zeros_for_constants(signals.reshape(-1, signals.shape[-1]).float())
         rate_hz = self._rate_hz(rpm, len(signals), rows)
         plan = self._plan(rows, rate_hz)
         n_channels = len(rows) // len(signals)
@@ -191,6 +191,17 @@ class OrderEvidence:
             self._plans[key] = _Plan(self, *key)
             self._plans[key].warn_unresolvable(rate_hz)
         return self._plans[key]
+
+
+def _with_zeros_for_constants(rows: Tensor) -> Tensor:
+    """Return rows `[R, N]` with constant ones, e.g. of a dead sensor, as zeros.
+
+    The spectrum of a constant consists of rounding errors, which look like lines far above the noise.
+    """
+    some = rows[:, :: max(1, rows.shape[-1] // 64)]
+    if rows.is_cpu and not bool((some == rows[:, :1]).all(1).any()):  # elsewhere, this check would wait
+        return rows
+    return rows.masked_fill((rows == rows[:, :1]).all(1, keepdim=True), 0)
 
 
 def _without_autograd() -> AbstractContextManager[None]:
