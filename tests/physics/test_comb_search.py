@@ -111,11 +111,27 @@ def test_sidebands_of_a_family_are_not_chance():
     beside = {h * 5.4 + k: 12.0 for h in (1, 2, 3, 4, 5, 6) for k in (-2, -1, 1, 2)}
     level_db = spectrum(lines | beside)
     orders, sideband = torch.tensor([[5.4]]), torch.tensor([[1.0]])
-    cleared = without_sidebands(level_db, orders, sideband, TURNS)[0, 0]
+    steady = torch.zeros(1, 1, dtype=torch.bool)
+    cleared = without_sidebands(level_db, orders, sideband, steady, TURNS)[0, 0]
     assert all(cleared[round(40 * order)] == 0 for order in beside)  # as half an order further on
     assert all(cleared[round(40 * order)] == 15 for order in lines)
-    stationary = without_sidebands(level_db, orders, torch.zeros(1, 1), TURNS)
+    stationary = without_sidebands(level_db, orders, torch.zeros(1, 1), steady, TURNS)
     torch.testing.assert_close(stationary[:, 0], level_db)
+
+
+def test_lines_between_those_of_an_element_are_not_chance():
+    """An element strikes one race harder: lines at odd multiples of BSF, with sidebands at FTF, and FTF itself."""
+    line, cage = 4.7, 0.4
+    own = {h * line: 15.0 for h in (1, 2, 3)}
+    other = {k * cage: 9.0 for k in (1, 2, 3)}
+    other |= {h * line + k * cage: 9.0 for h in (0.5, 1.5, 2.5) for k in (-2, -1, 0, 1, 2)}
+    level_db = spectrum(own | other)
+    arguments = (level_db, torch.tensor([[line]]), torch.tensor([[cage]]))
+    cleared = without_sidebands(*arguments, torch.tensor([[True]]), TURNS)[0, 0]
+    assert all(cleared[round(40 * order)] == 0 for order in other)
+    assert all(cleared[round(40 * order)] == 15 for order in own)
+    steady = without_sidebands(*arguments, torch.tensor([[False]]), TURNS)[0, 0]
+    assert steady[round(40 * line / 2)] == 9
 
 
 def noise_levels(n_spectra, n_segments, seed=0):
@@ -136,7 +152,8 @@ def test_the_probability_of_chance_matches_its_frequency_in_noise(n_segments):
     fundamentals = chance_fundamentals(42).float()
     found = comb_search(levels, levels.clamp(min=0), orders, usable, turns)
     kept = belongs_to_no_family(fundamentals, orders, sidebands, usable, turns, torch.full((200,), 42.0))
-    unrelated = without_sidebands(levels, orders * (1 + found.slip), sidebands, turns)
+    alternates = torch.tensor([[False, False, True]]).expand(200, 3)
+    unrelated = without_sidebands(levels, orders * (1 + found.slip), sidebands, alternates, turns)
     scores = chance_scores(unrelated, orders, usable, turns, fundamentals)
     draws = independent_draws(fundamentals, kept, orders, turns)
     stated = chance_of(found.significance_db.numpy(), scores.numpy(), kept.numpy(), draws.numpy())

@@ -96,38 +96,43 @@ def belongs_to_no_family(
     return clear
 
 
-def without_sidebands(level_db: Tensor, lines: Tensor, sidebands: Tensor, bins_per_order: Tensor) -> Tensor:
-    """Replace the levels at the sidebands of each family, which belong to the family and are not due to chance.
+def without_sidebands(
+    level_db: Tensor, lines: Tensor, sidebands: Tensor, alternates: Tensor, bins_per_order: Tensor
+) -> Tensor:
+    """Replace the levels beside and between the lines of each family, which belong to it and are not due to chance.
 
     Half a sideband distance further on there are none, so the levels there take their place. A constant instead would
     make combs due to chance too weak, and false-alarm probabilities too low.
 
     Args:
         level_db: levels above the noise, `[B, K]`.
-        lines: fundamentals as found, slip included, `[B, F]`.
+        lines: fundamentals f as found, slip included, `[B, F]`.
         sidebands: sideband distances q, `[B, F]`; a family with 0 has none.
+        alternates: which families have faint lines halfway between, with sidebands of their own, bool `[B, F]`.
         bins_per_order: resolution, `[B]`.
 
     Returns:
         A spectrum for each family, `[B, F, K]`; replaced within 2 bins plus 0.4 % of h f of `h f + k q`, k = -3 to 3,
-        not 0.
+        where h is 0, 1, 2, ..., or 0, 1/2, 1, ... for families that alternate. The lines `h f` with whole h stay.
 
     Example:
         >>> levels = torch.zeros(1, 400)
         >>> levels[0, [180, 220]] = 9.0  # orders 4.5 and 5.5
-        >>> found = without_sidebands(levels, torch.tensor([[4.5]]), torch.tensor([[1.0]]), torch.tensor([40.0]))
+        >>> one = torch.ones(1, 1)
+        >>> found = without_sidebands(levels, 4.5 * one, one, one == 0, torch.tensor([40.0]))
         >>> found[0, 0, [180, 220]]
         tensor([9., 0.])
     """
     order = torch.arange(level_db.shape[-1], device=level_db.device) / bins_per_order[:, None]
-    multiples = torch.tensor([k for k in range(-_N_SIDEBANDS, _N_SIDEBANDS + 1) if k], device=level_db.device)
-    shifted = order[:, None, None] - sidebands[:, :, None, None] * multiples[:, None]  # [B, F, 2 k, K]
-    harmonic = (shifted / lines[:, :, None, None]).round()
-    nearest = harmonic * lines[:, :, None, None]
-    half_width = _SIDEBAND_BINS / bins_per_order[:, None, None, None] + _SMEAR * nearest
-    covered = ((harmonic >= 1) & ((shifted - nearest).abs() <= half_width)).any(2) & (sidebands[:, :, None] > 0)
+    multiples = torch.arange(-_N_SIDEBANDS, _N_SIDEBANDS + 1, device=level_db.device)[:, None]
+    spacing = torch.where(alternates, lines / 2, lines)[:, :, None, None]
+    shifted = order[:, None, None] - sidebands[:, :, None, None] * multiples  # [B, F, 2 k + 1, K]
+    number = (shifted / spacing).round()
+    half_width = _SIDEBAND_BINS / bins_per_order[:, None, None, None] + _SMEAR * number * spacing
+    is_own = (multiples == 0) & (number % (1 + alternates.long()[:, :, None, None]) == 0)
+    covered = (number >= 0) & ~is_own & ((shifted - number * spacing).abs() <= half_width)
     between = _further_on(level_db, (sidebands * bins_per_order[:, None] / 2).round().long())
-    return torch.where(covered, between, level_db[:, None])
+    return torch.where(covered.any(2) & (sidebands[:, :, None] > 0), between, level_db[:, None])
 
 
 def _further_on(level_db: Tensor, n_bins: Tensor) -> Tensor:

@@ -33,12 +33,14 @@ class FaultFamily:
         order: fundamental in orders of the shaft, without slip, > 0.
         sideband: distance in orders of the sidebands that the load zone writes beside each line; 0 where a stationary
             load writes none.
+        alternates: whether successive impacts differ in strength, which writes faint lines halfway between the lines.
     """
 
     name: str
     part: str
     order: float
     sideband: float = 0.0
+    alternates: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def fault_families(
 
     A fault on a rotating race passes through the load zone once per turn, so its lines have sidebands at one order; a
     rolling element passes through it with the cage, so its lines have sidebands at FTF. An element strikes both races
-    in each turn about itself, so its fundamental is twice BSF.
+    in each turn about itself, one harder than the other, so its fundamental is twice BSF with faint lines between.
 
     Args:
         orders: kinematics of the bearing.
@@ -84,7 +86,7 @@ def fault_families(
     return (
         FaultFamily("BPFI", "inner_race", orders.bpfi, 1.0 if rotating_race == "inner" else 0.0),
         FaultFamily("BPFO", "outer_race", orders.bpfo, 0.0 if rotating_race == "inner" else 1.0),
-        FaultFamily("2BSF", "ball", 2 * orders.bsf, orders.ftf),
+        FaultFamily("2BSF", "ball", 2 * orders.bsf, orders.ftf, alternates=True),
         FaultFamily("FTF", "cage", orders.ftf),
     )
 
