@@ -65,10 +65,19 @@ def test_a_hidden_harmonic_is_reported():
     assert reasons[-1] == "outer race: line at 10.75 X falls beyond the band"
 
 
-def test_of_two_families_in_the_same_lines_the_one_with_less_slip_is_named():
-    """A line at 3.39 belongs to order 3.40 or 3.33, depending on the slip."""
+@pytest.mark.parametrize(("sidebands_db", "part"), [(9.0, "ball"), (0.3, "outer_race")])
+def test_of_two_families_in_the_same_lines_sidebands_decide(sidebands_db, part):
+    """A line at 3.39 belongs to order 3.40 or 3.36, depending on the slip. Only an element has sidebands of the cage."""
     outer = replace(OUTER, order=3.40, slip=-0.002, significance_db=18.0)
-    ball = replace(OUTER, name="2BSF", part="ball", order=3.36, slip=0.010, significance_db=18.4)
-    verdict, reasons = decide(outer, ball)
-    assert verdict == "outer_race"
-    assert "the same lines fit the ball with a slip of 1.0 %" in reasons
+    ball = replace(BALL, order=3.36, slip=0.010, significance_db=18.4, depth_db=-6.0, false_alarm_probability=1e-6)
+    verdict, reasons = decide(outer, replace(ball, sidebands_db=sidebands_db))
+    assert verdict == part
+    other, slip = ("outer race", -0.2) if part == "ball" else ("ball", 1.0)
+    assert f"the same lines fit the {other} with a slip of {slip} %" in reasons
+
+
+def test_of_two_families_in_the_same_lines_with_sidebands_the_one_with_less_slip_is_named():
+    inner = replace(INNER, slip=-0.002)
+    ball = replace(INNER, name="2BSF", part="ball", order=5.36, slip=0.008, significance_db=15.2)
+    assert decide(inner, ball)[0] == "inner_race"
+    assert decide(replace(inner, slip=-0.012), ball)[0] == "ball"

@@ -50,8 +50,9 @@ class Thresholds:
 def apply_rule(families: Mapping[str, FamilyEvidence], thresholds: Thresholds) -> tuple[Verdict, tuple[str, ...]]:
     """Return the verdict and its reasons: of the families that pass all thresholds, the most significant one.
 
-    Where two families were found in the very same lines, because their orders differ less than slip does, the one that
-    needs less slip is named, and the other one in the reasons.
+    Where several families were found in the very same lines, because their orders differ less than slip does, sidebands
+    decide: a family that has its own is named before one that needs none, and that before one whose sidebands are
+    missing; of equal ones the one that needs less slip. The others are in the reasons.
 
     Races and elements decide. The cage does not: its line, one of the lowest in the spectrum, also shows when a rolling
     element is damaged, and in neighboring bearings of the machine.
@@ -75,7 +76,7 @@ def apply_rule(families: Mapping[str, FamilyEvidence], thresholds: Thresholds) -
     if not passing:
         return "no_line_found", (_nothing(judged[0], thresholds), *hidden)
     same = [family for family in passing if _same_lines(family, passing[0])]
-    found = min(same, key=lambda family: abs(family.slip or 0))
+    found = max(same, key=lambda family: (_support(family, thresholds), -abs(family.slip or 0)))
     others = tuple(
         f"the same lines fit the {_words(family.part)} with a slip of {100 * (family.slip or 0):.1f} %"
         if family in same
@@ -84,6 +85,13 @@ def apply_rule(families: Mapping[str, FamilyEvidence], thresholds: Thresholds) -
         if family is not found
     )
     return cast("Verdict", found.part), (_describe(found), _by_chance(found), *others, *hidden)
+
+
+def _support(family: FamilyEvidence, thresholds: Thresholds) -> int:
+    """Return what the sidebands say for a family: 1 if they are found, 0 if it has none, -1 if they are missing."""
+    if family.sidebands_db is None:
+        return 0
+    return 1 if family.sidebands_db > thresholds.significance_db else -1
 
 
 def _same_lines(family: FamilyEvidence, other: FamilyEvidence) -> bool:
