@@ -27,6 +27,19 @@ def test_names_the_part_at_any_speed_and_sampling_rate(part, rpm, rate, simulate
     assert found.leading.evidence.significance_db > 5
 
 
+@pytest.mark.parametrize("n_knocks", [1, 3, 10])
+def test_isolated_knocks_hide_no_fault(n_knocks, simulate_fault):
+    """The spectrum of one impact is flat, so that a strong one buries the lines of the impacts that repeat."""
+    recording = simulate_fault("outer_race", ratio_db=6, turns=100)
+    ring = 100 * np.sin(1.1 * np.arange(60)) * np.exp(-np.arange(60) / 12)
+    signal = recording.signal.copy()
+    for start in np.random.default_rng(0).integers(1000, signal.shape[1] - 1000, n_knocks):
+        signal[0, start : start + 60] += ring
+    found = diagnose(replace(recording, signal=signal))
+    assert found.verdict == "outer_race"
+    assert found.leading.evidence.depth_db == pytest.approx(diagnose(recording).leading.evidence.depth_db, abs=2)
+
+
 @pytest.mark.parametrize("rpm", [600, 1797])
 def test_shaft_lines_alone_are_not_a_fault(rpm, simulate_fault):
     found = diagnose(simulate_fault(None, rpm=rpm))

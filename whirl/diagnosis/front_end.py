@@ -116,7 +116,7 @@ def envelope_orders(
     """Compute the envelope spectra of one channel over orders of the shaft, one for each band that is not empty.
 
     Half-overlapping segments of whole turns, faded in and out, are pre-whitened one by one, and the power spectra of
-    their squared envelopes are averaged. Gradients flow to the signal.
+    their squared envelopes are averaged. Isolated knocks are limited. Gradients flow to the signal.
 
     Args:
         signal: float32 or float64 `[N]`.
