@@ -380,7 +380,7 @@ def _candidates(a: _Fingerprint, b: _Fingerprint) -> list[tuple[int, int, int]]:
     """Return signal of a, signal of b and lag for the best match in a of each landmark of b."""
     if not len(b.signal):
         return []
-    best = [(chunk @ a.snippet.T).max(dim=1) for chunk in b.snippet.split(CHUNK)]
+    best = map_in_threads(lambda chunk: (chunk @ a.snippet.T).max(dim=1), b.snippet.split(CHUNK))
     correlation, match = (torch.cat(column) for column in zip(*best, strict=True))
     lag = a.position[match] - b.position
     candidates = torch.stack([a.signal[match], b.signal, lag], dim=1)[correlation > CANDIDATE_CORRELATION]

@@ -157,10 +157,16 @@ class RecordingSynthesizer:
 
     def tone(self, order: float, amplitude: float, cycles: NDArray[np.float64] | None = None) -> Signal:
         """Synthesize a sine at an order of the shaft (or of other `cycles`), with random phase."""
-        phase = order * (self.cycles if cycles is None else cycles) + self.rng.uniform()
+        phase = order * (self.cycles if cycles is None else cycles)
+        phase += self.rng.uniform()
         if phase[-1] - phase[0] >= (self.n_samples - 1) / 2:
             return np.zeros(self.n_samples, np.float32)
-        return np.float32(amplitude) * np.sin(_TURN * (phase - np.floor(phase)).astype(np.float32))
+        phase -= np.floor(phase)
+        wave = phase.astype(np.float32)
+        wave *= _TURN
+        np.sin(wave, out=wave)
+        wave *= np.float32(amplitude)
+        return wave
 
     def tones(self, amplitudes: dict[float, float]) -> Signal:
         """Synthesize the sum of sines at several orders, each with a jittered amplitude."""

@@ -13,6 +13,9 @@ from collections.abc import Callable, Sequence
 import torch
 
 ROUNDS = 3
+ENOUGH_S = 1.0
+"""A round ends the measurement if so many seconds have passed: long steps vary little."""
+
 MIN_GAIN = 0.85
 """More threads are used only if a step takes at most this fraction of the time."""
 
@@ -36,12 +39,15 @@ def fastest_thread_count(step: Callable[[], object], candidates: Sequence[int] |
     if len(candidates) == 1:
         return candidates[0]
     times: dict[int, list[float]] = {count: [] for count in candidates}
+    began = time.perf_counter()
     try:
         for _ in range(ROUNDS):
             for count in candidates:
                 torch.set_num_threads(count)
                 step()
                 times[count].append(_seconds(step))
+            if time.perf_counter() - began > ENOUGH_S:
+                break
     finally:
         torch.set_num_threads(before)
     return _fewest_fast_enough({count: statistics.median(taken) for count, taken in times.items()})

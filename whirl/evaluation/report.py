@@ -136,17 +136,36 @@ def page_template(name: str, **filters: Callable[..., str]) -> Any:
     return environment.get_template(name)
 
 
-def render_report(report: Report) -> str:
-    """Render a report as an HTML page."""
+@dataclass(frozen=True)
+class Drawings:
+    """What takes longest in a report, and stays the same if other diagnosers are added for comparison.
+
+    Attributes:
+        figures: markup of the figures by name.
+        hard_cases: the hardest recordings, each as (case, spectrum, markup, classes by physical evidence).
+    """
+
+    figures: dict[str, Any]
+    hard_cases: list[tuple[HardCase, Any, Any, list[tuple[str, float]]]]
+
+
+def draw(report: Report) -> Drawings:
+    """Draw the figures of a report, and the spectra of its hardest recordings."""
+    return Drawings(_figures(report), _hard_cases(report))
+
+
+def render_report(report: Report, drawings: Drawings | None = None) -> str:
+    """Render a report as an HTML page, with its drawings if they exist already."""
+    drawings = drawings or draw(report)
     return render_page(
         "report.html",
         report,
         summary=summarize(report),
         baselines=report.metrics.get("baselines", {}),
         better=report.better_baselines,
-        figures=_figures(report),
+        figures=drawings.figures,
         per_class=list(_per_class(report)),
-        hard_cases=_hard_cases(report),
+        hard_cases=drawings.hard_cases,
         lacks_bearing=report.orders is None and not {*ROLLING_CLASSES[1:]}.isdisjoint(report.classes),
         class_counts=_class_counts(report),
     )

@@ -8,6 +8,7 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from whirl.engine.files import write_json, write_text
 from whirl.evaluation.metrics import compute_metrics
 from whirl.evaluation.prediction import Predictions, aggregate_by_recording, predict_windows
 from whirl.evaluation.registry import METRICS
-from whirl.evaluation.report import Report, render_report, summarize
+from whirl.evaluation.report import Drawings, Report, draw, render_report, summarize
 from whirl.evaluation.target_scores import target_scores
 from whirl.evaluation.verdict import alarm_rates, risk_coverage
 from whirl.runs.config import Config, training_settings
@@ -63,13 +64,21 @@ class Evaluation:
     def write(self, folder: RunFolder) -> None:
         """Write `metrics.json`, `predictions.csv` and `report.html`, with the networks compared with in the folder."""
         self.metrics["baselines"] |= scores_of_networks(folder)
-        report = _make_report(self.task, self.n_parameters, self.metrics, self.by_recording)
+        report = self._report()
         self.metrics["trust"]["verdict"] = summarize(report)["verdict"]
         write_json(folder.metrics_file, self.metrics)
         table = predictions_table(self.by_recording, self.task.test, self.task.data.classes)
         write_text(folder.predictions_file, table)
         # Last: figures that cannot be drawn must not cost the metrics.
-        write_text(folder.report_file, render_report(report))
+        write_text(folder.report_file, render_report(report, self._drawings))
+
+    def _report(self) -> Report:
+        return _make_report(self.task, self.n_parameters, self.metrics, self.by_recording)
+
+    @cached_property
+    def _drawings(self) -> Drawings:
+        """Drawn once, although the page is written again when networks to compare with are trained."""
+        return draw(self._report())
 
 
 def evaluate_task(model: nn.Module | LearnedDiagnoser, task: EvaluationTask, folder: RunFolder) -> Metrics:
