@@ -67,7 +67,7 @@ def test_a_hidden_harmonic_is_reported():
 
 @pytest.mark.parametrize(("sidebands_db", "part"), [(9.0, "ball"), (0.3, "outer_race")])
 def test_of_two_families_in_the_same_lines_sidebands_decide(sidebands_db, part):
-    """A line at 3.39 belongs to order 3.40 or 3.36, depending on the slip. Only an element has sidebands of the cage."""
+    """A line at 3.39 belongs to order 3.40 or 3.36, depending on the slip; only an element has sidebands at FTF."""
     outer = replace(OUTER, order=3.40, slip=-0.002, significance_db=18.0)
     ball = replace(BALL, order=3.36, slip=0.010, significance_db=18.4, depth_db=-6.0, false_alarm_probability=1e-6)
     verdict, reasons = decide(outer, replace(ball, sidebands_db=sidebands_db))

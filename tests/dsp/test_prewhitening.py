@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from whirl.dsp.prewhitening import limit_knocks, prewhiten, prewhitened_envelope
+from whirl.dsp.prewhitening import prewhiten, prewhitened_envelope
 
 NOISE = torch.randn(4, 6000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
@@ -51,25 +51,6 @@ def test_content_outside_the_band_has_no_effect():
         prewhitened_envelope(spectrum_of(NOISE + tone), *arguments),
         prewhitened_envelope(spectrum_of(NOISE), *arguments),
     )
-
-
-def test_limits_a_knock_and_leaves_noise_and_repeated_impacts_alone():
-    noise = NOISE.square()
-    torch.testing.assert_close(limit_knocks(noise), noise)
-    impacts = torch.zeros(4000)
-    impacts[::100] = torch.rand(40, generator=torch.Generator().manual_seed(1)) + 0.5
-    torch.testing.assert_close(limit_knocks(impacts), impacts)
-    knocked = impacts.clone()
-    knocked[2050] = 1e4
-    limited = limit_knocks(knocked)
-    assert 4 < limited[2050] < 4 * 1.5
-    torch.testing.assert_close(limited[:2050], impacts[:2050])
-
-
-@pytest.mark.parametrize("n_samples", [1, 3, 15])
-def test_limits_short_envelopes(n_samples):
-    power = torch.ones(2, n_samples)
-    torch.testing.assert_close(limit_knocks(power), power)
 
 
 def test_gradients_flow():

@@ -91,7 +91,7 @@ def test_kurtosis_detects_bursts_and_ignores_isolated_knock() -> None:
 
 
 @pytest.mark.parametrize("n_samples", [2048, 8192])
-@pytest.mark.parametrize("kind", ["journal", "rolling"])
+@pytest.mark.parametrize("kind", ["journal", "rolling", "whitened"])
 def test_false_alarm_rate_in_noise(kind: str, n_samples: int) -> None:
     evidence = make(kind)
     with warnings.catch_warnings():
@@ -104,7 +104,9 @@ def test_false_alarm_rate_in_noise(kind: str, n_samples: int) -> None:
 
 
 def make(kind: str) -> OrderEvidence:
-    return OrderEvidence.journal(RATE_HZ) if kind == "journal" else OrderEvidence.rolling(RATE_HZ, ORDERS)
+    if kind == "journal":
+        return OrderEvidence.journal(RATE_HZ)
+    return OrderEvidence.rolling(RATE_HZ, ORDERS, prewhiten=kind == "whitened")
 
 
 def machine(n: int = 6) -> torch.Tensor:
@@ -113,7 +115,7 @@ def machine(n: int = 6) -> torch.Tensor:
     return tone(25) + 0.3 * tone(50) + 0.2 * tone(11.5) + 0.3 * modulation * noise(n, N)
 
 
-@pytest.mark.parametrize("kind", ["journal", "rolling"])
+@pytest.mark.parametrize("kind", ["journal", "rolling", "whitened"])
 @pytest.mark.parametrize(
     "change",
     [lambda x: 7 * x, lambda x: 1e-12 * x, lambda x: 1e9 * x, lambda x: -x, lambda x: x + 5],
@@ -124,7 +126,7 @@ def test_is_invariant_to_gain_sign_and_offset(change, kind: str) -> None:
     torch.testing.assert_close(evidence(change(x), 1500), evidence(x, 1500), atol=0.1, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["journal", "rolling"])
+@pytest.mark.parametrize("kind", ["journal", "rolling", "whitened"])
 def test_lines_are_invariant_to_window_start(kind: str) -> None:
     evidence, x = make(kind), machine()
     before, after = evidence(x, 1500), evidence(x.roll(3000, -1), 1500)
@@ -200,8 +202,25 @@ def test_rejects_speeds_of_wrong_shape() -> None:
         make("journal")(machine(2), torch.full((3,), 1500.0))
 
 
-def test_zero_signal_gives_finite_low_evidence() -> None:
-    found = make("journal")(torch.zeros(1, N), 1500)
+def test_prewhitened_evidence_measures_the_lines_alone_whatever_filter_the_signal_has_passed() -> None:
+    evidence, x = make("whitened"), machine()
+    assert evidence.names == ("BPFI", "BPFO", "2BSF")
+    spectrum = torch.fft.rfft(x)
+    filtered = torch.fft.irfft(spectrum * torch.linspace(0.01, 1, spectrum.shape[-1]).square(), N)
+    torch.testing.assert_close(evidence(filtered, 1500), evidence(x, 1500), atol=0.2, rtol=0)
+    assert (evidence(x, 1500)[:, 1] > 3).all()
+
+
+def test_prewhitened_evidence_is_not_hidden_by_a_knock() -> None:
+    x = machine()
+    x[:, 4000] += 300
+    assert (make("whitened")(x, 1500)[:, 1] > 3).all()
+    assert (make("rolling")(x, 1500)[:, 1] < 3).any()
+
+
+@pytest.mark.parametrize("kind", ["journal", "whitened"])
+def test_zero_signal_gives_finite_low_evidence(kind: str) -> None:
+    found = make(kind)(torch.zeros(1, N), 1500)
     assert found.isfinite().all()
     assert (found[0, :3] <= 0).all()
 
@@ -290,5 +309,7 @@ def test_rejects_invalid_arguments() -> None:
         OrderEvidence([Feature("a", "kurtosis")], 1e4, bands=[(0.5, 1.2)])
     with pytest.raises(ValueError, match="bands are empty"):
         OrderEvidence([Feature("a", "kurtosis")], 1e4, bands=[])
+    with pytest.raises(ValueError, match="a: expected only lines of the envelope in a pre-whitened signal"):
+        OrderEvidence([Feature("a", "kurtosis")], 1e4, prewhiten=True)
     with pytest.raises(ValueError, match="unknown feature in inhibitions 'b'"):
         OrderEvidence([Feature("a", "kurtosis")], 1e4, inhibitions=[LateralInhibition(("a", "b"), 1, 0)])

@@ -31,9 +31,6 @@ from .masks import (
     span_mask as span_mask,
 )
 from .prewhitening import (
-    limit_knocks as limit_knocks,
-)
-from .prewhitening import (
     prewhiten as prewhiten,
 )
 from .prewhitening import (

@@ -28,8 +28,8 @@ class HybridPINN(nn.Module):
     The sum is equivalent to one linear classifier on the concatenated last features of both branches. The evidence, L
     values in dB, is relative to the window itself, so that it means the same at other gains, speeds and machines. For
     rotors in journal bearings it is the `OrderEvidence` and the levels at orders of the shaft of each channel
-    (`relative_order_levels`), for a rolling bearing, if one is named, the `OrderEvidence` alone. It is computed in
-    float32 without gradients and standardized by running statistics of the training data.
+    (`relative_order_levels`), for a rolling bearing, if one is named, the lines of its faults in the pre-whitened
+    signal. It is computed in float32 without gradients and standardized by running statistics of the training data.
 
     Evidence generalizes better to new machines than waveforms do, but a large backbone overfits small data sets before
     the evidence branch has learned, which leaves no loss to learn from. Therefore the evidence branch is wide, the
@@ -177,4 +177,4 @@ class RunningStandardization(nn.Module):
 def _order_evidence(sampling_rate_hz: float, bearing: str | None, max_rpm: float) -> OrderEvidence:
     if bearing is None:
         return OrderEvidence.journal(sampling_rate_hz, max_rpm=max_rpm)
-    return OrderEvidence.rolling(sampling_rate_hz, parse_bearing(bearing).orders, max_rpm=max_rpm)
+    return OrderEvidence.rolling(sampling_rate_hz, parse_bearing(bearing).orders, max_rpm=max_rpm, prewhiten=True)

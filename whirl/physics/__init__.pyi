@@ -73,6 +73,7 @@ from .journal_bearing import (
 from .journal_bearing import (
     whirl_frequency_hz as whirl_frequency_hz,
 )
+from .knocks import limit_knocks as limit_knocks
 from .order_levels import level_names as level_names
 from .order_levels import relative_order_levels as relative_order_levels
 from .rolling_bearing import (

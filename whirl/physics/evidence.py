@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from whirl.physics.features import ABSENT_DB, Feature, LateralInhibition, journal_features, rolling_features
+from whirl.physics.knocks import limit_knocks
 from whirl.physics.rolling_bearing import FaultOrders
 from whirl.physics.spectral_lines import DB, FALSE_ALARM, SpectralLineDetector, hann_power, power_of_
 from whirl.validation import check_name, check_number
@@ -34,6 +35,7 @@ STRUCTURE_BAND = (0.08, 0.95)
 
 _SEGMENT_S = 0.05  # an isolated knock affects few segments of this length; bearing impacts and cavitation affect all
 _MAX_SEGMENTS = 64
+_EMPTY = 1e-6  # of the largest magnitude: rounding errors of float32 are no content
 _MIN_AMPLITUDE = 1e-19  # its square is just above the smallest normal float32
 
 
@@ -62,10 +64,14 @@ class OrderEvidence:
         bands: bands whose envelope is computed, as fractions of half the sampling rate.
         inhibitions: groups of mutually exclusive features.
         max_rpm: highest shaft speed; the higher, the more bins a search window may contain.
+        prewhiten: whether the envelopes are those of the pre-whitened signal, with isolated knocks limited (see
+            `whirl.dsp.prewhitened_envelope`), so that resonances and shaft lines have no effect on them. Only lines of
+            the envelope keep their meaning then.
 
     Raises:
         ValueError: an argument lies outside its range, there are no features, two have the same name, an envelope
-            feature has no bands, or an inhibition names an unknown feature.
+            feature has no bands, an inhibition names an unknown feature, or features of another kind are to be measured
+            in a pre-whitened signal.
 
     Example:
         >>> time_s = torch.arange(20480) / 20480
@@ -84,8 +90,9 @@ class OrderEvidence:
         bands: Sequence[tuple[float, float]] = DEMODULATION_BANDS,
         inhibitions: Sequence[LateralInhibition] = (),
         max_rpm: float = 6000,
+        prewhiten: bool = False,
     ) -> None:
-        self.features, self.inhibitions = tuple(features), tuple(inhibitions)
+        self.features, self.inhibitions, self.prewhiten = tuple(features), tuple(inhibitions), prewhiten
         self.bands = tuple((float(low), float(high)) for low, high in bands)
         self.sampling_rate_hz, self.max_rpm = float(sampling_rate_hz), float(max_rpm)
         for name in ("sampling_rate_hz", "max_rpm"):
@@ -98,6 +105,9 @@ class OrderEvidence:
             raise ValueError("bands are empty, expected at least one for features of the envelope")
         if any(not 0 < low < high <= 1 for low, high in self.bands):
             raise ValueError(f"bands are {self.bands}, expected pairs 0 < low < high <= 1")
+        others = [feature.name for feature in self.features if feature.kind != "envelope"]
+        if prewhiten and others:
+            raise ValueError(f"{', '.join(others)}: expected only lines of the envelope in a pre-whitened signal")
         self._plans: dict[tuple[int, torch.device], _Plan] = {}
 
     @classmethod
@@ -114,16 +124,20 @@ class OrderEvidence:
         return cls(journal_features(), sampling_rate_hz, bands=bands, inhibitions=[inhibition], max_rpm=max_rpm)
 
     @classmethod
-    def rolling(cls, sampling_rate_hz: float, orders: FaultOrders, *, max_rpm: float = 6000) -> OrderEvidence:
+    def rolling(
+        cls, sampling_rate_hz: float, orders: FaultOrders, *, max_rpm: float = 6000, prewhiten: bool = False
+    ) -> OrderEvidence:
         """Create a detector for a rolling bearing: `rolling_features`, the envelopes of four bands.
 
         Args:
             sampling_rate_hz: sampling rate of the signals, > 0.
             orders: fault orders of the bearing.
             max_rpm: highest shaft speed.
+            prewhiten: whether to measure the lines of the faults alone, in the pre-whitened signal.
         """
+        features = [each for each in rolling_features(orders) if each.is_line or not prewhiten]
         inhibition = LateralInhibition(("BPFI", "BPFO", "2BSF"), strength=0.7, margin_db=4)
-        return cls(rolling_features(orders), sampling_rate_hz, inhibitions=[inhibition], max_rpm=max_rpm)
+        return cls(features, sampling_rate_hz, inhibitions=[inhibition], max_rpm=max_rpm, prewhiten=prewhiten)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -133,7 +147,7 @@ class OrderEvidence:
     def with_features(self, features: Sequence[Feature]) -> OrderEvidence:
         """Return a detector with the same settings for other features, such as `features.random_bands`."""
         options = {"bands": self.bands, "inhibitions": self.inhibitions, "max_rpm": self.max_rpm}
-        return OrderEvidence(features, self.sampling_rate_hz, **options)
+        return OrderEvidence(features, self.sampling_rate_hz, **options, prewhiten=self.prewhiten)
 
     @torch.no_grad()
     def __call__(self, signals: Tensor, rpm: Tensor | float) -> Tensor:
@@ -223,6 +237,7 @@ class _Plan:
             for kinds in (("raw", "shaft", "envelope"), ("level",), ("kurtosis",))
         ]
         lines, level, kurtosis = ([features[index] for index in group] for group in groups)
+        self.prewhiten = evidence.prewhiten
         self.order = torch.tensor([index for group in groups for index in group], device=device).argsort()
         self.spans = [_span(band, half) for band in evidence.bands]
         widths = [stop - start for start, stop in self.spans]
@@ -257,6 +272,8 @@ class _Plan:
         There are no matrix products, since autocast would run them in low precision.
         """
         spectrum = torch.view_as_real(torch.fft.rfft(rows))
+        if self.prewhiten:
+            spectrum = _prewhiten(spectrum)
         amplitudes = self._amplitudes(spectrum)
         spectra, sums, norms = self._spectra(spectrum, amplitudes[:, :1, None].reciprocal())
         with _without_autograd():
@@ -292,6 +309,8 @@ class _Plan:
             band = spectrum.new_zeros(len(spectrum), self.envelope_length, 2)
             torch.mul(spectrum[:, start:stop], gain, out=band[:, : stop - start])
             envelope = power_of_(torch.view_as_real(torch.fft.ifft(torch.view_as_complex(band), norm="ortho")))
+            if self.prewhiten:
+                envelope = limit_knocks(envelope)
             if self.envelope_bins:
                 modulation = torch.view_as_real(torch.fft.rfft(envelope, norm="ortho"))
                 spectra[:, first + 1 : first + self.envelope_bins].copy_(modulation[:, 1 : self.envelope_bins])
@@ -333,6 +352,13 @@ class _Plan:
         rates = rate_hz[rate_hz.isfinite()]
         if self.lines and len(rates):
             self.lines.warn_unresolvable(rates.min().item(), rates.max().item())
+
+
+def _prewhiten(spectrum: Tensor) -> Tensor:
+    """Set the magnitude of all bins [R, F, 2] to one; those of a silent signal stay zero."""
+    magnitude = torch.linalg.vector_norm(spectrum, dim=-1, keepdim=True)
+    empty = (_EMPTY * magnitude.amax(1, keepdim=True)).clamp_min_(_MIN_AMPLITUDE)
+    return spectrum / magnitude.maximum(empty)
 
 
 def _noise_kurtosis_db(widths: Sequence[int], n_segments: int) -> float:
