@@ -15,7 +15,7 @@ from torch import nn
 
 from whirl.data.recording import Recording
 from whirl.engine.files import write_text
-from whirl.evaluation.report import Report, render_report, summarize
+from whirl.evaluation.report import Report, draw, render_report, summarize
 
 MakeReport = Callable[..., Report]
 SCRIPT = "<script>alert(1)</script>"
@@ -110,6 +110,12 @@ def test_sections_are_in_order_and_show_the_metrics(report: Report, rendered: st
 
 def test_page_is_small_and_deterministic(report: Report, rendered: str) -> None:
     assert render_report(report) == rendered
+
+
+def test_page_with_drawings_at_hand_is_the_same(report: Report, rendered: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawings = draw(report)
+    monkeypatch.setattr("whirl.evaluation.report.to_svg", None)
+    assert render_report(report, drawings) == rendered
     assert len(rendered.encode()) < 3_000_000
 
 
