@@ -6,12 +6,13 @@ import mmap
 import os
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing import reduction
 from multiprocessing.context import get_spawning_popen
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -88,18 +89,20 @@ def to_mmap(recordings: Iterable[Recording], folder: str | Path) -> list[Recordi
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Recording] = []
-    with tempfile.TemporaryFile(dir=folder, prefix="whirl-samples-") as file:
+    with _naming(folder), tempfile.TemporaryFile(dir=folder, prefix="whirl-samples-") as file:
         for recording in recordings:
             if written and recording.n_channels != written[0].n_channels:
                 raise ValueError(
                     f"{recording.name} has {recording.n_channels} channels, {written[0].name} has "
                     f"{written[0].n_channels}; select channels that all recordings have"
                 )
-            _append(file, recording.signal, folder)
+            # Sample-major, [N, C], so that a cut of all channels is one contiguous range of the file.
+            file.write(np.ascontiguousarray(recording.signal.T).data)
             # A placeholder of the right shape that takes no memory, until the file is complete and mapped.
             written.append(replace(recording, signal=np.broadcast_to(np.float32(0), recording.signal.shape)))
         if not written:
             return []
+        file.flush()
         samples = samples_of(MappedFile(file.fileno()), written[0].n_channels)
     ends = np.cumsum([recording.n_samples for recording in written])
     return [
@@ -108,13 +111,14 @@ def to_mmap(recordings: Iterable[Recording], folder: str | Path) -> list[Recordi
     ]
 
 
-def _append(file: IO[bytes], signal: np.ndarray, folder: Path) -> None:
+@contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    """Name the folder in errors of a temporary file, which has no name; closing it may write and fail again."""
     try:
-        # Sample-major, [N, C], so that a cut of all channels is one contiguous range of the file.
-        file.write(np.ascontiguousarray(signal.T).data)
-        file.flush()
+        yield
     except OSError as error:
-        error.filename = str(folder)  # the temporary file has no name to report
+        if error.filename is None:
+            error.filename = str(folder)
         raise
 
 
