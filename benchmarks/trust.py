@@ -43,8 +43,8 @@ from whirl.diagnosis.descriptor_sets import Descriptors
 from whirl.diagnosis.learned import Candidate, LearnedDiagnoser
 from whirl.diagnosis.signal_quality import why_unusable
 from whirl.physics.faults import JOURNAL_CLASSES, ROLLING_CLASSES
-from whirl.runs.descriptors import PartDescriptors
-from whirl.runs.reliability import FALSE_ALARM_RATE, Reliability, reliability_of_diagnoser, shows_noise
+from whirl.runs.descriptors import PartDescriptors, shows_noise
+from whirl.runs.reliability import FALSE_ALARM_RATE, Reliability, reliability_of_diagnoser
 
 GOALS = {
     "not_ok_spoiled": ">= 1",

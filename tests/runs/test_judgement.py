@@ -15,14 +15,17 @@ from typer.testing import CliRunner
 from whirl.cli.main import app
 from whirl.data.dataset import load_dataset, save_dataset
 from whirl.data.simulation import simulate
+from whirl.diagnosis.learned import LearnedDiagnoser
+from whirl.diagnosis.selection import suitable_candidates
 from whirl.runs.comparison import compare_runs
 from whirl.runs.config import make_config, with_settings
+from whirl.runs.descriptors import PartDescriptors, choose_model
 from whirl.runs.diagnosis_table import DiagnosisTable
 from whirl.runs.evaluation import evaluate
 from whirl.runs.judgement import Diagnosis
 from whirl.runs.prediction import load_diagnoser, predict
 from whirl.runs.reading import correct_labels, load_recordings
-from whirl.runs.reliability import FALSE_ALARM_RATE, Reliability
+from whirl.runs.reliability import FALSE_ALARM_RATE, Reliability, reliability_of_diagnoser
 from whirl.runs.run_folder import RunFolder
 from whirl.runs.training import train
 
@@ -144,6 +147,20 @@ def test_reliability_is_restored_exactly(run, diagnoser, fresh):
     assert [each.typicality for each in judge(load_diagnoser(run), fresh[:3])] == [
         each.typicality for each in judge(diagnoser, fresh[:3])
     ]
+
+
+def test_reliability_uses_what_the_comparison_held_out_whatever_the_order_of_classes(machines):
+    classes = ["outer_race", "healthy", "inner_race"]
+    compared, plain = PartDescriptors({"train": machines}), PartDescriptors({"train": machines})
+    choice = choose_model(make_config({}), suitable_candidates(machines), compared)
+    model = LearnedDiagnoser(choice.candidate).fit(
+        compared.get("train", choice.candidate.kind), [str(each.label) for each in machines], classes
+    )
+    assert list(compared.held_out) == [(choice.candidate, 0)]
+    found, expected = (reliability_of_diagnoser(model, each, classes) for each in (compared, plain))
+    assert found.temperature == pytest.approx(expected.temperature, rel=0.3)
+    assert found.sets is not None
+    assert found.sets.threshold == pytest.approx(expected.sets.threshold, abs=0.1)
 
 
 def test_a_run_without_reliability_still_predicts(run, data, tmp_path):

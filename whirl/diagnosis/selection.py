@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
@@ -31,12 +31,15 @@ class Choice:
         scores: balanced accuracy of each candidate on held-out groups; empty if there was nothing to compare by.
         grouped_by: what a group is: `"specimen"`, `"speed"` or `"recording"`; empty without a comparison.
         reason: the outcome in words.
+        held_out: probabilities of the sorted classes `[n, K]` for each recording, by models of the chosen candidate
+            that were not trained on its group; None without a comparison.
     """
 
     candidate: Candidate
     scores: dict[Candidate, float]
     grouped_by: str
     reason: str
+    held_out: NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
 
 
 def suitable_candidates(recordings: Sequence[Recording]) -> tuple[Candidate, ...]:
@@ -136,11 +139,12 @@ def choose_candidate(
         reason = f"{compared[0]}: a class has one recording only, so there is nothing to compare by"
         return Choice(compared[0], {}, "", reason)
     folds = assign_folds(groups, targets, n_folds, seed)
-    correct = {
-        each: _correct(held_out_probabilities(each, described(each.kind), targets, classes, folds, seed), targets)
-        for each in compared
+    held_out = {
+        each: held_out_probabilities(each, described(each.kind), targets, classes, folds, seed) for each in compared
     }
-    return _prefer_simple(correct, class_weights(targets, len(classes)), grouped_by, groups)
+    correct = {each: _correct(probabilities, targets) for each, probabilities in held_out.items()}
+    choice = _prefer_simple(correct, class_weights(targets, len(classes)), grouped_by, groups)
+    return replace(choice, held_out=held_out[choice.candidate])
 
 
 def _targets(recordings: Sequence[Recording]) -> tuple[NDArray[np.integer], list[str]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from whirl._parallel import map_in_threads
 from whirl.data.leakage import Leak, check_leakage
 from whirl.data.manifest import MANIFEST
 from whirl.data.recording import Recording
@@ -117,8 +118,8 @@ class PreparedData:
             "notes": list(self.notes),
             "parts": {
                 name: [
-                    {"source": r.source, "label": r.label, "specimen": r.specimen, "content": content_of(r)}
-                    for r in recordings
+                    {"source": r.source, "label": r.label, "specimen": r.specimen, "content": content}
+                    for r, content in zip(recordings, map_in_threads(content_of, recordings), strict=True)
                 ]
                 for name, recordings in self.parts().items()
             },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -17,7 +18,7 @@ from whirl.diagnosis.descriptor_sets import DescriptorKind, Descriptors, describ
 from whirl.diagnosis.learned import BEARING_CANDIDATES, ROTOR_CANDIDATES, Candidate, LearnedDiagnoser
 from whirl.diagnosis.registry import BUILT_IN, DIAGNOSERS
 from whirl.diagnosis.selection import Choice, choose_candidate, suitable_candidates
-from whirl.diagnosis.waveform_features import describe_waveform
+from whirl.diagnosis.waveform_features import describe_waveform, is_noise
 from whirl.engine.objective import SAMPLE_WEIGHT
 from whirl.evaluation.metrics import compute_metrics
 from whirl.evaluation.prediction import UNKNOWN, Predictions
@@ -33,11 +34,18 @@ class PartDescriptors:
 
     Attributes:
         parts: recordings of each part by its name.
+        held_out: what the comparison of models found for the part `"train"`, see `Choice.held_out`, by model and seed.
     """
 
     parts: Mapping[str, Sequence[Recording]]
+    held_out: dict[tuple[Candidate, int], NDArray[np.float64]] = field(default_factory=dict)
     _computed: dict[tuple[str, str], Descriptors] = field(default_factory=dict)
     _waveforms: dict[tuple[str, float], NDArray[np.float64]] = field(default_factory=dict)
+
+    @cached_property
+    def shows_noise(self) -> bool:
+        """Whether a recording of the part `"train"` shows nothing but noise in every channel."""
+        return any(map_in_threads(shows_noise, self.parts["train"]))
 
     def get(self, part: str, kind: DescriptorKind) -> Descriptors:
         """Return the descriptors of a part."""
@@ -67,7 +75,12 @@ class PartDescriptors:
         """Return the descriptors with other recordings as the test part."""
         kept = {key: value for key, value in self._computed.items() if key[0] != "test"}
         waveforms = {key: value for key, value in self._waveforms.items() if key[0] != "test"}
-        return PartDescriptors({**self.parts, "test": recordings}, kept, waveforms)
+        return PartDescriptors({**self.parts, "test": recordings}, self.held_out, kept, waveforms)
+
+
+def shows_noise(recording: Recording) -> bool:
+    """Whether every channel of a recording shows nothing but noise, see `is_noise`."""
+    return all(is_noise(signal) for signal in recording.signal)
 
 
 def training_part(split: Split) -> list[Recording]:
@@ -181,12 +194,15 @@ def why_no_descriptors(recordings: Sequence[Recording]) -> str:
 
 def choose_model(config: Config, candidates: Sequence[Candidate], descriptors: PartDescriptors) -> Choice:
     """Choose the model of descriptors by a comparison within the training part."""
-    return choose_candidate(
+    choice = choose_candidate(
         descriptors.parts["train"],
         candidates,
         lambda kind: descriptors.get("train", kind),
         seed=config.run.seed,
     )
+    if choice.held_out is not None:
+        descriptors.held_out[choice.candidate, config.run.seed] = choice.held_out
+    return choice
 
 
 def train_diagnoser(config: Config, classes: Sequence[str], descriptors: PartDescriptors) -> LearnedDiagnoser:

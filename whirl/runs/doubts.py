@@ -12,10 +12,11 @@ from whirl.diagnosis.order_levels import MIN_REVOLUTIONS
 from whirl.diagnosis.results import FAULTS, RecordingDiagnosis
 from whirl.diagnosis.signal_quality import why_unusable
 from whirl.physics.faults import ROLLING_CLASSES, signature
+from whirl.runs.descriptors import shows_noise
 from whirl.runs.harmonization import CLEAR_SPEED_CONFIDENCE, RPM_CONFIDENCE
 from whirl.runs.judgement import Diagnosis
 from whirl.runs.operating_range import OperatingRange
-from whirl.runs.reliability import FALSE_ALARM_RATE, Reliability, shows_noise
+from whirl.runs.reliability import FALSE_ALARM_RATE, Reliability
 
 
 def why_not_judged(

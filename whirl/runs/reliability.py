@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from whirl._parallel import map_in_threads
 from whirl.data.recording import Recording
 from whirl.diagnosis.calibration import PredictionSets, fit_temperature, scale_temperature
 from whirl.diagnosis.descriptor_sets import DescriptorKind, Descriptors
@@ -25,7 +24,6 @@ from whirl.diagnosis.selection import (
     held_out_probabilities,
     suitable_candidates,
 )
-from whirl.diagnosis.waveform_features import is_noise
 from whirl.engine.files import atomic_write
 from whirl.evaluation.prediction import aggregate_by_recording, predict_windows
 from whirl.evaluation.values import mean_by_recording, predict_values
@@ -181,12 +179,7 @@ def _with_novelty(
     known = descriptors.parts["train"]
     rate_hz = min(recording.sampling_rate_hz for recording in known)
     novelty = _novelty(_features(descriptors, "train", kind, rate_hz), targets, groups, scores)
-    return Reliability(temperature, sets, novelty, kind, rate_hz, any(map_in_threads(shows_noise, known)))
-
-
-def shows_noise(recording: Recording) -> bool:
-    """Whether every channel shows nothing but noise, see `is_noise`."""
-    return all(is_noise(signal) for signal in recording.signal)
+    return Reliability(temperature, sets, novelty, kind, rate_hz, descriptors.shows_noise)
 
 
 def _kind_that_suits(recordings: Sequence[Recording]) -> DescriptorKind | None:
@@ -205,6 +198,9 @@ def _held_out_by_folds(
     _, groups = group_recordings(descriptors.parts["train"], targets)
     if not len(groups):
         return np.full((len(targets), len(classes)), np.nan), groups
+    compared = descriptors.held_out.get((model.candidate, model.seed))
+    if compared is not None and compared.shape == (len(targets), len(classes)):
+        return compared[:, [sorted(classes).index(name) for name in classes]], groups
     folds = assign_folds(groups, targets, MAX_FOLDS)
     described = descriptors.get("train", model.candidate.kind)
     return held_out_probabilities(model.candidate, described, targets, classes, folds, model.seed), groups
