@@ -27,6 +27,16 @@ def test_names_the_part_at_any_speed_and_sampling_rate(part, rpm, rate, simulate
     assert found.leading.evidence.significance_db > 5
 
 
+@pytest.mark.parametrize("part", ["inner_race", "outer_race"])
+@pytest.mark.parametrize("turns", [11, 14])
+def test_few_turns_are_enough_for_a_clear_fault(part, turns, simulate_fault):
+    """The spectrum has room for few combs of no family, which alone do not tell how rare such lines are."""
+    found = [diagnose(simulate_fault(part, bearing="NU205", turns=turns, ratio_db=6, seed=seed)) for seed in range(3)]
+    assert {each.verdict for each in found} == {part}
+    sound = [diagnose(simulate_fault(None, bearing="NU205", turns=turns, seed=seed)) for seed in range(8)]
+    assert {each.verdict for each in sound} == {"no_line_found"}
+
+
 @pytest.mark.parametrize("n_knocks", [1, 3, 10])
 def test_isolated_knocks_hide_no_fault(n_knocks, simulate_fault):
     """The spectrum of one impact is flat, so that a strong one buries the lines of the impacts that repeat."""

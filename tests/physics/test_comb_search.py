@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from whirl.dsp.envelope_orders import whole_orders
 from whirl.physics.chance_combs import (
+    ENOUGH_DRAWS,
+    Draws,
     belongs_to_no_family,
     chance_fundamentals,
     chance_of,
@@ -13,6 +16,8 @@ from whirl.physics.chance_combs import (
     without_sidebands,
 )
 from whirl.physics.comb_search import comb_search, levels_at
+from whirl.physics.fault_families import HARMONICS, FaultFamily, usable_lines
+from whirl.physics.scattered_lines import scattered_scores
 
 TURNS = torch.tensor([40.0])
 ALL = torch.ones(1, 1, 3, dtype=torch.bool)
@@ -156,12 +161,53 @@ def test_the_probability_of_chance_matches_its_frequency_in_noise(n_segments):
     unrelated = without_sidebands(levels, orders * (1 + found.slip), sidebands, alternates, turns)
     scores = chance_scores(unrelated, orders, usable, turns, fundamentals)
     draws = independent_draws(fundamentals, kept, orders, turns)
-    stated = chance_of(found.significance_db.numpy(), scores.numpy(), kept.numpy(), draws.numpy())
+    stated = chance_of(found.significance_db.numpy(), Draws.of(scores.numpy(), kept.numpy(), draws.numpy()))
     for probability in (0.2, 0.05, 0.01):
         counted = (stated < probability).mean()
         assert abs(counted - probability) < 4 * np.sqrt(probability / 600)
 
 
+@pytest.mark.parametrize("bins_per_order", [10.0, 12.5, 16.0])
+def test_in_short_spectra_scattered_lines_tell_the_probability_of_chance(bins_per_order):
+    """Few combs fit into the spectrum of 10 to 16 turns; with scattered lines the probabilities are as stated."""
+    levels = noise_levels(400, 1, seed=1)[:, : round(41 * bins_per_order)]
+    orders, turns = torch.tensor([[5.4152, 3.5848, 4.7135]]).expand(400, 3), torch.tensor([bins_per_order]).expand(400)
+    max_order = torch.full((400,), 40.9)
+    levels = levels.masked_fill(whole_orders(levels.shape[-1], bins_per_order), 0.0)
+    families = [FaultFamily(name, name, order) for name, order in zip("abc", orders[0].tolist(), strict=True)]
+    lines = [usable_lines(each, families, bins_per_order, 40.0) for each in families]
+    usable = torch.tensor([[h in each.harmonics and each.is_judged for h in HARMONICS] for each in lines])
+    found = comb_search(levels, levels.clamp(min=0), orders, usable.expand(400, 3, 3), turns)
+    scattered = scattered_scores(levels[:, None].expand(-1, 3, -1), orders, usable.expand(400, 3, 3), turns, max_order)
+    draws = Draws.of(*(each.numpy() for each in scattered))
+    stated = chance_of(found.significance_db.numpy(), draws)[:, usable.any(-1).numpy()]
+    assert stated.size >= 400
+    for probability in (0.2, 0.05, 0.01):
+        counted = (stated < probability).mean()
+        assert counted < probability + 4 * np.sqrt(probability / stated.size)
+        assert counted > probability / 4
+
+
+def test_scattered_lines_avoid_those_of_the_families_and_of_the_shaft():
+    own = {h * order: 20.0 for h in (1, 2, 3, 4) for order in (5.4, 3.6)} | {float(k): 20.0 for k in range(1, 40)}
+    orders, usable = torch.tensor([[5.4, 3.6]]), ALL.expand(1, 2, 3)
+    level_db = spectrum(own).expand(2, -1)[None]
+    scores, counts, n_draws = scattered_scores(level_db, orders, usable, TURNS, torch.tensor([40.0]))
+    assert scores[counts].min() == 0  # of 40 bins in an order, most hold nothing
+    assert scores[counts].max() < 20
+    assert (n_draws > 20).all()
+
+
+def test_draws_are_filled_up_where_there_are_few():
+    few, many = (Draws(np.array(mean), np.array(4.0), np.array(n)) for mean, n in ((6.0, 4.0), (2.0, 100.0)))
+    found = few.filled_up(many)
+    assert found.n == ENOUGH_DRAWS
+    assert found.mean == pytest.approx((4 * 6 + (ENOUGH_DRAWS - 4) * 2) / ENOUGH_DRAWS)
+    assert found.variance > 4  # they disagree
+    assert many.filled_up(few) == many
+
+
 def test_too_few_combs_give_no_probability_of_chance():
-    assert np.isnan(chance_of(np.array(9.0), np.ones(3), np.ones(3, dtype=bool), np.array(3.0)))
-    assert np.isnan(chance_of(np.array(9.0), np.ones(50), np.ones(50, dtype=bool), np.array(2.0)))
+    everything = np.ones(50, dtype=bool)
+    assert np.isnan(chance_of(np.array(9.0), Draws.of(np.ones(3), everything[:3], np.array(3.0))))
+    assert np.isnan(chance_of(np.array(9.0), Draws.of(np.ones(50), everything, np.array(2.0))))

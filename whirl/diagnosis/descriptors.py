@@ -14,6 +14,8 @@ from whirl.diagnosis.front_end import EnvelopeOrders
 from whirl.diagnosis.results import FamilyEvidence
 from whirl.dsp.envelope_orders import above_floor
 from whirl.physics.chance_combs import (
+    ENOUGH_DRAWS,
+    Draws,
     belongs_to_no_family,
     chance_fundamentals,
     chance_of,
@@ -23,6 +25,7 @@ from whirl.physics.chance_combs import (
 )
 from whirl.physics.comb_search import SLIP_RANGE, comb_search, levels_at
 from whirl.physics.fault_families import HARMONICS, FaultFamily, UsableLines, usable_lines
+from whirl.physics.scattered_lines import scattered_scores
 
 RACES_AND_BALLS = ("BPFI", "BPFO", "2BSF")
 """Families that decide on a verdict, and share one false-alarm rate."""
@@ -116,7 +119,11 @@ def _evaluate(rows: Sequence[_Row]) -> Iterator[_Found]:
     unrelated = without_sidebands(level_db, lines, sidebands, alternates, bins_per_order)
     by_chance = chance_scores(unrelated, orders, usable, bins_per_order, fundamentals)
     n_draws = independent_draws(fundamentals, is_chance, orders, bins_per_order)
-    chance = chance_of(*(_numpy(each) for each in (comb.significance_db, by_chance, is_chance, n_draws)))
+    draws = Draws.of(*(_numpy(each) for each in (by_chance, is_chance, n_draws)))
+    if (draws.n < ENOUGH_DRAWS).any():
+        scattered = scattered_scores(unrelated, orders, usable, bins_per_order, max_order)
+        draws = draws.filled_up(Draws.of(*map(_numpy, scattered)))
+    chance = chance_of(_numpy(comb.significance_db), draws)
     beside = _sideband_levels(level_db, lines, sidebands, usable, bins_per_order)
     parts = [_numpy(each) for each in (*comb, beside)]
     return (_Found(*(part[row] for part in (*parts, chance))) for row in range(len(rows)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from whirl.physics.fault_families import HARMONICS, HIDDEN_BINS
 
 MIN_DRAWS = 4
 """Fewer independent combs of no family say nothing about chance."""
+
+ENOUGH_DRAWS = 16
+"""With fewer, Student's t demands so much that clear lines look like chance."""
 
 _RANGE = (1.6, 13.0)  # orders of the fundamentals; bearings beyond widen it
 _STEP = 0.008  # relative
@@ -197,35 +201,63 @@ def independent_draws(fundamentals: Tensor, is_chance: Tensor, orders: Tensor, b
     return apart / (orders * (SLIP_RANGE[1] - SLIP_RANGE[0]) + SEARCHED_BINS / bins_per_order[:, None])
 
 
-def chance_of(scores: np.ndarray, by_chance: np.ndarray, is_chance: np.ndarray, n_draws: np.ndarray) -> np.ndarray:
-    """Compute the probability that chance gives such a score, from the scores of combs that belong to no family.
+class Draws(NamedTuple):
+    """Scores that combs of no family reach: mean and variance of n independent draws, `[...]` each."""
+
+    mean: np.ndarray
+    variance: np.ndarray
+    n: np.ndarray
+
+    @classmethod
+    def of(cls, scores: np.ndarray, counts: np.ndarray, n_draws: np.ndarray) -> Draws:
+        """Summarize scores `[..., G]`; those that count `[..., G]` amount to `n_draws` `[...]` independent ones."""
+        n = np.maximum(counts.sum(-1), 1)
+        mean = np.where(counts, scores, 0).sum(-1) / n
+        variance = np.square(np.where(counts, scores - mean[..., None], 0)).sum(-1) / n
+        return cls(mean, variance, np.minimum(n_draws, counts.sum(-1)))
+
+    def filled_up(self, others: Draws) -> Draws:
+        """Add other draws where there are fewer than 16, so that spread and mean are known well enough.
+
+        Example:
+            >>> few, many = (Draws(*np.array(numbers)) for numbers in ([6.0, 4.0, 5.0], [2.0, 4.0, 80.0]))
+            >>> found = few.filled_up(many)
+            >>> [float(each) for each in found]
+            [3.25, 7.4375, 16.0]
+        """
+        added = np.minimum(others.n, np.maximum(ENOUGH_DRAWS - self.n, 0))
+        n = self.n + added
+        share = added / np.maximum(n, 1)
+        mean = (1 - share) * self.mean + share * others.mean
+        within = (1 - share) * self.variance + share * others.variance
+        return Draws(mean, within + share * (1 - share) * np.square(self.mean - others.mean), n)
+
+
+def chance_of(scores: np.ndarray, draws: Draws) -> np.ndarray:
+    """Compute the probability that chance gives such a score.
 
     The scores of chance are close to normal, so the probability is that of Student's t for a new draw from a normal
     population whose mean and spread are estimated from n independent draws.
 
     Args:
         scores: `[...]`, dB.
-        by_chance: scores of combs, `[..., G]`.
-        is_chance: which of them belong to no family, bool `[..., G]`.
-        n_draws: independent draws n among them, `[...]`.
+        draws: what combs of no family reach.
 
     Returns:
         Probabilities `[...]`; NaN where there are fewer than 4 independent draws, or the score is NaN.
 
     Example:
-        >>> draws = np.random.default_rng(0).normal(3, 1, size=40)
-        >>> chance_of(np.array([3.0, 7.0]), draws, np.ones(40, dtype=bool), np.array(40)).round(3)
+        >>> by_chance = np.random.default_rng(0).normal(3, 1, size=40)
+        >>> draws = Draws.of(by_chance, np.ones(40, dtype=bool), np.array(40))
+        >>> chance_of(np.array([3.0, 7.0]), draws).round(3)
         array([0.47, 0.  ])
     """
     from scipy.special import stdtr
 
-    n = np.maximum(is_chance.sum(-1), 1)
-    mean = np.where(is_chance, by_chance, 0).sum(-1) / n
-    variance = np.square(np.where(is_chance, by_chance - mean[..., None], 0)).sum(-1) / n
-    k = np.clip(n_draws, MIN_DRAWS, np.maximum(n, MIN_DRAWS))
-    spread = np.sqrt(variance * (k / (k - 1)) * (1 + 1 / k))
-    t = (scores - mean) / np.maximum(spread, np.finfo(np.float32).tiny)
-    return np.where(np.minimum(n_draws, n) < MIN_DRAWS, np.nan, stdtr(k - 1, -t))
+    n = np.maximum(draws.n, MIN_DRAWS)
+    spread = np.sqrt(draws.variance * (n / (n - 1)) * (1 + 1 / n))
+    t = (scores - draws.mean) / np.maximum(spread, np.finfo(np.float32).tiny)
+    return np.where(draws.n < MIN_DRAWS, np.nan, stdtr(n - 1, -t))
 
 
 def _distance(orders: Tensor) -> Tensor:
