@@ -8,7 +8,8 @@ and seeds, of
 
 - `default`: the model of descriptors that `whirl train` chooses within the training part;
 - `hybrid_pinn`: the network with evidence relative to the window;
-- `cnn1d`: its backbone alone, as a control.
+- `cnn1d`: its backbone alone, as a control;
+- `order_cnn`: the same backbone on windows in turns, each resampled to as many samples in a turn as the slowest has.
 
 Networks are trained for 8 epochs on windows of 16384 samples with AdamW; nothing is selected on the held-out speed.
 
@@ -44,12 +45,22 @@ def by_default(train: Sequence[Recording], test: Sequence[Recording], classes: S
     return [str(label) for label in diagnoser.predict(test)]
 
 
+def arguments_of(name: str, train: Sequence[Recording]) -> dict[str, float]:
+    """Return the arguments of a network that depend on the recordings."""
+    rate_hz = train[0].sampling_rate_hz
+    slowest_rpm = min(recording.rpm or 0 for recording in train)
+    return {
+        "hybrid_pinn": {"sampling_rate_hz": rate_hz},
+        "order_cnn": {"sampling_rate_hz": rate_hz, "samples_per_revolution": 60 * rate_hz / slowest_rpm},
+    }.get(name, {})
+
+
 def by_network(
     name: str, train: Sequence[Recording], test: Sequence[Recording], classes: Sequence[str], seed: int
 ) -> list[str]:
     """Return the predictions of a network."""
     torch.manual_seed(seed)
-    arguments = {"sampling_rate_hz": train[0].sampling_rate_hz} if name == "hybrid_pinn" else {}
+    arguments = arguments_of(name, train)
     network = create_model(name, len(classes), train[0].n_channels, **arguments)
     windows = WindowDataset(train, classes, WINDOW, HOP)
     optimizer = torch.optim.AdamW(network.parameters(), LR)
@@ -68,6 +79,7 @@ DIAGNOSERS: dict[str, Diagnose] = {
     "default": by_default,
     "hybrid_pinn": partial(by_network, "hybrid_pinn"),
     "cnn1d": partial(by_network, "cnn1d"),
+    "order_cnn": partial(by_network, "order_cnn"),
 }
 
 
