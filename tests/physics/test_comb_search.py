@@ -7,7 +7,7 @@ import torch
 from whirl.dsp.envelope_orders import whole_orders
 from whirl.physics.chance_combs import (
     ENOUGH_DRAWS,
-    Draws,
+    ChanceScores,
     belongs_to_no_family,
     chance_fundamentals,
     chance_of,
@@ -161,7 +161,7 @@ def test_the_probability_of_chance_matches_its_frequency_in_noise(n_segments):
     unrelated = without_sidebands(levels, orders * (1 + found.slip), sidebands, alternates, turns)
     scores = chance_scores(unrelated, orders, usable, turns, fundamentals)
     draws = independent_draws(fundamentals, kept, orders, turns)
-    stated = chance_of(found.significance_db.numpy(), Draws.of(scores.numpy(), kept.numpy(), draws.numpy()))
+    stated = chance_of(found.significance_db.numpy(), ChanceScores.of(scores.numpy(), kept.numpy(), draws.numpy()))
     for probability in (0.2, 0.05, 0.01):
         counted = (stated < probability).mean()
         assert abs(counted - probability) < 4 * np.sqrt(probability / 600)
@@ -179,7 +179,7 @@ def test_in_short_spectra_scattered_lines_tell_the_probability_of_chance(bins_pe
     usable = torch.tensor([[h in each.harmonics and each.is_judged for h in HARMONICS] for each in lines])
     found = comb_search(levels, levels.clamp(min=0), orders, usable.expand(400, 3, 3), turns)
     scattered = scattered_scores(levels[:, None].expand(-1, 3, -1), orders, usable.expand(400, 3, 3), turns, max_order)
-    draws = Draws.of(*(each.numpy() for each in scattered))
+    draws = ChanceScores.of(*(each.numpy() for each in scattered))
     stated = chance_of(found.significance_db.numpy(), draws)[:, usable.any(-1).numpy()]
     assert stated.size >= 400
     for probability in (0.2, 0.05, 0.01):
@@ -199,7 +199,7 @@ def test_scattered_lines_avoid_those_of_the_families_and_of_the_shaft():
 
 
 def test_draws_are_filled_up_where_there_are_few():
-    few, many = (Draws(np.array(mean), np.array(4.0), np.array(n)) for mean, n in ((6.0, 4.0), (2.0, 100.0)))
+    few, many = (ChanceScores(np.array(mean), np.array(4.0), np.array(n)) for mean, n in ((6.0, 4.0), (2.0, 100.0)))
     found = few.filled_up(many)
     assert found.n == ENOUGH_DRAWS
     assert found.mean == pytest.approx((4 * 6 + (ENOUGH_DRAWS - 4) * 2) / ENOUGH_DRAWS)
@@ -209,5 +209,5 @@ def test_draws_are_filled_up_where_there_are_few():
 
 def test_too_few_combs_give_no_probability_of_chance():
     everything = np.ones(50, dtype=bool)
-    assert np.isnan(chance_of(np.array(9.0), Draws.of(np.ones(3), everything[:3], np.array(3.0))))
-    assert np.isnan(chance_of(np.array(9.0), Draws.of(np.ones(50), everything, np.array(2.0))))
+    assert np.isnan(chance_of(np.array(9.0), ChanceScores.of(np.ones(3), everything[:3], np.array(3.0))))
+    assert np.isnan(chance_of(np.array(9.0), ChanceScores.of(np.ones(50), everything, np.array(2.0))))

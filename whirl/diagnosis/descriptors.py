@@ -15,7 +15,7 @@ from whirl.diagnosis.results import FamilyEvidence
 from whirl.dsp.envelope_orders import above_floor
 from whirl.physics.chance_combs import (
     ENOUGH_DRAWS,
-    Draws,
+    ChanceScores,
     belongs_to_no_family,
     chance_fundamentals,
     chance_of,
@@ -119,10 +119,10 @@ def _evaluate(rows: Sequence[_Row]) -> Iterator[_Found]:
     unrelated = without_sidebands(level_db, lines, sidebands, alternates, bins_per_order)
     by_chance = chance_scores(unrelated, orders, usable, bins_per_order, fundamentals)
     n_draws = independent_draws(fundamentals, is_chance, orders, bins_per_order)
-    draws = Draws.of(*(_numpy(each) for each in (by_chance, is_chance, n_draws)))
+    draws = ChanceScores.of(*(_numpy(each) for each in (by_chance, is_chance, n_draws)))
     if (draws.n < ENOUGH_DRAWS).any():
         scattered = scattered_scores(unrelated, orders, usable, bins_per_order, max_order)
-        draws = draws.filled_up(Draws.of(*map(_numpy, scattered)))
+        draws = draws.filled_up(ChanceScores.of(*map(_numpy, scattered)))
     chance = chance_of(_numpy(comb.significance_db), draws)
     beside = _sideband_levels(level_db, lines, sidebands, usable, bins_per_order)
     parts = [_numpy(each) for each in (*comb, beside)]

@@ -11,6 +11,9 @@ from .bearings import (
     parse_bearings as parse_bearings,
 )
 from .chance_combs import (
+    ChanceScores as ChanceScores,
+)
+from .chance_combs import (
     chance_of as chance_of,
 )
 from .chance_combs import (

@@ -201,7 +201,7 @@ def independent_draws(fundamentals: Tensor, is_chance: Tensor, orders: Tensor, b
     return apart / (orders * (SLIP_RANGE[1] - SLIP_RANGE[0]) + SEARCHED_BINS / bins_per_order[:, None])
 
 
-class Draws(NamedTuple):
+class ChanceScores(NamedTuple):
     """Scores that combs of no family reach: mean and variance of n independent draws, `[...]` each."""
 
     mean: np.ndarray
@@ -209,18 +209,18 @@ class Draws(NamedTuple):
     n: np.ndarray
 
     @classmethod
-    def of(cls, scores: np.ndarray, counts: np.ndarray, n_draws: np.ndarray) -> Draws:
+    def of(cls, scores: np.ndarray, counts: np.ndarray, n_draws: np.ndarray) -> ChanceScores:
         """Summarize scores `[..., G]`; those that count `[..., G]` amount to `n_draws` `[...]` independent ones."""
         n = np.maximum(counts.sum(-1), 1)
         mean = np.where(counts, scores, 0).sum(-1) / n
         variance = np.square(np.where(counts, scores - mean[..., None], 0)).sum(-1) / n
         return cls(mean, variance, np.minimum(n_draws, counts.sum(-1)))
 
-    def filled_up(self, others: Draws) -> Draws:
+    def filled_up(self, others: ChanceScores) -> ChanceScores:
         """Add other draws where there are fewer than 16, so that spread and mean are known well enough.
 
         Example:
-            >>> few, many = (Draws(*np.array(numbers)) for numbers in ([6.0, 4.0, 5.0], [2.0, 4.0, 80.0]))
+            >>> few, many = (ChanceScores(*np.array(numbers)) for numbers in ([6.0, 4.0, 5.0], [2.0, 4.0, 80.0]))
             >>> found = few.filled_up(many)
             >>> [float(each) for each in found]
             [3.25, 7.4375, 16.0]
@@ -230,10 +230,10 @@ class Draws(NamedTuple):
         share = added / np.maximum(n, 1)
         mean = (1 - share) * self.mean + share * others.mean
         within = (1 - share) * self.variance + share * others.variance
-        return Draws(mean, within + share * (1 - share) * np.square(self.mean - others.mean), n)
+        return ChanceScores(mean, within + share * (1 - share) * np.square(self.mean - others.mean), n)
 
 
-def chance_of(scores: np.ndarray, draws: Draws) -> np.ndarray:
+def chance_of(scores: np.ndarray, draws: ChanceScores) -> np.ndarray:
     """Compute the probability that chance gives such a score.
 
     The scores of chance are close to normal, so the probability is that of Student's t for a new draw from a normal
@@ -248,7 +248,7 @@ def chance_of(scores: np.ndarray, draws: Draws) -> np.ndarray:
 
     Example:
         >>> by_chance = np.random.default_rng(0).normal(3, 1, size=40)
-        >>> draws = Draws.of(by_chance, np.ones(40, dtype=bool), np.array(40))
+        >>> draws = ChanceScores.of(by_chance, np.ones(40, dtype=bool), np.array(40))
         >>> chance_of(np.array([3.0, 7.0]), draws).round(3)
         array([0.47, 0.  ])
     """
