@@ -254,7 +254,7 @@ def test_report_that_cannot_be_drawn_does_not_cost_the_metrics(finished, monkeyp
         raise ValueError("cannot be drawn")
 
     with monkeypatch.context() as patch:
-        patch.setattr("whirl.runs.evaluation.render_report", fail)
+        patch.setattr("whirl.runs.evaluation.draw", fail)
         with pytest.raises(ValueError, match="cannot be drawn"):
             evaluate(finished.path)
     assert finished.metrics_file.read_text() == expected

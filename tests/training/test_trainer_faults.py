@@ -195,8 +195,8 @@ class Files(Dataset):
         return 8
 
     def __getitem__(self, index):
-        if index == 5 and self.accident is not None:
-            self.accident(self.folder / "5.npy")
+        if index == 7 and self.accident is not None:
+            self.accident(self.folder / "7.npy")
         return torch.from_numpy(np.load(self.folder / f"{index}.npy")), index % 2
 
 
@@ -228,8 +228,8 @@ def fit_until_accident(folder, accident, workers, connection):
     ("accident", "workers", "error", "message"),
     [
         (kill_reader, 1, ChildProcessError, "worker process of a data loader died"),
-        (remove, 0, FileNotFoundError, "5.npy"),
-        (remove, 1, FileNotFoundError, "5.npy"),
+        (remove, 0, FileNotFoundError, "7.npy"),
+        (remove, 1, FileNotFoundError, "7.npy"),
     ],
 )
 def test_dead_worker_or_missing_file_raises_and_the_run_resumes(tmp_path, accident, workers, error, message):
@@ -245,7 +245,7 @@ def test_dead_worker_or_missing_file_raises_and_the_run_resumes(tmp_path, accide
     assert kind is error
     assert message in text
     saved = torch.load(tmp_path / "saved" / "last.pt", weights_only=True)
-    assert 2 <= saved["training"]["state"]["batch"] <= 5
+    assert 2 <= saved["training"]["state"]["batch"] <= 7  # the death may interrupt the checkpoint after 4 batches
     resumed = files_trainer(tmp_path, None, 0)
     resumed.fit(2, resume_from=tmp_path / "saved" / "last.pt")
     (tmp_path / "uninterrupted").mkdir()

@@ -6,6 +6,7 @@ Source: Geurts, Ernst & Wehenkel (2006), Extremely randomized trees, Machine Lea
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from whirl.diagnosis.logistic import class_weights
 from whirl.validation import check_count
 
 _LEAF = -1  # feature of a node without children
+_ONE_FOREST = Lock()  # scikit-learn replaces the filters of warnings meanwhile, which all threads share
 
 
 class ExtraTrees:
@@ -65,7 +67,8 @@ class ExtraTrees:
             min_samples_leaf=self.min_leaf,
             random_state=self.seed,
         )
-        forest.fit(np.asarray(X, dtype=np.float32), y, class_weights(y, K))
+        with _ONE_FOREST:
+            forest.fit(np.asarray(X, dtype=np.float32), y, class_weights(y, K))
         self._store([tree.tree_ for tree in forest.estimators_], np.asarray(forest.classes_), K)
         return self
 
