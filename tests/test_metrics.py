@@ -157,17 +157,17 @@ def test_compute_rejects_empty_input(num_classes):
         tracker.compute()
 
 
-@pytest.mark.parametrize(
-    "compute",
-    [
-        compute_accuracy,
-        compute_f1_score,
-        lambda p, t: compute_confusion_matrix(p, t, 3),
-        lambda p, t: compute_per_class_metrics(p, t, 3),
-        MetricsTracker().update,
-        MetricsTracker(3).update,
-    ],
+SCORES = (
+    compute_accuracy,
+    compute_f1_score,
+    lambda p, t: compute_confusion_matrix(p, t, 3),
+    lambda p, t: compute_per_class_metrics(p, t, 3),
+    MetricsTracker().update,
+    MetricsTracker(3).update,
 )
+
+
+@pytest.mark.parametrize("compute", SCORES)
 def test_rejects_invalid_input(compute):
     with pytest.raises(ValueError, match="3 predictions, but 2 targets"):
         compute([0, 1, 2], [0, 1])
@@ -195,15 +195,7 @@ NO_CLASSES = {
 def test_rejects_targets_that_are_neither_labels_nor_shares(targets):
     logits = torch.eye(3)[:2]
     message = r"targets of shape \[2, 3\] and dtype torch\..+ have the row \[.+\], expected labels \[B\], or shares"
-    for compute in (
-        compute_accuracy,
-        compute_f1_score,
-        compute_top_k_accuracy,
-        lambda p, t: compute_confusion_matrix(p, t, 3),
-        lambda p, t: compute_per_class_metrics(p, t, 3),
-        MetricsTracker().update,
-        MetricsTracker(3).update,
-    ):
+    for compute in (*SCORES, compute_top_k_accuracy):
         with pytest.raises(ValueError, match=message):
             compute(logits, targets)
 

@@ -52,10 +52,9 @@ def prewhitened_envelope(
     """Compute how the squared envelope of a pre-whitened band swings around its mean.
 
     The band is cut out of the spectrum, whitened and transformed back to its analytic signal z, at a rate that just
-    holds the modulations asked for. With p = |z|^2, its isolated peaks limited (`limit_knocks`), the result is
-    `e = p / mean p - 1`. Choosing bins of the spectrum is an
-    ideal band-pass and change of rate in one: content outside of the band, at any sampling rate, has no effect on the
-    result. Gradients flow to the spectrum.
+    holds the modulations asked for. With p = |z|^2, its isolated peaks limited (`limit_knocks`), the result is `e = p /
+    mean p - 1`. Choosing bins of the spectrum is an ideal band-pass and change of rate in one: content outside of the
+    band, at any sampling rate, has no effect on the result. Gradients flow to the spectrum.
 
     Args:
         spectrum: complex `[..., F]`, of signals without their mean, as from `torch.fft.rfft`.

@@ -25,10 +25,15 @@ MIN_DRAWS = 4
 ENOUGH_DRAWS = 16
 """With fewer, Student's t demands so much that clear lines look like chance."""
 
-_RANGE = (1.6, 13.0)  # orders of the fundamentals; bearings beyond widen it
+LOWEST_ORDER = 1.6
+"""Lowest order of lines that are compared with those of a bearing."""
+
+RELATED_SHARE = 0.035
+"""Relative distance up to which lines may be those of a family: a little more than the width of the slip range."""
+
+_HIGHEST_FUNDAMENTAL = 13.0  # bearings beyond widen the range
 _STEP = 0.008  # relative
 _RELATED = (1 / 3, 1 / 2, 1.0, 3 / 2, 2.0, 3.0)  # fundamentals whose combs share lines with a family
-_RELATED_SHARE = 0.035  # a little more than the width of the slip range
 _RELATED_ORDERS = 0.1  # of sidebands
 _N_SIDEBANDS = 3  # on each side of a line
 _SIDEBAND_BINS = 2.0  # half-width
@@ -48,8 +53,8 @@ def chance_fundamentals(max_order: float) -> Tensor:
         >>> chance_fundamentals(40)[:3]
         tensor([1.6000, 1.6129, 1.6258], dtype=torch.float64)
     """
-    low, high = _RANGE
-    top = max(high, max_order / HARMONICS[-1]) / (1 + SLIP_RANGE[1])
+    low = LOWEST_ORDER
+    top = max(_HIGHEST_FUNDAMENTAL, max_order / HARMONICS[-1]) / (1 + SLIP_RANGE[1])
     return low * torch.exp(_STEP * torch.arange(int(math.log(top / low) / _STEP), dtype=torch.float64))
 
 
@@ -89,7 +94,7 @@ def belongs_to_no_family(
     in_band = lines * (1 + SLIP_RANGE[1]) <= max_order[:, None, None]
     clear = ((off_shaft & in_band)[:, None] | ~usable[:, :, None]).all(-1)  # [B, F, G]
     ratios = torch.tensor(_RELATED, dtype=fundamentals.dtype, device=fundamentals.device)
-    related = (fundamentals / (orders[:, :, None, None] * ratios[:, None]) - 1).abs() < _RELATED_SHARE
+    related = (fundamentals / (orders[:, :, None, None] * ratios[:, None]) - 1).abs() < RELATED_SHARE
     clear &= ~related.any(2).any(1, keepdim=True)
     own = orders[:, :, None]
     for image in (fundamentals - own, fundamentals + own):

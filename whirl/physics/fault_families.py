@@ -20,7 +20,8 @@ HIDDEN_BINS = 1.5
 SHARED_SHARE = 0.005
 """Relative distance up to which two families' lines cannot be told apart; slip differs by as much."""
 
-_OTHERS_HARMONICS = 4  # of another family that are strong enough to be mistaken
+OTHERS_HARMONICS = 4
+"""Harmonics of another family that are strong enough to be mistaken."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def _what_hides(
         return "on whole orders of the shaft"
     for other in others:
         if other.name != family.name and any(
-            abs(multiple * other.order / order - 1) <= SHARED_SHARE for multiple in range(1, _OTHERS_HARMONICS + 1)
+            abs(multiple * other.order / order - 1) <= SHARED_SHARE for multiple in range(1, OTHERS_HARMONICS + 1)
         ):
             return f"on lines of {other.name}"
     return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from whirl.physics.chance_combs import LOWEST_ORDER, RELATED_SHARE
 from whirl.physics.comb_search import (
     MAX_LEVEL_DB,
     N_SLIPS,
@@ -17,13 +18,10 @@ from whirl.physics.comb_search import (
     levels_at,
     mean_over_usable,
 )
-from whirl.physics.fault_families import HARMONICS, HIDDEN_BINS
+from whirl.physics.fault_families import HARMONICS, HIDDEN_BINS, OTHERS_HARMONICS
 
-_LOWEST_ORDER = 1.6
 _N_PLACES = 192
-_RELATED_SHARE = 0.035  # a little more than the width of the slip range
 _RELATED_BINS = 2.0
-_OTHERS_HARMONICS = 4  # of a family that are strong enough to be mistaken
 
 
 def scattered_scores(
@@ -55,7 +53,7 @@ def scattered_scores(
     """
     top = max_order / (1 + SLIP_RANGE[1]) - SEARCHED_BINS / bins_per_order
     share = (torch.arange(_N_PLACES, device=orders.device, dtype=orders.dtype) + 0.5) / _N_PLACES
-    places = _LOWEST_ORDER + (top[:, None] - _LOWEST_ORDER) * share  # [B, C]
+    places = LOWEST_ORDER + (top[:, None] - LOWEST_ORDER) * share  # [B, C]
     is_free = _is_free(places, orders, bins_per_order)
     slips = torch.linspace(*SLIP_RANGE, N_SLIPS, device=orders.device, dtype=orders.dtype)
     harmonics = torch.tensor(HARMONICS, device=orders.device, dtype=orders.dtype)
@@ -68,19 +66,23 @@ def scattered_scores(
     counted = usable.flatten(0, 1)[:, None].expand(-1, _N_PLACES, -1)
     scores = mean_over_usable(heights, counted).amax(-1).unflatten(0, orders.shape)
     counts = torch.arange(_N_PLACES, device=orders.device) < is_free.sum(-1, keepdim=True)
-    widths = (
-        orders[..., None] * harmonics * (SLIP_RANGE[1] - SLIP_RANGE[0]) + SEARCHED_BINS / bins_per_order[:, None, None]
-    )
-    free_orders = (is_free.float().mean(-1) * (top - _LOWEST_ORDER)).clamp(min=0)
-    n_draws = free_orders[:, None] * usable.sum(-1) ** 2 / (widths * usable).sum(-1)
-    return scores, counts[:, None].expand_as(scores), n_draws.nan_to_num(0.0)
+    free_orders = (is_free.float().mean(-1) * (top - LOWEST_ORDER)).clamp(min=0)
+    return scores, counts[:, None].expand_as(scores), _n_groups(free_orders, orders, usable, bins_per_order)
+
+
+def _n_groups(free_orders: Tensor, orders: Tensor, usable: Tensor, bins_per_order: Tensor) -> Tensor:
+    """Return how many independent groups, `[B, F]`, fit into the free part `[B]` of the spectrum (Satterthwaite)."""
+    harmonics = torch.tensor(HARMONICS, device=orders.device, dtype=orders.dtype)
+    widths = orders[..., None] * harmonics * (SLIP_RANGE[1] - SLIP_RANGE[0])
+    widths = widths + SEARCHED_BINS / bins_per_order[:, None, None]
+    return (free_orders[:, None] * usable.sum(-1) ** 2 / (widths * usable).sum(-1)).nan_to_num(0.0)
 
 
 def _is_free(places: Tensor, orders: Tensor, bins_per_order: Tensor) -> Tensor:
     """Return which places `[B, C]` are on neither a harmonic of the shaft nor a line of a family."""
     off_shaft = (places - places.round()).abs() * bins_per_order[:, None] > HIDDEN_BINS
-    lines = (orders[..., None] * torch.arange(1, _OTHERS_HARMONICS + 1, device=orders.device)).flatten(1)
-    reach = _RELATED_SHARE * lines + _RELATED_BINS / bins_per_order[:, None]
+    lines = (orders[..., None] * torch.arange(1, OTHERS_HARMONICS + 1, device=orders.device)).flatten(1)
+    reach = RELATED_SHARE * lines + _RELATED_BINS / bins_per_order[:, None]
     return off_shaft & ((places[:, :, None] - lines[:, None]).abs() > reach[:, None]).all(-1)
 
 
