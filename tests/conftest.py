@@ -2,9 +2,11 @@
 
 import logging
 import os
+import random
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -36,6 +38,23 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip("WHIRL_REAL_DATA is not a folder of real recordings (their license does not allow shipping them)")
     return REAL_DATA
+
+
+def seed_generators() -> None:
+    """Seed the global generators: a test draws the same numbers alone, in any order and in the whole suite."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  (scikit-learn draws from it)
+    torch.manual_seed(0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    seed_generators()  # before fixtures of any scope
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item):
+    seed_generators()  # whatever the fixtures drew
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "whirl"
 # From the ground up. Sub-packages of one row do not import each other.
 LAYERS = [
-    {"_csv", "_display", "_distribution", "_locks", "_parallel", "_plotting", "validation"},
+    {"_csv", "_display", "_distribution", "_locks", "_parallel", "_plotting", "_precision", "validation"},
     {"registry", "metrics"},
     {"physics"},
     {"dsp"},

@@ -202,7 +202,8 @@ def torchattacks_fgsm():
     model = nn.Sequential(nn.Flatten(), nn.Linear(C * T, 4)).double()
     signal = X.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(model(signal), Y), signal)
-    return adversarial_augmentation(model, X, Y, 0.1), X + 0.1 * gradient.sign()
+    gradient /= gradient.abs().max()  # the sign of one that is nearly zero is that of its rounding
+    return (adversarial_augmentation(model, X, Y, 0.1) - X) * gradient, 0.1 * gradient.abs()
 
 
 @exact

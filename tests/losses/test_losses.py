@@ -58,7 +58,7 @@ def test_imports_only_torch_and_numpy():
 import sys
 import whirl.losses.losses
 ours = {name for name in sys.modules if name.startswith("whirl.")}
-allowed = "_display _distribution validation losses losses.checks losses.class_weights losses.losses".split()
+allowed = "_display _distribution _precision validation losses losses.checks losses.class_weights losses.losses".split()
 print(ours - {f"whirl.{name}" for name in allowed})
 print({"scipy", "sklearn", "pandas"} & set(sys.modules))
 """

@@ -8,7 +8,16 @@ from torch.nn import functional as F
 from whirl.engine.batch import Batch
 from whirl.engine.wrappers import takes_metadata
 from whirl.evaluation.export import export_onnx, export_program
-from whirl.models.heads import HEADS, CompoundFaults, OrdinalLevels, faults_of, membership, single_faults, with_head
+from whirl.models.heads import (
+    HEADS,
+    CompoundFaults,
+    OrdinalLevels,
+    ScaledOutput,
+    faults_of,
+    membership,
+    single_faults,
+    with_head,
+)
 from whirl.models.registry import create_model
 
 CLASSES = ["healthy", "ball", "inner_race", "inner_race+ball"]
@@ -81,6 +90,20 @@ def test_levels_follow_the_formula(n_levels):
     at_most = torch.sigmoid(thresholds - model.network(signals))
     at_most = torch.cat([torch.zeros(7, 1), at_most, torch.ones(7, 1)], dim=1)
     assert torch.allclose(model(signals).exp().double(), at_most.diff(dim=1), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda network: OrdinalLevels(network, 3),
+        ScaledOutput,
+        lambda network: CompoundFaults(network, ["healthy", "ball"]),
+    ],
+)
+def test_networks_in_float64_are_not_rounded_to_float32(wrap):
+    model = wrap(nn.Sequential(nn.Flatten(), nn.Linear(8, 1))).double()
+    signals = torch.randn(4, 1, 8, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(model, signals)
 
 
 def test_levels_are_learned_in_their_order():

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from whirl._precision import at_least_float32
 from whirl.augment.signal_inputs import Labels, as_label_batch, as_signal_batch, check_signal
 from whirl.augment.span_operations import replace_spans, roll_rows
 from whirl.dsp.masks import draw_spans
@@ -70,11 +71,12 @@ def _input_gradient(
         labels = labels.clone()  # autograd cannot save tensors that were created in inference mode
         leaf = signal.detach().clone().requires_grad_()
         loss = criterion(model(leaf.clone()), labels)  # cloned, since the first layer may operate in place
-        return torch.autograd.grad(loss.float().sum() * scale, leaf)[0]
+        return torch.autograd.grad(at_least_float32(loss).sum() * scale, leaf)[0]
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(logits.float(), labels.float() if labels.is_floating_point() else labels.long())
+    logits = at_least_float32(logits)
+    return F.cross_entropy(logits, labels.to(logits.dtype) if labels.is_floating_point() else labels.long())
 
 
 def time_masking(

@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from whirl._precision import at_least_float32
 from whirl.dsp.interpolation import interpolate, raised_cosine
 from whirl.validation import check_batch, check_floating, check_name, check_number
 
@@ -73,7 +74,7 @@ def speed_jitter(
     factor = 1 + max_change * change
     # the unused (or missing) time is split randomly between the two ends of the window
     start = (signals.shape[-1] - 1) * (1 - factor) * (1 - offset) / 2
-    stretched = interpolate(_at_least_float32(signals), start, factor, signals.shape[-1]).to(signals.dtype)
+    stretched = interpolate(at_least_float32(signals), start, factor, signals.shape[-1]).to(signals.dtype)
     return stretched, None if rpm is None else rpm * factor
 
 
@@ -135,7 +136,7 @@ def band_stop(
         raise ValueError(f"center_range_hz is {center_range_hz}, expected low <= high in [0, {nyquist_hz:g}] Hz")
     center = _uniform(low_hz / nyquist_hz, high_hz / nyquist_hz, (len(signals),), signals, generator)
     width = _uniform(0, max_width_hz / nyquist_hz, (len(signals),), signals, generator)
-    return _remove_band(_at_least_float32(signals), center, width).to(signals.dtype)
+    return _remove_band(at_least_float32(signals), center, width).to(signals.dtype)
 
 
 def random_phase_surrogate(signals: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
@@ -177,7 +178,7 @@ def random_phase_surrogate(signals: Tensor, *, generator: torch.Generator | None
     check_batch(signals)
     n_bins = signals.shape[-1] // 2 + 1
     angles = _uniform(0, 2 * math.pi, (len(signals), 1, n_bins), signals, generator)
-    return _rotate_phases(_at_least_float32(signals), angles).to(signals.dtype)
+    return _rotate_phases(at_least_float32(signals), angles).to(signals.dtype)
 
 
 def sensor_gain_and_offset(
@@ -217,7 +218,7 @@ def sensor_gain_and_offset(
     gain_db = check_number("gain_db", gain_db, 0)
     offset = check_number("offset", offset, 0)
     relative_gain, relative_offset = _uniform(-1, 1, (2, *signals.shape[:2], 1), signals, generator)
-    values = _at_least_float32(signals)
+    values = at_least_float32(signals)
     bias = offset * relative_offset * _rms(_centered(values))
     return (values * _amplitude(gain_db * relative_gain) + bias).to(signals.dtype)
 
@@ -272,7 +273,7 @@ def additive_machine_noise(
     if noise is None:
         check_name("color", color, ("white", "pink"))
     drawn_snr_db = _uniform(low_db, high_db, (len(signals), 1, 1), signals, generator)
-    values = _at_least_float32(signals)
+    values = at_least_float32(signals)
     if noise is not None:
         added = _draw_sections(noise, signals, generator).to(values.dtype)
     elif color == "white":
@@ -309,10 +310,6 @@ def polarity_flip(signals: Tensor, probability: float = 0.5, *, generator: torch
     probability = check_number("probability", probability, 0, 1)
     flipped = _uniform(0, 1, (len(signals), 1, 1), signals, generator) < probability
     return signals * (1 - 2 * flipped.to(signals.dtype))
-
-
-def _at_least_float32(signals: Tensor) -> Tensor:
-    return signals if signals.dtype == torch.float64 else signals.float()
 
 
 def _uniform(

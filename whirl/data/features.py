@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from whirl._precision import at_least_float32
 from whirl.data.windows import Windows
 from whirl.dsp.envelope import amplitude_spectrum, envelope_spectrum, squared_envelope
 from whirl.physics.evidence import DEMODULATION_BANDS, OrderEvidence
@@ -166,7 +167,7 @@ def signal_features(
     if signals.shape[-1] < MIN_SAMPLES:
         raise ValueError(f"windows have {signals.shape[-1]} samples, expected at least {MIN_SAMPLES}")
     check_number("sampling_rate_hz", sampling_rate_hz, 0, open_ends=True)
-    work = signals if signals.dtype == torch.float64 else signals.float()
+    work = at_least_float32(signals)
     blocks = [
         time_features(work),
         spectral_features(work, sampling_rate_hz),

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from whirl._precision import at_least_float32
 from whirl.dsp.interpolation import interpolate
 from whirl.validation import check_batch, check_count, check_number
 
@@ -54,7 +55,7 @@ def to_orders(
     check_number("sampling_rate_hz", sampling_rate_hz, 0, open_ends=True)
     check_number("samples_per_revolution", samples_per_revolution, 0, open_ends=True)
     check_count("n_samples_out", n_samples_out)
-    work = signals if signals.dtype == torch.float64 else signals.float()
+    work = at_least_float32(signals)
     rpm = rpm.to(work)
     slowest, unchanged = 60 * sampling_rate_hz / signals.shape[-1], 60 * sampling_rate_hz / samples_per_revolution
     known = (rpm >= slowest) & rpm.isfinite()

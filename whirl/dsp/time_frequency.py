@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from whirl._precision import at_least_float32
 from whirl.dsp.envelope import check_range, squared_envelope
 from whirl.dsp.shaft_angle import order_frames
 from whirl.dsp.short_time_fourier import WindowName, amplitude_window, stft
@@ -163,7 +164,7 @@ class TimeFrequency(nn.Module):
         """
         check_batch(signals)
         with torch.autocast(signals.device.type, enabled=False):
-            work = signals if signals.dtype == torch.float64 else signals.float()
+            work = at_least_float32(signals)
             maps = self._scale(self._power(work, metadata))
             return (_standardize(maps) if self.standardize else maps).to(signals.dtype)
 

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
+from whirl._precision import at_least_float32
 from whirl.engine.batch import n_batches_of
 
 T = TypeVar("T")
@@ -234,7 +235,7 @@ class _SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         if not (self.training and world_size() > 1):
             return super().forward(input)
         axes = [0, *range(2, input.ndim)]
-        wide = input if input.dtype == torch.float64 else input.float()
+        wide = at_least_float32(input)
         count = torch.full((1,), input.numel() / input.shape[1], dtype=wide.dtype, device=wide.device)
         mean = wide.mean(axes)
         squares = (wide - _per_channel(mean, wide)).square().sum(axes)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from whirl._precision import at_least_float32
 from whirl.engine.distributed import gather, world_size
 from whirl.engine.objective import Objective, without_unlabeled
 from whirl.metrics import MetricsTracker, compute_top_k_accuracy
@@ -106,7 +107,7 @@ class EpochMetrics:
                 )
 
     def _predictions(self, outputs: Tensor, targets: Tensor) -> Predictions:
-        scores, task = outputs.to(torch.promote_types(outputs.dtype, torch.float32)), str(self.objective.task)
+        scores, task = at_least_float32(outputs), str(self.objective.task)
         if task == "multiclass":
             labels = targets.argmax(1) if targets.is_floating_point() else targets
             counted = self.objective.counted(labels)

@@ -120,7 +120,7 @@ class Objective:
             return targets
         if targets.shape != outputs.shape and targets.numel() == outputs.numel():
             targets = targets.reshape(outputs.shape)
-        return targets if targets.is_floating_point() else targets.to(_at_least_float32(outputs.dtype))
+        return targets if targets.is_floating_point() else targets.to(torch.promote_types(outputs.dtype, torch.float32))
 
     def _check_classes(self, outputs: Tensor, targets: Tensor) -> None:
         """Validate the first batch: a wrong label has no class, and the largest of several labels is not the class."""
@@ -297,7 +297,3 @@ def _guess_task(kind: Any, outputs: Tensor, targets: Tensor) -> str | None:
         return "multiclass" if targets.shape == outputs.shape[:1] + outputs.shape[2:] else None
     fits = targets.ndim == 2 and targets.shape[1] <= outputs.shape[1]
     return "multiclass" if fits and rows_are_shares(targets).all() else None
-
-
-def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32) if dtype.is_floating_point else torch.float32

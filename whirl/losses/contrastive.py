@@ -25,6 +25,7 @@ from torch import distributed as dist
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from whirl._precision import at_least_float32
 from whirl.losses.checks import Reduction, check_reduction, check_temperature
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -77,7 +78,7 @@ def supervised_contrastive_loss(
     check_reduction(reduction)
     _check(features, labels)
     rows = features.flatten(0, -2)
-    embeddings = _unit_rows(rows if features.dtype == torch.float64 else rows.float())
+    embeddings = _unit_rows(at_least_float32(rows))
     labels = labels.repeat_interleave(len(rows) // len(labels))
     first, n_ranks = 0, _n_ranks()
     if n_ranks > 1:

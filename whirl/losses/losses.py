@@ -32,6 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from whirl._display import format_attributes
+from whirl._precision import at_least_float32
 from whirl.losses.checks import (
     Reduction,
     check_gamma,
@@ -407,8 +408,7 @@ def validated(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
             f"logits have shape {list(logits.shape)} and targets have shape {list(targets.shape)} ({targets.dtype}), "
             "expected logits [B, K] with integer labels [B] or floating-point probabilities [B, K]"
         )
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
+    logits = at_least_float32(logits)
     return logits, _cast(targets, logits.dtype if soft else torch.int64)
 
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from whirl._display import format_attributes
+from whirl._precision import at_least_float32
 from whirl.losses.checks import (
     Reduction,
     check_gamma,
@@ -84,7 +85,7 @@ def _validated(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]
         raise ValueError(
             f"logits have shape {list(logits.shape)} and targets have shape {list(targets.shape)}, expected [B, K]"
         )
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+    logits = at_least_float32(logits)
     known = ~targets.isnan()
     return logits, targets.to(logits.dtype).masked_fill(~known, 0), known
 

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from whirl._precision import at_least_float32
+
 Metadata = Mapping[str, Any]
 """Tensors, arrays or lists `[B]` by name, or numbers that hold for the entire batch; machines may be named."""
 
@@ -39,7 +41,7 @@ def full_precision(predictions: Tensor) -> Tensor:
     """
     if not predictions.is_floating_point():
         raise ValueError(f"predictions have dtype {predictions.dtype}, expected floating-point logits")
-    return predictions if predictions.dtype == torch.float64 else predictions.float()
+    return at_least_float32(predictions)
 
 
 def class_logits(predictions: Tensor, n_classes: int) -> Tensor:

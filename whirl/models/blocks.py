@@ -13,6 +13,7 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
+from whirl._precision import at_least_float32
 from whirl.validation import check_count, check_number
 
 
@@ -182,7 +183,7 @@ class StatisticsPooling(nn.Module):
     """
 
     def forward(self, features: Tensor) -> Tensor:
-        features = features.flatten(2).to(torch.promote_types(features.dtype, torch.float32))
+        features = at_least_float32(features.flatten(2))
         mean = features.mean(-1, keepdim=True)
         deviation = ((features - mean).square().mean(-1, keepdim=True) + 1e-5).sqrt()
         return torch.cat([mean, deviation], dim=1).squeeze(-1)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from whirl._precision import at_least_float32
+
 SEPARATOR = "+"
 """Separates the faults in the label of a compound fault."""
 
@@ -95,7 +97,7 @@ class CompoundFaults(nn.Module):
 
     def forward(self, signals: Tensor, **keywords: Any) -> Tensor:
         """Return the logits of the labels `[B, K]`; a network that takes metadata gets them."""
-        logits = self.network(signals, **keywords).float()
+        logits = at_least_float32(self.network(signals, **keywords))
         return (logits.unsqueeze(1) * self.members).sum(2)  # a matrix product would be rounded by autocast
 
 
@@ -124,9 +126,9 @@ class OrdinalLevels(nn.Module):
 
     def forward(self, signals: Tensor, **keywords: Any) -> Tensor:
         """Return the log probabilities of the levels `[B, K]`; a network that takes metadata gets them."""
-        output = self.network(signals, **keywords).float()
-        gaps = F.softplus(self.gaps.float()) + _MIN_GAP
-        thresholds = torch.cat([self.first.float().reshape(1), self.first.float() + gaps.cumsum(0)])
+        output = at_least_float32(self.network(signals, **keywords))
+        first, gaps = at_least_float32(self.first), F.softplus(at_least_float32(self.gaps)) + _MIN_GAP
+        thresholds = torch.cat([first.reshape(1), first + gaps.cumsum(0)])
         # P(a < level <= b) = sigmoid(b - x) sigmoid(x - a) (1 - exp(a - b))
         at_most, above = F.logsigmoid(thresholds - output), F.logsigmoid(output - thresholds)
         return F.pad(at_most, (0, 1)) + F.pad(above, (1, 0)) + F.pad(torch.log(-torch.expm1(-gaps)), (1, 1))
@@ -196,7 +198,7 @@ class ScaledOutput(nn.Module):
 
     def forward(self, signals: Tensor, **keywords: Any) -> Tensor:
         """Return the numbers `[B, 1]` in the unit of the targets; a network that takes metadata gets them."""
-        return self.shift + self.scale * self.network(signals, **keywords).float()
+        return self.shift + self.scale * at_least_float32(self.network(signals, **keywords))
 
 
 Create = Callable[[int], nn.Module]

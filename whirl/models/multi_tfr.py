@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from whirl._precision import at_least_float32
 from whirl.dsp.time_frequency import TimeFrequency
 from whirl.models.registry import create_model, register_model
 from whirl.models.time_frequency import TimeFrequencyNetwork
@@ -84,8 +85,7 @@ class MultiTFR(nn.Module):
         if representation is not None:
             check_name("representation", representation, list(self.members))
             return self.members[representation](signals, metadata)
-        logits = torch.stack([member(signals, metadata) for member in self.members.values()])
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = at_least_float32(torch.stack([member(signals, metadata) for member in self.members.values()]))
         return logits.log_softmax(-1).logsumexp(0) - math.log(len(logits))
 
 

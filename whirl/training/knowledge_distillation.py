@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from whirl._display import format_attributes
+from whirl._precision import at_least_float32
 from whirl.callbacks.best_weights import BestWeights
 from whirl.engine.batch import Batch, call_model
 from whirl.engine.callbacks import Callback
@@ -24,7 +25,7 @@ from whirl.engine.objective import SAMPLE_WEIGHT, Objective
 from whirl.losses.checks import check_non_negative, check_temperature
 from whirl.losses.losses import smoothed_cross_entropy
 from whirl.training.per_call import PerCallTrainer
-from whirl.training.teacher import FeatureHints, TeacherLogits, at_least_float32, fingerprint, frozen, unshuffled
+from whirl.training.teacher import FeatureHints, TeacherLogits, fingerprint, frozen, unshuffled
 from whirl.training.teacher_student import compare_teacher_student as compare_teacher_student
 from whirl.training.trainer import History
 
@@ -315,7 +316,7 @@ class DistillationTrainer(PerCallTrainer):
     def _cache_teacher_logits(self) -> None:
         def run_teacher(batch: Batch) -> Tensor:
             with self.precision.context():
-                return self._teacher_forward(batch).float()
+                return at_least_float32(self._teacher_forward(batch))
 
         self._cached = TeacherLogits(map(self.prepare_batch, unshuffled(self.train_loader)), run_teacher)
         self._cached_loader = self.train_loader

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from whirl._precision import at_least_float32
 from whirl.data.loaders import BatchSampler
 from whirl.engine.batch import Batch
 from whirl.engine.distributed import broadcast_weights
@@ -253,11 +254,6 @@ class FeatureHints:
                     f"feature hint {student!r}: {teacher!r}: the student's features have length {own.shape[2]}, the "
                     f"teacher's {target.shape[2]}; choose modules with features of the same length"
                 )
-
-
-def at_least_float32(tensor: Tensor) -> Tensor:
-    """Return half-precision tensors as float32, others unchanged."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def _submodule(network: nn.Module, name: str, role: str) -> nn.Module:
