@@ -154,7 +154,7 @@ class Recording(Displayed):
         """The bearings with their fault orders; empty if `bearing` is None.
 
         Raises:
-            UnknownBearingError: a designation is not in the table of bearings; the message suggests the nearest one.
+            UnknownBearingError: a designation is not in the table of bearings; the message names those of its size.
 
         Example:
             >>> [round(bearing.orders.bpfo, 2) for bearing in Recording(np.zeros(8), 1, bearing="6205; 6203").bearings]

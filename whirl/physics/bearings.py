@@ -28,10 +28,12 @@ _SYNONYMS = {
     "contact_angle_deg": "contact_angle",
 }
 _MAKERS = (
-    *("ASAHI", "FAFNIR", "FAG", "FBJ", "FYH", "HRB", "INA", "KBC", "KOYO", "LDK", "LYC", "MB", "NACHI", "NKE", "NMB"),
-    *("NSK", "NTN", "PEER", "REXNORD", "RHP", "SKF", "SNR", "TIMKEN", "ZKL", "ZWZ"),
+    *("ASAHI", "C&U", "EPK", "FAFNIR", "FAG", "FBJ", "FYH", "HRB", "INA", "KBC", "KOYO", "LDK", "LYC", "MB", "MRC"),
+    *("NACHI", "NKE", "NMB", "NSK", "NTN", "PEER", "PFI", "REXNORD", "RHP", "SCHAEFFLER", "SKF", "SNR", "TIMKEN"),
+    *("URB", "ZKL", "ZVL", "ZWZ"),
 )
 _KEYS = {re.sub(r"\W", "", name).upper(): name for name in BEARINGS}
+_CLEARANCE = re.compile(r"C[1-5](?!\d)")
 _PAIR = re.compile(r"\s*([A-Za-z_]+)\s*[=:]\s*([^\s,=:]+)\s*,?")
 _TOLERANCE = 0.02  # relative, for orders that makers round to two or three digits
 
@@ -87,8 +89,8 @@ def parse_bearings(text: str, rotating_race: RotatingRace = "inner") -> tuple[Be
     Each is written in one of three ways:
 
     - a designation in `BEARINGS`. Maker, seals, shields, clearance and spelling do not matter: "6205", "SKF 6205",
-      "6205-2RS" and "6205 2Z/C3" are the same bearing. The contact angle of an angular-contact bearing does: "7205C"
-      (15 degrees) is in the table, "7205B" (40 degrees) is another bearing.
+      "6205-2RS" and "6205 2Z/C3" are the same bearing. The internal design does: "7205C" (contact angle 15 degrees) is
+      in the table, "7205B" (40 degrees) is another bearing; "NU206 ECP" is in the table, "NU206" without E is not.
     - n_elements, ball_diameter, pitch_diameter, contact_angle (degrees; 0 if omitted), in this order or by name.
     - bpfo, bpfi, bsf, ftf in orders of shaft speed, in this order or by name. BSF is the rotation of the element about
       itself; a published "rolling element" frequency is often 2 BSF.
@@ -98,7 +100,7 @@ def parse_bearings(text: str, rotating_race: RotatingRace = "inner") -> tuple[Be
         rotating_race: the race that rotates with the shaft; it changes the cage order that follows from a geometry.
 
     Raises:
-        UnknownBearingError: a designation is not in the table; the message suggests the nearest one.
+        UnknownBearingError: a designation is not in the table; the message names those of its size.
         ValueError: a number is missing or out of range, or the orders do not belong to one bearing.
 
     Example:
@@ -250,18 +252,26 @@ def _orders(numbers: Mapping[str, float]) -> FaultOrders:
 
 def _find_designation(text: str) -> str | None:
     """Table entry of a designation with or without maker, seals, clearance and other suffixes."""
-    tokens = re.findall(r"[A-Z]+|\d+", text.upper())
+    tokens = _tokens(text)
+    if sum(token in _KEYS for token in tokens) > 1:
+        return None
+    for length in range(len(tokens), 0, -1):
+        stem, suffix = "".join(tokens[:length]), "".join(tokens[length : length + 1])
+        # "7205CD", "NU206ECP": the first letter of the suffix is part of the designation
+        for key, rest in ((stem + suffix[:1], suffix[1:]), (stem, suffix)):
+            if key in _KEYS:
+                return None if _is_other_design(key, rest) else _KEYS[key]
+    return None
+
+
+def _tokens(text: str) -> list[str]:
+    """Letters and digits of a designation, in turn, without makers in front and without the clearance."""
+    tokens = re.findall(r"C&U|[A-Z]+|\d+", _CLEARANCE.sub(" ", text.upper()))
     while tokens and tokens[0] in _MAKERS:
         tokens.pop(0)
-    tokens = _split_seal(tokens)
-    several = sum(token in _KEYS for token in tokens) > 1
-    if several or _has_other_internals(tokens):
-        return None
-    keys = ("".join(tokens[:length]) for length in range(len(tokens), 0, -1))
-    found = next((_KEYS[key] for key in keys if key in _KEYS), None)
-    if found is None and len(tokens) > 1 and tokens[0].isdigit():
-        return _KEYS.get(tokens[0] + tokens[1][0])  # "7205CD", "7205CTYN": C is the contact angle
-    return found
+    if tokens and re.fullmatch("UC[FHPT][A-Z]*", tokens[0]):
+        tokens[0] = "UC"  # a housing with its insert, e.g. UCP206
+    return _split_seal(tokens)
 
 
 def _split_seal(tokens: list[str]) -> list[str]:
@@ -271,13 +281,29 @@ def _split_seal(tokens: list[str]) -> list[str]:
     return tokens
 
 
-def _has_other_internals(tokens: Sequence[str]) -> bool:
-    """Whether a deep-groove bearing has the reinforced ball set (suffix E), with other numbers than the table."""
-    return len(tokens) > 1 and tokens[0].startswith("6") and tokens[1].startswith("E")
+def _is_other_design(key: str, suffix: str) -> bool:
+    """Whether a suffix stands for other rolling elements than those of the table entry.
+
+    E is a reinforced set of balls or rollers, W a cylindrical roller bearing of NSK without it; B, C and D are steeper
+    tapered roller bearings.
+    """
+    others = {"N": ("E", "W"), "3": ("E", "B", "C", "D")}.get(key[0], ("E",))
+    return not key.endswith("E") and suffix.startswith(others)
 
 
 def _unknown(text: str) -> str:
-    close = nearest_name(text.upper(), tuple(_KEYS))
-    hint = f"; did you mean {_KEYS[close]!r}?" if close else "."
+    size = _size("".join(_tokens(text)))
+    same_size = [name for key, name in _KEYS.items() if size and _size(key) == size]
+    hint = "."
+    if same_size:
+        hint = f"; the table has {' and '.join(map(repr, same_size))}. Another suffix is another internal design."
+    elif not size and (close := nearest_name(text.upper(), tuple(_KEYS))):
+        hint = f"; did you mean {_KEYS[close]!r}?"
     several = " Separate bearings by ';'." if sum(key in text for key in _KEYS) > 1 else ""
     return f"unknown bearing {text!r}{hint}{several} Expected {_EXPECTED}"
+
+
+def _size(designation: str) -> str:
+    """Type, series and bore of a designation, e.g. NU206 of NU206ECP; empty if it has none."""
+    match = re.match(r"[A-Z]*\d+", designation)
+    return match[0] if match else ""

@@ -123,7 +123,7 @@ def _read_table() -> dict[str, tuple[BearingGeometry, str]]:
     """Geometry and source of each bearing in bearings.csv."""
     with Path(__file__).with_name("bearings.csv").open(encoding="utf-8", newline="") as file:
         return {
-            row["designation"]: (
+            designation: (
                 BearingGeometry(
                     int(row["n_elements"]),
                     float(row["element_diameter_mm"]),
@@ -133,6 +133,7 @@ def _read_table() -> dict[str, tuple[BearingGeometry, str]]:
                 " ".join(filter(None, (row["maker"], f"({row['source']})"))),
             )
             for row in csv.DictReader(file)
+            for designation in row["designation"].split()
         }
 
 
@@ -142,7 +143,8 @@ BEARINGS: dict[str, BearingGeometry] = {name: geometry for name, (geometry, _) i
 """Bearings by designation, one maker's internal design each, see `BEARING_SOURCES`.
 
 Boundary dimensions are standardized, the internal design is not: another maker's bearing of the same designation can
-have a different number of balls. Where that matters, give the geometry or the orders of the bearing at hand.
+have another number of balls, and more often another number of rollers. Where that matters, give the geometry or the
+orders of the bearing at hand.
 """
 
 BEARING_SOURCES: dict[str, str] = {name: source for name, (_, source) in _TABLE.items()}
@@ -150,6 +152,15 @@ BEARING_SOURCES: dict[str, str] = {name: source for name, (_, source) in _TABLE.
 
 "derived from C0r and f0" means: the static load rating `C0r = f0 Z d^2 cos a` (ISO 76) and the factor f0, which
 depends on d cos(a)/D, are satisfied within 1 % by one integer number Z of balls of one standard diameter (steps of
-1/32 inch) midway between bore and outer diameter. Sizes that two combinations fit are left out, and so are series for
-which no source states the number of rollers (NU 2xx beyond the usual 205, 222xx, 30xxx): give their geometry or orders.
+1/32 inch) midway between bore and outer diameter. Sizes that two combinations fit are left out.
+
+Where the source states fault orders only, the geometry is the one that follows from them, with a pitch diameter of 1.
+Figures of data sets and of their papers are those of the package bearing-datasets (V. Bauler) where that has them.
+N, NU, NJ and NUP bearings differ in the flanges, not in the rollers (EPK, general catalogue 2011: equal load ratings).
+E, as in NU206E, is the reinforced roller set: NU 206 ECP, NU206-E-TVP2. UC inserts are in the table where Timken's
+orders agree with the deep-groove bearing of the same size; UC208 and UC209 differ between makers.
+
+No source that states the number of rolling elements was found for NU2xx from 207 on, NU3xx, NU10xx, 12xx, 13xx, 22xx
+and 23xx (balls) except two, 302xx from 205 on, 303xx, 322xx, 213xx, 222xx except two, 223xx, 72xxB, 73xxB except one,
+and UC3xx: give their geometry or orders.
 """
