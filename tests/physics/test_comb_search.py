@@ -103,7 +103,7 @@ def test_chance_combs_share_no_lines_with_a_family():
         used = fundamentals[kept[0, family]]
         assert len(used) > 50
         ratios = used[:, None] / orders
-        for related in (1 / 3, 1 / 2, 1, 3 / 2, 2, 3):
+        for related in (1 / 3, 1 / 2, 2 / 3, 1, 3 / 2, 2, 3):
             assert ((ratios / related - 1).abs() >= 0.035).all()
         for harmonic in (1, 2, 3):
             lines = harmonic * used

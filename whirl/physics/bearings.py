@@ -89,8 +89,8 @@ def parse_bearings(text: str, rotating_race: RotatingRace = "inner") -> tuple[Be
     Each is written in one of three ways:
 
     - a designation in `BEARINGS`. Maker, seals, shields, clearance and spelling do not matter: "6205", "SKF 6205",
-      "6205-2RS" and "6205 2Z/C3" are the same bearing. The internal design does: "7205C" (contact angle 15 degrees) is
-      in the table, "7205B" (40 degrees) is another bearing; "NU206 ECP" is in the table, "NU206" without E is not.
+      "6205-2RS" and "6205 2Z/C3" are the same bearing. The internal design does: "7205C" (contact angle 15
+      degrees) and "7205B" (40 degrees) are two bearings; "NU206 ECP" is in the table, "NU206" without E is not.
     - n_elements, ball_diameter, pitch_diameter, contact_angle (degrees; 0 if omitted), in this order or by name.
     - bpfo, bpfi, bsf, ftf in orders of shaft speed, in this order or by name. BSF is the rotation of the element about
       itself; a published "rolling element" frequency is often 2 BSF.
@@ -266,7 +266,7 @@ def _find_designation(text: str) -> str | None:
 
 def _tokens(text: str) -> list[str]:
     """Letters and digits of a designation, in turn, without makers in front and without the clearance."""
-    tokens = re.findall(r"C&U|[A-Z]+|\d+", _CLEARANCE.sub(" ", text.upper()))
+    tokens = re.findall(r"C&U|A5|[A-Z]+|\d+", _CLEARANCE.sub(" ", text.upper()))
     while tokens and tokens[0] in _MAKERS:
         tokens.pop(0)
     if tokens and re.fullmatch("UC[FHPT][A-Z]*", tokens[0]):
@@ -284,10 +284,10 @@ def _split_seal(tokens: list[str]) -> list[str]:
 def _is_other_design(key: str, suffix: str) -> bool:
     """Whether a suffix stands for other rolling elements than those of the table entry.
 
-    E is a reinforced set of balls or rollers, W a cylindrical roller bearing of NSK without it; B, C and D are steeper
-    tapered roller bearings.
+    E is a reinforced set of balls or rollers, W a cylindrical roller bearing of NSK without it; AC and A5 are contact
+    angles of 25 degrees, A alone is one of 30; B, C and D are steeper tapered roller bearings.
     """
-    others = {"N": ("E", "W"), "3": ("E", "B", "C", "D")}.get(key[0], ("E",))
+    others = {"N": ("E", "W"), "7": ("E", "C", "5"), "3": ("E", "B", "C", "D")}.get(key[0], ("E",))
     return not key.endswith("E") and suffix.startswith(others)
 
 

@@ -33,7 +33,7 @@ RELATED_SHARE = 0.035
 
 _HIGHEST_FUNDAMENTAL = 13.0  # bearings beyond widen the range
 _STEP = 0.008  # relative
-_RELATED = (1 / 3, 1 / 2, 1.0, 3 / 2, 2.0, 3.0)  # fundamentals whose combs share lines with a family
+_RELATED = sorted({own / other for own in HARMONICS for other in HARMONICS})  # combs that share a line with a family
 _RELATED_ORDERS = 0.1  # of sidebands
 _N_SIDEBANDS = 3  # on each side of a line
 _SIDEBAND_BINS = 2.0  # half-width
@@ -63,10 +63,10 @@ def belongs_to_no_family(
 ) -> Tensor:
     """Return which combs share no lines with any family of a bearing, nor with the family's own sidebands.
 
-    Left out are fundamentals within 3.5 % of 1/3, 1/2, 1, 3/2, 2 and 3 times that of any family; within 0.1 order of a
-    fundamental of the family compared with, plus or minus whole orders, or its mirror image at zero (combs that lie on
-    sidebands of the shaft); likewise plus or minus one and two sideband distances; and those with a line on a whole
-    order or beyond the spectrum.
+    Left out are fundamentals within 3.5 % of 1/3, 1/2, 2/3, 1, 3/2, 2 and 3 times that of any family; within 0.1 order
+    of a fundamental of the family compared with, plus or minus whole orders, or its mirror image at zero (combs that
+    lie on sidebands of the shaft); likewise plus or minus one and two sideband distances; and those with a line on a
+    whole order or beyond the spectrum.
 
     Args:
         fundamentals: `[G]`.

@@ -152,7 +152,9 @@ BEARING_SOURCES: dict[str, str] = {name: source for name, (_, source) in _TABLE.
 
 "derived from C0r and f0" means: the static load rating `C0r = f0 Z d^2 cos a` (ISO 76) and the factor f0, which
 depends on d cos(a)/D, are satisfied within 1 % by one integer number Z of balls of one standard diameter (steps of
-1/32 inch) midway between bore and outer diameter. Sizes that two combinations fit are left out.
+1/64 inch) midway between bore and outer diameter. Sizes that two combinations fit are left out. "Derived from C0r and
+Cr" is the same with the dynamic load rating (ISO 281) instead of f0; the pitch diameter also agrees with the load
+center of the catalogue.
 
 Where the source states fault orders only, the geometry is the one that follows from them, with a pitch diameter of 1.
 Figures of data sets and of their papers are those of the package bearing-datasets (V. Bauler) where that has them.
@@ -161,6 +163,6 @@ E, as in NU206E, is the reinforced roller set: NU 206 ECP, NU206-E-TVP2. UC inse
 orders agree with the deep-groove bearing of the same size; UC208 and UC209 differ between makers.
 
 No source that states the number of rolling elements was found for NU2xx from 207 on, NU3xx, NU10xx, 12xx, 13xx, 22xx
-and 23xx (balls) except two, 302xx from 205 on, 303xx, 322xx, 213xx, 222xx except two, 223xx, 72xxB, 73xxB except one,
-and UC3xx: give their geometry or orders.
+and 23xx (balls) except two, 302xx from 205 on, 303xx, 322xx, 213xx, 222xx except two, 223xx, 72xx and 73xx with the
+suffix BE or AC, and UC3xx: give their geometry or orders.
 """
