@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from whirl.engine.precision import BF16_CAPABILITIES
 
@@ -38,6 +39,10 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip("WHIRL_REAL_DATA is not a folder of real recordings (their license does not allow shipping them)")
     return REAL_DATA
+
+
+settings.register_profile("repeatable", derandomize=True)  # the same examples in every run
+settings.load_profile("repeatable")
 
 
 def seed_generators() -> None:

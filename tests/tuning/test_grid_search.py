@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from scipy.stats import loguniform
@@ -87,6 +87,7 @@ def test_folds_never_split_a_specimen(sizes, n_folds, seed):
     rng = np.random.default_rng(seed)
     specimens = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
     classes = rng.permutation(np.arange(len(sizes)) % 2)
+    assume(np.bincount(classes[specimens]).max() >= n_folds)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         folds = make_folds(n_folds, np.zeros((len(specimens), 1)), classes[specimens], specimens)
@@ -95,6 +96,11 @@ def test_folds_never_split_a_specimen(sizes, n_folds, seed):
     for train, test in folds:
         assert not set(specimens[train]) & set(specimens[test])
         assert len(train) + len(test) == len(specimens)
+
+
+def test_folds_need_as_many_rows_of_a_class():
+    with pytest.raises(ValueError, match="no class has more than 2 rows, expected at least 3 for 3 folds"):
+        make_folds(3, np.zeros((4, 1)), [0, 0, 1, 1], [0, 1, 2, 3])
 
 
 def test_groups_prevent_leakage_between_folds():

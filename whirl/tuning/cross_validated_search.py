@@ -285,8 +285,8 @@ def make_folds(
         seed: random seed of the shuffling.
 
     Raises:
-        ValueError: the lengths differ, there are fewer groups than folds, a splitter that ignores groups splits one of
-            them, or a group is missing.
+        ValueError: the lengths differ, there are fewer groups than folds, or fewer rows of every class, a splitter that
+            ignores groups splits one of them, or a group is missing.
 
     Example:
         >>> import numpy as np
@@ -332,7 +332,12 @@ def _check_specimens_suffice(n_folds: int, labels: np.ndarray, ids: np.ndarray, 
     n_specimens = len(np.unique(ids))
     if n_specimens < n_folds:
         raise ValueError(f"{n_specimens} specimens are too few for {n_folds} folds: each fold needs at least one")
-    for label in np.unique(labels) if classifier else ():
+    if not classifier:
+        return
+    classes, n_rows = np.unique(labels, return_counts=True)
+    if n_rows.max() < n_folds:
+        raise ValueError(f"no class has more than {n_rows.max()} rows, expected at least {n_folds} for {n_folds} folds")
+    for label in classes:
         if len(np.unique(ids[labels == label])) == 1:
             warnings.warn(
                 f"class {str(label)!r} comes from one specimen, so the fold that tests it cannot train on it",
