@@ -14,9 +14,10 @@ from whirl.data.reading import read
 from whirl.data.recording import Recording
 from whirl.diagnosis.descriptors import family_evidence
 from whirl.diagnosis.front_end import EnvelopeOrders, envelope_orders
-from whirl.diagnosis.results import BearingDiagnosis, FamilyEvidence, RecordingDiagnosis
+from whirl.diagnosis.results import FAULTS, BearingDiagnosis, FamilyEvidence, RecordingDiagnosis
 from whirl.diagnosis.rule import FEW_TURNS, Thresholds, apply_rule
 from whirl.diagnosis.signal_quality import why_unusable
+from whirl.diagnosis.speed_check import other_speed
 from whirl.dsp.turn_segments import SEGMENT_TURNS
 from whirl.physics.bearings import (
     ORDER_FIELDS,
@@ -106,11 +107,13 @@ class SpectralDiagnoser:
         evidence = iter(
             family_evidence([(each.spectra, _families(each.bearing)) for each in pending]),
         )
-        return [
-            RecordingDiagnosis(
-                tuple(self._finish(each, next(evidence)) if isinstance(each, _Pending) else each for each in results)
-            )
+        found = (
+            [self._finish(each, next(evidence)) if isinstance(each, _Pending) else each for each in results]
             for results in prepared
+        )
+        return [
+            RecordingDiagnosis(tuple(_with_other_speed(recording, results)))
+            for recording, results in zip(recordings, found, strict=True)
         ]
 
     def _prepare(
@@ -233,6 +236,19 @@ def _why_no_physics(recording: Recording) -> str | None:
             f"and better {FEW_TURNS} or more"
         )
     return None
+
+
+def _with_other_speed(recording: Recording, results: list[BearingDiagnosis]) -> list[BearingDiagnosis]:
+    """Add to results without a line that the given speed may be another than the real one."""
+    verdicts = {result.verdict for result in results}
+    if "no_line_found" not in verdicts or not verdicts.isdisjoint(FAULTS):
+        return results
+    remark = other_speed(recording)
+    if remark is None:
+        return results
+    return [
+        replace(each, reasons=(*each.reasons, remark)) if each.verdict == "no_line_found" else each for each in results
+    ]
 
 
 def _remarks(recording: Recording) -> tuple[str, ...]:
