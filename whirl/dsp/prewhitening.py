@@ -15,15 +15,16 @@ from whirl.dsp.envelope import check_range
 from whirl.physics.knocks import limit_knocks
 from whirl.validation import check_number
 
-_SMALLEST = 1e-12  # of a spectrum's largest magnitude: bins below stay small instead of becoming noise
+_SMALLEST = 1e-12  # of a spectrum's largest part: bins below stay small instead of becoming noise
 
 
 def prewhiten(spectrum: Tensor, floor: Tensor | float = 0.0) -> Tensor:
     """Set the magnitude of every bin of a spectrum to one and keep its phase.
 
-    `X / max(|X|, floor, 1e-12 max|X|)`. This removes resonances and strong lines alike. Setting the real cepstrum to
-    zero except at zero quefrency is the same operation, hence the name. Exactly periodic components, such as a gear's,
-    sink into the noise; a bearing's impacts stay, because their spacing is never exact. Gradients flow to the spectrum.
+    `X / max(|X|, floor, 1e-12 m)`, where m is the largest real or imaginary part. This removes resonances and strong
+    lines alike. Setting the real cepstrum to zero except at zero quefrency is the same operation, hence the name.
+    Exactly periodic components, such as a gear's, sink into the noise; a bearing's impacts stay, because their spacing
+    is never exact. Gradients flow to the spectrum.
 
     Args:
         spectrum: complex `[..., F]`.
@@ -36,10 +37,15 @@ def prewhiten(spectrum: Tensor, floor: Tensor | float = 0.0) -> Tensor:
         >>> prewhiten(torch.tensor([3 + 4j, -2 + 0j, 0j]))
         tensor([ 0.6000+0.8000j, -1.0000+0.0000j,  0.0000+0.0000j])
     """
-    magnitude = spectrum.abs()
-    smallest = magnitude.amax(-1, keepdim=True) * _SMALLEST
-    smallest = smallest.clamp(min=torch.finfo(magnitude.dtype).tiny).maximum(torch.as_tensor(floor).to(smallest))
-    return spectrum / magnitude.clamp(min=smallest)
+    parts = torch.view_as_real(spectrum.resolve_conj())
+    components = parts.detach().flatten(-2)
+    largest = torch.maximum(components.amax(-1, keepdim=True), -components.amin(-1, keepdim=True))
+    largest = largest.clamp(min=torch.finfo(parts.dtype).tiny)
+    parts = parts / largest[..., None]  # whose squares neither overflow nor vanish
+    squares = parts.square()
+    power = squares[..., 0] + squares[..., 1]  # with `rsqrt` a third of the time of `abs` and a complex division
+    smallest = (torch.as_tensor(floor).to(largest) / largest).square().clamp(min=_SMALLEST**2)
+    return torch.view_as_complex(parts * power.maximum(smallest).rsqrt()[..., None])
 
 
 def prewhitened_envelope(
