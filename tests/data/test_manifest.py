@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from whirl.data.dataset import load_dataset, save_dataset
-from whirl.data.manifest import read_listed, read_manifest
+from whirl.data.manifest import read_listed, read_manifest, rows_by_file
 from whirl.data.recording import Recording
 from whirl.physics.rolling_bearing import BearingGeometry
 
@@ -46,6 +46,38 @@ def test_bearing_columns(columns: str, cells: str, bearing: str | None, tmp_path
     recording = read_row(tmp_path, columns, cells)
     assert recording.bearing == bearing
     assert recording.metadata == {}
+
+
+@pytest.mark.parametrize(
+    ("columns", "cells", "rpm", "sampling_rate_hz"),
+    [
+        ("rpm", '"1,797"', 1797.0, 1000.0),
+        ("rpm", '"1797,5"', 1797.5, 1000.0),
+        ("rpm", "29.95 Hz", 1797.0, 1000.0),
+        ("rpm", "3121.936474180501", 3121.936474180501, 1000.0),
+        ("rpm,sampling_rate", '1500,"25,600"', 1500.0, 25600.0),
+        ("rpm,sampling_rate", "1500,51.2 kS/s", 1500.0, 51200.0),
+    ],
+)
+def test_speeds_and_sampling_rates_are_read_as_people_write_them(
+    columns: str, cells: str, rpm: float, sampling_rate_hz: float, tmp_path: Path
+) -> None:
+    recording = read_row(tmp_path, columns, cells)
+    assert (recording.rpm, recording.sampling_rate_hz) == (rpm, sampling_rate_hz)
+
+
+@pytest.mark.parametrize(
+    ("columns", "cells", "message"),
+    [
+        ("rpm", "25 bar", "line 2: rpm is '25 bar': unknown unit 'bar', expected a unit of rpm"),
+        ("sampling_rate", '"100,000"', "line 2: sampling_rate is '100,000': .* can be read as 100 Hz or 100000 Hz"),
+    ],
+)
+def test_ambiguous_speeds_and_sampling_rates_name_the_line(
+    columns: str, cells: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_row(tmp_path, columns, cells)
 
 
 def test_numbers_have_priority_over_the_designation(tmp_path: Path) -> None:
@@ -105,3 +137,9 @@ def test_entries_and_single_files_have_their_bearing(tmp_path: Path) -> None:
     assert (entry.bearing, entry.rotating_race) == ("6205", "outer")
     (recording,) = read_listed([tmp_path / "a.npz"])
     assert (recording.bearing, recording.rotating_race) == ("6205", "outer")
+
+
+def test_files_are_listed_in_the_order_of_the_manifest(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_text("file,label\nb.npz,x\na.npz,x\nb.npz,y\n", encoding="utf-8")
+    rows = rows_by_file(tmp_path)
+    assert [(str(file), row["label"]) for file, row in rows.items()] == [("b.npz", "x"), ("a.npz", "x")]

@@ -18,7 +18,7 @@ from typing import Any
 from whirl.data.reading import read, read_content, readable_suffixes, suffix_of, to_recordings
 from whirl.data.recording import PHYSICAL_RANGES, Recording
 from whirl.data.table import read_table
-from whirl.data.units import normalize_unit
+from whirl.data.units import normalize_unit, parse_quantity
 from whirl.physics.bearings import GEOMETRY_FIELDS, ORDER_FIELDS, format_fields, normalize_bearing
 from whirl.physics.rolling_bearing import ROTATING_RACES, RotatingRace
 from whirl.validation import check_name
@@ -49,6 +49,7 @@ _COLUMNS = {
 _METADATA_PREFIX = "metadata."
 
 _LOAD = re.compile(r"([-+]?\d+(?:[.,]\d+)?(?:[eE][-+]?\d+)?)\s*(.*)")
+_QUANTITIES = {"rpm": "rpm", "sampling_rate": "Hz"}  # unit of the columns whose cells may state one
 
 _SHOWN = 3  # problems listed in a message
 _MAX_SHOWN = 300  # characters of each
@@ -297,7 +298,7 @@ def _with_units(recording: Recording, unit: str) -> Recording:
 
 
 def rows_by_file(folder: Path) -> dict[PurePosixPath, dict[str, str]]:
-    """Return the rows of the manifest in a folder by file; of several rows for one file, the first.
+    """Return the rows of the manifest in a folder by file, in its order; of several rows for one file, the first.
 
     Nothing is checked but that the manifest is a table; without a manifest there are no rows.
 
@@ -309,7 +310,11 @@ def rows_by_file(folder: Path) -> dict[PurePosixPath, dict[str, str]]:
         return {}
     header, rows = read_table(folder / MANIFEST)
     column = _known_columns(header).get("file")
-    return {} if column is None else {_relative(row[column].strip()): row for _, row in reversed(rows)}
+    if column is None:
+        return {}
+    files = [_relative(row[column].strip()) for _, row in rows]
+    first = {file: row for file, (_, row) in zip(reversed(files), reversed(rows), strict=True)}
+    return {file: first[file] for file in files}
 
 
 def _plain(name: str) -> str:
@@ -387,10 +392,7 @@ def _number(cells: Mapping[str, str], key: str, *, can_be_zero: bool = False) ->
     text = cells.get(key, "")
     if not text or text.lower() == "nan":
         return None
-    try:
-        number = float(text.replace(",", "."))
-    except ValueError:
-        number = -1.0
+    number = _value(key, text)
     if not 0 <= number < float("inf") or (number == 0 and not can_be_zero):
         raise ValueError(
             f"{key} is {_shown(text)}, expected a number {'>= 0' if can_be_zero else '> 0'} or an empty cell"
@@ -399,6 +401,29 @@ def _number(cells: Mapping[str, str], key: str, *, can_be_zero: bool = False) ->
     if not lowest <= number <= highest:
         raise ValueError(f"{key} is {_shown(text)}, expected {lowest:g} to {highest:g} or an empty cell")
     return number
+
+
+def _value(key: str, text: str) -> float:
+    """The number in a cell; NaN if it has none."""
+    if key in _QUANTITIES:
+        return _quantity(key, text)
+    try:
+        return float(text.replace(",", "."))
+    except ValueError:
+        return math.nan
+
+
+def _quantity(key: str, text: str) -> float:
+    """A speed or sampling rate, which may have a unit or separated thousands; NaN if it is not a number."""
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        number = parse_quantity(text, "", _QUANTITIES[key])
+    except ValueError as error:
+        raise ValueError(f"{key} is {_shown(text)}: {error}") from None
+    return math.nan if number is None else number
 
 
 def _load(text: str) -> tuple[float | None, str]:
