@@ -26,6 +26,15 @@ def test_the_most_significant_family_wins():
     assert reasons[2].startswith("also inner race: lines at 5.42, 10.83, 16.25 X")
 
 
+def test_a_family_that_stands_out_by_lines_of_the_fault_alone_is_not_named():
+    """With a slip of 1 %, three times BPFO of a 6205 is twice its BPFI."""
+    inner = replace(INNER, significance_db=25.0, harmonics_db=(24.0, 26.0, 25.0))
+    shared = replace(OUTER, slip=0.0101, significance_db=11.0, harmonics_db=(4.0, 3.0, 26.0))
+    verdict, reasons = decide(inner, shared)
+    assert verdict == "inner_race"
+    assert not [reason for reason in reasons if "outer race" in reason]
+
+
 @pytest.mark.parametrize(
     ("change", "missing"),
     [

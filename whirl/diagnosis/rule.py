@@ -8,6 +8,7 @@ from typing import cast
 
 from whirl.diagnosis.descriptors import RACES_AND_BALLS
 from whirl.diagnosis.results import FamilyEvidence, Verdict
+from whirl.physics.fault_families import OTHERS_HARMONICS
 
 FEW_TURNS = 20
 """Below so many turns, a line is less than 3 bins from the nearest harmonic of the shaft."""
@@ -52,7 +53,8 @@ def apply_rule(families: Mapping[str, FamilyEvidence], thresholds: Thresholds) -
 
     Where several families were found in the very same lines, because their orders differ less than slip does, sidebands
     decide: a family that has its own is named before one that needs none, and that before one whose sidebands are
-    missing; of equal ones the one that needs less slip. The others are in the reasons.
+    missing; of equal ones the one that needs less slip. The others are in the reasons, except those that stand out only
+    by lines of the family that decides.
 
     Races and elements decide. The cage does not: its line, one of the lowest in the spectrum, also shows when a rolling
     element is damaged, and in neighboring bearings of the machine.
@@ -82,7 +84,7 @@ def apply_rule(families: Mapping[str, FamilyEvidence], thresholds: Thresholds) -
         if family in same
         else f"also {_describe(family)}"
         for family in passing
-        if family is not found
+        if family is not found and (family in same or _own_level_db(family, found) > thresholds.significance_db)
     )
     return cast("Verdict", found.part), (_describe(found), _by_chance(found), *others, *hidden)
 
@@ -98,6 +100,18 @@ def _same_lines(family: FamilyEvidence, other: FamilyEvidence) -> bool:
     """Return whether two families were found at the same place."""
     places = [each.order * (1 + (each.slip or 0)) for each in (family, other)]
     return abs(places[0] / places[1] - 1) < _SAME_PLACE
+
+
+def _own_level_db(family: FamilyEvidence, found: FamilyEvidence) -> float:
+    """Return the mean level of the lines of a family that are not lines of the one found; 0 if all are."""
+    order = found.order * (1 + (found.slip or 0))
+    levels = [level for level in family.harmonics_db if level is not None]
+    own = [
+        level
+        for line, level in zip(family.lines, levels, strict=True)
+        if all(abs(multiple * order / line - 1) >= _SAME_PLACE for multiple in range(1, OTHERS_HARMONICS + 1))
+    ]
+    return sum(own) / len(own) if own else 0.0
 
 
 def _describe(family: FamilyEvidence) -> str:
