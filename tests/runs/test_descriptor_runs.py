@@ -253,10 +253,13 @@ def test_compares_models_of_descriptors_without_latency(run):
     assert "latency of a window  -" in str(found)
 
 
-def test_finished_run_can_be_resumed(run, data):
+def test_finished_run_can_be_resumed(run, data, caplog):
     before = run.folder.metrics_file.read_text()
-    train(out=run.folder.path, resume=True)
+    with caplog.at_level("INFO"):
+        train(out=run.folder.path, resume=True)
     assert run.folder.metrics_file.read_text() == before
+    assert "run already finished" in caplog.text
+    assert "epochs" not in caplog.text
 
 
 def test_rotors_are_described_by_orders(tmp_path):

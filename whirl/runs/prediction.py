@@ -357,7 +357,7 @@ def _match_training(recording: Recording, config: Config, channels: Sequence[str
         recording = replace(recording, channels=tuple(channels))
     if not set(required) <= set(recording.channels):
         raise ValueError(
-            f"{recording.name}: channels are {', '.join(recording.channels)}, but the network requires "
+            f"{recording.name}: channels are {', '.join(recording.channels)}, but the run was trained on "
             f"{', '.join(required)}; name the channels of the file with --channels"
         )
     return complete([recording.select_channels(required)], config)[0]

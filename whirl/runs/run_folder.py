@@ -229,12 +229,13 @@ def resolve_run(
                 "start a new run"
             )
     if folder.is_finished:
-        logger.info(
-            "%s: run already finished (%s epochs); evaluating it again. To train longer, start a new run with more "
-            "--epochs and another --out, because the learning-rate schedule ends with the configured epochs",
-            out,
-            config.training.epochs,
-        )
+        logger.info("%s: run already finished; evaluating it again", out)
+        if not folder.diagnoser_file.is_file():  # models of descriptors have no epochs
+            logger.info(
+                "to train longer than %s epochs, start a new run with more --epochs and another --out, because the "
+                "learning-rate schedule ends with the configured epochs",
+                config.training.epochs,
+            )
     return config, Path(out)
 
 
