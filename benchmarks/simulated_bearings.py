@@ -9,6 +9,8 @@ be counted in numbers that measured healthy machines do not give.
 - `noise_alarms`: fraction of recordings of white, pink and band-limited noise with a faulty verdict.
 - `healthy_alarms`: the same of simulated healthy machines with strong lines of the shaft and other rotating parts.
 - `stated_rate_ratio`: fraction of combs of noise that pass the stated false-alarm rate alone, relative to that rate.
+- `by_speed_error`, `by_speed_change`: fraction of clear faults named correctly, and as another part, where the given
+  speed is wrong, and where the speed rises during the recording.
 - `rate_spread_db`: largest difference of significance between sampling rates of 24, 48.8 and 97.7 kHz, for a fault
   whose impacts excite a resonance at 2.7 kHz.
 
@@ -17,7 +19,8 @@ be counted in numbers that measured healthy machines do not give.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from _harness import configure, make_parser, print_results
@@ -33,6 +36,9 @@ from whirl.physics.faults import ROLLING_CLASSES
 
 FAULTY = (*PARTS, "cage")
 GEOMETRIES = 30
+SPEED_ERRORS = (-0.03, -0.02, -0.015, -0.01, 0, 0.01, 0.015, 0.02, 0.03)
+SPEED_CHANGES = (0.005, 0.01, 0.02, 0.05, 0.1)
+CLEAR_DB = -10
 DEPTH_EDGES_DB = (-40, -24, -20, -16, -14, -12, -10, 0, 20)
 BEARINGS = ("6205", "6203", "7, 9, 36", "14, 12.5, 95.0, 15", "NU205")
 GOALS = {
@@ -62,15 +68,21 @@ def faults(seed: int) -> list[Recording]:
     )
 
 
+def own_depth_db(recording: Recording, diagnosis: RecordingDiagnosis) -> float | None:
+    """Return the depth of the lines of the recording's own fault; None if they were not evaluated."""
+    own = next((family for family in strongest_families(diagnosis).values() if family.part == recording.label), None)
+    return own.depth_db if own is not None and own.is_judged else None
+
+
 def accuracy_by_depth(recordings: Sequence[Recording], found: Sequence[RecordingDiagnosis]) -> dict[str, float | dict]:
     """Return the fraction of faults that are named correctly, above -10 dB and in steps of depth."""
     net = FamilyNet.pretrained()
     by_net = net.predict_proba(*feature_rows(found)).argmax(axis=1)
     depth, by_rule, net_right = [], [], []
     for recording, diagnosis, choice in zip(recordings, found, by_net, strict=True):
-        own = next((f for f in strongest_families(diagnosis).values() if f.part == recording.label), None)
-        if own is not None and own.is_judged and own.depth_db is not None:
-            depth.append(own.depth_db)
+        own_depth = own_depth_db(recording, diagnosis)
+        if own_depth is not None:
+            depth.append(own_depth)
             by_rule.append(diagnosis.verdict == recording.label)
             net_right.append(choice == PARTS.index(str(recording.label)))
     depths, rule, learned = np.array(depth), np.array(by_rule), np.array(net_right)
@@ -84,13 +96,50 @@ def accuracy_by_depth(recordings: Sequence[Recording], found: Sequence[Recording
         for k in range(1, len(DEPTH_EDGES_DB))
         if (step == k).any()
     }
-    clear = depths > -10
+    clear = depths > CLEAR_DB
     return {
         "clear_faults": float(rule[clear].mean()),
         "family_net_clear_faults": float(learned[clear].mean()),
         "n_clear": int(clear.sum()),
         "n_hidden": len(recordings) - len(depths),
         "curve": curve,
+    }
+
+
+# -- wrong and varying speeds --------------------------------------------------------------------------------
+
+
+def named(recordings: Sequence[Recording], change: Callable[[Recording], Recording]) -> list[float]:
+    """Return the fractions of changed recordings whose fault is named correctly, and as another part."""
+    found = [diagnosis.verdict for diagnosis in diagnose([change(recording) for recording in recordings])]
+    right = np.array([verdict == recording.label for verdict, recording in zip(found, recordings, strict=True)])
+    faulty = np.array([verdict in FAULTY for verdict in found])
+    return [round(float(right.mean()), 3), round(float((faulty & ~right).mean()), 3)]
+
+
+def given_wrong(share: float) -> Callable[[Recording], Recording]:
+    """Return a function that replaces the speed by one that is higher by a share."""
+    return lambda recording: replace(recording, rpm=(recording.rpm or 0) * (1 + share))
+
+
+def sped_up(share: float) -> Callable[[Recording], Recording]:
+    """Return a function that plays a recording ever faster; the speed rises by a share and has the same mean."""
+
+    def change(recording: Recording) -> Recording:
+        n = recording.signal.shape[-1]
+        place = np.cumsum(1 + share * (np.arange(n) / n - 0.5))
+        place *= (n - 1) / place[-1]
+        signal = np.stack([np.interp(place, np.arange(n), channel) for channel in recording.signal])
+        return replace(recording, signal=signal.astype(np.float32))
+
+    return change
+
+
+def by_speed(recordings: Sequence[Recording]) -> dict[str, dict[str, list[float]]]:
+    """Return what is named at wrong and varying speeds."""
+    return {
+        "by_speed_error": {f"{share:+.1%}": named(recordings, given_wrong(share)) for share in SPEED_ERRORS},
+        "by_speed_change": {f"{share:.1%}": named(recordings, sped_up(share)) for share in SPEED_CHANGES},
     }
 
 
@@ -171,7 +220,10 @@ def main() -> None:
     arguments = parser.parse_args()
     configure(1)
     recordings = faults(arguments.seed)
-    by_depth = accuracy_by_depth(recordings, diagnose(recordings))
+    found = diagnose(recordings)
+    by_depth = accuracy_by_depth(recordings, found)
+    depths = [own_depth_db(recording, each) for recording, each in zip(recordings, found, strict=True)]
+    clear = [each for each, depth in zip(recordings, depths, strict=True) if depth is not None and depth > CLEAR_DB]
     of_noise = diagnose(list(noise(arguments.noise, arguments.seed)))
     rate = SpectralDiagnoser().thresholds.false_alarm_rate
     ratios = {
@@ -182,7 +234,9 @@ def main() -> None:
         "stated_rate_ratio": passing_rate(of_noise, rate) / rate,
         "rate_spread_db": rate_spread_db(range(5)),
     }
-    print_results(ratios, GOALS, by_depth=by_depth, n_noise=arguments.noise, n_healthy=arguments.healthy)
+    print_results(
+        ratios, GOALS, by_depth=by_depth, **by_speed(clear), n_noise=arguments.noise, n_healthy=arguments.healthy
+    )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from whirl.diagnosis.front_end import EnvelopeOrders, envelope_orders
 from whirl.diagnosis.results import FAULTS, BearingDiagnosis, FamilyEvidence, RecordingDiagnosis
 from whirl.diagnosis.rule import FEW_TURNS, Thresholds, apply_rule
 from whirl.diagnosis.signal_quality import why_unusable
-from whirl.diagnosis.speed_check import other_speed
+from whirl.diagnosis.speed_check import speed_remark
 from whirl.dsp.turn_segments import SEGMENT_TURNS
 from whirl.physics.bearings import (
     ORDER_FIELDS,
@@ -112,7 +112,7 @@ class SpectralDiagnoser:
             for results in prepared
         )
         return [
-            RecordingDiagnosis(tuple(_with_other_speed(recording, results)))
+            RecordingDiagnosis(tuple(_with_speed_remark(recording, results)))
             for recording, results in zip(recordings, found, strict=True)
         ]
 
@@ -238,12 +238,12 @@ def _why_no_physics(recording: Recording) -> str | None:
     return None
 
 
-def _with_other_speed(recording: Recording, results: list[BearingDiagnosis]) -> list[BearingDiagnosis]:
-    """Add to results without a line that the given speed may be another than the real one."""
+def _with_speed_remark(recording: Recording, results: list[BearingDiagnosis]) -> list[BearingDiagnosis]:
+    """Add to results without a line what the lines of the shaft say about the given speed."""
     verdicts = {result.verdict for result in results}
     if "no_line_found" not in verdicts or not verdicts.isdisjoint(FAULTS):
         return results
-    remark = other_speed(recording)
+    remark = speed_remark(recording)
     if remark is None:
         return results
     return [
