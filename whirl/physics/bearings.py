@@ -296,7 +296,7 @@ def _unknown(text: str) -> str:
     same_size = [name for key, name in _KEYS.items() if size and _size(key) == size]
     hint = "."
     if same_size:
-        hint = f"; the table has {' and '.join(map(repr, same_size))}. Another suffix is another internal design."
+        hint = f"; the table has {', '.join(same_size)}. Another suffix is another internal design."
     elif not size and (close := nearest_name(text.upper(), tuple(_KEYS))):
         hint = f"; did you mean {_KEYS[close]!r}?"
     several = " Separate bearings by ';'." if sum(key in text for key in _KEYS) > 1 else ""
