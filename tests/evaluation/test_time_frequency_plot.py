@@ -171,6 +171,28 @@ def test_uses_metadata_of_nearby_manifest(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("given", "own"), [("SKF 6205-2RS", None), ("9, 7.94, 39.04", "Acme 17"), (None, "6205; 6203"), ("6205", "6203")]
+)
+def test_draws_the_bearing_that_is_given_or_that_of_the_recording(tmp_path, given, own):
+    found = lines(show_recording(recording(bearing=own), "order", tmp_path / "map.svg", bearing=given))
+    expected = lines(show_recording(recording(), "order", tmp_path / "6205.svg", bearing="6205"))
+    assert found["BPFO"] == pytest.approx(expected["BPFO"], abs=0.1)
+
+
+def test_draws_no_lines_of_an_unknown_bearing_of_the_recording(tmp_path):
+    assert "BPFO" not in texts(show_recording(recording(bearing="Acme 17"), "order", tmp_path / "map.svg"))
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_refuses_to_draw_what_is_constant_or_not_finite(tmp_path, value):
+    signal = np.where(np.arange(len(NOISE)) < RATE_HZ, NOISE, value)
+    half = Recording(signal, RATE_HZ, rpm=RPM, source="a.npz")
+    show_recording(half, "cwt", tmp_path / "map.png")
+    with pytest.raises(ValueError, match="channel ch0 is constant, NaN or infinite there; draw another part"):
+        show_recording(half, "cwt", tmp_path / "map.png", start_s=1.0)
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"representation": "cvt"}, "did you mean 'cwt'"),

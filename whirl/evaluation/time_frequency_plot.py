@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,8 +18,8 @@ from whirl.dsp.shaft_angle import turns_from_tachometer
 from whirl.dsp.spectra import most_impulsive_band
 from whirl.dsp.time_frequency import KINDS, TimeFrequency, decibel
 from whirl.engine.files import atomic_write
-from whirl.physics.faults import Line, signature
-from whirl.physics.rolling_bearing import BEARINGS, fault_orders
+from whirl.evaluation.map_lines import SHAFT, Mark, bearing_to_draw, has_low_orders_only, lines_to_draw
+from whirl.physics.bearings import Bearing
 from whirl.validation import check_name, check_number
 
 if TYPE_CHECKING:
@@ -47,13 +47,6 @@ _FLOOR_PERCENTILE = 20  # percentile of the cells that the color scale starts at
 _LABEL_SPACING = 0.027  # minimum distance between two labels, relative to the axis
 _SMOOTHING = 2.0  # rows; removes the negative cells of a smoothed Wigner-Ville distribution
 _JITTER = 0.2  # maximum change between two periods of a tachometer, relative to the period
-_SHAFT, _FAULT = "white", "#7fffd4"
-
-
-class _Mark(NamedTuple):
-    name: str
-    order: float
-    color: str
 
 
 def plot_time_frequency(
@@ -72,9 +65,9 @@ def plot_time_frequency(
     """Plot the time-frequency map of a recording, with the expected lines of its shaft, bearing or fault class.
 
     If the speed is known, the harmonics of the shaft and the expected fault lines are drawn as dashed lines: the fault
-    orders of `bearing` if given, otherwise the lines of the recording's class, otherwise those of rotors in journal
-    bearings. With a tachometer they follow the speed. If the class is identified by low orders only, `stft` and `wvd`
-    show 0 to 16 times the shaft speed, otherwise all frequencies.
+    orders of `bearing` or of the recording's own bearing, otherwise the lines of the recording's class, otherwise those
+    of rotors in journal bearings. With a tachometer they follow the speed. If the class is identified by low orders
+    only, `stft` and `wvd` show 0 to 16 times the shaft speed, otherwise all frequencies.
 
     A Wigner-Ville distribution is averaged over a few rows, since negative cells have no level in dB.
 
@@ -85,7 +78,7 @@ def plot_time_frequency(
     Args:
         recording: the recording.
         representation: one of `time_frequency.KINDS`.
-        bearing: name in `rolling_bearing.BEARINGS`.
+        bearing: one bearing as in `whirl.physics.parse_bearing`; by default the first of the recording's own.
         rpm: shaft speed; by default as stated in manifest or file.
         channel: channel to draw; by default the first that is not the tachometer.
         tachometer: channel with one pulse per revolution, for a varying speed.
@@ -100,7 +93,8 @@ def plot_time_frequency(
         The figure.
 
     Raises:
-        ValueError: a name is unknown, or the selected time range is too short.
+        ValueError: a name is unknown, the bearing is malformed, or the selected time range is too short,
+            constant or not finite.
 
     Example:
         >>> noise = np.random.default_rng(0).normal(size=12_000)
@@ -109,8 +103,7 @@ def plot_time_frequency(
         ('time / s', 'frequency / Hz')
     """
     check_name("representation", representation, KINDS)
-    if bearing is not None:
-        check_name("bearing", bearing, BEARINGS)
+    drawn = bearing_to_draw(recording, bearing)
     name = channel or next((each for each in recording.channels if each != tachometer), None)
     if name is None:
         raise ValueError(f"{recording.name}: has no channel other than the tachometer, {tachometer}")
@@ -119,9 +112,12 @@ def plot_time_frequency(
         raise ValueError(f"{recording.name}: an order map requires the shaft speed; give rpm or a tachometer channel")
     show_all = representation in ("envelope", "order") or tachometer is not None
     samples = _select_samples(recording, speed, start_s, duration_s, show_all)
+    selected = recording.select_channels([name])
+    if not 0 < np.ptp(selected.signal[0, samples]) < math.inf:
+        raise ValueError(f"{recording.name}: channel {name} is constant, NaN or infinite there; draw another part")
     with _style():
         axes = _new_axes() if ax is None else ax
-        _draw(axes, recording.select_channels([name]), representation, samples, speed, bearing, frequency_range)
+        _draw(axes, selected, representation, samples, speed, drawn, frequency_range)
     return figure_of(axes)
 
 
@@ -213,7 +209,7 @@ def _select_samples(
     """Return the range of samples to draw."""
     rate_hz = recording.sampling_rate_hz
     if duration_s is None:
-        revolutions = _LINE_REVOLUTIONS if _has_low_orders_only(recording) else _REVOLUTIONS
+        revolutions = _LINE_REVOLUTIONS if has_low_orders_only(recording) else _REVOLUTIONS
         excerpt_s = _UNKNOWN_SPEED_S if speed is None else revolutions * 60 / float(speed[0])
         duration_s = recording.duration_s if show_all else excerpt_s
     start = round(check_number("start_s", start_s, 0) * rate_hz)
@@ -232,7 +228,7 @@ def _draw(
     kind: str,
     samples: slice,
     speed: np.ndarray | None,
-    bearing: str | None,
+    bearing: Bearing | None,
     frequency_range: Sequence[float] | None,
 ) -> None:
     signal, rate_hz = recording.signal[0, samples], recording.sampling_rate_hz
@@ -240,7 +236,7 @@ def _draw(
     needs_band = kind == "envelope" or (kind == "order" and bearing is not None)
     band_hz = most_impulsive_band(signal, rate_hz) if needs_band else None
     if frequency_range is None:
-        low_orders_only = bearing is None and _has_low_orders_only(recording)
+        low_orders_only = bearing is None and has_low_orders_only(recording)
         frequency_range = _default_range(kind, rate_hz, len(signal), speed, low_orders_only)
     if kind == "wvd":
         signal, rate_hz = _decimated(signal, rate_hz, frequency_range)
@@ -259,7 +255,7 @@ def _draw(
     if speed is not None:
         shaft_hz = np.interp(times_s, shown_s, speed / 60)
         scale = np.ones_like(times_s) if kind == "order" else shaft_hz
-        _draw_marks(axes, _marks(recording, bearing), times_s, scale)
+        _draw_marks(axes, lines_to_draw(recording, bearing), times_s, scale)
     _color_bar(axes, image)
     axes.text(0, 1.075, _title(recording), transform=axes.transAxes, fontsize=12, weight="bold", va="bottom")
     axes.text(0, 1.02, _subtitle(recording, kind, speed, band_hz, bearing), transform=axes.transAxes, va="bottom")
@@ -293,12 +289,6 @@ def _make_representation(
         band_hz=band_hz,
         standardize=False,
     )
-
-
-def _has_low_orders_only(recording: Recording) -> bool:
-    """Return whether the recording's class is identified only by low multiples of the shaft speed."""
-    known = signature(recording.label) if recording.label else None
-    return known is not None and bool(known.lines) and not known.needs_high_frequency
 
 
 def _default_range(
@@ -342,36 +332,14 @@ def _positive(mapping: TimeFrequency, power: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(gaussian_filter1d(power.numpy(), _SMOOTHING, axis=-2))
 
 
-def _marks(recording: Recording, bearing: str | None) -> list[_Mark]:
-    """Return the lines to draw."""
-    shaft = [_Mark(f"{n}X", n, _SHAFT) for n in range(1, 4)]
-    if bearing is not None:
-        orders = fault_orders(BEARINGS[bearing])
-        rates = {"BPFO": orders.bpfo, "BPFI": orders.bpfi, "2BSF": 2 * orders.bsf, "FTF": orders.ftf}
-        rates |= {f"{n}x{name}": n * rates[name] for n in (2, 3) for name in ("BPFO", "BPFI")}
-        return [*(_Mark(name, order, _FAULT) for name, order in rates.items()), *shaft]
-    known = signature(recording.label) if recording.label else None
-    # Classes at high frequencies may have no lines: cavitation, and rolling-bearing faults without a given bearing.
-    has_signature = known is not None and (known.lines or known.needs_high_frequency)
-    lines = known.lines if known is not None and has_signature else _journal_lines()
-    faults = [_Mark(line.name, line.order, _FAULT) for line in lines if line.spectrum == "raw"]
-    return faults + [mark for mark in shaft if mark.name not in {each.name for each in faults}]
-
-
-def _journal_lines() -> tuple[Line, ...]:
-    """Return the lines that identify faults of rotors in journal bearings: whirl, and the subharmonic of looseness."""
-    lines = [line for label in ("oil_whirl", "clearance") for line in getattr(signature(label), "lines", ())]
-    return tuple(line for line in lines if line.name in ("whirl", "1/2X"))
-
-
-def _draw_marks(axes: Axes, marks: Sequence[_Mark], times_s: np.ndarray, scale: np.ndarray) -> None:
+def _draw_marks(axes: Axes, marks: Sequence[Mark], times_s: np.ndarray, scale: np.ndarray) -> None:
     """Draw each line over the map with its name on the right, moving names apart so that they do not overlap."""
     to_axes = axes.transData + axes.transAxes.inverted()
     low, high = axes.get_ylim()
     drawn = sorted((mark for mark in marks if low < mark.order * scale[-1] <= high), key=lambda mark: mark.order)
     ends = [float(to_axes.transform((times_s[-1], mark.order * scale[-1]))[1]) for mark in drawn]
     for mark, end, position in zip(drawn, ends, _move_apart(ends, _LABEL_SPACING), strict=True):
-        dashes = (0, (1, 3)) if mark.color == _SHAFT else (0, (6, 4))
+        dashes = (0, (1, 3)) if mark.color == SHAFT else (0, (6, 4))
         axes.plot(
             times_s, mark.order * scale, color=mark.color, linewidth=0.8, alpha=0.75, linestyle=dashes,
             gid=f"line {mark.name}",
@@ -398,7 +366,11 @@ def _title(recording: Recording) -> str:
 
 
 def _subtitle(
-    recording: Recording, kind: str, speed: np.ndarray | None, band_hz: tuple[float, float] | None, bearing: str | None
+    recording: Recording,
+    kind: str,
+    speed: np.ndarray | None,
+    band_hz: tuple[float, float] | None,
+    bearing: Bearing | None,
 ) -> str:
     parts = [NAMES[kind]]
     if band_hz is not None:
@@ -412,7 +384,7 @@ def _subtitle(
     else:
         parts.append(f"{speed[0]:.4g} to {speed[-1]:.4g} rpm")
     if bearing is not None:
-        parts.append(f"bearing {bearing}")
+        parts.append(f"bearing {bearing.text}")
     if recording.label:
         parts.append(f"label {recording.label}")
     return "  ·  ".join(parts)

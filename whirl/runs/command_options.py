@@ -129,7 +129,9 @@ class ShowSection(Section):
         "Image file: .png, .svg or .pdf.",
         About(auto="name of the recording with the representation", kind="path"),
     )
-    bearing: str = setting(None, "Rolling bearing, for its fault lines, e.g. 6205.", About(kind="designation"))
+    bearing: str = setting(
+        None, "Rolling bearing, for its fault lines, e.g. 6205.", About(auto="that of the manifest", kind="bearing")
+    )
     rpm: float = setting(None, "Shaft speed.", About(unit="rpm", auto="as stated by manifest or file"))
     channel: str = setting(None, "Channel to draw.", About(auto="the first"))
     tachometer: str = setting(None, "Channel with one pulse per revolution.")
