@@ -198,12 +198,14 @@ def _held_out_by_folds(
     _, groups = group_recordings(descriptors.parts["train"], targets)
     if not len(groups):
         return np.full((len(targets), len(classes)), np.nan), groups
-    compared = descriptors.held_out.get((model.candidate, model.seed))
-    if compared is not None and compared.shape == (len(targets), len(classes)):
-        return compared[:, [sorted(classes).index(name) for name in classes]], groups
-    folds = assign_folds(groups, targets, MAX_FOLDS)
-    described = descriptors.get("train", model.candidate.kind)
-    return held_out_probabilities(model.candidate, described, targets, classes, folds, model.seed), groups
+    ordered = sorted(classes)
+    places = np.array([ordered.index(name) for name in classes])
+    probabilities = descriptors.held_out.get((model.candidate, model.seed))
+    if probabilities is None or probabilities.shape != (len(targets), len(classes)):  # as `choose_candidate` does it
+        folds = assign_folds(groups, places[targets], MAX_FOLDS, model.seed)
+        described = descriptors.get("train", model.candidate.kind)
+        probabilities = held_out_probabilities(model.candidate, described, places[targets], ordered, folds, model.seed)
+    return probabilities[:, places], groups
 
 
 def _held_out_by_validation(
