@@ -129,12 +129,26 @@ def test_a_clipped_fault_is_not_evaluated(outer):
     assert "clipped" in found.reasons[0]
 
 
+@pytest.mark.parametrize("form", [str, BEARINGS.get, lambda name: fault_orders(BEARINGS[name])])
+def test_a_given_bearing_has_the_rotating_race_of_the_recording(form, outer):
+    """The lines of the race that turns through the load zone have sidebands, those of the other have none."""
+    found = diagnose(replace(outer, rotating_race="outer"), bearing=form("6205"))
+    assert found.families["BPFO"].sidebands_db is not None
+    assert found.families["BPFI"].sidebands_db is None
+
+
+def test_a_speed_beyond_the_sampling_rate_is_refused(outer):
+    found = diagnose(outer, rpm=1e7)
+    assert found.verdict == "not_judged"
+    assert found.reasons[0].startswith("the shaft turns 166667 times in a second, more than half the sampling rate")
+
+
 def test_short_recordings_give_the_reason(outer):
     def of_turns(turns):
         return diagnose(outer.cut(0, round(turns * 60 / outer.rpm * outer.sampling_rate_hz)))
 
     assert of_turns(5).verdict == "not_judged"
-    assert "holds 5.0 turns of the shaft, expected at least 10" in of_turns(5).reasons[0]
+    assert f"holds 5.0 turns of the shaft at {outer.rpm:g} rpm, expected at least 10" in of_turns(5).reasons[0]
     assert any("only 15 turns" in reason for reason in of_turns(15).reasons)
     assert not any("only" in reason for reason in of_turns(25).reasons)
 

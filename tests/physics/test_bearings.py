@@ -12,7 +12,7 @@ from whirl.physics.bearings import (
     parse_bearing,
     parse_bearings,
 )
-from whirl.physics.rolling_bearing import BEARING_SOURCES, BEARINGS, BearingGeometry, fault_orders
+from whirl.physics.rolling_bearing import BEARING_SOURCES, BEARINGS, BearingGeometry, RotatingRace, fault_orders
 
 # NSK, Rolling Bearings, catalogue E1102: static load rating C0r in N and factor f0.
 NSK_RATINGS = {
@@ -331,6 +331,14 @@ def test_rotating_outer_race_changes_the_cage_only() -> None:
     assert outer.orders.bpfi == pytest.approx(9 * outer.orders.ftf)
     with pytest.raises(ValueError, match="unknown rotating_race 'middle'"):
         parse_bearing("6205", rotating_race="middle")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("ftf", "stated", "race"), [(0.398, "inner", "inner"), (0.398, "outer", "outer"), (0.602, "inner", "outer")]
+)
+def test_orders_keep_the_rotating_race(ftf: float, stated: RotatingRace, race: str) -> None:
+    """With a rotating outer race, the cage turns with more than half of its speed."""
+    assert parse_bearing(f"bpfo=3.585 bpfi=5.415 bsf=2.357 ftf={ftf}", stated).rotating_race == race
 
 
 def test_numpy_scalars() -> None:

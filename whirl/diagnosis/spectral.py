@@ -20,17 +20,16 @@ from whirl.diagnosis.signal_quality import why_unusable
 from whirl.diagnosis.speed_check import speed_remark
 from whirl.dsp.turn_segments import SEGMENT_TURNS
 from whirl.physics.bearings import (
-    ORDER_FIELDS,
     Bearing,
     UnknownBearingError,
     bearing_from_geometry,
-    format_fields,
+    bearing_from_orders,
     parse_bearing,
     parse_bearings,
 )
 from whirl.physics.comb_search import SLIP_RANGE
 from whirl.physics.fault_families import HARMONICS, FaultFamily, fault_families
-from whirl.physics.rolling_bearing import BearingGeometry, FaultOrders
+from whirl.physics.rolling_bearing import BearingGeometry, FaultOrders, RotatingRace
 from whirl.validation import check_number
 
 AnyBearing = str | Bearing | BearingGeometry | FaultOrders
@@ -98,11 +97,10 @@ class SpectralDiagnoser:
             ValueError: `bearing` is unknown or malformed, or `rpm` is not positive. What a recording itself lacks is
                 no error, but the reason of a verdict `not_judged`.
         """
-        given = None if bearing is None else tuple(_bearings(bearing))
         if rpm is not None:
             check_number("rpm", rpm, 0, open_ends=True)
             recordings = [replace(recording, rpm=rpm) for recording in recordings]
-        prepared = [list(self._prepare(recording, given)) for recording in recordings]
+        prepared = [list(self._prepare(recording, _bearings_of(recording, bearing))) for recording in recordings]
         pending = [each for results in prepared for each in results if isinstance(each, _Pending)]
         evidence = iter(
             family_evidence([(each.spectra, _families(each.bearing)) for each in pending]),
@@ -117,10 +115,9 @@ class SpectralDiagnoser:
         ]
 
     def _prepare(
-        self, recording: Recording, given: tuple[Bearing, ...] | None
+        self, recording: Recording, bearings: Sequence[Bearing | tuple[str, str]]
     ) -> Iterator[BearingDiagnosis | _Pending]:
         """Yield, for each channel and bearing, what is to be evaluated, or the diagnosis that says why it cannot be."""
-        bearings = _own_bearings(recording) if given is None else given
         known = [each for each in bearings if isinstance(each, Bearing)]
         remarks = _remarks(recording)
         for name, signal in zip(recording.channels, recording.signal, strict=True):
@@ -199,20 +196,26 @@ def _families(bearing: Bearing) -> tuple[FaultFamily, ...]:
     return fault_families(bearing.orders, bearing.rotating_race)
 
 
-def _bearings(bearing: AnyBearing | Sequence[AnyBearing]) -> Iterator[Bearing]:
+def _bearings_of(
+    recording: Recording, given: AnyBearing | Sequence[AnyBearing] | None
+) -> list[Bearing | tuple[str, str]]:
+    """Return the bearings that a caller gives, otherwise the recording's own."""
+    return _own_bearings(recording) if given is None else list(_bearings(given, recording.rotating_race))
+
+
+def _bearings(bearing: AnyBearing | Sequence[AnyBearing], rotating_race: RotatingRace) -> Iterator[Bearing]:
     """Yield the bearings that a caller gives."""
     if isinstance(bearing, Bearing):
         yield bearing
     elif isinstance(bearing, str):
-        yield from parse_bearings(bearing)
+        yield from parse_bearings(bearing, rotating_race)
     elif isinstance(bearing, BearingGeometry):
-        yield bearing_from_geometry(bearing)
+        yield bearing_from_geometry(bearing, rotating_race)
     elif isinstance(bearing, FaultOrders):
-        values = tuple(getattr(bearing, name) for name in ORDER_FIELDS)
-        yield Bearing(format_fields(ORDER_FIELDS, values), bearing)
+        yield bearing_from_orders(bearing, rotating_race)
     else:
         for each in bearing:
-            yield from _bearings(each)
+            yield from _bearings(each, rotating_race)
 
 
 def _own_bearings(recording: Recording) -> list[Bearing | tuple[str, str]]:
@@ -230,10 +233,15 @@ def _own_bearings(recording: Recording) -> list[Bearing | tuple[str, str]]:
 def _why_no_physics(recording: Recording) -> str | None:
     if recording.rpm is None:
         return "no physics: the speed of the shaft is unknown; give rpm"
+    if recording.rpm / 60 > recording.sampling_rate_hz / 2:
+        return (
+            f"the shaft turns {recording.rpm / 60:.0f} times in a second, more than half the sampling rate of "
+            f"{recording.sampling_rate_hz:g} Hz; correct rpm or sampling rate"
+        )
     if (recording.n_revolutions or 0) < MIN_TURNS:
         return (
-            f"the recording holds {recording.n_revolutions:.1f} turns of the shaft, expected at least {MIN_TURNS} "
-            f"and better {FEW_TURNS} or more"
+            f"the recording holds {recording.n_revolutions:.1f} turns of the shaft at {recording.rpm:g} rpm, expected "
+            f"at least {MIN_TURNS} and better {FEW_TURNS} or more"
         )
     return None
 

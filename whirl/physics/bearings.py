@@ -97,7 +97,8 @@ def parse_bearings(text: str, rotating_race: RotatingRace = "inner") -> tuple[Be
 
     Args:
         text: the bearings.
-        rotating_race: the race that rotates with the shaft; it changes the cage order that follows from a geometry.
+        rotating_race: the race that rotates with the shaft; it changes the cage order that follows from a geometry, and
+            which race's lines have sidebands.
 
     Raises:
         UnknownBearingError: a designation is not in the table; the message names those of its size.
@@ -149,6 +150,18 @@ def bearing_from_geometry(geometry: BearingGeometry, rotating_race: RotatingRace
     )
 
 
+def bearing_from_orders(orders: FaultOrders, rotating_race: RotatingRace = "inner") -> Bearing:
+    """Make a bearing of fault orders; the outer race rotates also if the cage turns with more than half a turn.
+
+    Example:
+        >>> bearing = bearing_from_orders(FaultOrders(ftf=0.602, bpfo=3.585, bpfi=5.415, bsf=2.357))
+        >>> bearing.text, bearing.rotating_race
+        ('bpfo=3.585, bpfi=5.415, bsf=2.357, ftf=0.602', 'outer')
+    """
+    text = format_fields(ORDER_FIELDS, tuple(getattr(orders, name) for name in ORDER_FIELDS))
+    return Bearing(text, orders, rotating_race="outer" if orders.ftf > 0.5 else rotating_race)
+
+
 def format_fields(names: Sequence[str], values: Sequence[float]) -> str:
     """Write named numbers as `parse_bearings` reads them.
 
@@ -174,8 +187,7 @@ def _parse(text: str, rotating_race: RotatingRace) -> Bearing:
     try:
         if set(numbers) <= set(GEOMETRY_FIELDS):
             return bearing_from_geometry(_geometry(numbers), rotating_race)
-        orders = _orders(numbers)
-        return Bearing(format_fields(ORDER_FIELDS, tuple(numbers[name] for name in ORDER_FIELDS)), orders)
+        return bearing_from_orders(_orders(numbers), rotating_race)
     except ValueError as error:
         raise ValueError(f"bearing {text!r}: {error}") from None
 
