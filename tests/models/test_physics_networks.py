@@ -137,7 +137,7 @@ def test_order_cnn_equals_backbone_on_resampled_signals():
 def test_hybrid_evidence_depends_on_bearing():
     assert "whirl" in network("hybrid_pinn").evidence.names  # pyright: ignore
     assert "BPFO" in network("hybrid_pinn", bearing="6205").evidence.names  # pyright: ignore
-    with pytest.raises(ValueError, match=r"unknown bearing 'ER16'; did you mean 'ER-16K'"):
+    with pytest.raises(ValueError, match=r"unknown bearing 'ER16'; the table has ER-16K"):
         network("hybrid_pinn", bearing="ER16")
 
 
