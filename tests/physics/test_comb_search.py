@@ -20,6 +20,7 @@ from whirl.physics.fault_families import HARMONICS, FaultFamily, usable_lines
 from whirl.physics.scattered_lines import scattered_scores
 
 TURNS = torch.tensor([40.0])
+MAX_ORDER = torch.tensor([42.0])
 ALL = torch.ones(1, 1, 3, dtype=torch.bool)
 
 
@@ -97,7 +98,7 @@ def test_chance_combs_share_no_lines_with_a_family():
     orders = torch.tensor([[5.4152, 3.5848, 4.7135]])
     fundamentals = chance_fundamentals(42).float()
     kept = belongs_to_no_family(
-        fundamentals, orders, torch.tensor([[1.0, 0.0, 0.398]]), ALL.expand(1, 3, 3), TURNS, torch.tensor([42.0])
+        fundamentals, orders, torch.tensor([[1.0, 0.0, 0.398]]), ALL.expand(1, 3, 3), TURNS, MAX_ORDER
     )
     for family in range(3):
         used = fundamentals[kept[0, family]]
@@ -117,10 +118,10 @@ def test_sidebands_of_a_family_are_not_chance():
     level_db = spectrum(lines | beside)
     orders, sideband = torch.tensor([[5.4]]), torch.tensor([[1.0]])
     steady = torch.zeros(1, 1, dtype=torch.bool)
-    cleared = without_sidebands(level_db, orders, sideband, steady, TURNS)[0, 0]
+    cleared = without_sidebands(level_db, orders, sideband, steady, TURNS, MAX_ORDER)[0, 0]
     assert all(cleared[round(40 * order)] == 0 for order in beside)  # as half an order further on
     assert all(cleared[round(40 * order)] == 15 for order in lines)
-    stationary = without_sidebands(level_db, orders, torch.zeros(1, 1), steady, TURNS)
+    stationary = without_sidebands(level_db, orders, torch.zeros(1, 1), steady, TURNS, MAX_ORDER)
     torch.testing.assert_close(stationary[:, 0], level_db)
 
 
@@ -132,10 +133,10 @@ def test_lines_between_those_of_an_element_are_not_chance():
     other |= {h * line + k * cage: 9.0 for h in (0.5, 1.5, 2.5) for k in (-2, -1, 0, 1, 2)}
     level_db = spectrum(own | other)
     arguments = (level_db, torch.tensor([[line]]), torch.tensor([[cage]]))
-    cleared = without_sidebands(*arguments, torch.tensor([[True]]), TURNS)[0, 0]
+    cleared = without_sidebands(*arguments, torch.tensor([[True]]), TURNS, MAX_ORDER)[0, 0]
     assert all(cleared[round(40 * order)] == 0 for order in other)
     assert all(cleared[round(40 * order)] == 15 for order in own)
-    steady = without_sidebands(*arguments, torch.tensor([[False]]), TURNS)[0, 0]
+    steady = without_sidebands(*arguments, torch.tensor([[False]]), TURNS, MAX_ORDER)[0, 0]
     assert steady[round(40 * line / 2)] == 9
 
 
@@ -156,9 +157,11 @@ def test_the_probability_of_chance_matches_its_frequency_in_noise(n_segments):
     levels = noise_levels(200, n_segments)
     fundamentals = chance_fundamentals(42).float()
     found = comb_search(levels, levels.clamp(min=0), orders, usable, turns)
-    kept = belongs_to_no_family(fundamentals, orders, sidebands, usable, turns, torch.full((200,), 42.0))
+    kept = belongs_to_no_family(fundamentals, orders, sidebands, usable, turns, MAX_ORDER.expand(200))
     alternates = torch.tensor([[False, False, True]]).expand(200, 3)
-    unrelated = without_sidebands(levels, orders * (1 + found.slip), sidebands, alternates, turns)
+    unrelated = without_sidebands(
+        levels, orders * (1 + found.slip), sidebands, alternates, turns, MAX_ORDER.expand(200)
+    )
     scores = chance_scores(unrelated, orders, usable, turns, fundamentals)
     draws = independent_draws(fundamentals, kept, orders, turns)
     stated = chance_of(found.significance_db.numpy(), ChanceScores.of(scores.numpy(), kept.numpy(), draws.numpy()))

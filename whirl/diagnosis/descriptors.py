@@ -116,7 +116,7 @@ def _evaluate(rows: Sequence[_Row]) -> Iterator[_Found]:
     is_chance = belongs_to_no_family(fundamentals, orders, sidebands, usable, bins_per_order, max_order)
     lines = orders * (1 + comb.slip)
     alternates = torch.tensor([[family.alternates for family in row.families] for row in rows], device=level_db.device)
-    unrelated = without_sidebands(level_db, lines, sidebands, alternates, bins_per_order)
+    unrelated = without_sidebands(level_db, lines, sidebands, alternates, bins_per_order, max_order)
     by_chance = chance_scores(unrelated, orders, usable, bins_per_order, fundamentals)
     n_draws = independent_draws(fundamentals, is_chance, orders, bins_per_order)
     draws = ChanceScores.of(*(_numpy(each) for each in (by_chance, is_chance, n_draws)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -53,9 +52,14 @@ def chance_fundamentals(max_order: float) -> Tensor:
         >>> chance_fundamentals(40)[:3]
         tensor([1.6000, 1.6129, 1.6258], dtype=torch.float64)
     """
-    low = LOWEST_ORDER
-    top = max(_HIGHEST_FUNDAMENTAL, max_order / HARMONICS[-1]) / (1 + SLIP_RANGE[1])
-    return low * torch.exp(_STEP * torch.arange(int(math.log(top / low) / _STEP), dtype=torch.float64))
+    n = int(_n_fundamentals(torch.tensor(max_order)))
+    return LOWEST_ORDER * torch.exp(_STEP * torch.arange(n, dtype=torch.float64))
+
+
+def _n_fundamentals(max_order: Tensor) -> Tensor:
+    """Return how many fundamentals a spectrum has room for."""
+    top = (max_order / HARMONICS[-1]).clamp(min=_HIGHEST_FUNDAMENTAL) / (1 + SLIP_RANGE[1])
+    return ((top / LOWEST_ORDER).log() / _STEP).long()
 
 
 def belongs_to_no_family(
@@ -66,10 +70,10 @@ def belongs_to_no_family(
     Left out are fundamentals within 3.5 % of 1/3, 1/2, 2/3, 1, 3/2, 2 and 3 times that of any family; within 0.1 order
     of a fundamental of the family compared with, plus or minus whole orders, or its mirror image at zero (combs that
     lie on sidebands of the shaft); likewise plus or minus one and two sideband distances; and those with a line on a
-    whole order or beyond the spectrum.
+    whole order or beyond the spectrum. So are those that `chance_fundamentals` would not return for the spectrum alone.
 
     Args:
-        fundamentals: `[G]`.
+        fundamentals: `[G]`, as from `chance_fundamentals` for the highest of the spectra.
         orders: fundamentals of the bearing's families, `[B, F]`.
         sidebands: their sideband distances, `[B, F]`, 0 for none.
         usable: harmonics that count, bool `[B, F, H]`.
@@ -93,6 +97,7 @@ def belongs_to_no_family(
     off_shaft = _distance(lines) * bins_per_order[:, None, None] > HIDDEN_BINS  # [B, G, H]
     in_band = lines * (1 + SLIP_RANGE[1]) <= max_order[:, None, None]
     clear = ((off_shaft & in_band)[:, None] | ~usable[:, :, None]).all(-1)  # [B, F, G]
+    clear &= (torch.arange(len(fundamentals), device=max_order.device) < _n_fundamentals(max_order)[:, None])[:, None]
     ratios = torch.tensor(_RELATED, dtype=fundamentals.dtype, device=fundamentals.device)
     related = (fundamentals / (orders[:, :, None, None] * ratios[:, None]) - 1).abs() < RELATED_SHARE
     clear &= ~related.any(2).any(1, keepdim=True)
@@ -106,7 +111,12 @@ def belongs_to_no_family(
 
 
 def without_sidebands(
-    level_db: Tensor, lines: Tensor, sidebands: Tensor, alternates: Tensor, bins_per_order: Tensor
+    level_db: Tensor,
+    lines: Tensor,
+    sidebands: Tensor,
+    alternates: Tensor,
+    bins_per_order: Tensor,
+    max_order: Tensor,
 ) -> Tensor:
     """Replace the levels beside and between the lines of each family, which belong to it and are not due to chance.
 
@@ -119,16 +129,17 @@ def without_sidebands(
         sidebands: sideband distances q, `[B, F]`; a family with 0 has none.
         alternates: which families have faint lines halfway between, with sidebands of their own, bool `[B, F]`.
         bins_per_order: resolution, `[B]`.
+        max_order: highest order of each spectrum, `[B]`; levels beyond are padding.
 
     Returns:
         A spectrum for each family, `[B, F, K]`; replaced within 2 bins plus 0.4 % of h f of `h f + k q`, k = -3 to 3,
         where h is 0, 1, 2, ..., or 0, 1/2, 1, ... for families that alternate. The lines `h f` with whole h stay.
 
     Example:
-        >>> levels = torch.zeros(1, 400)
+        >>> levels = torch.zeros(1, 401)
         >>> levels[0, [180, 220]] = 9.0  # orders 4.5 and 5.5
         >>> one = torch.ones(1, 1)
-        >>> found = without_sidebands(levels, 4.5 * one, one, one == 0, torch.tensor([40.0]))
+        >>> found = without_sidebands(levels, 4.5 * one, one, one == 0, 40 * one[0], 10 * one[0])
         >>> found[0, 0, [180, 220]]
         tensor([9., 0.])
     """
@@ -140,15 +151,15 @@ def without_sidebands(
     half_width = _SIDEBAND_BINS / bins_per_order[:, None, None, None] + _SMEAR * number * spacing
     is_own = (multiples == 0) & (number % (1 + alternates.long()[:, :, None, None]) == 0)
     covered = (number >= 0) & ~is_own & ((shifted - number * spacing).abs() <= half_width)
-    between = _further_on(level_db, (sidebands * bins_per_order[:, None] / 2).round().long())
+    last = (max_order * bins_per_order).round().long()
+    between = _further_on(level_db, (sidebands * bins_per_order[:, None] / 2).round().long(), last)
     return torch.where(covered.any(2) & (sidebands[:, :, None] > 0), between, level_db[:, None])
 
 
-def _further_on(level_db: Tensor, n_bins: Tensor) -> Tensor:
-    """Return the levels `n_bins` `[B, F]` further on, or as many bins before where the spectrum ends, `[B, F, K]`."""
-    last = level_db.shape[-1] - 1
-    place = torch.arange(last + 1, device=level_db.device) + n_bins[..., None]
-    place = torch.where(place > last, place - 2 * n_bins[..., None], place).clamp_min(0)
+def _further_on(level_db: Tensor, n_bins: Tensor, last: Tensor) -> Tensor:
+    """Return the levels `n_bins` `[B, F]` further on, or as many before where that is after bin `last` `[B]`."""
+    place = torch.arange(level_db.shape[-1], device=level_db.device) + n_bins[..., None]
+    place = torch.where(place > last[:, None, None], place - 2 * n_bins[..., None], place).clamp_min(0)
     return level_db[:, None].expand(-1, n_bins.shape[1], -1).gather(-1, place)
 
 
