@@ -79,6 +79,20 @@ def test_zones_of_iso_20816_3(group, support, boundaries):
     assert found == ["A", "B", "B", "C", "C", "D"]
 
 
+@pytest.mark.parametrize("unit", ["m/s²", "m/s2", "m/s^2"])
+def test_spelling_of_a_unit_does_not_matter(unit):
+    signal = np.sin(np.arange(12_000))
+    assert vibration_levels(Recording(signal, 12_000, unit=unit)).acceleration_rms_m_s2 == pytest.approx(
+        0.707, abs=1e-3
+    )
+
+
+@pytest.mark.parametrize("velocity", [float("nan"), float("inf"), -1.0])
+def test_velocities_that_are_no_level_have_no_zone(velocity):
+    with pytest.raises(ValueError, match="velocity_rms_mm_s"):
+        iso_20816_zone(velocity)
+
+
 def test_rejects_unknown_groups():
     with pytest.raises(ValueError, match="group"):
         iso_20816_zone(1.0, "group3")

@@ -80,6 +80,13 @@ def test_metadata_include_the_operating_point():
     assert len(next(iter(DataLoader(dataset, batch_size=4)))[2]) == 6
 
 
+def test_a_load_of_zero_and_numpy_scalars_are_known():
+    idle = noise(100, load=0, load_unit="N", metadata={"temperature": np.float32(40), "sommerfeld": np.int64(2)})
+    assert known_quantities([idle]) == ("sommerfeld", "load", "temperature")
+    metadata = WindowDataset([idle], CLASSES, 100)[0][2]
+    assert [metadata[name].item() for name in ("sommerfeld", "load", "temperature")] == [2, 0, 40]
+
+
 def test_quantities_can_be_fixed_for_several_data_sets():
     warm, unknown = noise(100, metadata={"temperature": 40}), noise(100)
     assert known_quantities([unknown, warm]) == ("temperature",)
@@ -262,6 +269,14 @@ def test_window_never_exceeds_the_shortest_recording():
         "needed, but short.mat is only 0.5 s long"
     )
     assert choose_window([noise(700)], 12_000)[0] == 700
+
+
+@pytest.mark.parametrize(("n_samples", "rate_hz"), [(3072, 10_000), (6144, 5000), (27_648, 12_000)])
+def test_window_can_be_a_complete_recording(n_samples, rate_hz):
+    """Duration times sampling rate is a rounding error less than the number of samples here."""
+    assert int(n_samples / rate_hz * rate_hz) < n_samples
+    rpm = 16 * 60 * rate_hz / n_samples + 1e-6
+    assert choose_window([noise(n_samples, rpm=rpm, rate_hz=rate_hz)], rate_hz)[0] == n_samples
 
 
 def test_window_length_is_at_the_target_sampling_rate():

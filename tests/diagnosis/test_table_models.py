@@ -47,6 +47,15 @@ def test_constant_features_have_no_effect() -> None:
     ]
 
 
+def test_features_that_vary_by_rounding_errors_have_no_effect() -> None:
+    """A rounding error must not become the unit of a feature."""
+    X, y = blobs()
+    X = np.column_stack([X, np.where(np.arange(len(X)) % 2, 0.1, np.nextafter(0.1, 1))])
+    model, moved = LogisticRegression().fit(X, y), X.copy()
+    moved[:, -1] = 0.11
+    np.testing.assert_allclose(model.predict_proba(moved), model.predict_proba(X), atol=1e-6)
+
+
 def test_extra_trees_separate_classes_and_give_probabilities() -> None:
     X, y = blobs(spread=0.3)
     test_X, test_y = blobs(seed=1, spread=0.3)

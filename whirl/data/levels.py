@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whirl.data.recording import Recording
-from whirl.data.units import SAMPLE_UNITS, VIBRATION
-from whirl.validation import check_name
+from whirl.data.units import SAMPLE_UNITS, VIBRATION, normalize_unit
+from whirl.validation import check_name, check_number
 
 Zone = Literal["A", "B", "C", "D"]
 MachineGroup = Literal["group1", "group2"]
@@ -74,10 +74,10 @@ def vibration_levels(recording: Recording) -> VibrationLevels:
         >>> iso_20816_zone(levels.velocity_rms_mm_s)
         'D'
     """
-    channels = zip(recording.signal, recording.channel_units or [recording.unit] * recording.n_channels, strict=True)
+    channels = zip(recording.signal, map(normalize_unit, recording.units), strict=True)
     found = [_measure(signal, recording, unit) for signal, unit in channels if _is_vibration(unit)]
     if not found:
-        units = ", ".join(dict.fromkeys(recording.channel_units or [recording.unit or "unknown"]))
+        units = ", ".join(dict.fromkeys(unit or "unknown" for unit in recording.units))
         known = [name for name in SAMPLE_UNITS if _is_vibration(name)]
         raise ValueError(
             f"{recording.name}: unit is {units}, expected a unit of vibration ({', '.join(known)}); state it in a "
@@ -103,9 +103,12 @@ def iso_20816_zone(velocity_rms_mm_s: float, group: MachineGroup = "group2", sup
     operation; D: severe enough to cause damage.
 
     Args:
-        velocity_rms_mm_s: highest RMS of the velocity of the bearing housings, mm/s, >= 0.
+        velocity_rms_mm_s: highest RMS of the velocity of the bearing housings, mm/s, finite and >= 0.
         group: `"group1"` for more than 300 kW or shaft heights of 315 mm and more, `"group2"` for 15 to 300 kW.
         support: `"rigid"` or `"flexible"`.
+
+    Raises:
+        ValueError: an argument is invalid.
 
     Example:
         >>> [iso_20816_zone(velocity) for velocity in (1.0, 2.0, 4.0, 5.0)]
@@ -113,6 +116,7 @@ def iso_20816_zone(velocity_rms_mm_s: float, group: MachineGroup = "group2", sup
     """
     check_name("group", group, ("group1", "group2"))
     check_name("support", support, ("rigid", "flexible"))
+    check_number("velocity_rms_mm_s", velocity_rms_mm_s, 0)
     above = sum(velocity_rms_mm_s > boundary for boundary in _BOUNDARIES_MM_S[group, support])
     zones: tuple[Zone, ...] = ("A", "B", "C", "D")
     return zones[above]

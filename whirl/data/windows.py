@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,7 +31,9 @@ _NEWTONS = {"N": 1.0, "kN": 1000.0, "lbf": 4.4482216}
 # A load in another unit, such as hp, is not a force on the bearing.
 _QUANTITIES: dict[str, Callable[[Recording], Any]] = {
     "sommerfeld": lambda recording: recording.metadata.get("sommerfeld"),
-    "load": lambda recording: (recording.load or math.nan) * _NEWTONS.get(recording.load_unit, math.nan),
+    "load": lambda recording: (
+        None if recording.load is None else recording.load * _NEWTONS.get(recording.load_unit, math.nan)
+    ),
     "temperature": lambda recording: recording.metadata.get("temperature", recording.metadata.get("temperature_c")),
     "sample_weight": lambda recording: recording.metadata.get("sample_weight"),
 }
@@ -226,7 +229,7 @@ def known_quantities(recordings: Iterable[Recording]) -> tuple[str, ...]:
 def _quantity_values(recordings: Sequence[Recording], name: str) -> list[float]:
     """Return a quantity for each recording; NaN where it is unknown or not a finite number."""
     values = [_QUANTITIES[name](recording) for recording in recordings]
-    is_number = [isinstance(value, (int, float)) and math.isfinite(value) for value in values]
+    is_number = [isinstance(value, Real) and math.isfinite(value) for value in values]
     return [float(value) if usable else math.nan for value, usable in zip(values, is_number, strict=True)]
 
 
@@ -283,7 +286,7 @@ def choose_window(recordings: Sequence[Recording], sampling_rate_hz: float) -> t
     check_number("sampling_rate_hz", sampling_rate_hz, 0, open_ends=True)
     rpm = min(recording.rpm or FALLBACK_RPM for recording in recordings)
     required = max(MIN_WINDOW, math.ceil(MIN_REVOLUTIONS * 60 / rpm * sampling_rate_hz))
-    available = min(int(recording.duration_s * sampling_rate_hz) for recording in recordings)
+    available = min(_n_samples_at(sampling_rate_hz, recording) for recording in recordings)
     n_samples = _round_up(required, available)
     revolutions = n_samples / sampling_rate_hz * rpm / 60
     reason = (
@@ -296,6 +299,12 @@ def choose_window(recordings: Sequence[Recording], sampling_rate_hz: float) -> t
         shortest = min(recordings, key=lambda recording: recording.duration_s)
         reason = f"warning: {reason}, but {shortest.name} is only {shortest.duration_s:.3g} s long"
     return n_samples, reason
+
+
+def _n_samples_at(sampling_rate_hz: float, recording: Recording) -> int:
+    """Return the complete samples of a recording at another sampling rate."""
+    exact = recording.n_samples * sampling_rate_hz / recording.sampling_rate_hz
+    return math.floor(round(exact, 6))  # a rounding error must not cost a sample
 
 
 def _round_up(required: int, available: int) -> int:

@@ -50,8 +50,7 @@ class LogisticRegression:
 
         X = np.asarray(X, dtype=np.float64)
         K = check_count("n_classes", int(y.max()) + 1 if n_classes is None else n_classes)
-        self.mean, spread = X.mean(axis=0), X.std(axis=0)
-        self.scale = np.where(spread > 0, spread, 1.0)
+        self.mean, self.scale = standardization(X)
         Z = np.column_stack([(X - self.mean) / self.scale, np.ones(len(X))])
         targets = np.eye(K)[y]
         weights = class_weights(y, K)
@@ -88,6 +87,18 @@ class LogisticRegression:
         for name in self.state():
             setattr(self, name, np.asarray(state[name], dtype=np.float64))
         return self
+
+
+def standardization(X: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and standard deviation of each feature, `[F]` each; 1 for one that varies by rounding errors only.
+
+    Example:
+        >>> X = np.array([[0.0, 0.1], [0.0, 0.1], [3.0, 0.1]])  # the mean of column 2 is 0.1 + 1.4e-17
+        >>> standardization(X)[1].round(2)
+        array([1.41, 1.  ])
+    """
+    mean, spread = X.mean(axis=0, dtype=np.float64), X.std(axis=0, dtype=np.float64)
+    return mean, np.where(spread > 1e-9 * np.abs(mean) + 1e-12, spread, 1.0)
 
 
 def class_weights(y: NDArray[np.integer], n_classes: int) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whirl.diagnosis.calibration import specimen_weights
+from whirl.diagnosis.logistic import standardization
 from whirl.diagnosis.selection import MAX_FOLDS, assign_folds
 
 _TAIL = 8.0
@@ -43,9 +44,7 @@ class ClassDistances:
         from sklearn.covariance import ledoit_wolf
 
         classes, index = np.unique(targets, return_inverse=True)
-        self.center = features.mean(axis=0)
-        spread = features.std(axis=0)
-        self.scale = np.where(spread > 1e-9 * np.abs(self.center) + 1e-12, spread, 1.0)
+        self.center, self.scale = standardization(features)
         scaled = (features - self.center) / self.scale
         means = np.array([scaled[index == each].mean(axis=0) for each in range(len(classes))])
         covariance, _ = ledoit_wolf(scaled - means[index], assume_centered=True)
