@@ -79,3 +79,51 @@ def test_a_picture_is_written(folder, tmp_path):
     done = whirl(next(folder.rglob("*outer*.npz")), "--plot", tmp_path / "a.png")
     assert done.exit_code == 0, done.output
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture
+def recording(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.random.default_rng(0).standard_normal(40_000), fs=12_000.0)
+    return tmp_path / "a.npz"
+
+
+def test_a_folder_may_have_the_suffix_of_a_picture(recording, tmp_path):
+    (tmp_path / "b.png").mkdir()
+    done = whirl(recording, "--bearing", "6205", "--rpm", 1797, "--plot", tmp_path / "b.png")
+    assert done.exit_code == 0, done.output
+    assert list((tmp_path / "b.png").glob("*.png"))
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (["--plot", "x.jpg"], "x.jpg: unsupported image format; expected one of: .png, .svg, .pdf, or a folder"),
+        (["--plot", "x.png"], "x.png: is one picture, but there are 2 files; give a folder"),
+        (["--plot", "manifest.csv"], "manifest.csv: unsupported image format"),
+        (["--plot", "README"], "README: is a file, expected an image"),
+        (["--csv", "a.npz"], "a.npz: is read as a recording and would be replaced"),
+        (["--csv", "manifest.csv"], "manifest.csv: is read as the manifest and would be replaced"),
+        (["--csv", "folder"], "folder: is a folder, expected a file to write"),
+        (["--csv", "README/out.csv"], "README: Not a directory"),
+    ],
+)
+def test_outputs_are_refused_before_any_work(recording, options, part, monkeypatch):
+    monkeypatch.setattr("whirl.runs.diagnosis.diagnose_files", None)
+    folder = recording.parent
+    content = recording.read_bytes()
+    (folder / "folder").mkdir()
+    (folder / "README").write_text("text")
+    (folder / "b.npz").write_bytes(content)
+    done = whirl(recording, folder / "b.npz", options[0], folder / options[1])
+    assert done.exit_code == 2, done.output
+    assert part in done.stderr
+    assert recording.read_bytes() == content
+    assert not (folder / "x.jpg").exists()
+
+
+def test_a_file_that_cannot_be_read_is_named_although_a_picture_is_wanted(tmp_path):
+    (tmp_path / "a.npz").write_text("text")
+    done = whirl(tmp_path / "a.npz", "--plot", tmp_path / "x.png")
+    assert done.exit_code == 2
+    assert "a.npz: " in done.stderr.splitlines()[-1]
+    assert "picture" not in done.stderr

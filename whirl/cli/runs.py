@@ -96,7 +96,7 @@ def diagnose(
 
     known = DiagnoseOptions(options.bearing, options.rpm, options.channels, options.sampling_rate_hz)
     results, failures, pictures = diagnose_paths(paths, known, options.csv, options.plot)
-    if options.plot is not None:
+    if pictures:
         echo(f"{len(pictures)} picture{'s' if len(pictures) != 1 else ''}: {options.plot}", err=True)
     print_results(results, options.as_json, echo)
     finish(failures)

@@ -98,6 +98,24 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def check_writable(path: str | Path) -> None:
+    """Validate that a folder exists and can be written to, or can be created, without changing it.
+
+    Raises:
+        OSError: it cannot be created or written to.
+
+    Example:
+        >>> check_writable(f"{tempfile.gettempdir()}/new/folder")
+    """
+    path = Path(path)
+    nearest = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    try:
+        tempfile.TemporaryFile(dir=nearest).close()
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write `text` to `path` as UTF-8, atomically."""
     with atomic_write(path) as file:

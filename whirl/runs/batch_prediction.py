@@ -14,6 +14,7 @@ from whirl.runs.diagnosis import list_recordings
 from whirl.runs.diagnosis_page import write_page
 from whirl.runs.diagnosis_table import DiagnosisTable
 from whirl.runs.judgement import Diagnosis
+from whirl.runs.output_files import check_outputs
 from whirl.runs.prediction import BATCH, StatedFacts, iter_diagnoses, load_diagnoser
 
 NOT_JUDGED_CODE = 3
@@ -85,6 +86,7 @@ def predict_batch(
         FileNotFoundError, ValueError: a path, the run or the table cannot be used; nothing has been judged then.
     """
     files = list_recordings(paths)
+    check_outputs([options.csv, options.report], files)
     diagnoser = load_diagnoser(run)
     outcome, kept = Outcome(), []
     with nullcontext() if options.csv is None else DiagnosisTable(options.csv, options.append) as table:

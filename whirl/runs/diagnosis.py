@@ -18,9 +18,10 @@ from whirl.data.recording import Recording
 from whirl.diagnosis.plots import plot_diagnosis
 from whirl.diagnosis.results import BearingDiagnosis, RecordingDiagnosis
 from whirl.diagnosis.spectral import SpectralDiagnoser
-from whirl.engine.files import atomic_write, write_text
+from whirl.engine.files import atomic_write, check_writable, write_text
 from whirl.physics.bearings import parse_bearings
 from whirl.physics.fault_families import HARMONICS
+from whirl.runs.output_files import check_outputs
 from whirl.validation import check_number
 
 PICTURE_SUFFIXES = (".png", ".svg", ".pdf")
@@ -155,8 +156,17 @@ def diagnose_paths(
 
     Returns:
         The results in the order of the files, why each other file has none, and the images.
+
+    Raises:
+        ValueError: the options are invalid, or `csv` or `plot` cannot be used; nothing has been diagnosed then.
+        OSError: a path does not exist, or a result cannot be written.
     """
-    diagnoses, failures = diagnose_files(list_recordings(paths), options)
+    files = list_recordings(paths)
+    picture = plot if plot is not None and is_picture(plot, len(files)) else None
+    check_outputs([csv, picture], files)
+    if plot is not None:
+        check_writable(Path(plot).parent if picture else plot)
+    diagnoses, failures = diagnose_files(files, options)
     results = each_result(diagnoses)
     if csv is not None:
         write_csv(results, csv)
@@ -191,6 +201,35 @@ def write_csv(results: Sequence[BearingDiagnosis], path: str | Path) -> None:
     write_text(path, to_csv(results))
 
 
+def is_picture(path: str | Path, n_files: int) -> bool:
+    """Return whether a path is a picture of a file, otherwise it is a folder for the pictures of several.
+
+    Args:
+        path: the path.
+        n_files: number of files to draw.
+
+    Raises:
+        ValueError: it is another kind of file, or a picture for several files.
+
+    Example:
+        >>> is_picture("a.png", 1), is_picture("pictures", 2)
+        (True, False)
+    """
+    path = Path(path)
+    if path.is_dir():
+        return False
+    if path.suffix.lower() in PICTURE_SUFFIXES:
+        if n_files > 1:
+            raise ValueError(f"{path}: is one picture, but there are {n_files} files; give a folder")
+        return True
+    if path.suffix[1:2].isalpha():
+        formats = ", ".join(PICTURE_SUFFIXES)
+        raise ValueError(f"{path}: unsupported image format; expected one of: {formats}, or a folder without suffix")
+    if path.exists():
+        raise ValueError(f"{path}: is a file, expected an image ({', '.join(PICTURE_SUFFIXES)}) or a folder")
+    return False
+
+
 def write_pictures(diagnoses: Sequence[RecordingDiagnosis], options: DiagnoseOptions, out: str | Path) -> list[Path]:
     """Draw diagnoses, see `whirl.diagnosis.plot_diagnosis`.
 
@@ -204,14 +243,12 @@ def write_pictures(diagnoses: Sequence[RecordingDiagnosis], options: DiagnoseOpt
         The pictures.
 
     Raises:
-        ValueError: `out` is one picture and there are several recordings.
+        ValueError: `out` is another kind of file, or one picture and there are several recordings.
         OSError: a picture cannot be written.
     """
     out = Path(out)
-    if out.suffix.lower() in PICTURE_SUFFIXES:
-        if len(diagnoses) != 1:
-            raise ValueError(f"{out} is one picture and there are {len(diagnoses)} recordings; give a folder")
-        wanted = [(out, diagnoses[0].leading)]
+    if is_picture(out, len(diagnoses)):
+        wanted = [(out, each.leading) for each in diagnoses]
     else:
         out.mkdir(parents=True, exist_ok=True)
         wanted = list(zip(_picture_names(out, each_result(diagnoses)), each_result(diagnoses), strict=True))

@@ -15,6 +15,7 @@ from whirl.data.manifest import read_listed
 from whirl.data.units import normalize_unit
 from whirl.engine.files import write_text
 from whirl.runs.diagnosis import list_recordings
+from whirl.runs.output_files import check_outputs
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,15 @@ def measure_files(paths: Sequence[str | Path], options: Any) -> tuple[list[FileL
 
     Returns:
         The levels in the order of the files, and why each other file has none.
+
+    Raises:
+        ValueError: the table cannot be used; nothing has been measured then.
+        OSError: a path does not exist, or the table cannot be written.
     """
+    files = list_recordings(paths)
+    check_outputs([options.csv], files)
     found, failures = [], {}
-    for file in list_recordings(paths):
+    for file in files:
         try:
             found.append(_measure(file, options))
         except (ValueError, OSError, ImportError) as error:

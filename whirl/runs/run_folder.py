@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -14,7 +13,7 @@ from typing import Any
 
 from whirl._locks import LOCK, FolderLock, locked
 from whirl.engine.checkpoint import BEST, LAST, PREVIOUS
-from whirl.engine.files import write_json
+from whirl.engine.files import check_writable, write_json
 from whirl.runs.config import Config, ResolvedConfig, parse_config, with_settings
 from whirl.runs.config_files import load_config, read_yaml, stated_settings, write_config
 from whirl.runs.flat import get_setting
@@ -127,12 +126,7 @@ class RunFolder:
         Raises:
             OSError: it cannot be created or written to.
         """
-        nearest = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
-        try:
-            tempfile.TemporaryFile(dir=nearest).close()
-        except OSError as error:
-            error.filename = str(self.path)
-            raise
+        check_writable(self.path)
 
     def initialize(self, config: Config, data: dict[str, Any]) -> None:
         """Write the metadata and then the configuration, which begins the run; on an error, neither is left.

@@ -18,6 +18,7 @@ from whirl.data.reading import readable_suffixes
 from whirl.runs.alarms import ACKNOWLEDGED, AlarmRule, Alarms, Change
 from whirl.runs.diagnosis_table import DiagnosisTable
 from whirl.runs.judgement import Diagnosis
+from whirl.runs.output_files import check_outputs
 from whirl.runs.prediction import BATCH, Diagnoser, StatedFacts, iter_diagnoses, load_diagnoser
 from whirl.runs.watch_page import write_watch_page
 from whirl.validation import check_number
@@ -230,6 +231,7 @@ def watch_folder(folder: Path, options: Any, echo: Callable[[str], None]) -> Non
             acknowledge(table, options.acknowledge, rule)
         echo(f"{options.acknowledge}: acknowledged")
         return
+    check_outputs([options.log, options.page])
     diagnoser = load_diagnoser(options.run)
     if diagnoser.config.is_regression:
         raise ValueError(f"{options.run}: predicts a number, but alarms require classes; use whirl predict --append")
