@@ -5,6 +5,8 @@ from scipy.stats import beta as beta_distribution
 from scipy.stats import binomtest, kstest
 
 from whirl.augment.label_mixing import as_distributions, beta_weights, draw_partners, mix_labels
+from whirl.augment.signal_mixing import MixupAugmentation, cutmix_samples
+from whirl.engine.batch import Batch
 
 
 def seeded(seed=0):
@@ -105,6 +107,17 @@ def test_partners_are_a_permutation_without_fixed_points(n):
 def test_every_other_sample_can_be_the_partner():
     partners = torch.stack([draw_partners(4) for _ in range(200)])
     assert {tuple(row) for row in partners.tolist()} == {(3, 0, 1, 2), (2, 3, 0, 1), (1, 2, 3, 0)}
+
+
+@pytest.mark.parametrize("mix", [MixupAugmentation(1.0).augment, cutmix_samples])
+def test_sample_weights_are_mixed_as_the_labels(mix):
+    weights = torch.tensor([1.0, 5.0, torch.nan, 3.0])
+    metadata = {"sample_weight": weights, "machine": ["a", "b", "c", "d"], "recording": torch.arange(4)}
+    batch = Batch(torch.randn(4, 1, 64), torch.eye(4), metadata)
+    mixed = mix(batch, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(mixed.metadata["sample_weight"], mixed.targets @ weights.nan_to_num(nan=1.0))
+    assert mixed.metadata["machine"] == ["a", "b", "c", "d"]
+    assert mixed.metadata["recording"].tolist() == [-1, -2, -3, -4]
 
 
 def test_dates_are_not_taken_for_indices():

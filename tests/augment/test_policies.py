@@ -28,6 +28,13 @@ def test_operations_accept_any_length_and_do_not_modify_input(name, length):
     assert torch.equal(out, again)
 
 
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations_with_a_generator_leave_the_global_one(name):
+    before = torch.get_rng_state()
+    Operation(name, 0.5, 0.5)(torch.randn(6, 2, 64, generator=generator()), torch.arange(6), generator=generator(1))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 WITH_MAGNITUDE = [name for name in OPERATIONS if name not in ("polarity_flip", "surrogate", "mixup", "cutmix")]
 
 

@@ -227,6 +227,21 @@ def test_range_test_stops_when_the_loss_diverges():
     assert result.plot().get_xscale() == "log"
 
 
+def test_range_test_refuses_data_that_it_cannot_repeat():
+    found = trainer()
+    found.train_loader = iter(list(found.train_loader)[:2])
+    with pytest.raises(ValueError, match="iterator that can be used only once"):
+        find_learning_rate(found, n_steps=30)
+    assert same(weights(found.model), weights(network()))
+
+
+def test_range_test_refuses_a_first_loss_that_is_not_finite():
+    found = trainer(on_nonfinite=None)
+    found.train_loader = [(torch.full_like(signals, torch.nan), *rest) for signals, *rest in found.train_loader]
+    with pytest.raises(ValueError, match="loss of the first step is not finite"):
+        find_learning_rate(found, n_steps=5)
+
+
 def test_seeds_set_after_a_range_test_take_effect():
     def first_loss(seed):
         found = trainer()

@@ -7,27 +7,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from whirl.engine.objective import SAMPLE_WEIGHT
 from whirl.validation import check_number, implied_num_classes
 
 
-def invalidate_mixed_metadata(metadata: dict[str, Any], n_samples: int) -> dict[str, Any]:
-    """Mark metadata of mixed samples as unknown, since these samples belong to no single recording or speed.
+def mix_metadata(metadata: dict[str, Any], partners: Tensor, share: Tensor) -> dict[str, Any]:
+    """Return the metadata of mixed samples, which belong to no single recording or speed.
 
-    Floats become NaN, which means unknown throughout the package; recording ids become unique negative numbers.
+    Floats become NaN, which means unknown throughout the package; recording ids become unique negative numbers. Weights
+    of samples in the loss are mixed as their labels are; one that is NaN counts as 1. Everything else stays.
+
+    Args:
+        metadata: tensors `[B]` by name, or anything else, e.g. lists of names.
+        partners: index of the sample that each is mixed with, `[B]`.
+        share: weight of each sample itself in the mix, `[B]`, in [0, 1].
 
     Example:
-        >>> invalidate_mixed_metadata({"rpm": torch.tensor([1500.0, 3000.0]), "recording": torch.tensor([4, 4])}, 2)
-        {'rpm': tensor([nan, nan]), 'recording': tensor([-1, -2])}
+        >>> metadata = {"rpm": torch.tensor([1500.0, 3000.0]), "sample_weight": torch.tensor([1.0, 3.0])}
+        >>> mix_metadata(metadata, torch.tensor([1, 0]), torch.tensor([0.5, 1.0]))
+        {'rpm': tensor([nan, nan]), 'sample_weight': tensor([2., 3.])}
     """
-    new_ids = -1 - torch.arange(n_samples)
-    return {
-        name: torch.full_like(value, torch.nan)
-        if value.is_floating_point()
-        else new_ids.to(value.device)
-        if name in ("recording", "record_ids")
-        else value
-        for name, value in metadata.items()
-    }
+
+    def mix(name: str, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        if name == SAMPLE_WEIGHT:
+            weights = value.to(torch.promote_types(value.dtype, torch.float32)).nan_to_num(nan=1.0)
+            return weights.index_select(0, partners).lerp(weights, share.to(weights.dtype))
+        if value.is_floating_point():
+            return torch.full_like(value, torch.nan)
+        return (-1 - torch.arange(len(partners))).to(value.device) if name in ("recording", "record_ids") else value
+
+    return {name: mix(name, value) for name, value in metadata.items()}
 
 
 def as_distributions(labels: Tensor, num_classes: int | None = None, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -11,8 +11,7 @@ from torch import Tensor
 from whirl.augment import signals as raw
 from whirl.augment import vibration
 from whirl.augment.base import Augmentation, Compose, RandomApply, as_augmentation
-from whirl.augment.label_mixing import invalidate_mixed_metadata
-from whirl.augment.signal_mixing import MixupAugmentation, cutmix_batch
+from whirl.augment.signal_mixing import MixupAugmentation, cutmix_samples
 from whirl.engine.batch import Batch
 from whirl.registry import Registry
 from whirl.validation import check_count, check_name, check_number
@@ -42,8 +41,7 @@ def _mixup(batch: Batch, magnitude: float, generator: torch.Generator | None) ->
 
 
 def _cutmix(batch: Batch, magnitude: float, generator: torch.Generator | None) -> Batch:
-    signals, targets = cutmix_batch(batch.signals, batch.targets, magnitude, prob=1.0, generator=generator)
-    return Batch(signals, targets, invalidate_mixed_metadata(batch.metadata, len(signals)))
+    return cutmix_samples(batch, magnitude, prob=1.0, generator=generator)
 
 
 class _OperationSpec(NamedTuple):
@@ -54,7 +52,9 @@ class _OperationSpec(NamedTuple):
 
 
 OPERATIONS: dict[str, _OperationSpec] = {
-    "polarity_flip": _OperationSpec(_on_signals(lambda s, m, g: vibration.polarity_flip(s, 1.0)), "unused"),
+    "polarity_flip": _OperationSpec(
+        _on_signals(lambda s, m, g: vibration.polarity_flip(s, 1.0, generator=g)), "unused"
+    ),
     "time_shift": _OperationSpec(
         _on_signals(lambda s, m, g: raw.time_shift(s, round(m * s.shape[-1]), generator=g)),
         "maximum circular shift as a fraction of the window",

@@ -13,8 +13,8 @@ from whirl.augment.label_mixing import (
     as_distributions,
     beta_weights,
     draw_partners,
-    invalidate_mixed_metadata,
     mix_labels,
+    mix_metadata,
 )
 from whirl.augment.signal_inputs import Labels, as_label_batch, as_signal_batch
 from whirl.augment.span_operations import replace_spans
@@ -103,15 +103,35 @@ def cutmix_batch(
         >>> mixed.shape, weights.shape
         (torch.Size([4, 1, 16]), torch.Size([4, 3]))
     """
+    mixed = cutmix_samples(Batch(signals, labels, {}), alpha, prob, num_classes=num_classes, generator=generator)
+    return mixed.signals, mixed.targets
+
+
+def cutmix_samples(
+    batch: Batch,
+    alpha: float = 1.0,
+    prob: float = 0.5,
+    *,
+    num_classes: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Batch:
+    """Apply `cutmix_batch` to a batch with metadata, see `mix_metadata`; arguments and errors as for `cutmix_batch`.
+
+    Example:
+        >>> batch = Batch(torch.randn(2, 1, 16), torch.tensor([0, 1]), {"rpm": torch.tensor([1500.0, 3000.0])})
+        >>> cutmix_samples(batch, prob=1.0).metadata
+        {'rpm': tensor([nan, nan])}
+    """
     prob = check_number("prob", prob, 0, 1)
-    batch = as_signal_batch(signals)
-    distributions = as_distributions(as_label_batch(labels, batch), num_classes)
-    partners = draw_partners(len(batch), generator=generator, device=batch.device)
-    widths = _draw_widths(batch, alpha, generator)
+    signals = as_signal_batch(batch.signals)
+    distributions = as_distributions(as_label_batch(batch.targets, signals), num_classes)
+    partners = draw_partners(len(signals), generator=generator, device=signals.device)
+    widths = _draw_widths(signals, alpha, generator)
     if prob < 1:
-        widths = widths * (torch.rand(len(batch), generator=generator, device=batch.device) < prob)
-    mixed, kept = _cut_and_paste(batch, batch, partners, widths, generator)
-    return mixed.view(signals.shape), mix_labels(distributions, distributions.index_select(0, partners), kept)
+        widths = widths * (torch.rand(len(signals), generator=generator, device=signals.device) < prob)
+    mixed, kept = _cut_and_paste(signals, signals, partners, widths, generator)
+    targets = mix_labels(distributions, distributions.index_select(0, partners), kept)
+    return Batch(mixed.view(batch.signals.shape), targets, mix_metadata(batch.metadata, partners, kept))
 
 
 class MixupAugmentation(Augmentation):
@@ -147,7 +167,7 @@ class MixupAugmentation(Augmentation):
         weights = beta_weights(len(signals), self.alpha, generator=generator, device=signals.device).to(signals.dtype)
         mixed = signals.index_select(0, partners).lerp_(signals, weights[:, None, None])
         targets = distributions.index_select(0, partners).lerp_(distributions, weights[:, None].to(distributions.dtype))
-        metadata = invalidate_mixed_metadata(batch.metadata, len(signals))
+        metadata = mix_metadata(batch.metadata, partners, weights)
         return Batch(mixed.view(batch.signals.shape), targets, metadata)
 
     def __repr__(self) -> str:

@@ -119,7 +119,8 @@ def level_of(recording: Recording) -> tuple[str, float]:
 
 
 def _is_outside(value: float, known: Range) -> bool:
-    return not known[0] * (1 - TOLERANCE) <= value <= known[1] * (1 + TOLERANCE)
+    low, high = (end + sign * TOLERANCE * abs(end) for end, sign in zip(known, (-1, 1), strict=True))
+    return not low <= value <= high
 
 
 def _range(values: list[float]) -> Range | None:

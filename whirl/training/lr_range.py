@@ -63,7 +63,8 @@ def find_learning_rate(
         n_steps: optimizer steps, >= 2; the data are repeated if necessary.
 
     Raises:
-        ValueError: a number is out of range, or the trainer is in the middle of an epoch.
+        ValueError: a number is out of range, the trainer is in the middle of an epoch, its data end before the last
+            step and cannot be repeated, or the first loss is not finite.
 
     Example:
         >>> import torch
@@ -91,6 +92,8 @@ def find_learning_rate(
         trainer.optimizer.zero_grad()
         trainer.load_state_dict(before)
         trainer.replay.keep_random_state()
+    if not test.losses:
+        raise ValueError("the loss of the first step is not finite: check the data and the network")
     return LearningRateRange(test.learning_rates[: len(test.losses)], test.losses)
 
 
@@ -131,4 +134,8 @@ class _RangeTest:
 
 def _repeated(trainer: Trainer) -> Iterator[Any]:
     while True:
-        yield from trainer.batches(trainer.train_loader)
+        batch = None
+        for batch in trainer.batches(trainer.train_loader):
+            yield batch
+        if batch is None:
+            raise ValueError("train_loader yielded no batch: it is empty, or an iterator that can be used only once")
