@@ -17,7 +17,7 @@ from whirl.diagnosis.front_end import EnvelopeOrders, envelope_orders
 from whirl.diagnosis.results import FAULTS, BearingDiagnosis, FamilyEvidence, RecordingDiagnosis
 from whirl.diagnosis.rule import FEW_TURNS, Thresholds, apply_rule
 from whirl.diagnosis.signal_quality import why_unusable
-from whirl.diagnosis.speed_check import speed_remark
+from whirl.diagnosis.speed_check import SpeedCheck, check_speed, varying_speed_remark
 from whirl.dsp.turn_segments import SEGMENT_TURNS
 from whirl.physics.bearings import (
     Bearing,
@@ -57,6 +57,9 @@ class SpectralDiagnoser:
     for at the orders of the recording's own bearing, and compared with what the same search finds at orders of no
     bearing. The most significant family that passes all thresholds names the fault; without one the verdict is
     `no_line_found`, which does not mean healthy.
+
+    Where the lines of the shaft clearly lie at another speed than the given one, 1 to 4.5 % away, the recording is
+    evaluated at that speed: `rpm` is the speed that was used, and the reasons say so.
 
     Attributes:
         thresholds: what a family must reach.
@@ -100,7 +103,11 @@ class SpectralDiagnoser:
         if rpm is not None:
             check_number("rpm", rpm, 0, open_ends=True)
             recordings = [replace(recording, rpm=rpm) for recording in recordings]
-        prepared = [list(self._prepare(recording, _bearings_of(recording, bearing))) for recording in recordings]
+        checks = [check_speed(recording) for recording in recordings]
+        prepared = [
+            list(self._prepare(replace(recording, rpm=check.rpm), _bearings_of(recording, bearing)))
+            for recording, check in zip(recordings, checks, strict=True)
+        ]
         pending = [each for results in prepared for each in results if isinstance(each, _Pending)]
         evidence = iter(
             family_evidence([(each.spectra, _families(each.bearing)) for each in pending]),
@@ -110,8 +117,8 @@ class SpectralDiagnoser:
             for results in prepared
         )
         return [
-            RecordingDiagnosis(tuple(_with_speed_remark(recording, results)))
-            for recording, results in zip(recordings, found, strict=True)
+            RecordingDiagnosis(tuple(_with_speed_remark(recording, check, results)))
+            for recording, check, results in zip(recordings, checks, found, strict=True)
         ]
 
     def _prepare(
@@ -246,16 +253,20 @@ def _why_no_physics(recording: Recording) -> str | None:
     return None
 
 
-def _with_speed_remark(recording: Recording, results: list[BearingDiagnosis]) -> list[BearingDiagnosis]:
-    """Add to results without a line what the lines of the shaft say about the given speed."""
-    verdicts = {result.verdict for result in results}
-    if "no_line_found" not in verdicts or not verdicts.isdisjoint(FAULTS):
-        return results
-    remark = speed_remark(recording)
+def _with_speed_remark(
+    recording: Recording, check: SpeedCheck, results: list[BearingDiagnosis]
+) -> list[BearingDiagnosis]:
+    """Say in the results of a recording that another speed was used, or why lines may be missing."""
+    verdicts = {each.verdict for each in results}
+    remark = None
+    if check.rpm != recording.rpm:
+        remark = check.remark
+    elif "no_line_found" in verdicts and verdicts.isdisjoint(FAULTS):
+        remark = check.remark or varying_speed_remark(recording)
     if remark is None:
         return results
     return [
-        replace(each, reasons=(*each.reasons, remark)) if each.verdict == "no_line_found" else each for each in results
+        each if each.verdict == "not_judged" else replace(each, reasons=(*each.reasons, remark)) for each in results
     ]
 
 

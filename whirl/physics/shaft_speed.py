@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -89,7 +90,8 @@ def estimate_speed(
     n = signals.shape[-1]
     zero_mean = signals.float() - signals.float().mean(-1, keepdim=True)
     spectrum = torch.fft.rfft(zero_mean * torch.hann_window(n, device=signals.device))
-    spectrum = spectrum.view(len(signals), -1, n // 2 + 1)
+    n_bins = math.ceil(high_hz * n_harmonics * n / sample_rate) + _FLOOR_BINS  # that the result depends on
+    spectrum = spectrum.view(len(signals), -1, n // 2 + 1)[..., :n_bins]
     level = spectrum.abs().clamp_min(torch.finfo(torch.float32).tiny).log()
     level = level - F.avg_pool1d(level, _FLOOR_BINS, 1, _FLOOR_BINS // 2, count_include_pad=False)
     rate_hz = torch.arange(low_hz, high_hz, sample_rate / n / 8, device=signals.device)
