@@ -14,6 +14,7 @@ import numpy as np
 
 from whirl.data.blocks import to_float32
 from whirl.data.recording import Recording
+from whirl.data.signatures import suffixes_by_signature
 from whirl.registry import Registry
 
 # No recorder has more channels: a matrix with more rows contains windows, or is not a signal.
@@ -310,7 +311,7 @@ def read_content(path: Path) -> Content:
         content = reader(path)
         _check_signal(content.signal)
     except UnreadableError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: {_wrong_suffix(path) or error}") from error
     except (ImportError, PermissionError) as error:
         error.add_note(f"while reading {path}")
         raise
@@ -318,9 +319,17 @@ def read_content(path: Path) -> Content:
         raise ValueError(f"{path}: does not fit in memory; split it into shorter recordings") from error
     except Exception as error:  # format libraries raise exceptions of any type on corrupt files
         detail = " ".join(str(error).split())[:_MAX_DETAIL]
-        problem = f"corrupt or truncated {path.suffix} file ({type(error).__name__}: {detail})"
-        raise ValueError(f"{path}: {problem}; copy or export it again") from error
+        problem = f"corrupt or truncated {path.suffix} file ({type(error).__name__}: {detail}); copy or export it again"
+        raise ValueError(f"{path}: {_wrong_suffix(path) or problem}") from error
     return content
+
+
+def _wrong_suffix(path: Path) -> str | None:
+    """Return what is wrong with a file whose first bytes are those of another format, otherwise None."""
+    suffixes = suffixes_by_signature(path)
+    if not suffixes or suffix_of(path) in suffixes:
+        return None
+    return f"is a file of the format {suffixes[0]} by its first bytes; give it this suffix"
 
 
 def find_reader(path: Path) -> Reader:

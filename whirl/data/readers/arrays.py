@@ -22,6 +22,7 @@ _MAPPED_BYTES = 2**24  # size from which an array of an archive is mapped
 @register_reader(".npy")
 def read_npy(path: Path) -> Content:
     """Read one array, or a structured array whose fields are the channels; memory-mapped until it is converted."""
+    _check_format(path, np.lib.format.MAGIC_PREFIX)
     with _reject_objects():
         array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))  # pages are read from disk on access
         if array.dtype == np.float32 and array.flags.c_contiguous:  # needs no conversion: takes its memory only once
@@ -34,6 +35,7 @@ def read_npy(path: Path) -> Content:
 @register_reader(".npz")
 def read_npz(path: Path) -> Content:
     """Read named arrays: the signal, and scalars such as `fs` and `rpm`."""
+    _check_format(path, b"PK")
     # Opened here because NumPy does not close the file if the archive is corrupt.
     with _reject_objects(), path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         members = archive.zip.infolist()
@@ -53,7 +55,10 @@ def _read_member(archive: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
     zipped = cast(zipfile.ZipFile, archive.zip)  # None once it is closed
     member = zipped.NameToInfo.get(f"{name}.npy")
     if member is None or member.file_size < _MAPPED_BYTES or os.name != "posix":  # others cannot delete mapped files
-        return archive[name]
+        array = archive[name]
+        if member is not None and isinstance(array, bytes):  # what NumPy does not recognize
+            raise ValueError(f"{name}.npy is not an array in NumPy's format")
+        return array
     try:
         with zipped.open(member) as source, tempfile.TemporaryFile() as plain:
             shutil.copyfileobj(source, plain)
@@ -76,6 +81,13 @@ def _map(file: IO[bytes]) -> np.ndarray | None:
         return None
     order = "F" if is_fortran else "C"
     return np.asarray(np.memmap(file, dtype, "r", offset=file.tell(), shape=shape, order=order))
+
+
+def _check_format(path: Path, signature: bytes) -> None:
+    """Validate the first bytes: NumPy takes all other files for pickles, and advises to unpickle them."""
+    with path.open("rb") as file:
+        if file.read(len(signature)) != signature:
+            raise ValueError("not in NumPy's format")
 
 
 @contextmanager
