@@ -38,6 +38,12 @@ def test_misclassified_come_first_then_lowest_probability() -> None:
     assert len(hardest_recordings(predictions, recordings, ["a", "b", "c"], n=2)) == 2
 
 
+def test_probability_is_that_of_the_predicted_class_at_any_threshold() -> None:
+    predictions = Predictions(np.array([[0.6, 0.4]]), np.array([0]), np.array([0]), threshold=0.3)
+    (case,) = hardest_recordings(predictions, [Recording(np.zeros(8), 1000)], ["healthy", "wear"])
+    assert (case.predicted, case.p_predicted) == ("wear", 0.4)
+
+
 @pytest.mark.parametrize(
     ("true", "predicted", "classes", "kind"),
     [

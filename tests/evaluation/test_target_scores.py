@@ -41,6 +41,15 @@ def test_level_scores_equal_those_of_scikit_learn(predictions):
     assert found["mean_absolute_error"] == pytest.approx(np.abs(known.predicted - known.targets).mean())
 
 
+def test_scores_of_many_windows_take_little_memory():
+    """Pairs of rows would take 20 GB."""
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(4), 100_000)
+    many = Predictions(probabilities, rng.integers(0, 4, 100_000), np.arange(100_000))
+    assert fault_scores(many, CLASSES)["ball"]["auroc"] == pytest.approx(0.5, abs=0.01)
+    assert level_scores(many)["quadratic_kappa"] == pytest.approx(0, abs=0.01)
+
+
 def test_undefined_scores_are_none():
     healthy = Predictions(np.array([[0.9, 0.05, 0.05, 0.0]]), np.array([0]), np.array([0]))
     assert fault_scores(healthy, CLASSES)["ball"] == {

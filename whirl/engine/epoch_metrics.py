@@ -217,15 +217,27 @@ def _auroc(predictions: Predictions) -> float:
     """Return the area under the ROC curve; with several classes or labels the mean of one against the rest."""
     scores, labels = predictions.scores, predictions.labels
     if predictions.task == "binary":
-        return _area(scores, labels == 1)
+        return area_under_roc(scores, labels == 1)
     if predictions.task == "multiclass":
         scores, labels = scores.softmax(1), torch.nn.functional.one_hot(labels, scores.shape[1])
-    areas = [_area(s, t == 1) for s, t in zip(scores.T, labels.T, strict=True) if 0 < int(t.sum()) < len(t)]
+    areas = [area_under_roc(s, t == 1) for s, t in zip(scores.T, labels.T, strict=True) if 0 < int(t.sum()) < len(t)]
     return sum(areas) / len(areas) if areas else float("nan")
 
 
-def _area(scores: Tensor, is_positive: Tensor) -> float:
-    """Return the fraction of pairs in which the positive sample has the higher score; ties count half."""
+def area_under_roc(scores: Tensor, is_positive: Tensor) -> float:
+    """Return the fraction of pairs in which the positive sample has the higher score; ties count half.
+
+    Args:
+        scores: score of each sample, `[N]`.
+        is_positive: whether each sample is positive, bool `[N]`.
+
+    Returns:
+        0 to 1; NaN if all samples are of one kind.
+
+    Example:
+        >>> area_under_roc(torch.tensor([0.1, 0.4, 0.4, 0.8]), torch.tensor([False, False, True, True]))
+        0.875
+    """
     n_positive = int(is_positive.sum())
     n_pairs = n_positive * (len(scores) - n_positive)
     if n_pairs == 0:

@@ -60,6 +60,7 @@ def hardest_recordings(
         n: maximum number of recordings.
     """
     known = predictions.select(predictions.known)
+    confidence = known.confidence
     p_true = known.probabilities[np.arange(len(known.targets)), known.targets]
     order = np.lexsort((p_true, known.predicted == known.targets))[:n]
     return [
@@ -68,7 +69,7 @@ def hardest_recordings(
             classes[int(known.targets[row])],
             classes[int(known.predicted[row])],
             float(p_true[row]),
-            float(known.probabilities[row].max()),
+            float(confidence[row]),
         )
         for row in order
     ]

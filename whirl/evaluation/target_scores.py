@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
+from whirl.engine.epoch_metrics import area_under_roc
 from whirl.evaluation.prediction import Predictions
 from whirl.models.heads import membership, single_faults
 
@@ -53,17 +55,13 @@ def _scores(probabilities: np.ndarray, labels: np.ndarray, threshold: float = 0.
         "precision": hits / n_predicted if n_predicted else None,
         "recall": hits / n_true if n_true else None,
         "f1_score": 2 * hits / (n_predicted + n_true) if n_predicted + n_true else None,
-        "auroc": _area(probabilities, labels),
+        "auroc": None if labels.all() or not labels.any() else _area(probabilities, labels),
         "support": n_true,
     }
 
 
-def _area(scores: np.ndarray, labels: np.ndarray) -> float | None:
-    """Return the share of pairs in which the row with the fault has the higher probability; ties count half."""
-    if labels.all() or not labels.any():
-        return None
-    differences = scores[labels][:, None] - scores[~labels][None]
-    return float(((differences > 0) + 0.5 * (differences == 0)).mean())
+def _area(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    return area_under_roc(torch.from_numpy(probabilities), torch.from_numpy(labels))
 
 
 def level_scores(predictions: Predictions) -> dict[str, float | None]:
@@ -78,7 +76,8 @@ def level_scores(predictions: Predictions) -> dict[str, float | None]:
     """
     known = predictions.select(predictions.known)
     errors = known.predicted - known.targets
-    at_random = float(np.square(known.predicted[:, None] - known.targets[None]).mean())
+    spread = np.var(known.predicted) + np.var(known.targets)
+    at_random = float(spread + errors.mean() ** 2)  # mean squared difference of all pairs
     return {
         "mean_absolute_error": float(np.abs(errors).mean()),
         "quadratic_kappa": 1 - float(np.square(errors).mean()) / at_random if at_random else None,
