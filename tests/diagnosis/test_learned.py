@@ -122,6 +122,45 @@ def test_training_needs_recordings_that_can_be_described(bearings):
         LearnedDiagnoser(Candidate("rule", "families")).fit([replace(each, rpm=None) for each in bearings])
 
 
+@pytest.fixture(scope="module")
+def rotors():
+    return simulate(3, 1, ["healthy", "imbalance"], n_samples=40_960)
+
+
+@pytest.mark.parametrize("candidate", [*ROTOR_CANDIDATES, *BEARING_CANDIDATES], ids=str)
+def test_nothing_is_predicted_where_no_recording_can_be_described(candidate, rotors, bearings):
+    recordings = rotors if candidate in ROTOR_CANDIDATES else bearings
+    diagnoser = LearnedDiagnoser(candidate).fit(recordings)
+    assert diagnoser.predict([replace(each, rpm=None) for each in recordings[:2]]) == [None, None]
+    assert diagnoser.predict_proba([]).shape == (0, len(diagnoser.classes))
+
+
+@pytest.mark.parametrize("candidate", ROTOR_CANDIDATES, ids=str)
+def test_a_sample_that_is_not_finite_has_no_effect_on_other_recordings(candidate, rotors):
+    broken = replace(rotors[0], signal=np.where(np.arange(40_960) == 100, np.nan, rotors[0].signal))
+    diagnoser = LearnedDiagnoser(candidate).fit([broken, *rotors[1:]])
+    expected = LearnedDiagnoser(candidate).fit(rotors[1:]).predict_proba(rotors[1:])
+    np.testing.assert_allclose(diagnoser.predict_proba(rotors[1:]), expected)
+    assert diagnoser.predict([broken]) == [None]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"labels": ["healthy"]}, "1 labels for 6 recordings"),
+        ({"classes": ["healthy", "imbalanced"]}, "unknown class 'imbalance'; did you mean 'imbalanced'"),
+    ],
+)
+def test_rejects_labels_that_do_not_fit(arguments, message, rotors):
+    with pytest.raises(ValueError, match=message):
+        LearnedDiagnoser(ROTOR_CANDIDATES[1]).fit(rotors, **arguments)
+
+
+def test_rejects_prediction_before_training(rotors):
+    with pytest.raises(ValueError, match="has not been trained: call fit first"):
+        LearnedDiagnoser(ROTOR_CANDIDATES[1]).predict(rotors)
+
+
 def test_each_recording_is_judged_by_its_own_bearing(bearings):
     """The same signals with orders of another bearing show no lines there."""
     faulty = [each for each in bearings if each.label != "healthy"]

@@ -23,7 +23,10 @@ FINE_TUNING_PENALTY = 10.0
 
 
 class DescriptorModel(Protocol):
-    """A classifier of descriptors. Its state is a dictionary of plain arrays."""
+    """A classifier of descriptors. Its state is a dictionary of plain arrays.
+
+    All recordings that it gets have rows of descriptors.
+    """
 
     def fit(
         self, descriptors: Descriptors, targets: NDArray[np.integer], classes: Sequence[str]

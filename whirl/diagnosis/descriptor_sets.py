@@ -42,7 +42,7 @@ class Descriptors:
         values: one row for each recording, or for each of its windows, `[m, F]`.
         owner: the recording of each row, `[m]`.
         n_recordings: n. A recording without rows could not be described: its speed or bearing is unknown, or its signal
-            unusable.
+            unusable; for rotors and journal bearings a signal is usable if all samples are finite.
         families: features of each family, `[n, 3, F]`; empty for other kinds.
         judged: which families were evaluated, `[n, 3]`; empty for other kinds.
         verdicts: verdict of the untrained rule, as an index of `PARTS`, or 3 for "no line found", `[n]`; empty for
@@ -107,7 +107,7 @@ def describe(recordings: Sequence[Recording], kind: DescriptorKind = "families")
         return join(describe(recordings, "evidence"), describe(recordings, "order_levels"))
     if kind == "order_levels" and len({recording.n_channels for recording in recordings}) > 1:
         raise ValueError("recordings differ in their number of channels; select channels that all of them have")
-    usable = [index for index, each in enumerate(recordings) if (each.n_revolutions or 0) >= MIN_REVOLUTIONS]
+    usable = [index for index, each in enumerate(recordings) if _has_orders(each)]
     with one_torch_thread(), ignore_unresolved_lines():  # outside of the threads, which share the filters of warnings
         rows = list(map_in_threads(_ORDER_FEATURES[kind], (recordings[index] for index in usable)))
     return Descriptors(
@@ -117,6 +117,11 @@ def describe(recordings: Sequence[Recording], kind: DescriptorKind = "families")
         len(recordings),
         *_no_families(),
     )
+
+
+def _has_orders(recording: Recording) -> bool:
+    """Whether the levels at orders of the shaft can be measured."""
+    return (recording.n_revolutions or 0) >= MIN_REVOLUTIONS and bool(np.isfinite(recording.signal).all())
 
 
 def join(evidence: Descriptors, levels: Descriptors) -> Descriptors:
@@ -132,7 +137,7 @@ def of_diagnoses(diagnoses: Sequence[RecordingDiagnosis]) -> Descriptors:
     families, judged = feature_rows(diagnoses)
     usable = np.flatnonzero(judged.any(axis=1))
     verdicts = np.array([PARTS.index(each.verdict) if each.verdict in PARTS else len(PARTS) for each in diagnoses])
-    table = families[:, :, _TABLE_FEATURES].reshape(len(diagnoses), -1)
+    table = families[:, :, _TABLE_FEATURES].reshape(len(diagnoses), len(PARTS) * len(_TABLE_FEATURES))
     return Descriptors("families", table[usable], usable, len(diagnoses), families, judged, np.array(verdicts, np.intp))
 
 

@@ -15,6 +15,7 @@ from whirl.diagnosis.descriptor_models import DescriptorModel, State
 from whirl.diagnosis.descriptor_sets import DescriptorKind, Descriptors, describe
 from whirl.diagnosis.registry import DIAGNOSERS
 from whirl.engine.files import atomic_write
+from whirl.validation import check_name
 
 
 class Candidate(NamedTuple):
@@ -86,12 +87,16 @@ class LearnedDiagnoser:
             classes: names of all classes; default those that occur.
 
         Raises:
-            ValueError: a label is missing, or no recording can be described.
+            ValueError: a label is missing or not among the classes, or no recording can be described.
         """
-        descriptors = self._describe(recordings)
         if labels is None:
             labels = _own_labels(recordings)
         self.classes = tuple(sorted(set(labels))) if classes is None else tuple(classes)
+        for label in dict.fromkeys(labels):
+            check_name("class", label, self.classes)
+        descriptors = self._describe(recordings)
+        if len(labels) != descriptors.n_recordings:
+            raise ValueError(f"there are {len(labels)} labels for {descriptors.n_recordings} recordings")
         targets = np.array([self.classes.index(label) for label in labels], np.intp)
         usable = np.flatnonzero(descriptors.usable)
         if not len(usable):
@@ -103,10 +108,19 @@ class LearnedDiagnoser:
         return self
 
     def predict_proba(self, recordings: Sequence[Recording] | Descriptors) -> NDArray[np.float64]:
-        """Return class probabilities `[n, K]`; NaN for recordings that cannot be described."""
+        """Return class probabilities `[n, K]`; NaN for recordings that cannot be described.
+
+        Raises:
+            ValueError: the diagnoser has not been trained.
+        """
+        if not self.classes:
+            raise ValueError(f"{self.candidate} has not been trained: call fit first")
         descriptors = self._describe(recordings)
-        probabilities = self._model.predict_proba(descriptors)
-        return np.where(descriptors.usable[:, None], probabilities, np.nan)
+        probabilities = np.full((descriptors.n_recordings, len(self.classes)), np.nan)
+        usable = np.flatnonzero(descriptors.usable)
+        if len(usable):
+            probabilities[usable] = self._model.predict_proba(descriptors.take(usable))
+        return probabilities
 
     def predict(self, recordings: Sequence[Recording] | Descriptors) -> list[str | None]:
         """Return the most probable class of each recording; None for those that cannot be described."""

@@ -35,11 +35,13 @@ def why_not_judged(
     if not np.isnan(row).any():
         return ()
     reasons = () if physics is None else tuple(dict.fromkeys(each.reasons[0] for each in physics.results))
-    return reasons or (_why_not_described(recording),)
+    return reasons or (_why_not_described(recording, unusable),)
 
 
-def _why_not_described(recording: Recording) -> str:
+def _why_not_described(recording: Recording, unusable: Mapping[str, str]) -> str:
     """Return why a recording of a rotor cannot be described."""
+    if not np.isfinite(recording.signal).all():
+        return "; ".join(f"channel {name}: {reason}" for name, reason in unusable.items())
     if recording.rpm is None:
         return f"no physics: the speed of the shaft is {_unknown_speed(recording)}; give rpm"
     return (
