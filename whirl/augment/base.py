@@ -283,6 +283,10 @@ def as_augmentation(augmentation: Augmentation | Function) -> Augmentation:
 
     Raises:
         TypeError: the argument is not callable.
+
+    Example:
+        >>> as_augmentation(lambda signals, labels: (-signals, labels))(torch.ones(1, 1, 2))
+        tensor([[[-1., -1.]]])
     """
     if isinstance(augmentation, Augmentation):
         return augmentation

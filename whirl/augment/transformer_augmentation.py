@@ -320,7 +320,12 @@ class PatchAugmentation:
 
 
 def get_light_augmentation() -> PatchAugmentation:
-    """Return the light preset: dropout of 5 % and shifts by up to 2 patches."""
+    """Return the light preset: dropout of 5 % and shifts by up to 2 patches.
+
+    Example:
+        >>> get_light_augmentation().max_shift
+        2
+    """
     return PatchAugmentation(dropout_prob=0.05, max_shift=2)
 
 
@@ -328,6 +333,10 @@ def get_medium_augmentation() -> PatchAugmentation:
     """Return the medium preset, a good starting point.
 
     Dropout of 10 %, up to 5 holes of 3 patches, and shifts by up to 3 patches.
+
+    Example:
+        >>> get_medium_augmentation().use_cutout
+        True
     """
     return PatchAugmentation(dropout_prob=0.1, use_cutout=True, cutout_holes=5, cutout_size=3, max_shift=3)
 
@@ -337,6 +346,10 @@ def get_heavy_augmentation() -> PatchAugmentation:
 
     Dropout of 15 %, up to 10 holes of 5 patches, shifts by up to 5, noise of standard deviation 0.02, and permutation
     of 10 %.
+
+    Example:
+        >>> get_heavy_augmentation().jitter_std
+        0.02
     """
     return PatchAugmentation(
         dropout_prob=0.15,

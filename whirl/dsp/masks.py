@@ -57,7 +57,13 @@ def draw_spans(
     device: torch.device | str | None = None,
     fixed_width: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Draw the spans of `span_mask`: starts and widths, int64 `[n, n_spans]` each."""
+    """Draw the spans of `span_mask`: starts and widths, int64 `[n, n_spans]` each.
+
+    Example:
+        >>> starts, widths = draw_spans(100, length=8, max_width=3)
+        >>> widths.shape, bool((widths <= 3).all() and (starts + widths <= 8).all())
+        (torch.Size([100, 1]), True)
+    """
     if n < 0 or length < 1 or max_width < 0 or n_spans < 0:
         raise ValueError(
             f"n is {n}, length {length}, max_width {max_width} and n_spans {n_spans}, expected a length >= 1 and the "
@@ -81,6 +87,10 @@ def draw_starts(widths: Tensor, length: int, *, generator: torch.Generator | Non
 
     Returns:
         int64 of the same shape, each in 0..length - width.
+
+    Example:
+        >>> draw_starts(torch.tensor([8]), length=8)
+        tensor([0])
     """
     draws = torch.randint(2**62, widths.shape, generator=generator, device=widths.device)
     return draws % (length + 1 - widths)  # uniform to 1e-12 for axes shorter than 4 million
@@ -140,6 +150,10 @@ def mask_out(values: Tensor, mask: Tensor) -> Tensor:
 
     Returns:
         Tensor like `values`. On a CPU a masked NaN or infinity becomes NaN.
+
+    Example:
+        >>> mask_out(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([False, True, False]))
+        tensor([[1., 0., 3.]])
     """
     if not values.is_cpu:
         return values.masked_fill(mask, 0)

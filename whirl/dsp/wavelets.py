@@ -95,6 +95,13 @@ def cwt_power(
     Raises:
         TypeError: see `cwt`.
         ValueError: see `cwt`.
+
+    Example:
+        >>> tone = 3 * torch.cos(2 * torch.pi * 100 * torch.arange(2048) / 2048)
+        >>> cwt_power(tone[None, None], 2048, [100.0], n_times=4).shape
+        torch.Size([1, 1, 1, 4])
+        >>> cwt_power(tone[None, None], 2048, [100.0], n_times=4)[0, 0, 0, 1:3].sqrt().round(decimals=2)
+        tensor([3., 3.])
     """
     spectrum, bank = _prepare(signals, sampling_rate_hz, frequencies_hz, wavelet)
     n_cells = min(check_count("n_times", n_times), signals.shape[-1])

@@ -58,6 +58,12 @@ def hardest_recordings(
         recordings: recordings that `predictions.recording` indexes.
         classes: names of the K classes.
         n: maximum number of recordings.
+
+    Example:
+        >>> recordings = [Recording(np.zeros(8), 1000, source=name) for name in ("easy", "wrong")]
+        >>> predictions = Predictions(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 0]), np.arange(2))
+        >>> [case.recording.source for case in hardest_recordings(predictions, recordings, ["healthy", "wear"])]
+        ['wrong', 'easy']
     """
     known = predictions.select(predictions.known)
     confidence = known.confidence

@@ -147,6 +147,11 @@ def reliability_curve(predictions: Predictions, n_bins: int = 15) -> list[dict[s
     Returns:
         One entry per bin: its edges `low` and `high`, its number of rows `n`, their mean `confidence` and their
         `accuracy`, 0 to 1; the last two are None for an empty bin.
+
+    Example:
+        >>> rows = Predictions(np.array([[0.75, 0.25], [0.75, 0.25]]), np.array([0, 1]), np.array([0, 1]))
+        >>> reliability_curve(rows, n_bins=2)[1]
+        {'low': 0.5, 'high': 1.0, 'n': 2, 'confidence': 0.75, 'accuracy': 0.5}
     """
     confidence = predictions.confidence
     correct = predictions.predicted == predictions.targets
@@ -300,6 +305,12 @@ def condition_accuracies(predictions: Predictions, recordings: Sequence[Recordin
     Returns:
         One entry per band: `condition` (`"speed"` or `"load"`), `unit`, `band`, `n` rows, `n_recordings`, `n_specimens`
         (None if unknown) and `accuracy`, 0 to 1.
+
+    Example:
+        >>> recordings = [Recording(np.zeros(64), 1000, rpm=rpm, specimen="a") for rpm in (900, 1500)]
+        >>> rows = Predictions(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 0]), np.array([0, 1]))
+        >>> [(band["band"], band["unit"], band["accuracy"]) for band in condition_accuracies(rows, recordings)]
+        [('900', 'rpm', 1.0), ('1500', 'rpm', 0.0), ('unknown', '', 0.5)]
     """
     used = [recordings[index] for index in np.unique(predictions.recording)]
     rpm = np.array([np.nan if r.rpm is None else r.rpm for r in recordings])

@@ -96,6 +96,11 @@ def compare_arms(
 
     Raises:
         ValueError: an arm has no scores.
+
+    Example:
+        >>> found = compare_arms({"plain": {0: 0.5, 1: 0.5}, "physics": {0: 0.75, 1: 1.0}}, control="plain")
+        >>> {name: each.difference for name, each in found.items()}
+        {'plain': 0.0, 'physics': 0.375}
     """
     names = list(scores) if arms is None else list(arms)
     for name in (control, *names):

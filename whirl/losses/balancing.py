@@ -195,6 +195,12 @@ def create_balancer(name: str) -> Balancer:
 
     Raises:
         ValueError: the name is unknown.
+
+    Example:
+        >>> balancer = create_balancer("softadapt")
+        >>> data, physics = torch.tensor(1.0), {"freq_loss": torch.tensor(2.0)}
+        >>> balancer(data, physics, shared=[])  # nothing has changed yet
+        {'freq_loss': tensor(1.)}
     """
     check_name("balancing", name, BALANCERS)
     return BALANCERS[name]()

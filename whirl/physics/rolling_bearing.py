@@ -72,6 +72,11 @@ class FaultOrders:
         bsf: revolutions of an element about itself; a defect on it strikes both races, so its impacts come at 2 bsf.
 
     Numbers may be NumPy scalars or zero-dimensional tensors; they are stored as Python numbers.
+
+    Example:
+        >>> orders = FaultOrders(ftf=0.398, bpfo=3.585, bpfi=5.415, bsf=2.357)
+        >>> orders.bpfo * 1797 / 60  # Hz at 1797 rpm
+        107.37075
     """
 
     ftf: float

@@ -38,6 +38,10 @@ class Range:
         high: largest value.
         n_grid: number of grid points, including the ends; 0 omits the parameter from grids.
         log: whether values are spaced and drawn on a logarithmic scale; requires `low` > 0.
+
+    Example:
+        >>> Range(0.1, 10.0, n_grid=3, log=True).grid()
+        [0.1, 1.0, 10.0]
     """
 
     low: float
@@ -71,6 +75,10 @@ class IntRange:
         low: smallest value.
         high: largest value.
         n_grid: number of grid points, including the ends; 0 omits the parameter from grids.
+
+    Example:
+        >>> IntRange(1, 9, n_grid=3).grid()
+        [1, 5, 9]
     """
 
     low: int
@@ -100,6 +108,10 @@ class Choice:
     Attributes:
         values: None, bools, numbers or strings, the types that Optuna's storages support.
         in_grid: whether grids include the parameter.
+
+    Example:
+        >>> Choice((None, "balanced"), in_grid=True).grid()
+        [None, 'balanced']
     """
 
     values: tuple[bool | float | str | None, ...]
