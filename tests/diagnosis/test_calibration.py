@@ -72,3 +72,12 @@ def test_too_few_specimens_give_all_classes():
 def test_rejects_an_impossible_coverage():
     with pytest.raises(ValueError, match=r"coverage is 1\.5"):
         PredictionSets.fit(np.ones((2, 1)), np.zeros(2, int), np.arange(2), coverage=1.5)
+
+
+def test_rejects_rows_that_are_not_finite():
+    """The loss would be NaN at every temperature, and the first one would be taken: the most certain."""
+    probabilities = np.array([[np.nan, np.nan], [0.9, 0.1]])
+    with pytest.raises(ValueError, match="1 of 2 rows of probabilities are not finite"):
+        fit_temperature(probabilities, np.zeros(2, int), np.arange(2))
+    with pytest.raises(ValueError, match="1 of 2 rows of probabilities are not finite"):
+        PredictionSets.fit(probabilities, np.zeros(2, int), np.arange(2))

@@ -55,12 +55,15 @@ def fit_temperature(
     little to fit it by.
 
     Args:
-        probabilities: probabilities of recordings not used for training, `[n, K]`.
+        probabilities: probabilities of recordings not used for training, `[n, K]`, finite.
         targets: index of the class of each, `[n]`.
         groups: specimen of each recording as an index >= 0, `[n]`.
 
     Returns:
         T, from 0.1 to 10.
+
+    Raises:
+        ValueError: a probability is not finite.
 
     Example:
         >>> overconfident = np.tile([[0.99, 0.01]], (100, 1))
@@ -69,6 +72,7 @@ def fit_temperature(
         >>> scale_temperature(overconfident, temperature)[0].round(1)
         array([0.8, 0.2])
     """
+    _check_finite(probabilities)
     weights = specimen_weights(groups)
     n_specimens = len(np.unique(groups))
     rows = np.arange(len(targets))
@@ -121,11 +125,15 @@ class PredictionSets:
         """Determine the threshold.
 
         Args:
-            probabilities: probabilities of recordings not used for training, `[n, K]`.
+            probabilities: probabilities of recordings not used for training, `[n, K]`, finite.
             targets: index of the class of each, `[n]`.
             groups: specimen of each recording as an index >= 0, `[n]`.
             coverage: as in the attributes, > 0 and < 1.
+
+        Raises:
+            ValueError: a probability is not finite, or the coverage is out of range.
         """
+        _check_finite(probabilities)
         check_number("coverage", coverage, 0, 1, open_ends=True)
         of_truth = probabilities[np.arange(len(targets)), targets]
         order = np.argsort(-of_truth)
@@ -138,3 +146,9 @@ class PredictionSets:
     def contains(self, probabilities: NDArray[np.floating]) -> NDArray[np.bool_]:
         """Return whether each class belongs to the set of each recording, `[n, K]`."""
         return probabilities >= self.threshold
+
+
+def _check_finite(probabilities: NDArray[np.floating]) -> None:
+    n_bad = int((~np.isfinite(probabilities).all(axis=1)).sum())
+    if n_bad:
+        raise ValueError(f"{n_bad} of {len(probabilities)} rows of probabilities are not finite; leave them out")
