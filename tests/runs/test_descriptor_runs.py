@@ -260,6 +260,8 @@ def test_finished_run_can_be_resumed(run, data, caplog):
     assert run.folder.metrics_file.read_text() == before
     assert "run already finished" in caplog.text
     assert "epochs" not in caplog.text
+    assert "balanced accuracy" in caplog.text  # the reason of the choice, which the run now has as a setting
+    assert "as stated" not in caplog.text
 
 
 def test_rotors_are_described_by_orders(tmp_path):
@@ -323,6 +325,7 @@ def test_networks_to_compare_with_are_in_metrics_and_report(compared):
     assert json.loads(compared.folder.metrics_file.read_text())["baselines"]["network wdcnn"] == expected
     assert "network wdcnn" in compared.folder.report_file.read_text()
     evaluate(compared.folder.path)
+    assert "as stated" not in compared.folder.report_file.read_text()
     assert json.loads(compared.folder.metrics_file.read_text())["baselines"]["network wdcnn"] == expected
 
 

@@ -314,7 +314,7 @@ def _select_channels(recording: Recording, names: Sequence[str]) -> Recording:
     except ValueError as error:
         raise ValueError(
             f"{error}; name the channels in a channel_names column of {MANIFEST}, "
-            f"or select from these with --channels {','.join(recording.channels)}"
+            f"or train with --channels {','.join(recording.channels)}"
         ) from error
 
 

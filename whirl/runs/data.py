@@ -116,6 +116,7 @@ class PreparedData:
             "versions": library_versions(),
             "classes": list(self.classes),
             "notes": list(self.notes),
+            "window_reason": self.window_reason,
             "parts": {
                 name: [
                     {"source": r.source, "label": r.label, "specimen": r.specimen, "content": content}
@@ -333,4 +334,10 @@ def prepare_run(folder: RunFolder) -> PreparedData:
     """
     data = prepare(folder.read_config())
     check_same_recordings(data, folder)
-    return data
+    return with_recorded_notes(data, folder)
+
+
+def with_recorded_notes(data: PreparedData, folder: RunFolder) -> PreparedData:
+    """Return recordings prepared again with the reasons of the run's own choices, which it now reads as settings."""
+    saved = folder.read_data()
+    return replace(data, notes=tuple(saved["notes"]), window_reason=saved.get("window_reason", data.window_reason))

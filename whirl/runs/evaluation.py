@@ -38,7 +38,7 @@ from whirl.runs.diagnosis import known_facts
 from whirl.runs.evaluation_task import EvaluationTask, Metrics
 from whirl.runs.factory import PhysicsBaseline, bearing_orders, load_run_network, physics_baseline
 from whirl.runs.fingerprint import library_versions
-from whirl.runs.harmonization import complete
+from whirl.runs.harmonization import check_convertible, complete
 from whirl.runs.operating_range import OperatingRange, load_operating_range
 from whirl.runs.reliability import FALSE_ALARM_RATE, Reliability
 from whirl.runs.run_folder import COMPARED, RunFolder
@@ -313,6 +313,8 @@ def evaluate_other_data(
     originals = complete([replace(recording, **(stated or {})) for recording in recordings], config)
     test = originals
     if not is_descriptor_model(config.model_name):
+        for recording in originals:
+            check_convertible(recording, config)
         test = to_common_rate(originals, config.data.sampling_rate_hz, config.band_hz)
     seen = [*data.split.train, *data.unlabeled]
     split = Split(seen, data.split.val, test, by=data.split.by, val_by=data.split.val_by)

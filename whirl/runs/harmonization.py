@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from whirl.data.recording import Recording
-from whirl.data.resampling import common_band_hz, to_common_rate
+from whirl.data.resampling import RATE_TOLERANCE, common_band_hz, to_common_rate
 from whirl.physics.shaft_speed import estimate_speed
 from whirl.runs.choices import check_revolution, choose_sampling_rate, resolve_window
 from whirl.runs.config import Config
@@ -91,6 +92,30 @@ def harmonize(recordings: Sequence[Recording], common: CommonForm, config: Confi
     if rate_hz is None or (band_hz is None and all(r.sampling_rate_hz == rate_hz for r in recordings)):
         return list(recordings)
     return stored((to_common_rate([recording], rate_hz, band_hz)[0] for recording in recordings), config)
+
+
+def check_convertible(recording: Recording, config: Config) -> None:
+    """Validate that a recording can be converted to the sampling rate and the windows that a run was trained with.
+
+    Args:
+        recording: the recording.
+        config: settings of the run, with every choice made.
+
+    Raises:
+        ValueError: its sampling rate is lower, or it is shorter than a window.
+    """
+    own_hz, window = recording.sampling_rate_hz, config.input.window
+    rate_hz = config.data.sampling_rate_hz or own_hz
+    if rate_hz > own_hz * (1 + RATE_TOLERANCE):
+        raise ValueError(
+            f"{recording.name}: sampled at {own_hz:g} Hz, but the run was trained at {rate_hz:g} Hz; record at this "
+            f"rate or a higher one, or train another run at {own_hz:g} Hz"
+        )
+    if window and math.ceil(recording.n_samples * rate_hz / own_hz) < window:
+        raise ValueError(
+            f"{recording.name}: lasts {recording.duration_s:.3g} s, but the windows of the run last "
+            f"{window / rate_hz:.3g} s; record at least as long, or train another run with a shorter window"
+        )
 
 
 def _band_of(config: Config, recordings: Sequence[Recording]) -> float | None:

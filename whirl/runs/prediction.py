@@ -31,7 +31,7 @@ from whirl.runs.descriptors import PartDescriptors
 from whirl.runs.diagnosis import known_facts
 from whirl.runs.doubts import doubts_of, unusable_channels, why_not_judged
 from whirl.runs.evaluation import load_trained
-from whirl.runs.harmonization import complete
+from whirl.runs.harmonization import check_convertible, complete
 from whirl.runs.judgement import NOT_JUDGED, Diagnosis, PredictedNumber
 from whirl.runs.operating_range import OperatingRange, load_operating_range
 from whirl.runs.reliability import Reliability
@@ -88,8 +88,9 @@ class Diagnoser:
         """
         if isinstance(self.model, LearnedDiagnoser):
             return recording
+        check_convertible(recording, self.config)
         (converted,) = to_common_rate([recording], self.config.data.sampling_rate_hz, self.config.band_hz)
-        WindowDataset([converted], None, self.config.input.window)  # raises if too short or not finite
+        WindowDataset([converted], None, self.config.input.window)  # raises if it is not finite
         return converted
 
     def _physics(self, recordings: Sequence[Recording]) -> list[RecordingDiagnosis] | None:

@@ -27,7 +27,7 @@ from whirl.engine.errors import translate_torch_errors
 from whirl.engine.files import write_json
 from whirl.engine.interrupt import finish_batch_on_interrupt
 from whirl.runs.config import Config, ResolvedConfig, parse_config, with_settings
-from whirl.runs.data import Loaded, PreparedData, check_same_recordings, prepare
+from whirl.runs.data import Loaded, PreparedData, check_same_recordings, prepare, with_recorded_notes
 from whirl.runs.descriptors import is_descriptor_model, train_diagnoser
 from whirl.runs.evaluation import Evaluation, evaluate_task, evaluate_test_split, score_task
 from whirl.runs.operating_range import OperatingRange
@@ -191,6 +191,8 @@ def _network(own: _Prepared, name: str, folder: RunFolder, loaded: Loaded) -> _P
 def _train_prepared(
     prepared: _Prepared, folder: RunFolder, callbacks: Sequence[Callback], command: str, start: float
 ) -> TrainResult:
+    if prepared.resume:
+        prepared = prepared._replace(data=with_recorded_notes(prepared.data, folder))
     data = prepared.data
     for note in data.notes:
         logger.info(note)
