@@ -48,6 +48,23 @@ def test_folders_and_words_are_found_without_a_pattern(tmp_path):
     assert remarks[-1] == "1 files have no label; add it or remove their rows"
 
 
+@pytest.mark.parametrize(
+    ("name", "rpm", "load"),
+    [
+        ("ball_29.95Hz_10Nm", "1797", "10 Nm"),
+        ("ball_0.5hp", "", "0.5 hp"),
+        ("ball_1,5kW_1500rpm", "1500", "1,5 kW"),
+        ("run.12.ball.300lbs", "", "300 lbs"),
+        ("outer 1500 rpm", "1500", ""),
+        ("1normal_7whirl", "", ""),
+    ],
+)
+def test_conditions_are_complete_numbers_with_a_complete_unit(tmp_path, name, rpm, load):
+    write(tmp_path, f"{name}.npz")
+    ((row,), _) = draft_manifest(tmp_path)
+    assert (row["rpm"], row["load"]) == (rpm, load)
+
+
 def test_draft_is_read_after_it_is_corrected(tmp_path):
     write(tmp_path, "ball/S1/a.npz", "normal/S2/b.npz")
     remarks = write_draft(tmp_path, tmp_path / "draft.csv")

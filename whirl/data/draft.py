@@ -17,7 +17,8 @@ from whirl.data.manifest import Entry, row_of, write_manifest
 _COLUMNS = ("file", "label", "specimen", "rpm", "load", "sampling_rate", "unit")
 _FIELD = re.compile(r"\{(\w+)\}")
 _SEPARATORS = r"[_\-. ]+"
-_NUMBER_WITH_UNIT = re.compile(r"(\d+(?:[.,]\d+)?)\s*(rpm|hz|hp|kn|n|nm|w)", re.I)
+# Neither the end of a longer number, as 5 of 0.5hp, nor the beginning of a word, as in 1normal.
+_NUMBER_WITH_UNIT = re.compile(r"(?<!\d)(?<!\d[.,])(\d+(?:[.,]\d+)?)\s*(rpm|hz|hp|kn|kw|nm|n|w|lbs)(?![a-z])", re.I)
 
 
 def draft_manifest(folder: str | Path, pattern: str | None = None) -> tuple[list[dict[str, str]], list[str]]:
@@ -115,16 +116,17 @@ def _from_names(name: str, entry: Entry | None) -> dict[str, str]:
         return {"label": entry.label}
     *folders, file = name.split("/")
     classes = [folder for folder in folders if not part_of(folder) and not is_condition(folder)]
-    words = re.split(_SEPARATORS, re.sub(r"\.\w+$", "", file))
+    stem = re.sub(r"\.\w+$", "", file)
+    words = re.split(_SEPARATORS, stem)
     label = classes[0] if classes else next((word for word in words if known_class(word)), "")
     specimen = {"specimen": classes[1]} if len(classes) > 1 else {}
-    return {"label": label, **specimen, **_conditions([*folders, *words])}
+    return {"label": label, **specimen, **_conditions([*folders, stem])}
 
 
-def _conditions(words: Sequence[str]) -> dict[str, str]:
-    """Return speed and load from words with a unit."""
+def _conditions(names: Sequence[str]) -> dict[str, str]:
+    """Return speed and load from the first numbers with a unit."""
     found: dict[str, str] = {}
-    for number, unit in (match for word in words for match in _NUMBER_WITH_UNIT.findall(word)):
+    for number, unit in (match for name in names for match in _NUMBER_WITH_UNIT.findall(name)):
         if unit.lower() in ("rpm", "hz"):
             found.setdefault("rpm", f"{float(number.replace(',', '.')) * (60 if unit.lower() == 'hz' else 1):g}")
         else:
