@@ -36,7 +36,7 @@ class Surroundings:
 
     Attributes:
         impact_shares: share of each mode in the response to an impact, `[3]`.
-        imperfections: strength of the impacts of each sound part, in the order of `PARTS`, `[3]`.
+        imperfections: strength of the impacts of each undamaged part, in the order of `PARTS`, `[3]`.
         load_zone: load distribution factor: 0.5 loads half of the circumference, 1 and more all of it.
         shaft_level: factor of the shaft lines.
         teeth: teeth of the gear on the shaft and of the other gear.
@@ -152,9 +152,9 @@ def rolling_vibration(synth: RecordingSynthesizer, label: str, machine: RollingM
         vibration += part(synth, machine.surroundings)
     slip = float(synth.rng.uniform(-0.003, 0.015))
     synth.truth["slip"] = slip
-    sound = [_impacts(synth, part, machine, slip) for part in PARTS]
+    undamaged = [_impacts(synth, part, machine, slip) for part in PARTS]
     strengths = machine.surroundings.imperfections
-    times_s, loads = np.concatenate([times_s for times_s, _ in sound]), [load for _, load in sound]
+    times_s, loads = np.concatenate([times_s for times_s, _ in undamaged]), [load for _, load in undamaged]
     forces = np.concatenate([strength * load for strength, load in zip(strengths, loads, strict=True)])
     shares = machine.surroundings.impact_shares.tolist()
     vibration += synth.impacts(times_s, forces, shares)

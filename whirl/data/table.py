@@ -19,7 +19,7 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
     Columns are separated by commas, semicolons or tabs, or as a first line `sep=;` of Excel states.
 
     Raises:
-        ValueError: the file is no table, or has too many rows or columns.
+        ValueError: the file is not a table, or has too many rows or columns.
     """
     try:
         if path.stat().st_size > _MAX_BYTES:

@@ -86,7 +86,7 @@ def fit_temperature(
 
 @dataclass(frozen=True)
 class PredictionSets:
-    """Sets of classes that contain the true one at a stated rate, over specimens never seen.
+    """Sets of classes that contain the true one at a stated rate, over specimens that were not seen in training.
 
     Split conformal prediction: a class belongs to the set if its probability is at least `threshold`. Specimens, not
     recordings, are exchangeable, so each has the same weight. A set is empty if no class is as probable as it is for

@@ -133,7 +133,7 @@ def train_family_net(
         judged: `[n, 3]`.
         targets: index of the part, or `NOTHING`, `[n]`.
         net: the network to start from, which is not changed; None starts with new weights.
-        penalty: weight of the squared distance of the weights to zero, or to those of `net`, per sample, >= 0.
+        penalty: factor of half the mean squared distance of the weights to zero, or to those of `net`, >= 0.
         steps: iterations at most, >= 0.
         seed: seed of new weights.
 

@@ -62,7 +62,7 @@ class ClassDistances:
 
 
 class NoveltyDetector:
-    """Tells how unusual recordings are among those of known classes on machines never seen.
+    """Measures how unusual recordings are among those of known classes on machines that were not seen in training.
 
     Distances, and scores from elsewhere such as the entropy of predictions, become p-values: the share of training
     specimens, each held out in turn, that lie at least as far out; a specimen counts once for each of its classes.

@@ -27,10 +27,10 @@ from whirl.diagnosis.spectral import SpectralDiagnoser
 from whirl.physics.faults import ROLLING_CLASSES
 
 FALSE_ALARM_RATE = 0.01
-"""Fraction of sound simulated machines for which the trained network may name a part."""
+"""Fraction of healthy simulated machines for which the trained network may name a part."""
 
 FAINT_DB = -20.0
-"""Faults with less modulation count as sound: sound bearings measured on a rig have lines of up to -18 dB (90 %)."""
+"""Faults with less modulation count as healthy: healthy bearings measured on a rig have lines of up to -18 dB (90 %)."""
 
 _MACHINES_PER_GROUP = 5
 _RATES_HZ = (8000, 10_240, 12_000, 16_000, 20_480, 25_600, 48_000, 51_200)
@@ -49,7 +49,7 @@ class Samples(NamedTuple):
 
 
 def simulate_group(index: int, seed: int = 0) -> list[Recording]:
-    """Simulate five machines, each with a sound bearing and each of its faults, under conditions of their own.
+    """Simulate five machines, each with a healthy bearing and each of its faults, under conditions of their own.
 
     Args:
         index: number of the group; groups are independent.
@@ -111,16 +111,16 @@ def simulated_samples(n_groups: int, seed: int = 0, n_workers: int = 1) -> Sampl
 
 
 def pretrain(samples: Samples, seed: int = 0) -> FamilyNet:
-    """Train a network on simulated samples, and set its bias so that sound machines give the stated false-alarm rate.
+    """Train a network on simulated samples, and set its bias so that healthy machines give the stated false-alarm rate.
 
     Every other group of 20 recordings sets the bias, the others train the weights.
     """
     holds_out = np.arange(len(samples.targets)) // (_MACHINES_PER_GROUP * len(ROLLING_CLASSES)) % 2 == 1
     features, judged, targets = samples
     net = train_family_net(features[~holds_out], judged[~holds_out], targets[~holds_out], seed=seed)
-    sound = holds_out & (targets == NOTHING)
+    healthy = holds_out & (targets == NOTHING)
     with torch.no_grad():
-        logits = net(torch.as_tensor(features[sound]), torch.as_tensor(judged[sound])).numpy()
+        logits = net(torch.as_tensor(features[healthy]), torch.as_tensor(judged[healthy])).numpy()
         margin = logits[:, :NOTHING].max(axis=1) - logits[:, NOTHING]
         net.nothing.bias.add_(float(np.quantile(margin, 1 - FALSE_ALARM_RATE)))
     return net

@@ -1,4 +1,4 @@
-"""What a diagnosis of rolling bearings consists of."""
+"""Results of the diagnosis of rolling bearings."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def apply_rule(families: Mapping[str, FamilyEvidence], thresholds: Thresholds) -
 
 
 def _support(family: FamilyEvidence, thresholds: Thresholds) -> int:
-    """Return what the sidebands say for a family: 1 if they are found, 0 if it has none, -1 if they are missing."""
+    """Return whether sidebands support a family: 1 if they were found, 0 if it has none, -1 if they are missing."""
     if family.sidebands_db is None:
         return 0
     return 1 if family.sidebands_db > thresholds.significance_db else -1

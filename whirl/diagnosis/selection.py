@@ -178,7 +178,7 @@ def _prefer_simple(
 
 
 def group_recordings(recordings: Sequence[Recording], targets: NDArray[np.integer]) -> tuple[str, NDArray[np.integer]]:
-    """Return groups to be held out together: the first property of which every class has two values.
+    """Return groups to hold out together: by the first property that has at least two values in every class.
 
     Args:
         recordings: the recordings.

@@ -17,7 +17,7 @@ MAX_LEVEL_DB = 30.0
 """Maximum contribution of a single line, so that one line alone is not taken for a family."""
 
 SEARCHED_BINS = 3
-"""Bins around each place of which the highest counts."""
+"""Number of bins around each line, the highest of which counts."""
 
 N_SLIPS = 65
 """Steps of 0.05 %: no bin is skipped up to order 150, with 40 bins in one order."""
