@@ -51,7 +51,7 @@ class _Reading:
     """What each verdict means for the classes of the training part: P(class | verdict), counted and smoothed.
 
     Before any count, a part stands for the class that is named after it, and "no line found" for all classes alike.
-    Where no class is sound, the counts tell which faults show no line, e.g. those of rolling elements.
+    Where no class is healthy, the counts tell which faults show no line, e.g. those of rolling elements.
     """
 
     prior = 2.0  # pseudo-counts of a verdict

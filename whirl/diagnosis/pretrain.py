@@ -30,7 +30,7 @@ FALSE_ALARM_RATE = 0.01
 """Fraction of healthy simulated machines for which the trained network may name a part."""
 
 FAINT_DB = -20.0
-"""Faults with less modulation count as healthy: healthy bearings measured on a rig have lines of up to -18 dB (90 %)."""
+"""Faults with less modulation count as healthy: 90 % of healthy bearings on a rig have lines below -18 dB."""
 
 _MACHINES_PER_GROUP = 5
 _RATES_HZ = (8000, 10_240, 12_000, 16_000, 20_480, 25_600, 48_000, 51_200)
