@@ -61,5 +61,5 @@ def _first(batches: Iterable[Any], name: str, limit: float | None, loader: Any, 
         n_batches = n_batches_of(loader)
         if n_batches is None:
             raise ValueError(f"{name} is {limit!r}, but the loader has no length: give a number of batches")
-        limit = max(1, int(limit * n_batches))
+        limit = max(1, int(round(limit * n_batches, 6)))  # 0.29 of 100 batches are 28.999999999999996
     return islice(batches, max(0, int(limit) - n_done))
