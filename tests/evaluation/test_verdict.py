@@ -99,3 +99,15 @@ def metrics_of(pairs, specimens=None):
 )
 def test_verdict(pairs, better, is_unseen, expected):
     assert verdict(metrics_of(pairs), better, is_unseen) == expected
+
+
+def test_order_of_equally_certain_recordings_does_not_matter():
+    """A rule has few different probabilities, and files of one class follow each other."""
+    rows = np.array([[0.9, 0.1]] * 10 + [[0.6, 0.4]] * 10)
+    targets = np.array([0] * 8 + [1] * 2 + [0] * 5 + [1] * 5)
+    shuffled = np.random.default_rng(0).permutation(20)
+    curve = risk_coverage(Predictions(rows, targets, np.arange(20)))
+    assert curve == risk_coverage(Predictions(rows[shuffled], targets[shuffled], np.arange(20)))
+    assert {point["share"]: round(point["risk"], 3) for point in curve if point["share"] in (0.05, 0.5, 1.0)} == {
+        0.05: 0.2, 0.5: 0.2, 1.0: 0.35,
+    }  # fmt: skip

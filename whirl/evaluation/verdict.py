@@ -80,6 +80,8 @@ def _rate(hits: NDArray[np.bool_], owners: NDArray[np.str_]) -> dict[str, Any]:
 def risk_coverage(predictions: Predictions) -> list[dict[str, float]]:
     """Return the error rate of the most certain recordings, by their share.
 
+    Of equally certain ones, each is as likely to be among them, so their order does not matter.
+
     Source: Geifman & El-Yaniv (2017), Selective classification for deep neural networks, NeurIPS.
 
     Example:
@@ -89,10 +91,11 @@ def risk_coverage(predictions: Predictions) -> list[dict[str, float]]:
         [(0.5, 0.0), (1.0, 0.5)]
     """
     known = predictions.select(predictions.known)
-    wrong = known.predicted != known.targets
-    order = np.argsort(-known.confidence, kind="stable")
+    _, place = np.unique(-known.confidence, return_inverse=True)
+    wrong = np.bincount(place, known.predicted != known.targets) / np.bincount(place)  # share of equally certain ones
+    order = np.argsort(place, kind="stable")
     kept = [(share, max(1, round(share * len(order)))) for share in _SHARES]
-    return [{"share": share, "risk": float(wrong[order[:n]].mean())} for share, n in kept]
+    return [{"share": share, "risk": float(wrong[place[order[:n]]].mean())} for share, n in kept]
 
 
 def verdict(metrics: Mapping[str, Any], better_baselines: Sequence[str], is_unseen: bool) -> str:
