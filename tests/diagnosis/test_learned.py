@@ -156,6 +156,12 @@ def test_rejects_labels_that_do_not_fit(arguments, message, rotors):
         LearnedDiagnoser(ROTOR_CANDIDATES[1]).fit(rotors, **arguments)
 
 
+@pytest.mark.parametrize("model", ["rule", "family_net"])
+def test_models_of_families_reject_other_descriptors(model, rotors):
+    with pytest.raises(ValueError, match="descriptors are order_levels, expected families"):
+        LearnedDiagnoser(Candidate(model, "order_levels")).fit(rotors)
+
+
 def test_rejects_prediction_before_training(rotors):
     with pytest.raises(ValueError, match="has not been trained: call fit first"):
         LearnedDiagnoser(ROTOR_CANDIDATES[1]).predict(rotors)

@@ -116,6 +116,10 @@ def test_all_classes_have_the_same_weight() -> None:
     ("call", "message"),
     [
         (lambda: LogisticRegression(C=0), "C is 0"),
+        (
+            lambda: LogisticRegression().fit(np.array([[0.0], [np.nan]]), np.array([0, 1])),
+            "1 of 2 features are not finite",
+        ),
         (lambda: ExtraTrees(0), "n_trees is 0"),
         (lambda: ExtraTrees(min_leaf=0), "min_leaf is 0"),
         (lambda: ExtraTrees(max_features=1.5), "max_features is 1.5"),

@@ -98,6 +98,7 @@ class RuleModel:
         return self
 
     def _verdicts(self, descriptors: Descriptors) -> NDArray[np.float64]:
+        _check_families(descriptors)
         return np.eye(NOTHING + 1)[descriptors.verdicts]
 
 
@@ -109,6 +110,7 @@ class FamilyNetModel:
         self.net, self.reading = FamilyNet.pretrained(), _Reading()
 
     def fit(self, descriptors: Descriptors, targets: NDArray[np.integer], classes: Sequence[str]) -> FamilyNetModel:
+        _check_families(descriptors)
         parts = np.array([part_of(label) for label in classes])[targets]
         self.net = train_family_net(
             descriptors.families, descriptors.judged, parts, FamilyNet.pretrained(), penalty=FINE_TUNING_PENALTY
@@ -130,6 +132,11 @@ class FamilyNetModel:
 
     def _verdicts(self, descriptors: Descriptors) -> NDArray[np.float64]:
         return self.net.predict_proba(descriptors.families, descriptors.judged)
+
+
+def _check_families(descriptors: Descriptors) -> None:
+    if descriptors.kind != "families":
+        raise ValueError(f"descriptors are {descriptors.kind}, expected families: choose a model of tables for others")
 
 
 class TableModel:

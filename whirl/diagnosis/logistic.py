@@ -45,10 +45,15 @@ class LogisticRegression:
             X: features, finite.
             y: index of the class of each sample.
             n_classes: number of classes K; default the highest index plus one.
+
+        Raises:
+            ValueError: a feature is not finite.
         """
         from scipy.optimize import minimize
 
         X = np.asarray(X, dtype=np.float64)
+        if not np.isfinite(X).all():
+            raise ValueError(f"{(~np.isfinite(X)).sum()} of {X.size} features are not finite; leave out their samples")
         K = check_count("n_classes", int(y.max()) + 1 if n_classes is None else n_classes)
         self.mean, self.scale = standardization(X)
         Z = np.column_stack([(X - self.mean) / self.scale, np.ones(len(X))])
