@@ -95,6 +95,12 @@ def test_weights_survive_saving(tmp_path):
     )
 
 
+def test_loading_and_fine_tuning_leave_the_global_generator(bearings):
+    before = torch.get_rng_state()
+    LearnedDiagnoser(Candidate("family_net", "families")).fit(bearings)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 # -- trained diagnosers --------------------------------------------------------------------------------------
 
 

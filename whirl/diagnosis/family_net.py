@@ -93,9 +93,10 @@ class FamilyNet(nn.Module):
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> FamilyNet:
         """Create a network with the weights in a state, given as arrays or nested lists."""
-        tensors = {name: torch.as_tensor(np.asarray(values, dtype=np.float32)) for name, values in state.items()}
-        net = cls(len(tensors["hidden.bias"]))
-        net.load_state_dict(tensors)
+        tensors = {name: torch.tensor(np.asarray(values, dtype=np.float32)) for name, values in state.items()}
+        with torch.device("meta"):  # draws no weights from torch's global generator
+            net = cls(len(tensors["hidden.bias"]))
+        net.load_state_dict(tensors, assign=True)
         return net.eval()
 
     def state(self) -> dict[str, NDArray[np.generic]]:
