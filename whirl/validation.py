@@ -126,13 +126,16 @@ def unknown_name(kind: str, name: Any, known: Collection[str]) -> str:
 
 
 def nearest_name(name: Any, known: Collection[str]) -> str | None:
-    """Return the known name that is spelled most like `name`, or None if none is close.
+    """Return the known name that is spelled most like `name` in either case, or None if none is close.
 
     Example:
-        >>> nearest_name("epoch", ["epochs", "lr"])
+        >>> nearest_name("Epoch", ["epochs", "lr"])
         'epochs'
+        >>> nearest_name("acme", ["nice"])
     """
-    return next(iter(difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)), None)
+    by_spelling = {str(each).lower(): each for each in known}
+    close = difflib.get_close_matches(str(name).lower(), by_spelling, n=1, cutoff=0.6)
+    return by_spelling[close[0]] if close else None
 
 
 def check_ignore_index(ignore_index: int | None) -> int | None:

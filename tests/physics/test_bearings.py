@@ -220,7 +220,7 @@ def test_an_unknown_design_names_those_of_the_same_size(text: str, known: str) -
         parse_bearing(text)
 
 
-@pytest.mark.parametrize("text", ["1207", "22216", "30306", "NU208", "NJ305", "6299", "UC208"])
+@pytest.mark.parametrize("text", ["1207", "22216", "30306", "NU208", "NJ305", "6299", "UC208", "Acme", "none", "UC"])
 def test_no_bearing_of_another_size_or_type_is_suggested(text: str) -> None:
     with pytest.raises(ValueError, match=f"unknown bearing '{text}'. Expected a designation"):
         parse_bearing(text)

@@ -309,7 +309,7 @@ def _unknown(text: str) -> str:
     hint = "."
     if same_size:
         hint = f"; the table has {', '.join(same_size)}. Another suffix is another internal design."
-    elif not size and (close := nearest_name(text.upper(), tuple(_KEYS))):
+    elif not size and (close := nearest_name(text, tuple(_KEYS))):
         hint = f"; did you mean {_KEYS[close]!r}?"
     several = " Separate bearings by ';'." if sum(key in text for key in _KEYS) > 1 else ""
     return f"unknown bearing {text!r}{hint}{several} Expected {_EXPECTED}"
