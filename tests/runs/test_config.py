@@ -72,3 +72,11 @@ def test_resumed_run_keeps_its_configuration(tmp_path):
         resolve_run({"epochs": 5}, None, folder.path, resume=True)
     with pytest.raises(ValueError, match="not a run folder"):
         resolve_run({}, None, tmp_path, resume=True)
+
+
+def test_a_run_that_stopped_before_its_first_checkpoint_can_be_resumed(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.initialize(resolved(), {})
+    with pytest.raises(ValueError, match="not empty; choose another --out or continue with --resume"):
+        folder.check_empty()
+    assert resolve_run({}, None, folder.path, resume=True)[1] == folder.path

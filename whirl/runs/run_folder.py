@@ -97,7 +97,7 @@ class RunFolder:
         if self.path.is_symlink() and not self.path.exists():
             raise ValueError(f"{self.path}: is a link to no folder; create it or choose another --out")
         if self.path.is_dir() and any(not self._is_left_over(file) for file in self.path.iterdir()):
-            hint = "choose another --out" + (" or continue with --resume" if self.can_be_resumed else "")
+            hint = "choose another --out" + (" or continue with --resume" if self.config_file.is_file() else "")
             raise ValueError(f"{self.path}: the output folder is not empty; {hint}")
         self.check_writable()
 
