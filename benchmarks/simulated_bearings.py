@@ -37,7 +37,7 @@ from whirl.physics.faults import ROLLING_CLASSES
 FAULTY = (*PARTS, "cage")
 GEOMETRIES = 30
 SPEED_ERRORS = (-0.03, -0.02, -0.015, -0.01, 0, 0.01, 0.015, 0.02, 0.03)
-SPEED_CHANGES = (0.005, 0.01, 0.02, 0.05, 0.1)
+SPEED_CHANGES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 CLEAR_DB = -10
 DEPTH_EDGES_DB = (-40, -24, -20, -16, -14, -12, -10, 0, 20)
 BEARINGS = ("6205", "6203", "7, 9, 36", "14, 12.5, 95.0, 15", "NU205")

@@ -1,13 +1,15 @@
 """Given speeds that are not those of the signal."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from whirl.data.recording import Recording
+from whirl.diagnosis.plots import plot_diagnosis
 from whirl.diagnosis.spectral import diagnose
-from whirl.diagnosis.speed_check import SpeedCheck, check_speed, varying_speed_remark
+from whirl.diagnosis.speed_check import SpeedCheck, check_speed
 
 
 @pytest.mark.parametrize("part", ["inner_race", "outer_race"])
@@ -46,33 +48,60 @@ def test_hum_of_the_mains_does_not_replace_a_right_speed(simulate_fault):
     recording = simulate_fault("outer_race", rpm=2940)
     time_s = np.arange(recording.signal.shape[1]) / recording.sampling_rate_hz
     hum = sum(3 * np.sin(2 * np.pi * 50 * h * time_s) for h in range(1, 6))
-    assert check_speed(replace(recording, signal=recording.signal + hum)).rpm == 2940
+    assert check_speed(replace(recording, signal=recording.signal + hum)).recording.rpm == 2940
     assert diagnose(replace(recording, signal=recording.signal + hum)).verdict == "outer_race"
 
 
 def test_noise_and_silence_keep_the_given_speed():
     noise = np.random.default_rng(0).normal(size=(20, 30_000))
     for row in (*noise, np.zeros(30_000)):
-        assert check_speed(Recording(row, 10_000, rpm=1770)) == SpeedCheck(1770)
+        recording = Recording(row, 10_000, rpm=1770)
+        assert check_speed(recording) == SpeedCheck(recording)
 
 
 def test_unusable_channels_and_speeds_out_of_range_are_left_out(simulate_fault):
     recording = simulate_fault(None, rpm=1770)
     silent = np.zeros_like(recording.signal)
     both = replace(recording, signal=np.concatenate([silent, recording.signal]), channels=("a", "b"))
-    assert check_speed(replace(both, rpm=1820.0)) == check_speed(replace(recording, rpm=1820.0))
-    assert check_speed(replace(both, rpm=1820.0)).rpm == pytest.approx(1770, rel=1e-3)
-    assert check_speed(replace(recording, rpm=100_000.0)) == SpeedCheck(100_000)  # five harmonics exceed the band
-    assert check_speed(replace(recording, rpm=None)) == SpeedCheck(None)
+    for each in (both, recording):
+        assert check_speed(replace(each, rpm=1820.0)).recording.rpm == pytest.approx(1770, rel=1e-3)
+    for rpm in (None, 100_000.0):  # of which five harmonics exceed the band
+        assert check_speed(replace(recording, rpm=rpm)).remark is None
 
 
-def test_a_varying_speed_is_named(simulate_fault):
-    recording = simulate_fault("outer_race", rpm=1800, turns=300)
+def sped_up(recording, share):
+    """Play a recording ever faster: the speed rises by a share and has the same mean."""
     n = recording.signal.shape[1]
-    place = np.cumsum(1 + 0.08 * (np.arange(n) / n - 0.5))  # the speed rises by 8 %
+    place = np.cumsum(1 + share * (np.arange(n) / n - 0.5))
     place *= (n - 1) / place[-1]
-    changed = replace(recording, signal=np.interp(place, np.arange(n), recording.signal[0])[None])
-    found = diagnose(changed)
+    return replace(recording, signal=np.interp(place, np.arange(n), recording.signal[0])[None])
+
+
+@pytest.mark.parametrize("part", ["inner_race", "outer_race"])
+@pytest.mark.parametrize("share", [0.04, 0.1])
+def test_a_fault_is_found_while_the_speed_varies(simulate_fault, part, share):
+    recording = simulate_fault(part, rpm=1770, turns=300)
+    steady, varying = diagnose(recording), diagnose(sped_up(recording, share))
+    assert steady.verdict == varying.verdict == part
+    assert varying.rpm == pytest.approx(1770, rel=2e-3)
+    speeds = re.fullmatch(
+        r"the speed varies between (\d+) and (\d+) rpm; evaluated over the angle of the shaft", varying.reasons[-1]
+    )
+    assert speeds is not None
+    expected = (1770 * (1 - share / 2), 1770 * (1 + share / 2))
+    assert [int(speed) for speed in speeds.groups()] == pytest.approx(expected, rel=0.01)
+
+
+def test_healthy_stays_without_a_line_while_the_speed_varies(simulate_fault):
+    found = diagnose(sped_up(simulate_fault(None, rpm=1770, turns=300), 0.1))
     assert found.verdict == "no_line_found"
-    assert found.reasons[-1].startswith("the speed of the shaft varies between 17")
-    assert varying_speed_remark(recording) is None
+    assert found.reasons[-1].startswith("the speed varies between")
+
+
+def test_a_varying_speed_is_drawn_over_the_angle(simulate_fault):
+    recording = sped_up(simulate_fault("outer_race", rpm=1770, turns=300), 0.1)
+    *_, envelope = plot_diagnosis(recording).axes
+    spectrum = max((line.get_data() for line in envelope.lines), key=lambda data: np.size(data[0]))
+    order, percent = (np.asarray(values, dtype=float) for values in spectrum)
+    line = diagnose(recording).families["BPFO"].lines[0]
+    assert order[np.argmax(percent)] == pytest.approx(line, abs=0.05)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import torch
 from whirl.data.recording import Recording
 from whirl.diagnosis.front_end import EnvelopeOrders, envelope_orders
 from whirl.diagnosis.results import BearingDiagnosis, FamilyEvidence, RecordingDiagnosis
+from whirl.diagnosis.speed_check import check_speed
 from whirl.dsp.envelope import amplitude_spectrum
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ def plot_diagnosis(
         figure.suptitle(_title(result), fontsize=11, x=0.01, ha="left")
         _draw_waveform(waveform, signal, recording, result)
         _draw_spectrum(spectrum, signal, recording, result)
-        _draw_envelope(envelope, signal, recording, result)
+        _draw_envelope(envelope, recording, result)
     return figure
 
 
@@ -95,14 +97,16 @@ def _draw_spectrum(axes: Axes, signal: np.ndarray, recording: Recording, result:
     axes.set(xlabel="frequency / kHz", ylabel="level / dB", xlim=(0, recording.sampling_rate_hz / 2000))
 
 
-def _draw_envelope(axes: Axes, signal: np.ndarray, recording: Recording, result: BearingDiagnosis) -> None:
+def _draw_envelope(axes: Axes, recording: Recording, result: BearingDiagnosis) -> None:
     axes.set(xlabel="order (multiples of shaft speed)", ylabel="modulation / %")
     if result.rpm is None or result.n_segments == 0:
         axes.text(0.5, 0.5, "not computed", transform=axes.transAxes, ha="center", color=_SIGNAL)
         return
     families = [family for family in result.families.values() if family.is_judged]
     shown = float(np.clip(3.3 * max((family.order for family in families), default=4.0), *_ORDERS))
-    spectra = envelope_orders(torch.tensor(signal), recording.sampling_rate_hz, result.rpm, shown)
+    evaluated = check_speed(replace(recording, rpm=result.rpm)).recording
+    signal = torch.from_numpy(evaluated.select_channels([result.channel]).signal[0])
+    spectra = envelope_orders(signal, recording.sampling_rate_hz, result.rpm, shown)
     spectrum = _band_of(spectra, result)
     order = np.arange(len(spectrum.power)) / spectrum.bins_per_order
     drawn = (order > 0.1) & (order <= shown)

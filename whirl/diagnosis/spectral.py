@@ -14,10 +14,10 @@ from whirl.data.reading import read
 from whirl.data.recording import Recording
 from whirl.diagnosis.descriptors import family_evidence
 from whirl.diagnosis.front_end import EnvelopeOrders, envelope_orders
-from whirl.diagnosis.results import FAULTS, BearingDiagnosis, FamilyEvidence, RecordingDiagnosis
+from whirl.diagnosis.results import BearingDiagnosis, FamilyEvidence, RecordingDiagnosis
 from whirl.diagnosis.rule import FEW_TURNS, Thresholds, apply_rule
 from whirl.diagnosis.signal_quality import why_unusable
-from whirl.diagnosis.speed_check import SpeedCheck, check_speed, varying_speed_remark
+from whirl.diagnosis.speed_check import SpeedCheck, check_speed
 from whirl.dsp.turn_segments import SEGMENT_TURNS
 from whirl.physics.bearings import (
     Bearing,
@@ -59,7 +59,8 @@ class SpectralDiagnoser:
     `no_line_found`, which does not mean healthy.
 
     Where the lines of the shaft clearly lie at another speed than the given one, 1 to 4.5 % away, the recording is
-    evaluated at that speed: `rpm` is the speed that was used, and the reasons say so.
+    evaluated at that speed, and where the speed varies by 1.5 to 30 %, over the angle of the shaft: `rpm` is the (mean)
+    speed that was used, and the reasons say so.
 
     Attributes:
         thresholds: what a family must reach.
@@ -105,7 +106,7 @@ class SpectralDiagnoser:
             recordings = [replace(recording, rpm=rpm) for recording in recordings]
         checks = [check_speed(recording) for recording in recordings]
         prepared = [
-            list(self._prepare(replace(recording, rpm=check.rpm), _bearings_of(recording, bearing)))
+            list(self._prepare(check.recording, _bearings_of(recording, bearing)))
             for recording, check in zip(recordings, checks, strict=True)
         ]
         pending = [each for results in prepared for each in results if isinstance(each, _Pending)]
@@ -257,13 +258,8 @@ def _with_speed_remark(
     recording: Recording, check: SpeedCheck, results: list[BearingDiagnosis]
 ) -> list[BearingDiagnosis]:
     """Say in the results of a recording that another speed was used, or why lines may be missing."""
-    verdicts = {each.verdict for each in results}
-    remark = None
-    if check.rpm != recording.rpm:
-        remark = check.remark
-    elif "no_line_found" in verdicts and verdicts.isdisjoint(FAULTS):
-        remark = check.remark or varying_speed_remark(recording)
-    if remark is None:
+    remark = check.remark
+    if remark is None or (check.recording is recording and any(each.is_fault for each in results)):
         return results
     return [
         each if each.verdict == "not_judged" else replace(each, reasons=(*each.reasons, remark)) for each in results

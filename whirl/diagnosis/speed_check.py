@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from whirl.data.recording import Recording
 from whirl.diagnosis.signal_quality import why_unusable
+from whirl.dsp.shaft_angle import at_constant_speed
+from whirl.dsp.speed_track import track_speed
 from whirl.physics.shaft_speed import estimate_speed
 
 _RANGE = 0.045  # relative, around the given speed: the slip of loaded motors, and rounded speeds
-_WIDER_RANGE = 0.06  # for the speed of a part of the recording
 _NOTABLE = 0.01  # relative: fault lines further off leave the range in which they are searched for
-_UNSTEADY = 0.02  # relative: from here on lines smear, see docs/results/unseen_bearings.md
+_UNSTEADY = 0.015  # relative: lines of a speed that varies less stay sharp enough, see docs/results/unseen_bearings.md
 _CLEAR = 0.8  # confidence, see `estimate_speed`
 _SAME_SPEED = 0.003  # relative
 _MAX_POLE_PAIRS = 6
 _N_HARMONICS = 5
-_MAX_SAMPLES = 2**19
+_MAX_SAMPLES = 2**19  # in which a constant speed is searched for
+_MAX_FOLLOWED = 2**24
 
 
 class SpeedCheck(NamedTuple):
     """Comparison of a given speed with the lines of the shaft.
 
     Attributes:
-        rpm: speed to use in rev/min: the given one, unless the lines clearly lie elsewhere; None if none was given.
-        remark: what was seen, if that is another speed than the given one.
+        recording: the recording to evaluate: the given one, unless the lines clearly show another speed; then it has
+            that speed or, if the speed varies, is resampled to its mean.
+        remark: what was seen, if that is not the given speed.
     """
 
-    rpm: float | None
+    recording: Recording
     remark: str | None = None
 
 
@@ -41,58 +44,61 @@ def check_speed(recording: Recording) -> SpeedCheck:
     Speeds of name plates and test plans differ from the real ones by up to a few percent, as far as a fault's lines
     are from each other. The signal is compared with speeds within 4.5 % of the given one; a deviation above 1 % counts
     if the confidence is above 0.8. Near a synchronous speed (50 or 60 Hz by 1 to 6 pairs of poles) the lines may be
-    those of the mains, so that the given speed is kept.
+    those of the mains, so that the given speed is kept. A speed that varies by 1.5 to 30 % within the recording is
+    followed if the given one is among them and the confidence is above 0.8, see `track_speed`.
 
     Args:
-        recording: a recording; its first 524,288 samples are used.
+        recording: a recording. Speeds of those with more than 16,777,216 samples are not followed.
 
     Example:
+        >>> import numpy as np
         >>> time_s = np.arange(100_000) / 10_000
         >>> signal = sum(np.sin(2 * np.pi * 29.2 * h * time_s) for h in range(1, 6))
         >>> signal += np.random.default_rng(0).normal(size=100_000)
         >>> check = check_speed(Recording(signal, 10_000, rpm=1800))
-        >>> check.rpm, check.remark
+        >>> check.recording.rpm, check.remark
         (1752.0, 'evaluated at 1752 rpm, where the lines of the shaft lie, 2.7 % below the given 1800')
-        >>> check_speed(Recording(signal, 10_000, rpm=1750))
-        SpeedCheck(rpm=1750, remark=None)
+        >>> check_speed(Recording(signal, 10_000, rpm=1750)).remark
     """
-    signals = _usable_signals(recording)
-    given = recording.rpm
-    if signals is None or given is None:
-        return SpeedCheck(given)
+    given, rate_hz = recording.rpm or 0.0, recording.sampling_rate_hz
+    usable = [not why_unusable(signal[:_MAX_SAMPLES]) for signal in recording.signal]
+    if not any(usable) or not 0 < given * (1 + _RANGE) < 60 * rate_hz / 2 / _N_HARMONICS:
+        return SpeedCheck(recording)
+    signals = torch.from_numpy(recording.signal if all(usable) else recording.signal[usable])
+    check = _other_speed(recording, signals[:, :_MAX_SAMPLES])
+    return _followed(check.recording, signals) or check
+
+
+def _other_speed(recording: Recording, signals: Tensor) -> SpeedCheck:
+    """Return the recording with the speed of the shaft's lines in signals `[C, N]`, if that clearly is another one."""
+    given = recording.rpm or 0.0
     speeds = (given * (1 - _RANGE), given * (1 + _RANGE))
     found, confidence = (each.item() for each in estimate_speed(signals[None], recording.sampling_rate_hz, speeds))
     deviation = found / given - 1
     if confidence < _CLEAR or abs(deviation) < _NOTABLE:
-        return SpeedCheck(given)
+        return SpeedCheck(recording)
     where = f"{100 * abs(deviation):.1f} % {'above' if deviation > 0 else 'below'} the given {given:g}"
     if _is_synchronous(found):
-        return SpeedCheck(
-            given, f"lines of the shaft or of the mains fit {found:.0f} rpm, {where}; give the real speed"
-        )
-    return SpeedCheck(round(found, 1), f"evaluated at {found:.0f} rpm, where the lines of the shaft lie, {where}")
+        remark = f"lines of the shaft or of the mains fit {found:.0f} rpm, {where}; give the real speed"
+        return SpeedCheck(recording, remark)
+    remark = f"evaluated at {found:.0f} rpm, where the lines of the shaft lie, {where}"
+    return SpeedCheck(replace(recording, rpm=round(found, 1)), remark)
 
 
-def varying_speed_remark(recording: Recording) -> str | None:
-    """Return a remark where the speeds of thirds of a recording clearly differ by more than 2 %, else None.
-
-    Args:
-        recording: a recording with a speed; its first 524,288 samples are used.
-    """
-    signals = _usable_signals(recording)
-    if signals is None:
+def _followed(recording: Recording, signals: Tensor) -> SpeedCheck | None:
+    """Return the recording resampled to a constant speed, if its speed clearly varies in signals `[C, N]`."""
+    if signals.shape[1] > _MAX_FOLLOWED:
         return None
-    given = recording.rpm or 0.0
-    thirds = signals.unfold(-1, signals.shape[-1] // 3, signals.shape[-1] // 3)[:, :3].transpose(0, 1)
-    speeds = (given * (1 - _WIDER_RANGE), given * (1 + _WIDER_RANGE))
-    rpm, confidence = (each.tolist() for each in estimate_speed(thirds, recording.sampling_rate_hz, speeds))
-    slowest, fastest = min(rpm), max(rpm)
-    if min(confidence) < _CLEAR or fastest / slowest < 1 + _UNSTEADY:
+    track = track_speed(signals, recording.sampling_rate_hz, recording.rpm or 0.0)
+    if track is None or track.confidence < _CLEAR or track.variation < _UNSTEADY:
         return None
-    return (
-        f"the speed of the shaft varies between {slowest:.0f} and {fastest:.0f} rpm, so that fault lines smear; "
-        "choose a steadier part of the recording"
-    )
+    slowest, fastest = track.rpm.min(), track.rpm.max()
+    if not slowest * (1 - _NOTABLE) < (recording.rpm or 0.0) < fastest * (1 + _NOTABLE):
+        return None  # lines of another shaft or of the mains
+    turns = track.turns(recording.signal.shape[1], recording.sampling_rate_hz)
+    steady, rpm = at_constant_speed(torch.from_numpy(recording.signal), turns, recording.sampling_rate_hz)
+    remark = f"the speed varies between {slowest:.0f} and {fastest:.0f} rpm; evaluated over the angle of the shaft"
+    return SpeedCheck(replace(recording, signal=steady.numpy(), rpm=round(rpm, 1)), remark)
 
 
 def _is_synchronous(rpm: float) -> bool:
@@ -102,12 +108,3 @@ def _is_synchronous(rpm: float) -> bool:
         for mains_hz in (50, 60)
         for pole_pairs in range(1, _MAX_POLE_PAIRS + 1)
     )
-
-
-def _usable_signals(recording: Recording) -> Tensor | None:
-    """Return the usable channels `[C, N]`; None if there are none, or if the harmonics lie outside the band."""
-    given, rate_hz = recording.rpm or 0.0, recording.sampling_rate_hz
-    usable = [signal[:_MAX_SAMPLES] for signal in recording.signal if not why_unusable(signal)]
-    if not usable or not 0 < given * (1 + _WIDER_RANGE) < 60 * rate_hz / 2 / _N_HARMONICS:
-        return None
-    return torch.from_numpy(np.stack(usable))

@@ -38,6 +38,9 @@ from .prewhitening import (
 )
 from .resizing import resize as resize
 from .shaft_angle import (
+    at_constant_speed as at_constant_speed,
+)
+from .shaft_angle import (
     order_frames as order_frames,
 )
 from .shaft_angle import (
@@ -58,6 +61,12 @@ from .spectra import (
 )
 from .spectra import (
     squared_envelope_spectrum as squared_envelope_spectrum,
+)
+from .speed_track import (
+    SpeedTrack as SpeedTrack,
+)
+from .speed_track import (
+    track_speed as track_speed,
 )
 from .time_frequency import TimeFrequency as TimeFrequency
 from .turn_segments import (

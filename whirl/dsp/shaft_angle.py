@@ -9,6 +9,8 @@ from whirl.dsp.envelope import amplitude_spectrum
 from whirl.dsp.interpolation import read_at
 from whirl.validation import check_batch, check_count, check_number
 
+_BLOCK = 2**18  # samples that are interpolated at once
+_MARGIN = 64  # samples that are read beyond both ends of a block
 _OVERSAMPLING = 2  # of frames at variable speed, so that aliased components stay clear of the orders of interest
 
 
@@ -104,6 +106,42 @@ def samples_at(turns: Tensor, angles: Tensor) -> Tensor:
     return after - 1 + ((mirrored - low) / (high - low)).clamp(0, 1)
 
 
+def at_constant_speed(signals: Tensor, turns: Tensor, sampling_rate_hz: float) -> tuple[Tensor, float]:
+    """Resample signals to equal steps of the shaft angle, as if the shaft had turned at its mean speed.
+
+    Args:
+        signals: float32 or float64 `[C, N]`, in any unit.
+        turns: shaft angle at every sample in revolutions, increasing, `[1, N]`; see `turns_from_speed`.
+        sampling_rate_hz: sampling rate in Hz.
+
+    Returns:
+        Signals `[C, N]` and the mean speed in rev/min. Frequencies that exceed half the sampling rate where the shaft
+        was slower than at its mean speed are removed.
+
+    Example:
+        >>> time_s = torch.arange(20_001) / 10_000
+        >>> turns = turns_from_speed(600 + 1200 * time_s[None], 10_000)  # 600 to 3000 rev/min in two seconds
+        >>> run_up = torch.cos(2 * torch.pi * 3.5 * turns).float()
+        >>> steady, rpm = at_constant_speed(run_up, turns, 10_000)
+        >>> round(rpm), round(torch.fft.rfft(steady).abs().argmax().item() / 2 / (rpm / 60), 3)  # order of the line
+        (1800, 3.5)
+    """
+    n_samples = signals.shape[1]
+    length = float(turns[0, -1] - turns[0, 0])
+    angles = turns[:, :1] + torch.arange(n_samples, device=turns.device, dtype=torch.float64) * (
+        length / (n_samples - 1)
+    )
+    positions = samples_at(turns, angles)
+    step = positions.diff(dim=1).amax().clamp(min=0.9).to(signals.dtype)[None]
+    steady = torch.empty_like(signals)
+    for start in range(0, n_samples, _BLOCK):
+        block = positions[:, start : start + _BLOCK]
+        low = max(0, int(block[0, 0]) - _MARGIN)
+        part = signals[None, :, low : int(block[0, -1]) + _MARGIN]
+        steady[:, start : start + _BLOCK] = read_at(part, block - low, step)[0]
+    return steady, 60 * sampling_rate_hz * length / (n_samples - 1)
+
+
 def order_spectrum(
     signals: Tensor, turns: Tensor, max_order: float, n_turns: float | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -151,7 +189,7 @@ def order_spectrum(
         1 / float(steps.amin()), 2 * max_order
     )  # at least the sampling rate of the signal at the lowest speed
     n_samples = int(length * per_turn)
-    angles = turns[:, :1] + torch.arange(n_samples, device=turns.device) * (length / n_samples)
+    angles = turns[:, :1] + torch.arange(n_samples, device=turns.device, dtype=torch.float64) * (length / n_samples)
     over_angle = read_at(signals, samples_at(turns, angles), signals.new_full((len(signals),), 0.9))
     amplitudes, orders = amplitude_spectrum(over_angle, n_samples / length)
     n_orders = int(max_order * length) + 1

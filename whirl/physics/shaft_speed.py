@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_FLOOR_BINS = 31  # bins over which the log spectrum is averaged to obtain the local noise floor
+_FLOOR_BINS = 15  # on each side of a bin, over which the log spectrum is averaged to obtain the local noise floor
+_ROUNDING = 1e-6  # of the largest amplitude: below lies what float32 and filters leave
+_GUARD_BINS = 2  # on each side, to which a Hann window spreads a line
 _SAME_SPEED = 0.005  # relative
 
 
@@ -61,8 +63,8 @@ def estimate_speed(
     """Estimate the shaft speed as `estimate_rpm` does, and state how clear it is.
 
     The confidence is the share of the harmonic product spectrum that lies within 0.5 % of the estimate, which would be
-    the probability of this speed if the product were a likelihood. On simulated machines with faults, estimates with a
-    confidence above 0.8 were right in all of 174 cases, and 5 of 6 between 0.5 and 0.8; noise stays below 0.2.
+    the probability of this speed if the product were a likelihood. On simulated machines, estimates with a confidence
+    above 0.8 were right in 258 of 260 cases, and 6 of 8 between 0.5 and 0.8; noise stays below 0.2.
 
     Args:
         signals: as for `estimate_rpm`.
@@ -87,18 +89,50 @@ def estimate_speed(
             f"rpm_range is {rpm_range}, expected 0 < low < high < {30 * sample_rate / n_harmonics:g}, "
             f"so that {n_harmonics} harmonics lie below half the sampling rate"
         )
-    n = signals.shape[-1]
-    zero_mean = signals.float() - signals.float().mean(-1, keepdim=True)
-    spectrum = torch.fft.rfft(zero_mean * torch.hann_window(n, device=signals.device))
-    n_bins = math.ceil(high_hz * n_harmonics * n / sample_rate) + _FLOOR_BINS  # that the result depends on
-    spectrum = spectrum.view(len(signals), -1, n // 2 + 1)[..., :n_bins]
-    level = spectrum.abs().clamp_min(torch.finfo(torch.float32).tiny).log()
-    level = level - F.avg_pool1d(level, _FLOOR_BINS, 1, _FLOOR_BINS // 2, count_include_pad=False)
-    rate_hz = torch.arange(low_hz, high_hz, sample_rate / n / 8, device=signals.device)
-    position = rate_hz * torch.arange(1, n_harmonics + 1, device=signals.device)[:, None] * n / sample_rate
-    below = position.long()
-    heights = torch.lerp(level[..., below], level[..., below + 1], position - below)
-    log_product = heights.sum((1, 2))
+    rate_hz = torch.arange(low_hz, high_hz, sample_rate / signals.shape[-1] / 8, device=signals.device)
+    log_product = harmonic_levels(signals.view(len(signals), -1, signals.shape[-1]), sample_rate, rate_hz, n_harmonics)
+    log_product = log_product.sum(1)
     best = rate_hz[log_product.argmax(1)]
     is_near = (rate_hz / best[:, None] - 1).abs() <= _SAME_SPEED
     return SpeedEstimate(60 * best, (log_product.softmax(1) * is_near).sum(1))
+
+
+def harmonic_levels(signals: Tensor, sample_rate: float, rate_hz: Tensor, n_harmonics: int) -> Tensor:
+    """Compute the logarithm of the harmonic product spectrum, relative to the local noise floor.
+
+    Args:
+        signals: `[..., N]`.
+        sample_rate: sampling rate in Hz.
+        rate_hz: rotation rates to evaluate, `[S]`, increasing; all harmonics lie below half the sampling rate.
+        n_harmonics: number of harmonics, >= 1.
+
+    Returns:
+        Sum of the natural logarithms of amplitude over floor at the harmonics of each rate, `[..., S]`.
+
+    Example:
+        >>> time_s = torch.arange(8192) / 8192
+        >>> signal = sum(torch.sin(2 * torch.pi * 30 * h * time_s) for h in (1, 2, 3))
+        >>> levels = harmonic_levels(signal, 8192, torch.tensor([25.0, 30.0, 35.0]), n_harmonics=3)
+        >>> levels.argmax()
+        tensor(1)
+    """
+    n = signals.shape[-1]
+    zero_mean = signals.float() - signals.float().mean(-1, keepdim=True)
+    highest = math.ceil(float(rate_hz[-1]) * n_harmonics * n / sample_rate)
+    n_bins = highest + 2 + _GUARD_BINS + _FLOOR_BINS  # that the result depends on
+    amplitude = torch.fft.rfft(zero_mean * torch.hann_window(n, device=signals.device)).abs()
+    rounding = _ROUNDING * amplitude.amax(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+    level = torch.maximum(amplitude[..., :n_bins], rounding).log().view(-1, 1, min(n_bins, amplitude.shape[-1]))
+    level = level - _floor(level)
+    position = rate_hz * torch.arange(1, n_harmonics + 1, device=signals.device)[:, None] * n / sample_rate
+    below = position.long()
+    heights = torch.lerp(level[..., below], level[..., below + 1], position - below)
+    return heights.sum((1, -2)).view(*signals.shape[:-1], -1)
+
+
+def _floor(level: Tensor) -> Tensor:
+    """Return the larger of the mean levels below and above each bin, so that the edge of a band is not a line."""
+    distance = _GUARD_BINS + 1 + _FLOOR_BINS // 2
+    means = F.avg_pool1d(level, _FLOOR_BINS, 1, _FLOOR_BINS // 2, count_include_pad=False)
+    means = F.pad(means, (distance, distance), "replicate")
+    return torch.maximum(means[..., : -2 * distance], means[..., 2 * distance :])
