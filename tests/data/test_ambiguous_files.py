@@ -333,6 +333,21 @@ def test_whole_numbers_beside_a_scale_are_refused():
     assert content_from_variables({"a": counts, "gain": 1}).channels == ("a",)
 
 
+@pytest.mark.parametrize("mark", ["_FillValue", "missing_value"])
+def test_samples_that_are_marked_as_missing_are_refused(mark, tmp_path):
+    counts = (1000 * SIGNAL).astype(np.int16)
+    for n_missing in (0, 3):
+        counts[:n_missing] = -32768
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            file["vib"] = counts
+            file["vib"].attrs[mark] = np.int16(-32768)
+        if n_missing:
+            with pytest.raises(ValueError, match=rf"3 of 4096 samples of 'vib' are missing .*{mark}.*without gaps"):
+                read(tmp_path / "a.h5", sampling_rate_hz=12_000)
+        else:
+            np.testing.assert_array_equal(read(tmp_path / "a.h5", sampling_rate_hz=12_000).signal[0], counts)
+
+
 def test_time_axis_states_which_axis_of_a_short_matrix_is_time():
     content = content_from_variables({"a": RNG.normal(size=(12, 5)), "time": np.arange(5) / 1000})
     assert (content.signal.shape, content.sampling_rate_hz) == ((12, 5), 1000)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _USED_ATTRIBUTES = ("MATLAB_class", "MATLAB_object_decode", "MATLAB_empty")
 # Attributes of the format itself (MATLAB, PyTables, dimension scales), which do not describe the recording.
 _FORMAT_ATTRIBUTES = ("MATLAB", "H5PATH", "CLASS", "TITLE", "VERSION", "NAME", "DIMENSION", "REFERENCE", "PYTABLES")
+_MISSING_ATTRIBUTES = ("_FillValue", "missing_value")
 # Nested groups; the time to visit them grows with the square of the depth.
 _MAX_DEPTH = 32
 _MAX_CHARS = 10_000
@@ -126,6 +127,7 @@ class _Values:
             self.variables |= {f"{name}/{key}": np.asarray(table[key]) for key in item.dtype.names}
         elif not attributes.get("MATLAB_empty"):
             self.variables[name] = _value(item, kind == "char")
+            _check_missing(name, self.variables[name], attributes)
 
     def _add_references(self, name: str, item: h5py.Dataset, is_cell: bool, depth: int) -> None:
         import h5py
@@ -254,6 +256,20 @@ def _value(item: h5py.Dataset, is_char: bool) -> Any:
     if is_char:
         return "".join(chr(code) for code in np.ravel(item[()]))
     return _texts(item) if is_text else item[()]
+
+
+def _check_missing(name: str, values: Any, attributes: dict[str, Any]) -> None:
+    """Raise if an array holds the value that marks missing samples (CF conventions 1.11, section 2.5.1)."""
+    if not isinstance(values, np.ndarray) or not np.issubdtype(values.dtype, np.number):
+        return
+    for mark in _MISSING_ATTRIBUTES:
+        marked = np.asarray(attributes.get(mark, ""))
+        n_missing = int(np.isin(values, marked).sum()) if np.issubdtype(marked.dtype, np.number) else 0
+        if n_missing:
+            raise UnreadableError(
+                f"{n_missing} of {values.size} samples of {name!r} are missing (their value is that of the attribute "
+                f"{mark}); export a part without gaps"
+            )
 
 
 def _texts(item: h5py.Dataset) -> Any:
