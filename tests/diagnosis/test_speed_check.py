@@ -52,6 +52,20 @@ def test_hum_of_the_mains_does_not_replace_a_right_speed(simulate_fault):
     assert diagnose(replace(recording, signal=recording.signal + hum)).verdict == "outer_race"
 
 
+def test_a_speed_in_hz_is_named(simulate_fault):
+    short, long = (simulate_fault("outer_race", rpm=1770, turns=turns) for turns in (200, 900))
+    assert diagnose(short, rpm=29.5).reasons == (
+        "the recording holds 3.3 turns of the shaft at 29.5 rpm, expected at least 10 and better 20 or more; if "
+        "29.5 is in Hz, give rpm 1770",
+    )
+    found = diagnose(long, rpm=29.5)
+    assert (found.verdict, found.rpm) == ("no_line_found", 29.5)
+    assert found.reasons[-1] == "the lines of the shaft fit 1770 rpm; if the given 29.5 is in Hz, give that"
+    slow = simulate_fault("outer_race", rpm=150, turns=60)
+    assert diagnose(slow).verdict == "outer_race"
+    assert not any("Hz" in reason for reason in diagnose(slow).reasons)
+
+
 def test_noise_and_silence_keep_the_given_speed():
     noise = np.random.default_rng(0).normal(size=(20, 30_000))
     for row in (*noise, np.zeros(30_000)):

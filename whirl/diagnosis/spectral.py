@@ -17,7 +17,7 @@ from whirl.diagnosis.front_end import EnvelopeOrders, envelope_orders
 from whirl.diagnosis.results import BearingDiagnosis, FamilyEvidence, RecordingDiagnosis
 from whirl.diagnosis.rule import FEW_TURNS, Thresholds, apply_rule
 from whirl.diagnosis.signal_quality import why_unusable
-from whirl.diagnosis.speed_check import SpeedCheck, check_speed
+from whirl.diagnosis.speed_check import MAX_SPEED_HZ, SpeedCheck, check_speed
 from whirl.dsp.turn_segments import SEGMENT_TURNS
 from whirl.physics.bearings import (
     Bearing,
@@ -247,10 +247,12 @@ def _why_no_physics(recording: Recording) -> str | None:
             f"{recording.sampling_rate_hz:g} Hz; correct rpm or sampling rate"
         )
     if (recording.n_revolutions or 0) < MIN_TURNS:
-        return (
+        text = (
             f"the recording holds {recording.n_revolutions:.1f} turns of the shaft at {recording.rpm:g} rpm, expected "
             f"at least {MIN_TURNS} and better {FEW_TURNS} or more"
         )
+        is_low = recording.rpm <= MAX_SPEED_HZ
+        return f"{text}; if {recording.rpm:g} is in Hz, give rpm {60 * recording.rpm:g}" if is_low else text
     return None
 
 

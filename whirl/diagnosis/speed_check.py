@@ -24,6 +24,9 @@ _N_HARMONICS = 5
 _MAX_SAMPLES = 2**19  # in which a constant speed is searched for
 _MAX_FOLLOWED = 2**24
 
+MAX_SPEED_HZ = 200.0
+"""Given speeds up to this may be in Hz instead of rpm."""
+
 
 class SpeedCheck(NamedTuple):
     """Comparison of a given speed with the lines of the shaft.
@@ -66,7 +69,7 @@ def check_speed(recording: Recording) -> SpeedCheck:
         return SpeedCheck(recording)
     signals = torch.from_numpy(recording.signal if all(usable) else recording.signal[usable])
     check = _other_speed(recording, signals[:, :_MAX_SAMPLES])
-    return _followed(check.recording, signals) or check
+    return _followed(check.recording, signals) or (check if check.remark else _in_hz(recording, signals))
 
 
 def _other_speed(recording: Recording, signals: Tensor) -> SpeedCheck:
@@ -99,6 +102,20 @@ def _followed(recording: Recording, signals: Tensor) -> SpeedCheck | None:
     steady, rpm = at_constant_speed(torch.from_numpy(recording.signal), turns, recording.sampling_rate_hz)
     remark = f"the speed varies between {slowest:.0f} and {fastest:.0f} rpm; evaluated over the angle of the shaft"
     return SpeedCheck(replace(recording, signal=steady.numpy(), rpm=round(rpm, 1)), remark)
+
+
+def _in_hz(recording: Recording, signals: Tensor) -> SpeedCheck:
+    """Return the recording with a remark, if the lines of the shaft clearly lie at 60 times its low speed."""
+    given, rate_hz = recording.rpm or 0.0, recording.sampling_rate_hz
+    speeds = (60 * given * (1 - _RANGE), 60 * given * (1 + _RANGE))
+    if given > MAX_SPEED_HZ or speeds[1] > 60 * rate_hz / 2 / _N_HARMONICS:
+        return SpeedCheck(recording)
+    found, confidence = (each.item() for each in estimate_speed(signals[None, :, :_MAX_SAMPLES], rate_hz, speeds))
+    if confidence < _CLEAR:
+        return SpeedCheck(recording)
+    return SpeedCheck(
+        recording, f"the lines of the shaft fit {found:.0f} rpm; if the given {given:g} is in Hz, give that"
+    )
 
 
 def _is_synchronous(rpm: float) -> bool:
