@@ -112,6 +112,19 @@ def test_healthy_stays_without_a_line_while_the_speed_varies(simulate_fault):
     assert found.reasons[-1].startswith("the speed varies between")
 
 
+def test_unusable_channels_stay_unusable_while_the_speed_varies(simulate_fault):
+    recording = sped_up(simulate_fault("outer_race", rpm=1770, turns=300), 0.1)
+    signal = recording.signal[0]
+    clipped, gap = np.clip(signal, -1, 1), np.where(np.arange(len(signal)) == 5000, np.nan, signal)
+    three = replace(recording, signal=np.stack([signal, clipped, gap]), channels=("a", "b", "c"))
+    of_each = {each.channel: each for each in diagnose(three).results}
+    assert of_each["a"].verdict == "outer_race"
+    for channel, only in (("b", clipped), ("c", gap)):
+        alone = diagnose(replace(recording, signal=only[None]))
+        assert of_each[channel].verdict == alone.verdict == "not_judged"
+        assert of_each[channel].reasons == alone.reasons
+
+
 def test_a_varying_speed_is_drawn_over_the_angle(simulate_fault):
     recording = sped_up(simulate_fault("outer_race", rpm=1770, turns=300), 0.1)
     *_, envelope = plot_diagnosis(recording).axes

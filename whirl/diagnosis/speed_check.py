@@ -100,6 +100,9 @@ def _followed(recording: Recording, signals: Tensor) -> SpeedCheck | None:
         return None  # lines of another shaft or of the mains
     turns = track.turns(recording.signal.shape[1], recording.sampling_rate_hz)
     steady, rpm = at_constant_speed(torch.from_numpy(recording.signal), turns, recording.sampling_rate_hz)
+    for channel, signal in zip(steady.numpy(), recording.signal, strict=True):
+        if why_unusable(signal):
+            channel[:] = signal  # resampled, it might not show anymore that it is clipped
     remark = f"the speed varies between {slowest:.0f} and {fastest:.0f} rpm; evaluated over the angle of the shaft"
     return SpeedCheck(replace(recording, signal=steady.numpy(), rpm=round(rpm, 1)), remark)
 
