@@ -125,6 +125,15 @@ def test_unusable_channels_stay_unusable_while_the_speed_varies(simulate_fault):
         assert of_each[channel].reasons == alone.reasons
 
 
+@pytest.mark.filterwarnings("error")
+def test_read_only_signals_are_diagnosed_and_drawn(simulate_fault):
+    varying = sped_up(simulate_fault("outer_race", rpm=1770, turns=300), 0.1)
+    for recording in (simulate_fault("outer_race"), varying):
+        recording.signal.flags.writeable = False
+        assert diagnose(recording).verdict == "outer_race"
+        assert plot_diagnosis(recording).axes
+
+
 def test_a_varying_speed_is_drawn_over_the_angle(simulate_fault):
     recording = sped_up(simulate_fault("outer_race", rpm=1770, turns=300), 0.1)
     *_, envelope = plot_diagnosis(recording).axes

@@ -105,7 +105,7 @@ def _draw_envelope(axes: Axes, recording: Recording, result: BearingDiagnosis) -
     families = [family for family in result.families.values() if family.is_judged]
     shown = float(np.clip(3.3 * max((family.order for family in families), default=4.0), *_ORDERS))
     evaluated = check_speed(replace(recording, rpm=result.rpm)).recording
-    signal = torch.from_numpy(evaluated.select_channels([result.channel]).signal[0])
+    signal = torch.tensor(evaluated.select_channels([result.channel]).signal[0])
     spectra = envelope_orders(signal, recording.sampling_rate_hz, result.rpm, shown)
     spectrum = _band_of(spectra, result)
     order = np.arange(len(spectrum.power)) / spectrum.bins_per_order

@@ -67,7 +67,7 @@ def check_speed(recording: Recording) -> SpeedCheck:
     usable = [not why_unusable(signal[:_MAX_SAMPLES]) for signal in recording.signal]
     if not any(usable) or not 0 < given * (1 + _RANGE) < 60 * rate_hz / 2 / _N_HARMONICS:
         return SpeedCheck(recording)
-    signals = torch.from_numpy(recording.signal if all(usable) else recording.signal[usable])
+    signals = torch.from_numpy(recording.signal[usable])  # a copy, also of arrays that are read-only
     check = _other_speed(recording, signals[:, :_MAX_SAMPLES])
     return _followed(check.recording, signals) or (check if check.remark else _in_hz(recording, signals))
 
@@ -99,7 +99,7 @@ def _followed(recording: Recording, signals: Tensor) -> SpeedCheck | None:
     if not slowest * (1 - _NOTABLE) < (recording.rpm or 0.0) < fastest * (1 + _NOTABLE):
         return None  # lines of another shaft or of the mains
     turns = track.turns(recording.signal.shape[1], recording.sampling_rate_hz)
-    steady, rpm = at_constant_speed(torch.from_numpy(recording.signal), turns, recording.sampling_rate_hz)
+    steady, rpm = at_constant_speed(torch.tensor(recording.signal), turns, recording.sampling_rate_hz)
     for channel, signal in zip(steady.numpy(), recording.signal, strict=True):
         if why_unusable(signal):
             channel[:] = signal  # resampled, it might not show anymore that it is clipped
