@@ -65,7 +65,7 @@ def check_speed(recording: Recording) -> SpeedCheck:
     """
     given, rate_hz = recording.rpm or 0.0, recording.sampling_rate_hz
     usable = [not why_unusable(signal[:_MAX_SAMPLES]) for signal in recording.signal]
-    if not any(usable) or not 0 < given * (1 + _RANGE) < 60 * rate_hz / 2 / _N_HARMONICS:
+    if not any(usable) or not _is_in_band(given, rate_hz):
         return SpeedCheck(recording)
     signals = torch.from_numpy(recording.signal[usable])  # a copy, also of arrays that are read-only
     check = _other_speed(recording, signals[:, :_MAX_SAMPLES])
@@ -75,8 +75,7 @@ def check_speed(recording: Recording) -> SpeedCheck:
 def _other_speed(recording: Recording, signals: Tensor) -> SpeedCheck:
     """Return the recording with the speed of the shaft's lines in signals `[C, N]`, if that clearly is another one."""
     given = recording.rpm or 0.0
-    speeds = (given * (1 - _RANGE), given * (1 + _RANGE))
-    found, confidence = (each.item() for each in estimate_speed(signals[None], recording.sampling_rate_hz, speeds))
+    found, confidence = _speed_near(given, signals, recording.sampling_rate_hz)
     deviation = found / given - 1
     if confidence < _CLEAR or abs(deviation) < _NOTABLE:
         return SpeedCheck(recording)
@@ -110,15 +109,25 @@ def _followed(recording: Recording, signals: Tensor) -> SpeedCheck | None:
 def _in_hz(recording: Recording, signals: Tensor) -> SpeedCheck:
     """Return the recording with a remark, if the lines of the shaft clearly lie at 60 times its low speed."""
     given, rate_hz = recording.rpm or 0.0, recording.sampling_rate_hz
-    speeds = (60 * given * (1 - _RANGE), 60 * given * (1 + _RANGE))
-    if given > MAX_SPEED_HZ or speeds[1] > 60 * rate_hz / 2 / _N_HARMONICS:
+    if given > MAX_SPEED_HZ or not _is_in_band(60 * given, rate_hz):
         return SpeedCheck(recording)
-    found, confidence = (each.item() for each in estimate_speed(signals[None, :, :_MAX_SAMPLES], rate_hz, speeds))
+    found, confidence = _speed_near(60 * given, signals[:, :_MAX_SAMPLES], rate_hz)
     if confidence < _CLEAR:
         return SpeedCheck(recording)
     return SpeedCheck(
         recording, f"the lines of the shaft fit {found:.0f} rpm; if the given {given:g} is in Hz, give that"
     )
+
+
+def _is_in_band(rpm: float, rate_hz: float) -> bool:
+    """Return whether the harmonics of speeds near one lie below half the sampling rate."""
+    return 0 < rpm * (1 + _RANGE) < 60 * rate_hz / 2 / _N_HARMONICS
+
+
+def _speed_near(rpm: float, signals: Tensor, rate_hz: float) -> tuple[float, float]:
+    """Return the speed of signals `[C, N]` near a given one, and its confidence."""
+    estimate = estimate_speed(signals[None], rate_hz, (rpm * (1 - _RANGE), rpm * (1 + _RANGE)), _N_HARMONICS)
+    return estimate.rpm.item(), estimate.confidence.item()
 
 
 def _is_synchronous(rpm: float) -> bool:
