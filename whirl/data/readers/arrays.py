@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import threading
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ import numpy as np
 from whirl.data.readers.conventions import content_from_variables, flat_name
 from whirl.data.reading import MAX_VARIABLES, Content, UnreadableError, check_size, register_reader
 
+# NumPy parses headers with `ast`, which in Python < 3.11.5 fails in two threads at once (CPython issue 106905).
+_PARSING = threading.Lock()
 _MAPPED_BYTES = 2**24  # size from which an array of an archive is mapped
 
 
@@ -23,7 +26,7 @@ _MAPPED_BYTES = 2**24  # size from which an array of an archive is mapped
 def read_npy(path: Path) -> Content:
     """Read one array, or a structured array whose fields are the channels; memory-mapped until it is converted."""
     _check_format(path, np.lib.format.MAGIC_PREFIX)
-    with _reject_objects():
+    with _reject_objects(), _PARSING:
         array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))  # pages are read from disk on access
         if array.dtype == np.float32 and array.flags.c_contiguous:  # needs no conversion: takes its memory only once
             array = np.load(path, allow_pickle=False)
@@ -55,7 +58,8 @@ def _read_member(archive: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
     zipped = cast(zipfile.ZipFile, archive.zip)  # None once it is closed
     member = zipped.NameToInfo.get(f"{name}.npy")
     if member is None or member.file_size < _MAPPED_BYTES or os.name != "posix":  # others cannot delete mapped files
-        array = archive[name]
+        with _PARSING:
+            array = archive[name]
         if member is not None and isinstance(array, bytes):  # what NumPy does not recognize
             raise ValueError(f"{name}.npy is not an array in NumPy's format")
         return array
@@ -69,14 +73,18 @@ def _read_member(archive: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
             f"needs {member.file_size / 1e6:.3g} MB in the folder of temporary files ({error.strerror or error}); "
             "free space there, or set TMPDIR to another folder"
         ) from error
-    return archive[name] if mapped is None else mapped
+    if mapped is not None:
+        return mapped
+    with _PARSING:
+        return archive[name]
 
 
 def _map(file: IO[bytes]) -> np.ndarray | None:
     """Map an array in NumPy's format; None for objects and for rare versions of the format."""
     if np.lib.format.read_magic(file) != (1, 0):
         return None
-    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    with _PARSING:
+        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
     if dtype.hasobject:
         return None
     order = "F" if is_fortran else "C"
